@@ -1,0 +1,45 @@
+"""Our exceptions. Each message says what was wrong, what was expected, and what to do."""
+
+
+class FreePRMError(Exception):
+    """Base of every error that a user can cause and mend; the CLI prints it without a traceback."""
+
+
+class RecordError(FreePRMError):
+    """A record in a file is broken: names the file, the line and the field."""
+
+
+class ConfigError(FreePRMError):
+    """A setting is unknown, of the wrong type, or out of range."""
+
+
+class DataError(FreePRMError):
+    """Well-formed records that cannot serve the purpose, e.g. no correct response in the whole data."""
+
+
+class RunFolderError(FreePRMError):
+    """A run folder belongs to another run, or is in use."""
+
+
+class PluginError(FreePRMError):
+    """No plug-in of that name, or the plug-in does not fit its family."""
+
+
+class ModelError(FreePRMError):
+    """A model, tokenizer or reward.json is not what the operation needs."""
+
+
+class RewardMismatchError(ModelError):
+    """A process reward model asked to score with another reference or beta than its reward.json records."""
+
+
+class SpanError(FreePRMError):
+    """Step spans that do not tile the response."""
+
+
+class NonFiniteError(FreePRMError):
+    """A log-probability, reward or score is NaN or infinite."""
+
+
+class MissingExtraError(FreePRMError):
+    """An optional dependency is not installed; names the extra to install."""
