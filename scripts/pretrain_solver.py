@@ -1,0 +1,241 @@
+"""Train the embedded solver from scratch: one trunk on perfect solutions, then a branch per generator.
+
+    python scripts/pretrain_solver.py --out build/solver
+
+The trunk learns to read and to calculate. Each branch goes on from a snapshot of it, on the solutions
+of simulated students (`freeprm.world.students`), and becomes one generator: `small` (an early snapshot,
+careless students), `base`, and `large` (students with half the misconceptions; the same size, a better
+student). Seeded; a killed run goes on from its last checkpoint when the same command is given again.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from freeprm.world.problems import ITEMS, NAMES, PHRASINGS, QUESTIONS, WordProblem, draw_problem, split_of
+from freeprm.world.solutions import PREMISES, write
+from freeprm.world.students import draw_student, solve_as
+
+IGNORED = -100
+BATCHES_PER_POOL = 25  # drawn at a time and sorted by length, so that a batch holds little padding
+SPECIAL = {"pad_token": "<|pad|>", "unk_token": "<|unk|>", "eos_token": "<|end|>"}
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One generator: where it leaves the trunk, how long it goes on, and which students it imitates."""
+
+    trunk_share: float
+    n_steps: int
+    error_scale: float
+
+
+BRANCHES = {
+    "small": Branch(trunk_share=0.6, n_steps=400, error_scale=1.15),
+    "base": Branch(trunk_share=1.0, n_steps=600, error_scale=1.0),
+    "large": Branch(trunk_share=1.0, n_steps=600, error_scale=0.5),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the trunk's checkpoints and the generators")
+    parser.add_argument("--trunk-steps", type=int, default=3000)
+    parser.add_argument("--batch-rows", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    tokenizer = build_tokenizer()
+    trunk = args.out / "trunk"
+    snapshots = sorted({round(branch.trunk_share * args.trunk_steps) for branch in BRANCHES.values()})
+    model = new_model(tokenizer, seed=args.seed).to(args.device)
+    run = Run(tokenizer, args.batch_rows, args.seed)
+    run.train(model, trunk, n_steps=args.trunk_steps, error_scale=None, warmup=100, snapshots=snapshots)
+    for name, branch in BRANCHES.items():
+        start = trunk / f"step-{round(branch.trunk_share * args.trunk_steps)}.pt"
+        model.load_state_dict(torch.load(start, weights_only=True)["model"])
+        run.train(model, args.out / f"{name}-run", n_steps=branch.n_steps, error_scale=branch.error_scale, lr_scale=0.3)
+        model.save_pretrained(args.out / name)
+        tokenizer.save_pretrained(args.out / name)
+        (args.out / name / "training.json").write_text(json.dumps({"seed": args.seed, "trunk_steps": args.trunk_steps,
+            "batch_rows": args.batch_rows, **{key: getattr(branch, key) for key in Branch.__slots__}}, indent=2) + "\n")  # fmt: skip
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Words with their leading space, digits one by one, printable ASCII for everything else."""
+    words = set(NAMES) | set(ITEMS)
+    for text in (*QUESTIONS.values(), *(t for templates in PHRASINGS.values() for t in templates)):
+        words |= {
+            word for word in text.replace("?", " ").replace(".", " ").replace(",", " ").split() if "{" not in word
+        }
+    words |= {"Step", "The", "answer", "is", "have", "has", "so", "system"}
+    for text in PREMISES.values():
+        words |= {word for word in text.split() if "{" not in word}
+    spaced = {" " + word for word in words} | {f" {digit}" for digit in range(10)} | {f" {sign}" for sign in "+-*/="}
+    characters = {chr(code) for code in range(32, 127)} | {"\n"}
+    special = [*SPECIAL.values(), "<|user|>", "<|assistant|>", "<|system|>"]
+    pieces = sorted(words | spaced - characters, key=lambda piece: (piece.strip(), piece))
+    vocabulary = [(token, 0.0) for token in special]
+    vocabulary += [(piece, -1.0) for piece in pieces if piece not in characters]
+    vocabulary += [(character, -20.0) for character in sorted(characters)]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=1, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+| ?[0-9]| ?[^\sA-Za-z0-9]|\s"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+        padding_side="right",
+        **SPECIAL,
+    )
+    fast.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>", "<|system|>"]})
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
+        initializer_range=0.05, rope_theta=10000.0, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+class Run:
+    """Training steps over endless fresh problems."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, batch_rows: int, seed: int):
+        self.tokenizer, self.batch_rows, self.seed = tokenizer, batch_rows, seed
+
+    def train(self, model: LlamaForCausalLM, folder: Path, *, n_steps: int, error_scale: float | None,
+              warmup: int = 1, lr_scale: float = 1.0, snapshots: list[int] | None = None) -> None:  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        optimizers = make_optimizers(model, lr_scale)
+        schedule = [trapezoid(optimizer, n_steps, warmup) for optimizer in optimizers]
+        start, latest = 0, folder / "latest.pt"
+        if latest.exists():
+            state = torch.load(latest, weights_only=True)
+            model.load_state_dict(state["model"])
+            for part, saved in zip([*optimizers, *schedule], state["parts"], strict=True):
+                part.load_state_dict(saved)
+            start = state["step"]
+        clock, seen, losses = time.perf_counter(), 0, []
+        for step in range(start + 1, n_steps + 1):
+            pool_index, position = divmod(step - 1, BATCHES_PER_POOL)
+            progress = pool_index * BATCHES_PER_POOL / n_steps if error_scale is None else 1.0
+            pool = draw_pool(
+                pool_index, n_rows=self.batch_rows, seed=self.seed, progress=progress, error_scale=error_scale
+            )
+            texts = pool[position]
+            ids, labels = encode(self.tokenizer, texts, model.device)
+            logits = model(input_ids=ids).logits[:, :-1]  # right padding under a causal mask: none is attended
+            loss = cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for part in (*optimizers, *schedule):
+                part.step()
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            seen += ids.numel()
+            losses.append(loss.item())
+            if step % 100 == 0:
+                rate = seen / (time.perf_counter() - clock)
+                print(
+                    f"{folder.name} step {step}/{n_steps} loss {sum(losses) / len(losses):.4f} {rate:,.0f} tok/s",
+                    flush=True,
+                )
+                losses = []
+            if step % 500 == 0 or step == n_steps or step in (snapshots or ()):
+                parts = [part.state_dict() for part in (*optimizers, *schedule)]
+                torch.save({"model": model.state_dict(), "parts": parts, "step": step}, latest)
+            if step in (snapshots or ()):
+                torch.save({"model": model.state_dict()}, folder / f"step-{step}.pt")
+
+
+@lru_cache(maxsize=1)
+def draw_pool(
+    pool_index: int, *, n_rows: int, seed: int, progress: float, error_scale: float | None
+) -> list[list[tuple[str, str]]]:
+    """Batches of similar length in random order, the same for the same arguments."""
+    rng = random.Random(f"{seed}/{pool_index}/{error_scale}")
+    pairs = sorted(
+        draw_pairs(rng, BATCHES_PER_POOL * n_rows, progress=progress, error_scale=error_scale),
+        key=lambda pair: len("".join(pair)),
+    )
+    batches = [pairs[start : start + n_rows] for start in range(0, len(pairs), n_rows)]
+    rng.shuffle(batches)
+    return batches
+
+
+def draw_pairs(
+    rng: random.Random, count: int, *, progress: float, error_scale: float | None
+) -> Iterator[tuple[str, str]]:
+    """Question and solution pairs; short problems first, because names are bound to numbers late otherwise."""
+    longest = 3 if progress < 0.06 else 4 if progress < 0.15 else 5 if progress < 0.3 else 6
+    while count:
+        problem: WordProblem = draw_problem(rng, n_steps=rng.randint(2 if progress < 0.15 else 3, longest))
+        if split_of(problem.text) != "pretrain":
+            continue
+        if error_scale is None or rng.random() < 0.1:
+            yield problem.text, write(problem)
+        else:
+            yield problem.text, solve_as(draw_student(rng, error_scale=error_scale), problem, rng)
+        count -= 1
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, T) token ids and labels; the loss falls on the solution and its end token only."""
+    prompts = [f"<|user|>{question}<|end|><|assistant|>" for question, _ in pairs]
+    heads = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    tails = tokenizer([solution + "<|end|>" for _, solution in pairs], add_special_tokens=False)["input_ids"]
+    width = max(len(head) + len(tail) for head, tail in zip(heads, tails, strict=True))
+    ids = torch.full((len(pairs), width), tokenizer.pad_token_id)
+    labels = torch.full((len(pairs), width), IGNORED)
+    for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
+        ids[row, : len(head) + len(tail)] = torch.tensor(head + tail)
+        labels[row, len(head) : len(head) + len(tail)] = torch.tensor(tail)
+    return ids.to(device), labels.to(device)
+
+
+def make_optimizers(model: LlamaForCausalLM, lr_scale: float) -> list[torch.optim.Optimizer]:
+    """Muon for the weight matrices inside the blocks, AdamW for the rest."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(matrices, lr=0.02 * lr_scale, weight_decay=0.01, momentum=0.95),
+        torch.optim.AdamW(others, lr=3e-3 * lr_scale, weight_decay=0.0, betas=(0.9, 0.98)),
+    ]
+
+
+def trapezoid(optimizer: torch.optim.Optimizer, n_steps: int, warmup: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Warm-up, a constant stretch, and a linear fall over the last 40 %."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, 1.0, max(0.02, (n_steps - step) / (0.4 * n_steps)))
+    )
+
+
+if __name__ == "__main__":
+    main()
