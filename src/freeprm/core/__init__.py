@@ -1,0 +1,1 @@
+"""The arithmetic: pure functions of values, with no files, no models and no globals."""

@@ -1,0 +1,1 @@
+"""Training objectives: one file a member, each a pure function of rewards and labels."""

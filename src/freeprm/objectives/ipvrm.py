@@ -1,0 +1,40 @@
+"""IPVRM: every prefix of a response, not only its end, is held against the outcome label.
+
+Source: Gao et al. 2026, arXiv:2604.13197, Eq. 9.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from freeprm.objectives.base import RewardBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class IPVRM:
+    """Mean over t = 1..T of -l log sigmoid(v_t - m) - (1 - l) log(1 - sigmoid(v_t + m)), with v_t = V_t / t.
+
+    One loss a response; items are independent. The margin asks v_t >= m of right and v_t <= -m of wrong responses.
+    The authors' code averages over all tokens of a micro-batch, so that long responses weigh more unless a
+    micro-batch is one response; here every response weighs the same, as in the paper's formula.
+    """
+
+    needs_pairs: ClassVar[bool] = False
+    needs_kl: ClassVar[bool] = False
+
+    margin: float = 5.0
+    """m, 0 or more, in beta * nats a token. The paper's 5 goes with its beta of 10: half a nat a token."""
+
+    def losses(self, batch: RewardBatch) -> Tensor:
+        """(B,) mean loss of a response's prefixes, in nats."""
+        values = batch.prefix_values / batch.positions  # (T_total,)
+        signs = batch.labels.to(values.dtype)[batch.rows] * 2 - 1  # (T_total,) +1 where the response is right, else -1
+        # 1 - sigmoid(v + m) = sigmoid(-v - m), so both classes are -log sigmoid(sign * v - m).
+        prefix_losses = -logsigmoid(signs * values - self.margin)
+        totals = values.new_zeros(len(batch.labels)).index_add(0, batch.rows, prefix_losses)
+        return totals / batch.lengths
+
+
+PLUGIN = IPVRM

@@ -1,0 +1,1 @@
+"""The stages: each reads records and writes a run folder; none imports another."""

@@ -1,0 +1,34 @@
+"""Literal reward batches: a list of token rewards a response."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from freeprm.objectives.base import RewardBatch
+
+MakeBatch = Callable[..., RewardBatch]
+
+
+@pytest.fixture(scope="session")
+def batch_of() -> MakeBatch:
+    """Builds a batch in float64 whose token rewards ask for a gradient."""
+
+    def build(
+        responses: Sequence[Sequence[float]],
+        labels: Sequence[bool],
+        groups: Sequence[int] | None = None,
+        *,
+        kl: float | None = None,
+    ) -> RewardBatch:
+        flat = [reward for response in responses for reward in response]
+        rows = [row for row, response in enumerate(responses) for _ in response]
+        return RewardBatch(
+            token_rewards=torch.tensor(flat, dtype=torch.float64, requires_grad=True),
+            rows=torch.tensor(rows, dtype=torch.int64),
+            labels=torch.tensor(labels, dtype=torch.bool),
+            groups=torch.tensor(groups if groups is not None else [0] * len(labels)),
+            kl=None if kl is None else torch.tensor(kl, dtype=torch.float64),
+        )
+
+    return build
