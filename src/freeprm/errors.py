@@ -8,6 +8,11 @@ class FreePRMError(Exception):
 class RecordError(FreePRMError):
     """A record in a file is broken: names the file, the line and the field."""
 
+    def __init__(self, message: str, *, reason: str | None = None):
+        super().__init__(message)
+        self.reason = reason or message
+        """The kind of mistake without its place, so that equal ones can be counted together."""
+
 
 class ConfigError(FreePRMError):
     """A setting is unknown, of the wrong type, or out of range."""

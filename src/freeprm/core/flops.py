@@ -1,0 +1,156 @@
+"""Tokens times parameters: what a forward pass, a training step or a generation costs in FLOPs.
+
+A multiplication and an addition count as two. Every token passes every weight matrix once (2 P), and
+meets the tokens before it in attention (4 L d c: scores and weighted sum, in L layers of width d, over
+a context of c). Norms, activations, biases and the look-up of embeddings are left out, as is usual.
+
+Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1, where attention over the causal half of the
+context is 2 L d n for sequences of n tokens.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
+
+from freeprm.errors import ModelError
+
+UNGATED = frozenset((
+    "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt", "opt", "phi",
+    "starcoder2",
+))  # fmt: skip
+"""Model types whose MLP has two matrices; all others have a gate too, which makes three."""
+
+
+class Flops(NamedTuple):
+    """A cost by where it arises."""
+
+    parameters: float
+    """2 P a token and pass."""
+    attention: float
+    """Grows with the context."""
+
+    @property
+    def total(self) -> float:
+        """Both together."""
+        return self.parameters + self.attention
+
+
+class GenerationFlops(NamedTuple):
+    """The cost of sampling."""
+
+    prefill: Flops
+    """Prompts, each encoded once for all of its samples."""
+    decode: Flops
+    """One forward pass a generated token."""
+
+    @property
+    def total(self) -> float:
+        """Both together."""
+        return self.prefill.total + self.decode.total
+
+
+class TransformerConfig(Protocol):
+    """What every configuration of transformers has; the rest is looked up by name."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """What decides a decoder's cost."""
+
+    n_parameters: int
+    """P: weights of the matrices that every token is multiplied with. The output head counts, also where it is
+    tied to the embeddings; embeddings do not; of a mixture of experts, only the experts that a token is sent to."""
+    n_layers: int
+    attention_width: int
+    """d: heads times head size, which is the hidden size in most models."""
+
+    @classmethod
+    def of(cls, config: TransformerConfig) -> Self:
+        """The shape that a transformers configuration describes.
+
+        Raises:
+            ModelError: the configuration lacks a size that a decoder has.
+        """
+        try:
+            hidden, n_layers, n_heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
+            head_size = _first(config, "head_dim", default=hidden // n_heads)
+            n_kv_heads = _first(config, "num_key_value_heads", default=n_heads)
+            attention = hidden * head_size * (2 * n_heads + 2 * n_kv_heads)
+            per_layer = attention + _mlp_parameters(config)
+            n_parameters = n_layers * per_layer + hidden * config.vocab_size
+        except (AttributeError, TypeError) as error:
+            raise ModelError(
+                f"{type(config).__name__}: not the configuration of a decoder ({error}); cannot count its FLOPs"
+            ) from error
+        return cls(n_parameters=n_parameters, n_layers=n_layers, attention_width=n_heads * head_size)
+
+
+def forward_flops(shape: ModelShape, n_tokens: float, mean_length: float) -> Flops:
+    """`2 P + 4 L d c` a token, with c = (mean_length + 1) / 2, the mean context of a causal sequence.
+
+    Args:
+        shape: the model.
+        n_tokens: tokens passed forward, padding left out.
+        mean_length: tokens of the sequence that a token stands in, on average over tokens or, nearly, sequences.
+    """
+    return _pass(shape, n_tokens, context=(mean_length + 1) / 2)
+
+
+def training_flops(shape: ModelShape, n_tokens: float, mean_length: float, *, checkpointing: bool = False) -> Flops:
+    """Three forward passes' worth: one forward, two backward; a fourth where activations are recomputed."""
+    return _times(4 if checkpointing else 3, forward_flops(shape, n_tokens, mean_length))
+
+
+def generation_flops(
+    shape: ModelShape, *, n_prompts: int, prompt_tokens: int, n_samples: int, generated_tokens: int
+) -> GenerationFlops:
+    """Prompts encoded once, then one forward pass a generated token over the prompt and the response so far.
+
+    Args:
+        shape: the model.
+        n_prompts: prompts encoded.
+        prompt_tokens: tokens of all prompts together, each prompt once.
+        n_samples: responses drawn.
+        generated_tokens: tokens of all responses together.
+    """
+    prompt_length = prompt_tokens / max(n_prompts, 1)
+    response_length = generated_tokens / max(n_samples, 1)
+    return GenerationFlops(
+        prefill=forward_flops(shape, prompt_tokens, prompt_length),
+        decode=_pass(shape, generated_tokens, context=prompt_length + (response_length + 1) / 2),
+    )
+
+
+def _pass(shape: ModelShape, n_tokens: float, *, context: float) -> Flops:
+    return Flops(
+        parameters=2.0 * shape.n_parameters * n_tokens,
+        attention=4.0 * shape.n_layers * shape.attention_width * context * n_tokens,
+    )
+
+
+def _times(factor: int, flops: Flops) -> Flops:
+    return Flops(parameters=factor * flops.parameters, attention=factor * flops.attention)
+
+
+def _mlp_parameters(config: TransformerConfig) -> int:
+    """Weights of one layer's MLP that a token passes; of a mixture, its experts' and the router's."""
+    hidden = config.hidden_size
+    n_matrices = 2 if getattr(config, "model_type", None) in UNGATED else 3
+    width = _first(config, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)
+    n_used = _first(config, "num_experts_per_tok", default=0)
+    if not n_used:
+        return n_matrices * hidden * width
+    width = _first(config, "moe_intermediate_size", default=width)
+    shared = _first(config, "shared_expert_intermediate_size", default=0)
+    n_experts = _first(config, "num_local_experts", "num_experts", "n_routed_experts", default=0)
+    return n_matrices * hidden * (n_used * width + shared) + hidden * n_experts
+
+
+def _first(config: TransformerConfig, *names: str, default: int) -> int:
+    """The first of the attributes that is there and not None."""
+    found = (getattr(config, name, None) for name in names)
+    return next((int(value) for value in found if value is not None), default)

@@ -1,0 +1,107 @@
+"""95 % intervals: by bootstrap over the units that were drawn independently, and Wilson's for a bare proportion.
+
+The units are problems, not responses: responses to one problem succeed and fail together, and
+drawing them apart would make intervals too narrow.
+"""
+
+from functools import lru_cache
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from freeprm.errors import DataError, NonFiniteError
+
+Floats = NDArray[np.float64]
+
+DRAWS = 2000
+"""Bootstrap draws: the standard error of either end is then about 1/65 of the interval's width."""
+_ENDS = (2.5, 97.5)
+_Z = 1.959963984540054  # the normal distribution's 97.5 % point
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """Mean of (P,) values, one a problem, with the percentile bootstrap interval over problems.
+
+    Raises:
+        DataError: there is no value.
+        NonFiniteError: a value is NaN or infinite.
+    """
+    units = _units(values)
+    means = resample(len(units), seed=seed, draws=draws) @ units / len(units)
+    return percentile_interval(float(units.mean()), means)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """Mean of a - b over the same P problems, with its bootstrap interval: what both share cancels.
+
+    Raises:
+        DataError: not the same number of values, or none.
+        NonFiniteError: a value is NaN or infinite.
+    """
+    first, second = _units(a), _units(b)
+    if len(first) != len(second):
+        raise DataError(
+            f"a paired difference of {len(first)} and {len(second)} values; expected the same problems in both"
+        )
+    return bootstrap(first - second, seed=seed, draws=draws)
+
+
+def wilson(successes: int, count: int) -> Interval:
+    """Share of successes with Wilson's score interval, which keeps a width at 0 and 1.
+
+    Raises:
+        DataError: not 0 <= successes <= count, or count is 0.
+
+    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    if not (0 <= successes <= count and count):
+        raise DataError(f"{successes} successes of {count}; expected 0 <= successes <= count and a count above 0")
+    share, z2 = successes / count, _Z * _Z
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = _Z * sqrt(share * (1 - share) / count + z2 / (4 * count * count)) / (1 + z2 / count)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+@lru_cache(maxsize=2)  # a stage asks for the same many times over, and one can take 2,000 x P x 8 bytes
+def resample(count: int, *, seed: int = 0, draws: int = DRAWS) -> Floats:
+    """(R, P) how many times each of P units is drawn, in R draws of P with replacement. Read-only."""
+    generator = np.random.default_rng([seed, count])
+    times = np.empty((draws, count))
+    for row in times:
+        row[:] = np.bincount(generator.integers(0, count, count), minlength=count)
+    times.flags.writeable = False
+    return times
+
+
+def percentile_interval(value: float, replicates: Floats) -> Interval:
+    """A value with the 2.5 and 97.5 % points of its bootstrap replicates.
+
+    Replicates that are NaN, where a draw held nothing to measure, are left out.
+
+    Raises:
+        DataError: no draw held anything to measure.
+    """
+    measured = replicates[~np.isnan(replicates)]
+    if not measured.size:
+        raise DataError("no bootstrap draw held both kinds of response; expected more responses")
+    low, high = np.percentile(measured, _ENDS)
+    return Interval(value, float(low), float(high))
+
+
+def _units(values: ArrayLike) -> Floats:
+    units = np.asarray(values, dtype=np.float64)
+    if not units.size:
+        raise DataError("no values to average; expected at least one problem")
+    if not np.isfinite(units).all():
+        raise NonFiniteError("a value to average is NaN or infinite; expected finite values")
+    return units

@@ -1,0 +1,179 @@
+"""How well step scores find the first wrong step of a response, against true first errors.
+
+A scorer says "the first error is the first step scored below the threshold". Only a threshold needs
+fitting, and it depends on the scale of the scores (for implicit rewards, on beta); `step_auc` and the
+first-error accuracy do not.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from freeprm.errors import DataError, NonFiniteError
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+StepScores = Sequence[Sequence[float]]
+"""B responses, each with K step scores (K may differ)."""
+FirstErrors = Sequence[int | None]
+"""B true first errors: 0-based, None where all steps are right."""
+
+
+class ProcessBench(NamedTuple):
+    """ProcessBench's three numbers, 0..1."""
+
+    f1: float
+    """Harmonic mean of the two accuracies, not the F1 of precision and recall."""
+    accuracy_erroneous: float
+    """Share of responses with an error whose first error is named exactly."""
+    accuracy_correct: float
+    """Share of responses without one that are said to have none."""
+
+
+class Threshold(NamedTuple):
+    """A fitted threshold and the F1 it has on what it was fitted on."""
+
+    value: float
+    f1: float
+
+
+class JudgedSteps(NamedTuple):
+    """Steps whose truth is defined, of all responses in a row."""
+
+    scores: Floats
+    """(M,)"""
+    right: Flags
+    """(M,)"""
+    responses: NDArray[np.int64]
+    """(M,) index of the response that each step belongs to."""
+
+
+def predict_first_error(step_scores: Sequence[float], threshold: float) -> int | None:
+    """The first step with score < threshold; None where there is none."""
+    return next((step for step, score in enumerate(step_scores) if score < threshold), None)
+
+
+def found(step_scores: StepScores, first_errors: FirstErrors, threshold: float) -> Flags:
+    """(B,) whether the predicted first error is the true one, "none" included.
+
+    Raises:
+        DataError: a first error is not one of its response's steps, or a response has no step; names the response.
+        NonFiniteError: a step score is NaN or infinite.
+    """
+    low, high = _ranges(step_scores, first_errors)
+    return np.asarray((low < threshold) & (threshold <= high))
+
+
+def processbench(step_scores: StepScores, first_errors: FirstErrors, threshold: float) -> ProcessBench:
+    """ProcessBench's F1 at a threshold: 2ab / (a + b) of the accuracies on erroneous and on correct responses.
+
+    Raises:
+        DataError: as `found`; or there is no erroneous response, or no correct one.
+        NonFiniteError: a step score is NaN or infinite.
+
+    Source: Zheng et al. 2024, arXiv:2412.06559, section 3.
+    """
+    hits, erroneous = found(step_scores, first_errors, threshold), _both_kinds(first_errors)
+    first, second = float(hits[erroneous].mean()), float(hits[~erroneous].mean())
+    return ProcessBench(float(harmonic(np.array(first), np.array(second))), first, second)
+
+
+def fit_threshold(step_scores: StepScores, first_errors: FirstErrors) -> Threshold:
+    """The threshold with the highest F1 on these responses, which are not to be those reported on.
+
+    Every threshold is tried: F1 changes only at a first error's score, and at the lowest score of a
+    correct response or of the steps before a first error. Of the ranges with the highest F1 the widest
+    is taken, the first of equals, and its middle returned.
+
+    Raises:
+        DataError, NonFiniteError: as `processbench`.
+    """
+    low, high = _ranges(step_scores, first_errors)
+    erroneous = _both_kinds(first_errors)
+    bounds = np.unique(np.concatenate([low, high]))
+    bounds = bounds[np.isfinite(bounds)]  # (U,) ascending; F1 is constant for thresholds in (bounds[i-1], bounds[i]]
+    accuracies = [_share_right(low[kind], high[kind], bounds) for kind in (erroneous, ~erroneous)]
+    f1 = harmonic(*accuracies)  # (U,)
+    best = np.flatnonzero(np.diff(np.concatenate([[False], f1 == f1.max(), [False]]).astype(np.int8)))
+    starts, stops = best[::2], best[1::2]  # runs of equal F1, as ranges of `bounds`
+    lower = bounds[np.maximum(starts - 1, 0)]  # the lowest range has no lower end: it counts as empty
+    upper = bounds[stops - 1]
+    widest = int(np.argmax(upper - lower))
+    middle = lower[widest] + (upper[widest] - lower[widest]) / 2
+    return Threshold(float(middle if middle > lower[widest] else upper[widest]), float(f1.max()))
+
+
+def first_error_found(step_scores: StepScores, first_errors: FirstErrors) -> Flags:
+    """(E,) for each erroneous response, whether its lowest step (the first on ties) is its first error.
+
+    Raises:
+        DataError, NonFiniteError: as `found`.
+    """
+    _ranges(step_scores, first_errors)
+    pairs = zip(step_scores, first_errors, strict=True)
+    return np.array([int(np.argmin(scores)) == error for scores, error in pairs if error is not None], dtype=bool)
+
+
+def judged_steps(step_scores: StepScores, first_errors: FirstErrors) -> JudgedSteps:
+    """The steps up to and including the first error, with their truth.
+
+    Later steps are left out: whether one is right is conditional on a wrong premise.
+
+    Raises:
+        DataError, NonFiniteError: as `found`.
+    """
+    _ranges(step_scores, first_errors)
+    lengths = [len(s) if e is None else e + 1 for s, e in zip(step_scores, first_errors, strict=True)]
+    scores = np.concatenate([np.asarray(s[:k], float) for s, k in zip(step_scores, lengths, strict=True)])
+    right = np.ones(len(scores), dtype=bool)
+    right[np.cumsum(lengths)[_erroneous(first_errors)] - 1] = False
+    return JudgedSteps(scores, right, np.repeat(np.arange(len(lengths)), lengths))
+
+
+def harmonic(a: Floats, b: Floats) -> Floats:
+    """2ab / (a + b), and 0 where both are 0."""
+    both = a + b
+    return np.divide(2 * a * b, both, out=np.zeros_like(both), where=both > 0)
+
+
+def _ranges(step_scores: StepScores, first_errors: FirstErrors) -> tuple[Floats, Floats]:
+    """(B,), (B,): a response is judged rightly by the thresholds t with low < t <= high, by none where low >= high.
+
+    A correct response needs t <= every score; a first error e needs score_e < t <= every score before it.
+    """
+    low, high = np.empty(len(step_scores)), np.empty(len(step_scores))
+    for index, (scores, error) in enumerate(zip(step_scores, first_errors, strict=True)):
+        if not scores or (error is not None and not 0 <= error < len(scores)):
+            raise DataError(
+                f"response {index} has {len(scores)} step scores and first_error {error}; expected at least one step, "
+                "and a 0-based first_error that is one of them"
+            )
+        low[index] = -np.inf if error is None else scores[error]
+        high[index] = min(scores if error is None else scores[:error], default=np.inf)
+        if not np.isfinite(scores).all():
+            raise NonFiniteError(f"response {index} has a step score that is NaN or infinite; expected finite scores")
+    return low, high
+
+
+def _share_right(low: Floats, high: Floats, bounds: Floats) -> Floats:
+    """(U,) share of responses judged rightly at each bound: ranges that have begun less those that have ended."""
+    able = low < high
+    begun = np.searchsorted(np.sort(low[able]), bounds, side="left")
+    ended = np.searchsorted(np.sort(high[able]), bounds, side="left")
+    return (begun - ended) / len(low)
+
+
+def _erroneous(first_errors: FirstErrors) -> Flags:
+    return np.array([error is not None for error in first_errors], dtype=bool)
+
+
+def _both_kinds(first_errors: FirstErrors) -> Flags:
+    flags = _erroneous(first_errors)
+    if flags.all() or not flags.any():
+        raise DataError(
+            f"{int(flags.sum())} responses with an error and {int((~flags).sum())} without; expected some of both, "
+            "without which F1 is not defined"
+        )
+    return flags

@@ -1,0 +1,213 @@
+"""Cutting a response into steps, and steps into token ranges.
+
+A splitter is a function from a text to character spans that tile it: nothing is rewritten, left out
+or counted twice. Whitespace between two steps belongs to the first of them. To add a splitter, write
+the function and name it in `SPLITTERS`.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+from freeprm.errors import ConfigError, SpanError
+from freeprm.types import Span
+
+Splitter = Callable[[str], list[Span]]
+
+TOKENS = "tokens"
+"""The name that asks for one step a token. It cuts token ids, not text, so scorers handle it themselves."""
+
+# `Step 3:`, `## Step 3: ...`, `**Step 3:**`, `- Step 3.`, and `### Step 3` alone on its line.
+_MARKER = re.compile(
+    r"^[^\S\n]*(?P<marker>(?:#{1,6}[^\S\n]*|[-*•>][^\S\n]+)?[*_]{0,3}step[^\S\n]*\d+"
+    r"(?:[*_]{0,3}[^\S\n]*(?:[:.)–—-]|$)|[*_]{2,3}))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_STOP = re.compile(r"(?:(?<![.!?])(?P<mark>[.!?]+)(?:[\"'”’)\]}*_]|\$|\\[\])])*+\s++|[。！？][”’」』）]*+\s*+)(?=\S)")
+_WORD_BEFORE = re.compile(r"[^\W_](?:[\w.]*[^\W_])?$")
+_ABBREVIATIONS = frozenset({
+    "E.g", "I.e", "al", "approx", "cf", "e.g", "eq", "eqs", "fig", "i.e", "pp", "resp", "viz", "vs",
+    "Dr", "Eq", "Eqs", "Fig", "Figs", "Jr", "Mr", "Mrs", "Ms", "Prof", "Sr", "St", "Thm",
+})  # fmt: skip
+_ENUMERATOR = re.compile(r"[^\S\n]*(?:[-*•>#]+[^\S\n]+)?[*_]{0,3}(?:\(?(?:\d{1,3}|[A-Za-z])|[Ss]tep \d{1,3})$")
+_OPENS_SENTENCE = frozenset("*#_>`$\\([{\"'“‘«-•|")
+
+
+def step_markers(text: str) -> list[Span]:
+    """Cut before each marker that opens a line, such as `Step 3:`, `## Step 3:` or `**Step 3:**`.
+
+    Text before the first marker belongs to the first step; without a marker there is one step.
+    """
+    return _tiles(text, [found.start("marker") for found in _MARKER.finditer(text)][1:])
+
+
+def lines(text: str) -> list[Span]:
+    """Cut after each newline; blank lines stay with the line before them."""
+    return _tiles(text, _ends_of_whitespace(text, n_newlines=1))
+
+
+def blank_lines(text: str) -> list[Span]:
+    """Cut after each run of blank lines."""
+    return _tiles(text, _ends_of_whitespace(text, n_newlines=2))
+
+
+def sentences(text: str) -> list[Span]:
+    """Cut after `.`, `!` or `?` with whitespace and something that opens a sentence behind it.
+
+    That is a capital, a digit, Markdown or LaTeX. Decimals, abbreviations (`e.g.`, `Dr.`) and numbers or
+    letters that enumerate lines (`1.`, `(b)`) end no sentence.
+    """
+    return _tiles(text, [found.end() for found in _STOP.finditer(text) if _ends_sentence(text, found)])
+
+
+def auto(text: str) -> list[Span]:
+    """Step markers if there is at least one, else blank lines if there are any, else lines."""
+    if _MARKER.search(text):
+        return step_markers(text)
+    paragraphs = blank_lines(text)
+    return paragraphs if len(paragraphs) > 1 else lines(text)
+
+
+SPLITTERS: Mapping[str, Splitter] = {
+    splitter.__name__: splitter for splitter in (auto, step_markers, lines, blank_lines, sentences)
+}
+"""Splitters of text by name."""
+
+
+def splitter(name: str) -> Splitter:
+    """The splitter of this name.
+
+    Raises:
+        ConfigError: there is none; "tokens" is a granularity of scorers, not a splitter of text.
+    """
+    if name in SPLITTERS:
+        return SPLITTERS[name]
+    close = get_close_matches(name, [*SPLITTERS, TOKENS], n=1)
+    hint = f" Did you mean {close[0]!r}?" if close and close[0] != name else ""
+    known = f"expected one of {', '.join(SPLITTERS)}, or {TOKENS!r} where scores are asked for by token"
+    raise ConfigError(f"splitter {name!r}: {known}.{hint}")
+
+
+def given_steps(text: str, steps: Sequence[str]) -> list[Span]:
+    """Where the caller's steps stand in the text, with the whitespace behind each.
+
+    Args:
+        text: the response.
+        steps: K texts, in order, with nothing but whitespace between them.
+
+    Returns:
+        K spans that tile the text.
+
+    Raises:
+        SpanError: a step is empty or is not where the one before ends, or text is left over.
+    """
+    starts, at = [], 0
+    for index, step in enumerate(steps):
+        wanted = step.strip()
+        if not wanted:
+            raise SpanError(f"step {index} is empty; leave it out")
+        at = _skip_whitespace(text, at)
+        if not text.startswith(wanted, at):
+            raise SpanError(
+                f"step {index}, {_shown(wanted)}, is not at character {at}, where the response goes on with "
+                f"{_shown(text[at:])}; expected the steps in order, with only whitespace between them"
+            )
+        starts.append(at)
+        at += len(wanted)
+    at = _skip_whitespace(text, at)
+    if at < len(text) or len(steps) < bool(text):
+        raise SpanError(f"the steps end at character {at}, but the response goes on with {_shown(text[at:])}")
+    return _tiles(text, starts[1:])
+
+
+def token_spans(tokens: Sequence[Span], steps: Sequence[Span], *, text: str) -> list[Span]:
+    """The tokens of each step.
+
+    A token belongs to the step that holds its first character that is not whitespace, or its first
+    character where it is all whitespace: ` The` to the sentence that it opens, `.\\n\\n` to the one that it
+    ends. Empty tokens at the end of the text (end of turn) belong to the last step. A step inside a token
+    that began in an earlier step has no token: its range is empty and its reward, an empty sum, is zero.
+
+    Args:
+        tokens: (T,) characters of the text that each token covers, in order.
+        steps: K character spans that tile the text.
+        text: what both are spans of.
+
+    Returns:
+        K ranges of token indices, tiling 0..T.
+
+    Raises:
+        SpanError: the steps do not tile the text, or there are tokens but no steps.
+    """
+    check_tiling(steps, len(text))
+    if tokens and not steps:
+        raise SpanError(f"{len(tokens)} tokens but no steps; leave out an empty response")
+    ranges, n_taken = [], 0
+    for index, step in enumerate(steps):
+        first, last = n_taken, index == len(steps) - 1
+        while n_taken < len(tokens) and (last or _first_character(tokens[n_taken], text) < step.stop):
+            n_taken += 1
+        ranges.append(Span(first, n_taken))
+    return ranges
+
+
+def check_tiling(spans: Sequence[Span], length: int) -> None:
+    """Refuse spans that do not tile 0..length in order.
+
+    Raises:
+        SpanError: names the first bad span, counted from 0.
+    """
+    end = 0
+    for index, span in enumerate(spans):
+        if span.start != end:
+            before = f"step {index - 1} ends at {end}" if index else "the response starts at 0"
+            rule = "spans must not overlap" if span.start < end else "spans must leave no gap"
+            raise SpanError(f"step {index} starts at {span.start} but {before}; {rule}")
+        if span.stop < span.start:
+            raise SpanError(f"step {index} starts at {span.start} but stops at {span.stop}, before its start")
+        end = span.stop
+    if end != length:
+        raise SpanError(f"the last step ends at {end} but the response at {length}; spans must cover all of it")
+
+
+def _tiles(text: str, cuts: Iterable[int]) -> list[Span]:
+    """The text cut at ascending positions; a cut that would leave a step without visible text is left out."""
+    bounds = [0]
+    first = _skip_whitespace(text, 0)
+    bounds.extend(cut for cut in cuts if first < cut < len(text))
+    return [Span(start, stop) for start, stop in zip(bounds, [*bounds[1:], len(text)], strict=True) if text]
+
+
+def _ends_of_whitespace(text: str, *, n_newlines: int) -> list[int]:
+    """Ends of the runs of whitespace that hold so many newlines."""
+    return [found.end() for found in re.finditer(r"\s+", text) if found.group().count("\n") >= n_newlines]
+
+
+def _ends_sentence(text: str, found: re.Match[str]) -> bool:
+    following = text[found.end()]
+    if found["mark"] is None:  # a full stop of Chinese or Japanese needs no whitespace
+        return True
+    if not (following.isupper() or following.isdigit() or following in _OPENS_SENTENCE):
+        return False
+    if found["mark"] != ".":
+        return True
+    before = text[max(0, found.start() - 20) : found.start()]
+    opening = before.rpartition("\n")[2] if "\n" in before or found.start() <= 20 else None
+    word = _WORD_BEFORE.search(before)
+    is_enumerator = opening is not None and _ENUMERATOR.match(opening)
+    return not is_enumerator and not (word and word.group() in _ABBREVIATIONS)
+
+
+def _first_character(token: Span, text: str) -> int:
+    at = _skip_whitespace(text, token.start)
+    return at if at < token.stop else token.start
+
+
+def _skip_whitespace(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _shown(text: str) -> str:
+    return repr(text[:40] + "..." if len(text) > 40 else text)

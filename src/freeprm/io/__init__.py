@@ -1,0 +1,1 @@
+"""How records, settings and plug-ins rest on disk and come back."""

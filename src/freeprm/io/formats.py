@@ -1,0 +1,183 @@
+"""Rows to records and back: the columns that freeprm reads and writes.
+
+    problem_id, sample_idx, prompt, response, answer, pred, correct, truncated, scorer, step_scores, score
+
+Every other column is carried along untouched. Another source's names are mapped: {"correct": "label"}; a column
+that bears one of our names but is not what we mean by it is then carried along as `source_correct`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from freeprm.errors import ConfigError, RecordError
+from freeprm.io.columns import COLUMNS
+from freeprm.io.jsonl import Row, Source, read_rows
+from freeprm.types import Problem, Prompt, Rollout
+
+OnBad = Literal["raise", "skip"]
+
+
+class Rollouts(NamedTuple):
+    """What was read, and what was not."""
+
+    rollouts: list[Rollout]
+    skipped: Counter[str]
+    """Broken records left out, by reason; empty unless skipping was asked for."""
+
+
+def read_rollouts(
+    paths: Iterable[Path],
+    *,
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad = "raise",
+    require: Iterable[str] = ("response",),
+    expect: Iterable[str] = (),
+) -> Rollouts:
+    """Rollouts from files or run folders.
+
+    A row without `sample_idx` is numbered by its place among the rows of its problem and scorer.
+
+    Args:
+        paths: .jsonl or .json files, or folders of .jsonl files.
+        columns: our column name -> the name that it has in the rows.
+        on_bad: stop at the first broken record, or leave it out and count it.
+        require: columns that every row must have, not null; besides `problem_id` and `prompt`.
+        expect: columns that at least one row must have, e.g. `correct` for training.
+
+    Raises:
+        ConfigError: `columns` names a column that we do not have.
+        RecordError: names the file, the line, the field, and what was expected.
+    """
+    paths = list(paths)
+    reader = _Reader(_checked(columns or {}), required=("problem_id", "prompt", *require))
+    rollouts: list[Rollout] = []
+    skipped: Counter[str] = Counter()
+    for source, row in (pair for path in paths for pair in read_rows(path)):
+        try:
+            if isinstance(row, RecordError):
+                raise row
+            rollouts.append(reader.rollout(row, source))
+        except RecordError as error:
+            if on_bad == "raise":
+                raise
+            skipped[error.reason] += 1
+    if not rollouts:
+        reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in skipped.items())
+        raise RecordError(f"{', '.join(map(str, paths))}: no usable record ({reasons or 'there is none at all'})")
+    for name in expect:
+        if all(getattr(rollout, name) is None for rollout in rollouts):
+            raise reader.nowhere(name)
+    return Rollouts(rollouts, skipped)
+
+
+def rollout_row(rollout: Rollout) -> Row:
+    """The row of a rollout: known columns that are set, then whatever else the source said."""
+    row: Row = {}
+    for name in COLUMNS:
+        value = getattr(rollout, name)
+        if value is not None and not (name == "truncated" and value is False):
+            row[name] = list(value) if isinstance(value, tuple) else value
+    return {**row, **{key: value for key, value in rollout.extra.items() if key not in row}}
+
+
+def problem_row(problem: Problem) -> Row:
+    """The row of a problem."""
+    prompt = list(problem.prompt) if isinstance(problem.prompt, tuple) else problem.prompt
+    row: Row = {"problem_id": problem.problem_id, "prompt": prompt, "answer": problem.answer}
+    return {**row, **{key: value for key, value in problem.extra.items() if key not in row}}
+
+
+class _Reader:
+    """Turns rows into rollouts, and remembers what stood in those before."""
+
+    def __init__(self, columns: Mapping[str, str], *, required: tuple[str, ...]):
+        self._theirs = {name: columns.get(name, name) for name in COLUMNS}
+        self._mapped = set(columns)
+        self._required = required
+        self._seen: dict[tuple[str, int, str | None], Source] = {}
+        self._prompts: dict[str, tuple[Prompt, Source]] = {}
+        self._counts: Counter[tuple[str, str | None]] = Counter()
+        self._first: tuple[Row, Source] | None = None
+
+    def rollout(self, row: Row, source: Source) -> Rollout:
+        """The rollout of a row, which must fit those before."""
+        values = {name: value for name in COLUMNS if (value := self._value(name, row, source)) is not None}
+        problem_id, scorer = values["problem_id"], values.get("scorer")
+        values.setdefault("sample_idx", self._counts[problem_id, scorer])
+        prompt, where = self._prompts.setdefault(problem_id, (values["prompt"], source))
+        if prompt != values["prompt"]:
+            raise RecordError(
+                f"{source}: {self._theirs['prompt']}: is another prompt than {where} has for problem {problem_id!r}; "
+                "expected one prompt a problem. Problems from different sources need different ids",
+                reason="another prompt under the same problem_id",
+            )
+        key = (problem_id, values["sample_idx"], scorer)
+        if key in self._seen:
+            by = f" by scorer {scorer!r}" if scorer is not None else ""
+            raise RecordError(
+                f"{source}: sample_idx: {values['sample_idx']} of problem {problem_id!r}{by} is already at "
+                f"{self._seen[key]}; expected each sample once",
+                reason="a sample that is there already",
+            )
+        self._seen[key] = source
+        self._counts[problem_id, scorer] += 1
+        self._first = self._first or (row, source)
+        used = set(self._theirs.values())
+        extra = {f"source_{name}" if name in COLUMNS else name: row[name] for name in row if name not in used}
+        return Rollout(**{**values, "prompt": prompt}, extra=extra)
+
+    def nowhere(self, name: str) -> RecordError:
+        """The error for a column that no row has."""
+        assert self._first is not None
+        row, source = self._first
+        return self._absent(name, row, source, also=", nor has any other row")
+
+    def _value(self, name: str, row: Row, source: Source) -> Any:
+        theirs, column = self._theirs[name], COLUMNS[name]
+        value = row.get(theirs)
+        if value is None:
+            if theirs not in row and (name in self._required or name in self._mapped):
+                raise self._absent(name, row, source)
+            if name in self._required:
+                raise RecordError(
+                    f"{source}: {theirs}: is null; expected {column.expected}.{column.advice}",
+                    reason=f"{theirs} is null",
+                )
+            return None
+        try:
+            return column.convert(value)
+        except (ValueError, OverflowError) as error:
+            wrong = str(error) if isinstance(error, ValueError) and str(error) else f"is {_short(value)}"
+            raise RecordError(
+                f"{source}: {theirs}: {wrong}; expected {column.expected}", reason=f"{theirs} is not {column.expected}"
+            ) from error
+
+    def _absent(self, name: str, row: Row, source: Source, *, also: str = "") -> RecordError:
+        theirs = self._theirs[name]
+        asked = f", asked for by --map {name}={theirs}" if name in self._mapped else ""
+        names = [str(key) for key in row]
+        aliases = [alias for alias in COLUMNS[name].aliases if alias in names]
+        close = [*get_close_matches(theirs, names, n=1), *aliases]
+        hint = f" Did you mean --map {name}={close[0]}?" if close else ""
+        return RecordError(
+            f"{source}: {theirs}: no such column{asked}{also}. The row has {', '.join(names) or 'none'}."
+            f"{hint}{COLUMNS[name].advice}",
+            reason=f"no column {theirs}",
+        )
+
+
+def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
+    for name in columns:
+        if name not in COLUMNS:
+            close = get_close_matches(name, COLUMNS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"--map {name}=...: no such column of ours.{hint} There are {', '.join(COLUMNS)}")
+    return columns
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

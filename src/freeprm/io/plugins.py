@@ -1,0 +1,57 @@
+"""Finding a plug-in by name: a file in the family's folder, an installed entry point, or "package.module:Name".
+
+A family is a folder such as `freeprm.objectives`. A member is one file in it that sets `PLUGIN` to
+its class or function; the file's name is the member's name. Nothing is registered anywhere.
+"""
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import Any
+
+from freeprm.errors import PluginError
+
+_NOT_MEMBERS = {"base"}
+
+
+def load(family: str, name: str) -> Any:
+    """The plug-in of this name.
+
+    Args:
+        family: `objectives`, `engines`, `datasets`, `scorers`, ...
+        name: a member's name, or `package.module:Name` for anyone's own class or function.
+
+    Raises:
+        PluginError: there is none of that name, or what the name leads to cannot be imported.
+    """
+    if ":" in name:
+        return _load_path(name)
+    if name in names(family, installed=False):
+        return importlib.import_module(f"freeprm.{family}.{name}").PLUGIN
+    for point in entry_points(group=f"freeprm.{family}"):
+        if point.name == name:
+            return point.load()
+    known = names(family)
+    close = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise PluginError(
+        f"{family}: no {name!r}.{hint} There are {', '.join(known)}; "
+        "a class of your own is given as 'package.module:Name'."
+    )
+
+
+def names(family: str, *, installed: bool = True) -> list[str]:
+    """Names of the family's members, in order; with those that other packages install."""
+    package = importlib.import_module(f"freeprm.{family}")
+    own = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in _NOT_MEMBERS]
+    others = [point.name for point in entry_points(group=f"freeprm.{family}")] if installed else []
+    return sorted({*own, *others})
+
+
+def _load_path(path: str) -> Any:
+    module_name, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"{path}: {error}. Expected 'package.module:Name', importable from here.") from error

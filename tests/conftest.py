@@ -1,0 +1,35 @@
+"""Shared fixtures: real data, real tokenizers, a real tiny Llama; absent data skips the test and says so."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores; set before anything loads torch
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real problems, rollouts, weights and tokenizers."""
+    folder = Path(os.environ.get("FREEPRM_TEST_DATA", REPO.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set FREEPRM_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stories(real_data: Path) -> Path:
+    """A pretrained 260K-parameter Llama: no chat template, no pad token, context 512."""
+    return real_data / "tiny_lm_stories260k" / "hf"
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer(real_data: Path):  # type: ignore[no-untyped-def]  # transformers is imported only if used
+    """A real chat tokenizer with merged `.\\n\\n` tokens."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(real_data / "tokenizer_qwen2_5")

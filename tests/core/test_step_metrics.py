@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from freeprm.core.step_metrics import (
+    first_error_found,
+    fit_threshold,
+    found,
+    harmonic,
+    judged_steps,
+    predict_first_error,
+    processbench,
+)
+from freeprm.errors import DataError, NonFiniteError
+
+SCORES = [
+    (0.9, 0.2, 0.1),  # error at 1, found by thresholds in (0.2, 0.9]
+    (0.3, 0.6),  # error at 1, never found: step 0 is lower
+    (0.4, 0.8),  # no error, so judged by thresholds up to 0.4
+    (0.7,),  # no error, up to 0.7
+]
+ERRORS = [1, 1, None, None]
+
+
+def test_the_first_step_below_the_threshold_is_named():
+    assert predict_first_error((0.9, 0.2, 0.1), 0.5) == 1
+    assert predict_first_error((0.9, 0.2, 0.1), 0.15) == 2
+    assert predict_first_error((0.9, 0.2, 0.1), 0.1) is None  # at the threshold is not below it
+
+
+@pytest.mark.parametrize("threshold", np.linspace(0, 1, 41))
+def test_found_is_prediction_equal_to_truth(threshold: float):
+    expected = [predict_first_error(s, threshold) == e for s, e in zip(SCORES, ERRORS, strict=True)]
+    assert found(SCORES, ERRORS, threshold).tolist() == expected
+
+
+def test_f1_is_the_harmonic_mean_of_the_two_accuracies():
+    # at 0.5: first of two erroneous found; of two correct, 0.4 < 0.5 is flagged
+    assert processbench(SCORES, ERRORS, 0.5) == pytest.approx((0.5, 0.5, 0.5))
+    # at 0.4: one of two erroneous, both correct: 2 * 0.5 * 1 / 1.5
+    assert processbench(SCORES, ERRORS, 0.4) == pytest.approx((2 / 3, 0.5, 1.0))
+
+
+def test_f1_of_nothing_right_is_zero():
+    assert processbench([(0.5, 0.1), (0.2,)], [0, None], 0.3).f1 == 0.0
+    assert harmonic(np.array(0.0), np.array(0.0)) == 0.0
+
+
+def test_the_fitted_threshold_is_in_the_middle_of_the_best_range():
+    # F1 by range: (.2, .3] and (.3, .4] find one of two and clear both: 2/3; the best range is (.2, .4], its middle .3
+    assert fit_threshold(SCORES, ERRORS) == pytest.approx((0.3, 2 / 3))
+
+
+def test_no_threshold_does_better_than_the_fitted_one():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        scores = [tuple(rng.integers(0, 8, rng.integers(1, 5)) / 7) for _ in range(12)]
+        errors = [None if i < 4 else int(rng.integers(0, len(s))) for i, s in enumerate(scores)]
+        fitted = fit_threshold(scores, errors)
+        assert processbench(scores, errors, fitted.value).f1 == pytest.approx(fitted.f1)
+        tried = [processbench(scores, errors, t).f1 for t in np.linspace(-0.05, 1.05, 200)]
+        assert max(tried) <= fitted.f1 + 1e-12
+
+
+@pytest.mark.parametrize("beta", [0.01, 100.0])
+def test_the_threshold_scales_with_beta_and_f1_does_not(beta: float):
+    scaled = fit_threshold([tuple(beta * s for s in row) for row in SCORES], ERRORS)
+    assert scaled == pytest.approx((0.3 * beta, 2 / 3))
+
+
+def test_scores_a_rounding_apart_are_still_separated():
+    low = 0.1
+    high = np.nextafter(low, 1)
+    fitted = fit_threshold([(low,), (high,)], [0, None])
+    assert fitted.f1 == 1.0
+    assert processbench([(low,), (high,)], [0, None], fitted.value).f1 == 1.0
+
+
+def test_scores_that_are_all_equal_give_a_threshold_all_the_same():
+    assert fit_threshold([(0.5,), (0.5,)], [0, None]) == (0.5, 0.0)
+
+
+def test_first_error_found_takes_the_lowest_step_of_erroneous_responses():
+    assert first_error_found([(0.9, 0.2, 0.3), (0.1, 0.5), (0.7,)], [1, 1, None]).tolist() == [True, False]
+    assert first_error_found([(0.2, 0.2)], [0]).tolist() == [True]  # the first on ties
+
+
+def test_steps_after_the_first_error_are_not_judged():
+    steps = judged_steps([(0.9, 0.2, 0.1), (0.4, 0.8)], [1, None])
+    assert steps.scores.tolist() == [0.9, 0.2, 0.4, 0.8]
+    assert steps.right.tolist() == [True, False, True, True]
+    assert steps.responses.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("scores", "error"), [((0.1, 0.2), 2), ((0.1, 0.2), -1), ((), None)])
+def test_a_first_error_that_is_no_step_is_refused(scores: tuple[float, ...], error: int | None):
+    with pytest.raises(DataError, match=f"response 1 has {len(scores)} step scores and first_error {error}"):
+        found([(0.5,), scores], [None, error], 0.5)
+
+
+def test_nan_is_refused():
+    with pytest.raises(NonFiniteError, match="response 0"):
+        found([(0.5, float("nan"))], [None], 0.5)
+
+
+@pytest.mark.parametrize("errors", [[None, None], [0, 0]])
+def test_f1_wants_responses_with_and_without_errors(errors: list[int | None]):
+    with pytest.raises(DataError, match="some of both"):
+        fit_threshold([(0.1,), (0.2,)], errors)
+    with pytest.raises(DataError, match="some of both"):
+        processbench([(0.1,), (0.2,)], errors, 0.15)
