@@ -1,0 +1,1 @@
+"""Sources of problems, one file a member."""

@@ -1,0 +1,1 @@
+"""Sources of rollouts, one file a member."""

@@ -1,0 +1,100 @@
+"""What a source of rollouts must be (`Engine`), what it is asked for and what it gives.
+
+An engine is a frozen dataclass: `model` and its options are its fields, and it loads nothing before
+it is asked for samples.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from freeprm.core.flops import ModelShape
+from freeprm.errors import ConfigError
+from freeprm.types import Prompt
+
+StopReason = Literal["end", "stop", "length", "context"]
+"""The model ended its turn; a stop string; `max_new_tokens` were drawn; the model's context was full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How tokens are drawn."""
+
+    temperature: float = 0.8
+    """Logits are divided by it; 0 takes the most likely token."""
+    top_p: float = 1.0
+    """Tokens are drawn from the smallest set of the most likely ones that holds this share of the probability."""
+    max_new_tokens: int = 512
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    """A response ends before the first of these, which is not part of it."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ConfigError(f"temperature: is {self.temperature}; expected 0 (the most likely token) or more")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p: is {self.top_p}; expected a share above 0 and up to 1")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens: is {self.max_new_tokens}; expected 1 or more")
+        if "" in self.stop:
+            raise ConfigError("stop: holds an empty text, which would end every response at once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The samples wanted of one problem."""
+
+    problem_id: str
+    prompt: Prompt
+    sample_idxs: tuple[int, ...]
+    """All that belong to the run, drawn already or not."""
+    done: frozenset[int] = frozenset()
+    """Those drawn already, which are not given again. They are stated because batches are made up from all
+    samples of a run, so that a resumed run computes the same numbers, to the last bit, as one never interrupted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """One response."""
+
+    problem_id: str
+    sample_idx: int
+    text: str
+    """What follows the rendered prompt, without the end-of-turn token or stop string."""
+    token_ids: tuple[int, ...]
+    """As generated, end-of-turn token included."""
+    n_prompt_tokens: int
+    stop_reason: StopReason
+
+    @property
+    def n_generated_tokens(self) -> int:
+        """Tokens drawn, end-of-turn token included."""
+        return len(self.token_ids)
+
+    @property
+    def truncated(self) -> bool:
+        """Cut off before its end."""
+        return self.stop_reason in ("length", "context")
+
+
+class Engine(Protocol):
+    """Draws responses to prompts."""
+
+    def sample(self, requests: Sequence[Request], *, params: SamplingParams) -> Iterator[Sampled]:
+        """Each wanted sample once, as it is finished, in any order.
+
+        A sample depends on its prompt, its index, and the parameters, seed included; on the other requests only
+        through rounding.
+
+        Raises:
+            ModelError: the model cannot be used, or a prompt leaves no room in its context.
+        """
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """What else decides the responses: the weights' hash, the template's, ...; loads no weights."""
+        ...
+
+    def shape(self) -> ModelShape | None:
+        """What decides the cost of a token; None where that is not known."""
+        ...

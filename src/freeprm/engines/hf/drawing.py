@@ -1,0 +1,70 @@
+"""Choosing the next token: temperature, top-p, and the random numbers that decide.
+
+A sample's random numbers are fixed by the seed, the prompt and the sample's index, so that a response
+does not depend on what else is in the batch, on the batch's size, or on which process draws it.
+"""
+
+import json
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from freeprm.errors import NonFiniteError
+from freeprm.types import Prompt
+
+
+def uniforms(prompt: Prompt, *, sample_idx: int, seed: int, count: int) -> NDArray[np.float32]:
+    """(count,) numbers in [0, 1), the same for the same arguments; fewer are the first of more.
+
+    From Philox, a counter-based generator, keyed by a hash of seed, index and prompt.
+    """
+    identity = json.dumps([seed, sample_idx, prompt], ensure_ascii=False, sort_keys=True)
+    key = int.from_bytes(blake2b(identity.encode(), digest_size=16).digest())
+    return np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32)
+
+
+def draw(logits: Tensor, numbers: Tensor | None, *, temperature: float, top_p: float) -> Tensor:
+    """The token whose share of the distribution a random number falls into: inverse-CDF sampling in float32.
+
+    Args:
+        logits: (B, V), of any dtype.
+        numbers: (B,) float32 in [0, 1); None for the most likely token.
+        temperature: above 0 where numbers are given.
+        top_p: in (0, 1].
+
+    Returns:
+        (B,) int64.
+
+    Raises:
+        NonFiniteError: the logits hold NaN or +inf.
+    """
+    if numbers is None:
+        _check(logits.amax(-1))
+        return logits.argmax(-1)
+    probabilities = (logits.float() / temperature).softmax(-1)
+    if top_p < 1:
+        probabilities = _nucleus(probabilities, top_p)
+    cdf = probabilities.cumsum(-1)  # (B, V)
+    total = cdf[:, -1]
+    _check(total)
+    # Below the total even where u * total rounds up to it, so that a token of some probability is found.
+    target = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cdf, target[:, None], right=True)[:, 0]
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Zero outside the smallest set of most likely tokens that holds `top_p`; (B, V), not normalised."""
+    ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ranked.cumsum(-1) - ranked
+    return torch.zeros_like(probabilities).scatter_(-1, order, ranked.masked_fill(before >= top_p, 0.0))
+
+
+def _check(values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        raise NonFiniteError(
+            "the model's logits are NaN or infinite; its weights or its dtype are at fault "
+            "(float16 overflows where bfloat16 does not)"
+        )

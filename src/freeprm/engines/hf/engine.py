@@ -1,0 +1,168 @@
+"""Sampling with transformers on this machine: any causal language model with a key-value cache."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from freeprm.core.flops import ModelShape
+from freeprm.engines.base import Request, Sampled, SamplingParams
+from freeprm.engines.hf.decoding import Wanted, decode
+from freeprm.engines.hf.planning import Limits, plan
+from freeprm.engines.hf.workers import Job, sample_in_workers
+from freeprm.errors import ConfigError, ModelError
+from freeprm.models.backbone import Backbone, Dtype, LoadOptions, load_backbone, load_tokenizer
+from freeprm.models.encoding import encode
+from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.folders import resolve
+from freeprm.types import Rollout
+
+SMALL_BYTES = 256 << 20
+"""Weights up to this size leave cores idle, or waiting for each other, when one process has them all."""
+_ROWS_PER_WORKER = 512  # fewer do not repay the seconds that a process takes to start
+_CPU_CACHE_BYTES = 1 << 30  # of one process
+_CPU_ROWS, _GPU_ROWS = 256, 1024
+_GPU_CACHE_SHARE = 0.5  # of the device's memory; weights and activations need the rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class HFEngine:
+    """Draws responses in batches; see `decoding` for how, `planning` for what shares a batch."""
+
+    model: str
+    """A folder, a hub id, or `solver:base`."""
+    workers: int | None = None
+    """Processes to draw in; by default one, or one a core for a large job with a small model on the CPU."""
+    max_rows: int | None = None
+    """Samples drawn at a time in one process; by default 256 on the CPU and 1,024 on a GPU."""
+    revision: str | None = None
+    """Of a hub model."""
+    dtype: Dtype = "auto"
+    """See `LoadOptions`, as the next three."""
+    device: str | None = None
+    attention: str | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "max_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: is {value}; expected 1 or more")
+
+    def sample(self, requests: Sequence[Request], *, params: SamplingParams) -> Iterator[Sampled]:
+        """See `Engine`. A response is cut at `max_new_tokens`, or where prompt and response fill the context.
+
+        Raises:
+            ModelError: a prompt fills the context by itself; names the problem.
+        """
+        done = {(request.problem_id, index) for request in requests for index in request.done}
+        batches = plan(self._encoded(requests), self._limits(params))
+        open_batches = [batch for batch in batches if not _keys(batch) <= done]
+        n_workers = min(self._n_workers(sum(len(_keys(batch)) for batch in batches)), len(open_batches))
+        for sampled in self._draw(open_batches, params, n_workers):
+            if (sampled.problem_id, sampled.sample_idx) not in done:
+                yield sampled
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Engine`."""
+        folder = resolve(self.model, revision=self.revision)
+        tokenizer = load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
+        return {
+            "weights_sha256": weights_hash(folder), "template_sha256": template_hash(tokenizer), "dtype": self.dtype,
+        }  # fmt: skip
+
+    def shape(self) -> ModelShape:
+        """See `Engine`."""
+        return ModelShape.of(self._backbone.model.config.get_text_config())
+
+    @cached_property
+    def _backbone(self) -> Backbone:
+        return load_backbone(self.model, self._load, revision=self.revision)
+
+    @property
+    def _load(self) -> LoadOptions:
+        return LoadOptions(
+            device=self.device, dtype=self.dtype, attention=self.attention, trust_remote_code=self.trust_remote_code
+        )
+
+    def _draw(self, batches: Sequence[Sequence[Wanted]], params: SamplingParams, n_workers: int) -> Iterator[Sampled]:
+        if n_workers > 1:
+            n_threads = max(1, _n_cores() // n_workers)
+            job = Job(model=str(self._backbone.folder), load=self._load, n_threads=n_threads, params=params)
+            yield from sample_in_workers(job, batches, n_workers=n_workers)
+            return
+        with _one_thread_if(self._is_small):
+            for batch in batches:
+                yield from decode(self._backbone, batch, params=params)
+
+    def _encoded(self, requests: Sequence[Request]) -> list[Wanted]:
+        """Prompts as training and scoring will encode them."""
+        backbone = self._backbone
+        prompts = [
+            Rollout(problem_id=item.problem_id, sample_idx=0, prompt=item.prompt, response="", truncated=True)
+            for item in requests
+        ]
+        wanted = []
+        for request, encoded in zip(requests, encode(backbone.tokenizer, prompts), strict=True):
+            if len(encoded.ids) >= backbone.max_length:
+                raise ModelError(
+                    f"problem {request.problem_id!r}: its prompt has {len(encoded.ids)} tokens, and the context of "
+                    f"{self.model} holds {backbone.max_length}; leave it out, or choose a model with a longer context"
+                )
+            wanted.append(
+                Wanted(
+                    problem_id=request.problem_id, prompt=request.prompt, ids=tuple(encoded.ids.tolist()),
+                    sample_idxs=request.sample_idxs,
+                )
+            )  # fmt: skip
+        return wanted
+
+    def _limits(self, params: SamplingParams) -> Limits:
+        model = self._backbone.model
+        config = model.config.get_text_config()
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        on_gpu = model.device.type == "cuda"
+        memory = torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0
+        return Limits(
+            max_rows=self.max_rows or (_GPU_ROWS if on_gpu else _CPU_ROWS),
+            cache_bytes=int(memory * _GPU_CACHE_SHARE) if on_gpu else _CPU_CACHE_BYTES,
+            bytes_per_token=2 * config.num_hidden_layers * n_heads * head_size * model.dtype.itemsize,
+            max_new_tokens=min(params.max_new_tokens, self._backbone.max_length),
+        )
+
+    @property
+    def _is_small(self) -> bool:
+        model = self._backbone.model
+        return model.device.type == "cpu" and model.num_parameters() * model.dtype.itemsize <= SMALL_BYTES
+
+    def _n_workers(self, n_rows: int) -> int:
+        """From the whole job, not from what is left of it, so that resuming changes nothing."""
+        if self._backbone.model.device.type != "cpu":
+            return 1
+        if self.workers is not None:
+            return self.workers
+        return min(_n_cores(), max(1, n_rows // _ROWS_PER_WORKER)) if self._is_small else 1
+
+
+def _keys(batch: Sequence[Wanted]) -> set[tuple[str, int]]:
+    return {(item.problem_id, index) for item in batch for index in item.sample_idxs}
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _one_thread_if(small: bool) -> Iterator[None]:
+    """Small matrices gain nothing from a second thread, and lose much where other work has its core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if small else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

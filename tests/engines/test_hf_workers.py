@@ -1,0 +1,72 @@
+"""Worker processes: their errors reach the caller, and they end when they are no longer wanted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from freeprm.engines.base import SamplingParams
+from freeprm.engines.hf.decoding import Wanted
+from freeprm.engines.hf.workers import Job, sample_in_workers
+from freeprm.errors import ModelError
+from freeprm.models.backbone import LoadOptions
+
+BATCHES = [[Wanted(problem_id=str(index), prompt="ab", ids=(4, 5), sample_idxs=(0, 1))] for index in range(200)]
+
+
+def job(folder: Path, *, max_new_tokens: int = 30) -> Job:
+    params = SamplingParams(temperature=1.0, max_new_tokens=max_new_tokens)
+    return Job(model=str(folder), load=LoadOptions(), n_threads=1, params=params)
+
+
+def children() -> set[int]:
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    return {int(line.split()[0]) for line in listed.stdout.splitlines() if "freeprm.engines.hf.workers" in line}
+
+
+def test_leaving_early_stops_the_workers(save_tiny: Callable[..., Path]):
+    samples = sample_in_workers(job(save_tiny()), BATCHES, n_workers=2)
+    next(samples)
+    assert len(children()) == 2
+    samples.close()
+    assert not children()
+
+
+def test_a_workers_error_reaches_the_caller(tmp_path: Path):
+    with pytest.raises(ModelError, match=r"config\.json"):
+        next(sample_in_workers(job(tmp_path), BATCHES, n_workers=1))
+    assert not children()
+
+
+def test_a_killed_worker_is_reported(save_tiny: Callable[..., Path]):
+    samples = sample_in_workers(job(save_tiny()), BATCHES, n_workers=1)
+    next(samples)
+    os.kill(children().pop(), signal.SIGKILL)
+    with pytest.raises(ModelError, match="exit code -9"):
+        list(samples)
+
+
+def test_workers_end_when_their_parent_is_killed(save_tiny: Callable[..., Path]):
+    script = f"""
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_hf_workers import BATCHES, children, job
+from freeprm.engines.hf.workers import sample_in_workers
+samples = sample_in_workers(job(Path({str(save_tiny())!r})), BATCHES, n_workers=1)
+next(samples)
+print(*children(), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    parent = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert parent.returncode == -signal.SIGKILL, parent.stderr
+    worker = int(parent.stdout)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{worker}").exists()
