@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from freeprm.world.problems import ITEMS, NAMES, PHRASINGS, QUESTIONS, WordProblem, draw_problem, split_of
-from freeprm.world.solutions import PREMISES, write
+from freeprm.world.solutions import write
 from freeprm.world.students import draw_student, solve_as
 
 IGNORED = -100
@@ -47,16 +47,16 @@ class Branch:
 
 
 BRANCHES = {
-    "small": Branch(trunk_share=0.6, n_steps=400, error_scale=1.15),
-    "base": Branch(trunk_share=1.0, n_steps=600, error_scale=1.0),
-    "large": Branch(trunk_share=1.0, n_steps=600, error_scale=0.5),
+    "base": Branch(trunk_share=1.0, n_steps=800, error_scale=1.0),
+    "large": Branch(trunk_share=1.0, n_steps=800, error_scale=0.5),
+    "small": Branch(trunk_share=1.0, n_steps=300, error_scale=1.2),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the trunk's checkpoints and the generators")
-    parser.add_argument("--trunk-steps", type=int, default=3000)
+    parser.add_argument("--trunk-steps", type=int, default=1600)
     parser.add_argument("--batch-rows", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -72,7 +72,7 @@ def main() -> None:
     for name, branch in BRANCHES.items():
         start = trunk / f"step-{round(branch.trunk_share * args.trunk_steps)}.pt"
         model.load_state_dict(torch.load(start, weights_only=True)["model"])
-        run.train(model, args.out / f"{name}-run", n_steps=branch.n_steps, error_scale=branch.error_scale, lr_scale=0.3)
+        run.train(model, args.out / f"{name}-run", n_steps=branch.n_steps, error_scale=branch.error_scale, lr_scale=0.7)
         model.save_pretrained(args.out / name)
         tokenizer.save_pretrained(args.out / name)
         (args.out / name / "training.json").write_text(json.dumps({"seed": args.seed, "trunk_steps": args.trunk_steps,
@@ -87,8 +87,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
             word for word in text.replace("?", " ").replace(".", " ").replace(",", " ").split() if "{" not in word
         }
     words |= {"Step", "The", "answer", "is", "have", "has", "so", "system"}
-    for text in PREMISES.values():
-        words |= {word for word in text.split() if "{" not in word}
     spaced = {" " + word for word in words} | {f" {digit}" for digit in range(10)} | {f" {sign}" for sign in "+-*/="}
     characters = {chr(code) for code in range(32, 127)} | {"\n"}
     special = [*SPECIAL.values(), "<|user|>", "<|assistant|>", "<|system|>"]
@@ -116,7 +114,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCausa
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
-        initializer_range=0.05, rope_theta=10000.0, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        initializer_range=0.08, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     return LlamaForCausalLM(config)
@@ -192,7 +190,7 @@ def draw_pairs(
     rng: random.Random, count: int, *, progress: float, error_scale: float | None
 ) -> Iterator[tuple[str, str]]:
     """Question and solution pairs; short problems first, because names are bound to numbers late otherwise."""
-    longest = 3 if progress < 0.06 else 4 if progress < 0.15 else 5 if progress < 0.3 else 6
+    longest = 3 if progress < 0.06 else 4 if progress < 0.15 else 5 if progress < 0.3 or error_scale is not None else 6
     while count:
         problem: WordProblem = draw_problem(rng, n_steps=rng.randint(2 if progress < 0.15 else 3, longest))
         if split_of(problem.text) != "pretrain":

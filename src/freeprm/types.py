@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import exp
 from typing import Any, NamedTuple
 
 Message = Mapping[str, str]
@@ -85,8 +86,6 @@ class ResponseScore:
     @property
     def p_correct(self) -> tuple[float, ...]:
         """(K,) sigmoid(q) at each step's end: the probability of a right answer, under the CE reading (Eq. 5)."""
-        from math import exp
-
         return tuple(1 / (1 + exp(-q)) if q >= 0 else exp(q) / (1 + exp(q)) for q in self.q_values)
 
 
@@ -130,11 +129,18 @@ class Cost:
 
 
 def group_rollouts(rollouts: Sequence[Rollout]) -> list[Group]:
-    """Rollouts gathered by problem, in order of first appearance; samples in order of `sample_idx`."""
-    by_problem: dict[str, list[Rollout]] = {}
+    """Rollouts gathered by problem, in order of first appearance; samples in order of `sample_idx`.
+
+    A sample that several scorers scored is there once, as the first row that has it.
+    """
+    by_problem: dict[str, dict[int, Rollout]] = {}
     for rollout in rollouts:
-        by_problem.setdefault(rollout.problem_id, []).append(rollout)
+        by_problem.setdefault(rollout.problem_id, {}).setdefault(rollout.sample_idx, rollout)
     return [
-        Group(problem_id=key, prompt=rows[0].prompt, rollouts=tuple(sorted(rows, key=lambda row: row.sample_idx)))
-        for key, rows in by_problem.items()
+        Group(
+            problem_id=problem_id,
+            prompt=next(iter(samples.values())).prompt,
+            rollouts=tuple(samples[index] for index in sorted(samples)),
+        )
+        for problem_id, samples in by_problem.items()
     ]

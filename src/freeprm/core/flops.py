@@ -2,7 +2,8 @@
 
 A multiplication and an addition count as two. Every token passes every weight matrix once (2 P), and
 meets the tokens before it in attention (4 L d c: scores and weighted sum, in L layers of width d, over
-a context of c). Norms, activations, biases and the look-up of embeddings are left out, as is usual.
+a context of c). Norms, activations, biases and the look-up of embeddings are left out, as is usual. Latent
+(MLA) and linear attention, and dense layers among mixtures of experts, are counted as if they were plain.
 
 Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1, where attention over the causal half of the
 context is 2 L d n for sequences of n tokens.

@@ -79,7 +79,7 @@ def _score(value: Any) -> float:
 
 
 def _scores(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         raise ValueError
     return tuple(_score(item) for item in value)
 

@@ -18,6 +18,8 @@ from freeprm.io.jsonl import Row, Source, read_rows
 from freeprm.types import Problem, Prompt, Rollout
 
 OnBad = Literal["raise", "skip"]
+CARRIED = ("first_error", "steps")
+"""Columns that some stages read among those carried along, and that can be mapped like our own."""
 
 
 class Rollouts(NamedTuple):
@@ -94,8 +96,7 @@ class _Reader:
     """Turns rows into rollouts, and remembers what stood in those before."""
 
     def __init__(self, columns: Mapping[str, str], *, required: tuple[str, ...]):
-        self._theirs = {name: columns.get(name, name) for name in COLUMNS}
-        self._mapped = set(columns)
+        self._columns = columns
         self._required = required
         self._seen: dict[tuple[str, int, str | None], Source] = {}
         self._prompts: dict[str, tuple[Prompt, Source]] = {}
@@ -104,13 +105,14 @@ class _Reader:
 
     def rollout(self, row: Row, source: Source) -> Rollout:
         """The rollout of a row, which must fit those before."""
-        values = {name: value for name in COLUMNS if (value := self._value(name, row, source)) is not None}
+        ours = self._renamed(row, source)
+        values = {name: value for name in COLUMNS if (value := self._value(name, ours, row, source)) is not None}
         problem_id, scorer = values["problem_id"], values.get("scorer")
         values.setdefault("sample_idx", self._counts[problem_id, scorer])
         prompt, where = self._prompts.setdefault(problem_id, (values["prompt"], source))
         if prompt != values["prompt"]:
             raise RecordError(
-                f"{source}: {self._theirs['prompt']}: is another prompt than {where} has for problem {problem_id!r}; "
+                f"{source}: {self._named('prompt')}: is another prompt than {where} has for problem {problem_id!r}; "
                 "expected one prompt a problem. Problems from different sources need different ids",
                 reason="another prompt under the same problem_id",
             )
@@ -125,26 +127,32 @@ class _Reader:
         self._seen[key] = source
         self._counts[problem_id, scorer] += 1
         self._first = self._first or (row, source)
-        used = set(self._theirs.values())
-        extra = {f"source_{name}" if name in COLUMNS else name: row[name] for name in row if name not in used}
+        extra = {name: value for name, value in ours.items() if name not in COLUMNS}
         return Rollout(**{**values, "prompt": prompt}, extra=extra)
 
     def nowhere(self, name: str) -> RecordError:
         """The error for a column that no row has."""
         assert self._first is not None
-        row, source = self._first
-        return self._absent(name, row, source, also=", nor has any other row")
+        return self._absent(name, *self._first, also=", nor has any other row")
 
-    def _value(self, name: str, row: Row, source: Source) -> Any:
-        theirs, column = self._theirs[name], COLUMNS[name]
-        value = row.get(theirs)
+    def _renamed(self, row: Row, source: Source) -> Row:
+        """The row under our names."""
+        for name, theirs in self._columns.items():
+            if theirs not in row:
+                raise self._absent(name, row, source)
+        taken = {theirs for theirs in self._columns.values() if theirs not in COLUMNS or theirs in self._columns}
+        rest = {f"source_{name}" if name in self._columns else name: row[name] for name in row if name not in taken}
+        return {**rest, **{name: row[theirs] for name, theirs in self._columns.items()}}
+
+    def _value(self, name: str, ours: Row, row: Row, source: Source) -> Any:
+        column, value = COLUMNS[name], ours.get(name)
         if value is None:
-            if theirs not in row and (name in self._required or name in self._mapped):
+            if name in self._required and name not in ours:
                 raise self._absent(name, row, source)
             if name in self._required:
                 raise RecordError(
-                    f"{source}: {theirs}: is null; expected {column.expected}.{column.advice}",
-                    reason=f"{theirs} is null",
+                    f"{source}: {self._named(name)}: is null; expected {column.expected}.{column.advice}",
+                    reason=f"{self._named(name)} is null",
                 )
             return None
         try:
@@ -152,29 +160,34 @@ class _Reader:
         except (ValueError, OverflowError) as error:
             wrong = str(error) if isinstance(error, ValueError) and str(error) else f"is {_short(value)}"
             raise RecordError(
-                f"{source}: {theirs}: {wrong}; expected {column.expected}", reason=f"{theirs} is not {column.expected}"
+                f"{source}: {self._named(name)}: {wrong}; expected {column.expected}",
+                reason=f"{self._named(name)} is not {column.expected}",
             ) from error
 
     def _absent(self, name: str, row: Row, source: Source, *, also: str = "") -> RecordError:
-        theirs = self._theirs[name]
-        asked = f", asked for by --map {name}={theirs}" if name in self._mapped else ""
-        names = [str(key) for key in row]
-        aliases = [alias for alias in COLUMNS[name].aliases if alias in names]
-        close = [*get_close_matches(theirs, names, n=1), *aliases]
+        column, theirs = COLUMNS.get(name), self._named(name)
+        asked = f", asked for by --map {name}={theirs}" if name in self._columns else ""
+        aliases = [alias for alias in column.aliases if alias in row] if column else []
+        close = [*aliases, *get_close_matches(theirs, [item for item in row if item not in COLUMNS], n=1)]
         hint = f" Did you mean --map {name}={close[0]}?" if close else ""
         return RecordError(
-            f"{source}: {theirs}: no such column{asked}{also}. The row has {', '.join(names) or 'none'}."
-            f"{hint}{COLUMNS[name].advice}",
+            f"{source}: {theirs}: no such column{asked}{also}. The row has {', '.join(row) or 'none'}."
+            f"{hint}{column.advice if column else ''}",
             reason=f"no column {theirs}",
         )
 
+    def _named(self, name: str) -> str:
+        """What the rows call our column."""
+        return self._columns.get(name, name)
+
 
 def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
+    known = [*COLUMNS, *CARRIED]
     for name in columns:
-        if name not in COLUMNS:
-            close = get_close_matches(name, COLUMNS, n=1)
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"--map {name}=...: no such column of ours.{hint} There are {', '.join(COLUMNS)}")
+            raise ConfigError(f"--map {name}=...: no such column of ours.{hint} There are {', '.join(known)}")
     return columns
 
 

@@ -4,6 +4,7 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of Python and the packages that results may depend on, as far as they are installed."""
     found = {"python": platform.python_version()}

@@ -28,16 +28,22 @@ def load(family: str, name: str) -> Any:
     if ":" in name:
         return _load_path(name)
     if name in names(family, installed=False):
-        return importlib.import_module(f"freeprm.{family}.{name}").PLUGIN
+        module = importlib.import_module(f"freeprm.{family}.{name}")
+        if not hasattr(module, "PLUGIN"):
+            raise PluginError(f"{family}: {name!r} is not a plug-in; expected PLUGIN = <class or function> in its file")
+        return module.PLUGIN
     for point in entry_points(group=f"freeprm.{family}"):
         if point.name == name:
-            return point.load()
+            try:
+                return point.load()
+            except (ImportError, AttributeError) as error:
+                raise PluginError(f"{family}: {name!r} is installed as {point.value}, but fails: {error}") from error
     known = names(family)
     close = get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise PluginError(
         f"{family}: no {name!r}.{hint} There are {', '.join(known)}; "
-        "a class of your own is given as 'package.module:Name'."
+        "a class of your own is given as 'package.module:Name'"
     )
 
 
@@ -53,5 +59,5 @@ def _load_path(path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise PluginError(f"{path}: {error}. Expected 'package.module:Name', importable from here.") from error
+    except (ImportError, AttributeError, ValueError) as error:
+        raise PluginError(f"{path}: {error}. Expected 'package.module:Name', importable from here") from error

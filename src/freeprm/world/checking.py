@@ -1,8 +1,8 @@
 """The exact truth of each step of a solution in the embedded world.
 
-A step is right when it says what some fact says, finds the person whose number that fact gives, uses
-the numbers stated before and the operation that the fact asks for, and calculates correctly. So a right
-step after a wrong one is right: only the first error is blamed on the step that made it.
+A step is right when it writes what some fact says with the numbers stated before, turns it round where it
+must, and calculates correctly. So a right step after a wrong one is right: only the first error is blamed
+on the step that made it.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import replace
 from freeprm.world.problems import Fact, WordProblem
 from freeprm.world.solutions import TOTAL, Step, computed_person, step_of, total_of, write_answer, write_step
 
-_STATED = re.compile(r"(?P<who>[A-Z]\w*) has (?:\d+ [-+*/] \d+ = )?(?P<value>\d{1,9})\.$", re.ASCII)
+_STATED = re.compile(r"Step \d+: (?:.*, )?(?P<who>[A-Z]\w*) (?P<value>\d{1,9})\.", re.ASCII)
 _ANSWER = re.compile(r"\n(The answer is \d+\.)$")
 
 
@@ -36,7 +36,7 @@ def check_steps(problem: WordProblem, steps: Sequence[str]) -> list[bool]:
         if position == len(steps) and right:
             expected_answer = write_answer(right[0].value) if _is_asked(problem, right[0]) else ""
         labels.append(bool(right) and answer == expected_answer)
-        if found := _STATED.search(line):
+        if found := _STATED.fullmatch(line):
             stated[found["who"]] = int(found["value"])
     return labels
 
@@ -53,7 +53,7 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def _possible(problem: WordProblem, stated: Mapping[str, int]) -> Iterator[Step]:
-    """Every right next step, given the numbers stated so far, in every order of its operands."""
+    """Every right next step, given the numbers stated so far, in every order of the numbers."""
     steps = [step_of(fact, stated) for fact in problem.facts if _is_next(fact, stated)]
     if len(problem.asked) == 2 and all(person in stated for person in problem.asked):
         steps.append(total_of(problem, stated))
@@ -66,7 +66,7 @@ def _possible(problem: WordProblem, stated: Mapping[str, int]) -> Iterator[Step]
 
 def _is_next(fact: Fact, stated: Mapping[str, int]) -> bool:
     """The fact gives the number of just one person who has none yet."""
-    # No wording reads a sum backwards; a wrong step may state it before what it is the sum of.
+    # No step turns a sum round; a wrong one may state it before what it is the sum of.
     if fact.kind == "distractor" or (fact.kind == "sum" and fact.subject in stated):
         return False
     person = computed_person(fact, stated)

@@ -1,41 +1,37 @@
 """Solutions of the embedded world's problems: which step computes what, and how it is written.
 
-    Step 1: Ivy has 48.
-    Step 2: Ivy has 3 times as many as Kim, so Kim has 48 / 3 = 16.
-    Step 3: Ivy and Kim together have 48 + 16 = 64.
-    The answer is 64.
+    Step 1: Ivy 48.
+    Step 2: Ivy 48 = Kim * 3, so 48 / 3 = 16, Kim 16.
+    Step 3: Ron = Kim 16 - 12, so 16 - 12 = 4, Ron 4.
+    Step 4: Ivy 48 + Ron 4, so 48 + 4 = 52.
+    The answer is 52.
 
-A step says again, in a fixed wording, the fact that it uses, and then computes.
+A step writes a fact as an equation, puts the numbers that are known behind the names, computes, and says
+whose number this is. A name is always followed by its number once that is known: a small model finds a
+number behind a name far sooner than it learns to look one up.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from freeprm.world.problems import Fact, WordProblem
 
-SYMBOL = {"more": "+", "sum": "+", "fewer": "-", "times": "*", "half": "/"}
-INVERSE_SYMBOL = {"more": "-", "fewer": "+", "times": "/", "half": "*"}
-PREMISES = {
-    "more": "{s} has {n} more than {o}",
-    "fewer": "{s} has {n} fewer than {o}",
-    "times": "{s} has {n} times as many as {o}",
-    "half": "{s} has half as many as {o}",
-    "sum": "{s} has as many as {o} and {o2}",
-}
-_SAME_AS = {"bought": "more", "lost": "fewer"}
+SYMBOL = {"more": "+", "bought": "+", "sum": "+", "fewer": "-", "lost": "-", "times": "*", "half": "/"}
+OPPOSITE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 TOTAL = "together"
 """Stands for the two people asked for, in `Step.who`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`premise, so who has left symbol right`; a base step has no premise and the left operand only."""
+    """`claim, so left symbol right`, which gives the number of `who`; a base step has the left operand only."""
 
     who: str
     left: int
     symbol: str | None = None
     right: int | None = None
-    premise: str | None = None
+    claim: str = ""
+    """The fact as an equation, e.g. `Ivy 48 = Kim * 3`."""
 
     @property
     def value(self) -> int:
@@ -61,26 +57,29 @@ def step_of(fact: Fact, known: Mapping[str, int]) -> Step:
     if fact.kind == "base":
         assert fact.number is not None
         return Step(person, fact.number)
-    kind = _SAME_AS.get(fact.kind, fact.kind)
-    first, second = (*fact.objects, "")[:2]
-    premise = PREMISES[kind].format(s=fact.subject, o=first, o2=second, n=fact.number)
-    if kind == "sum":
-        return Step(person, known[first], "+", known[second], premise)
-    number = 2 if fact.number is None else fact.number
     if person == fact.subject:
-        return Step(person, known[first], SYMBOL[kind], number, premise)
-    return Step(person, known[fact.subject], INVERSE_SYMBOL[kind], number, premise)
+        return read_forwards(fact, known, person=person)
+    value, symbol = known[fact.subject], SYMBOL[fact.kind]
+    number = 2 if fact.number is None else fact.number
+    return Step(person, value, OPPOSITE[symbol], number, f"{fact.subject} {value} = {person} {symbol} {number}")
 
 
-def read_forwards(step: Step, fact: Fact) -> Step:
-    """The step of a reader who takes an inverse fact for a forward one."""
-    return replace(step, symbol=SYMBOL[_SAME_AS.get(fact.kind, fact.kind)])
+def read_forwards(fact: Fact, known: Mapping[str, int], *, person: str) -> Step:
+    """The step of a reader who takes the person to be the fact's subject, which for an inverse fact is wrong."""
+    other = fact.objects[0] if person == fact.subject else fact.subject
+    symbol = SYMBOL[fact.kind]
+    claim = f"{person} = {other} {known[other]} {symbol}"
+    if fact.kind == "sum":
+        second = fact.objects[1]
+        return Step(person, known[other], symbol, known[second], f"{claim} {second} {known[second]}")
+    number = 2 if fact.number is None else fact.number
+    return Step(person, known[other], symbol, number, f"{claim} {number}")
 
 
 def total_of(problem: WordProblem, known: Mapping[str, int]) -> Step:
     """The last step of a problem that asks for two people together."""
     first, second = problem.asked
-    return Step(TOTAL, known[first], "+", known[second], f"{first} and {second}")
+    return Step(TOTAL, known[first], "+", known[second], f"{first} {known[first]} + {second} {known[second]}")
 
 
 def solve(problem: WordProblem) -> Iterator[Step]:
@@ -116,11 +115,9 @@ def write_steps(steps: list[tuple[Step, int]], *, answer: int) -> str:
 def write_step(index: int, step: Step, result: int) -> str:
     """One step's line."""
     if step.symbol is None:
-        return f"Step {index}: {step.who} has {result}."
-    calculation = f"{step.left} {step.symbol} {step.right} = {result}"
-    if step.who == TOTAL:
-        return f"Step {index}: {step.premise} together have {calculation}."
-    return f"Step {index}: {step.premise}, so {step.who} has {calculation}."
+        return f"Step {index}: {step.who} {result}."
+    whose = "" if step.who == TOTAL else f", {step.who} {result}"
+    return f"Step {index}: {step.claim}, so {step.left} {step.symbol} {step.right} = {result}{whose}."
 
 
 def write_answer(answer: int) -> str:

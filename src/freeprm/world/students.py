@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from freeprm.world.problems import INVERTIBLE, WordProblem
-from freeprm.world.solutions import Step, computed_person, read_forwards, step_of, total_of, write_steps
+from freeprm.world.solutions import Step, read_forwards, step_of, total_of, write_steps
 
 # Probability that a student reads an inverse fact of each kind forwards, in every such sentence.
 MISREADING: Mapping[str, float] = {"more": 0.60, "fewer": 0.55, "times": 0.62, "half": 0.55}
@@ -42,11 +42,10 @@ def solve_as(student: Student, problem: WordProblem, rng: random.Random) -> str:
         if fact.kind == "distractor":
             continue
         step = step_of(fact, known)
-        inverse = fact.kind != "base" and computed_person(fact, known) != fact.subject
-        if inverse and fact.kind in student.misreads:
-            misread = read_forwards(step, fact)
+        if fact.kind in student.misreads and step.who != fact.subject:
+            misread = read_forwards(fact, known, person=step.who)
             # A number of books that cannot be makes even these students look again.
-            if misread.value >= 2 and (misread.symbol != "/" or step.left % 2 == 0):
+            if misread.value >= 2 and (misread.symbol != "/" or misread.left % 2 == 0):
                 step = misread
         if step.symbol and known and rng.random() < WRONG_PERSON * student.carelessness:
             step = replace(step, left=list(known.values())[-1])

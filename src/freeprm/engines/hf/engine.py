@@ -36,7 +36,8 @@ class HFEngine:
     model: str
     """A folder, a hub id, or `solver:base`."""
     workers: int | None = None
-    """Processes to draw in; by default one, or one a core for a large job with a small model on the CPU."""
+    """Processes to draw in, at most one a batch; by default one, or one a core for a large job with a small model on
+    the CPU."""
     max_rows: int | None = None
     """Samples drawn at a time in one process; by default 256 on the CPU and 1,024 on a GPU."""
     revision: str | None = None
@@ -124,7 +125,7 @@ class HFEngine:
     def _limits(self, params: SamplingParams) -> Limits:
         model = self._backbone.model
         config = model.config.get_text_config()
-        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        head_size = self.shape().attention_width // config.num_attention_heads
         n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         on_gpu = model.device.type == "cuda"
         memory = torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0
@@ -142,8 +143,9 @@ class HFEngine:
 
     def _n_workers(self, n_rows: int) -> int:
         """From the whole job, not from what is left of it, so that resuming changes nothing."""
-        if self._backbone.model.device.type != "cpu":
-            return 1
+        device = self._backbone.model.device.type
+        if device != "cpu" and self.workers not in (None, 1):
+            raise ConfigError(f"workers: is {self.workers}, but the model is on {device}; several are for the CPU only")
         if self.workers is not None:
             return self.workers
         return min(_n_cores(), max(1, n_rows // _ROWS_PER_WORKER)) if self._is_small else 1

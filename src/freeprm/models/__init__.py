@@ -1,0 +1,1 @@
+"""The only place that touches transformers and peft: models, tokenizers, log-probabilities."""

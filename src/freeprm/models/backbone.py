@@ -1,0 +1,169 @@
+"""Causal language models and their tokenizers, loaded for inference or training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from freeprm.errors import ConfigError, ModelError
+from freeprm.models.folders import adapter_base, resolve
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+_LANGUAGE_MODELS = ("CausalLM", "LMHeadModel", "ConditionalGeneration")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How models are loaded, whichever they are."""
+
+    device: str | None = None
+    """CUDA where there is one, else the CPU, if not given."""
+    dtype: Dtype = "auto"
+    """"auto" is the checkpoint's own."""
+    attention: str | None = None
+    """An attention implementation of transformers, e.g. flash_attention_2."""
+    trust_remote_code: bool = False
+    """Run code that the model folder brings along."""
+
+
+DEFAULT_OPTIONS = LoadOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backbone:
+    """A causal language model with its tokenizer, and where it came from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    """As the user named it."""
+    folder: Path
+    """Where its files are."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model's context holds."""
+        return context_length(self.model.config)
+
+    @property
+    def dtype(self) -> Dtype:
+        """What the model computes in."""
+        return check_dtype(str(self.model.dtype).removeprefix("torch."))
+
+
+def load_backbone(source: str, options: LoadOptions = DEFAULT_OPTIONS, *, revision: str | None = None) -> Backbone:
+    """Load a model with its tokenizer, ready for inference.
+
+    Args:
+        source: see `folders.resolve`; a folder with a LoRA adapter loads its base model too, unmerged, since merging
+            would round a small difference away in bfloat16.
+        options: device, dtype and the like.
+        revision: of a hub model.
+
+    Raises:
+        ModelError: not a causal language model, or weights are missing from the checkpoint.
+    """
+    folder = resolve(source, revision=revision)
+    tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
+    base = adapter_base(folder)
+    model = _load_model(resolve(base.source, revision=base.revision) if base else folder, options)
+    if base:
+        model.load_adapter(str(folder))
+    return Backbone(model=model.eval(), tokenizer=tokenizer, source=source, folder=folder)
+
+
+def check_dtype(name: str) -> Dtype:
+    """The dtype of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for dtype in DTYPES:
+        if name == dtype:
+            return dtype
+    raise ConfigError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer.
+
+    Raises:
+        ModelError: there is none.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: no tokenizer could be loaded ({error})") from error
+    return tokenizer
+
+
+def load_config(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """A model's configuration, without its weights; of an adapter, its base model's.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    base = adapter_base(folder)
+    folder = resolve(base.source, revision=base.revision) if base else folder
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: its config.json cannot be read ({error})") from error
+    return config
+
+
+def context_length(config: PreTrainedConfig) -> int:
+    """Tokens that a model's context holds; unbounded architectures give a very large number."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+
+def check_same_vocabulary(policy: PreTrainedTokenizerBase, reference: PreTrainedTokenizerBase) -> None:
+    """Refuse a reference that means other tokens by the same ids.
+
+    Raises:
+        ModelError: names the first token that differs.
+    """
+    ours, theirs = policy.get_vocab(), reference.get_vocab()
+    if ours != theirs:
+        token = min((token for token in {*ours, *theirs} if ours.get(token) != theirs.get(token)), key=str)
+        raise ModelError(
+            f"the tokenizers of policy and reference differ: {token!r} is {ours.get(token)} in "
+            f"{policy.name_or_path} and {theirs.get(token)} in {reference.name_or_path}; expected a reference of "
+            "the same vocabulary"
+        )
+
+
+def _load_model(folder: Path, options: LoadOptions) -> PreTrainedModel:
+    """A whole model, checked to be a language model of which nothing is missing."""
+    architectures = load_config(folder, trust_remote_code=options.trust_remote_code).architectures or []
+    if architectures and not any(part in name for name in architectures for part in _LANGUAGE_MODELS):
+        raise ModelError(
+            f"{folder}: a {architectures[0]}, not a causal language model; an implicit process reward model needs "
+            "next-token log-probabilities"
+        )
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=options.dtype, attn_implementation=options.attention,
+            trust_remote_code=options.trust_remote_code, output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the model cannot be loaded ({error})") from error
+    missing = sorted(loaded[1]["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{folder}: the checkpoint lacks {len(missing)} weights, first {missing[0]}; a wrong or incomplete "
+            "checkpoint"
+        )
+    model: PreTrainedModel = loaded[0].to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model

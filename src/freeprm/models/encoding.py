@@ -1,0 +1,176 @@
+"""Prompt and response as token ids, with the characters that each response token covers.
+
+One tokenisation of the one full string: prefixes are never tokenised again and the text is never
+rewritten, so step boundaries are found by offsets alone.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from freeprm.errors import ConfigError, DataError, ModelError
+from freeprm.models.prompts import render_prompt, starts_with_bos, turn_end
+from freeprm.types import Rollout, Span
+
+Ints = NDArray[np.int32]
+TooLong = Literal["error", "exclude", "truncate"]
+TOO_LONG: tuple[TooLong, ...] = get_args(TooLong)
+_CHUNK = 512  # texts tokenised at a time: the tokenizer's lists take 15 times the memory of what is kept of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Encoded:
+    """One prompt and response as a model reads them; 12 bytes a token, because training holds all of them."""
+
+    name: str
+    """The response, for messages: `problem 'p7', sample 3`."""
+    ids: Ints
+    """Prompt and response tokens, with the end-of-turn token unless the response is truncated."""
+    n_prompt: int
+    """Leading ids that belong to the prompt; at least 1."""
+    offsets: Ints
+    """(T, 2) first character of the response that each of its tokens covers, and the one after its last."""
+
+    @property
+    def n_response(self) -> int:
+        """T, the response's tokens."""
+        return len(self.ids) - self.n_prompt
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """(T,) the same as spans, without gaps; tokens of one character share it; an end-of-turn token's is empty."""
+        return tuple(Span(start, stop) for start, stop in self.offsets.tolist())
+
+
+class Fitted(NamedTuple):
+    """Which responses fit the model's context."""
+
+    kept: list[int]
+    """Indices of the responses kept, in order."""
+    encoded: list[Encoded]
+    counts: Counter[str]
+    """Responses that were `excluded` or `truncated` for length."""
+
+
+def check_too_long(name: str) -> TooLong:
+    """The policy of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for policy in TOO_LONG:
+        if name == policy:
+            return policy
+    raise ConfigError(f"too_long {name!r}: expected one of {', '.join(TOO_LONG)}")
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> list[Encoded]:
+    """Encode each response after its prompt.
+
+    A token that straddles the boundary of prompt and response belongs to the response.
+
+    Raises:
+        ModelError: the tokenizer gives no offsets, or the prompt has no token to predict the response from.
+    """
+    if not rollouts:
+        return []
+    if not tokenizer.is_fast:
+        raise ModelError(f"{tokenizer.name_or_path}: a tokenizer without offsets; expected a fast one (tokenizer.json)")
+    end = turn_end(tokenizer)
+    bos = [tokenizer.bos_token_id] if not tokenizer.chat_template and starts_with_bos(tokenizer) else []
+    encoded: list[Encoded] = []
+    for start in range(0, len(rollouts), _CHUNK):
+        part = rollouts[start : start + _CHUNK]
+        heads = list(_heads(tokenizer, part))
+        texts = [
+            head + rollout.response + ("" if rollout.truncated else end)
+            for head, rollout in zip(heads, part, strict=True)
+        ]
+        batch = tokenizer(
+            texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+        )
+        parts = zip(part, heads, texts, batch["input_ids"], batch["offset_mapping"], strict=True)
+        encoded += [_encoded(rollout, head, text, bos, ids, offsets) for rollout, head, text, ids, offsets in parts]
+    return encoded
+
+
+def fit(encoded: Sequence[Encoded], *, max_length: int, too_long: TooLong) -> Fitted:
+    """Deal with responses that do not fit `max_length` tokens: refuse, leave out, or cut; never in silence.
+
+    A cut response loses its end-of-turn token too. One whose prompt alone does not fit is left out.
+
+    Raises:
+        DataError: with "error", names the first that does not fit.
+    """
+    kept: list[int] = []
+    fitted: list[Encoded] = []
+    counts: Counter[str] = Counter()
+    for index, item in enumerate(encoded):
+        if len(item.ids) > max_length:
+            if too_long == "error":
+                raise DataError(
+                    f"{item.name}: {len(item.ids)} tokens with its prompt, but {max_length} are allowed; "
+                    "choose 'exclude' or 'truncate' for responses that are too long"
+                )
+            if too_long == "exclude" or item.n_prompt >= max_length:
+                counts["excluded: longer than the context"] += 1
+                continue
+            counts["truncated to the context"] += 1
+            item = replace(item, ids=item.ids[:max_length], offsets=item.offsets[: max_length - item.n_prompt])
+        kept.append(index)
+        fitted.append(item)
+    return Fitted(kept, fitted, counts)
+
+
+def _heads(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> Iterator[str]:
+    """The text before each response; responses to one prompt mostly stand together, and share the work."""
+    prompt, head = None, ""
+    for rollout in rollouts:
+        if rollout.prompt != prompt:
+            prompt, head = rollout.prompt, render_prompt(tokenizer, rollout.prompt)
+        yield head
+
+
+def _encoded(
+    rollout: Rollout, head: str, text: str, bos: Sequence[int], ids: Sequence[int], offsets: Sequence[tuple[int, int]]
+) -> Encoded:
+    """Args: `offsets` are into the whole text, of which `head` is the beginning."""
+    name = f"problem {rollout.problem_id!r}, sample {rollout.sample_idx}"
+    start = len(head)
+    tiles = _without_gaps(np.array(offsets, dtype=np.int32).reshape(-1, 2), text)
+    inside = tiles[:, 1] > start
+    n_prompt = int(inside.argmax()) if inside.any() else len(ids)
+    if n_prompt + len(bos) == 0:
+        raise ModelError(
+            f"{name}: the prompt is empty and the tokenizer has no beginning-of-sequence token; nothing predicts the "
+            "response's first token"
+        )
+    return Encoded(
+        name=name,
+        ids=np.array([*bos, *ids], dtype=np.int32),
+        n_prompt=n_prompt + len(bos),
+        offsets=np.clip(tiles[n_prompt:] - start, 0, len(rollout.response)),
+    )
+
+
+def _without_gaps(offsets: Ints, text: str) -> Ints:
+    """(L, 2) offsets that leave no character of the text out.
+
+    Some tokenizers trim spaces off a token's offsets: they are given back to it. What a normaliser joined with the
+    character before it, as an accent, goes with that character.
+    """
+    firsts, stops = offsets[:, 0], offsets[:, 1]
+    for index in np.flatnonzero(firsts[1:] > stops[:-1]):
+        before, after = int(stops[index]), int(firsts[index + 1])
+        if text[before:after].isspace():
+            firsts[index + 1] = before
+        else:
+            stops[index] = after
+    if len(offsets):
+        firsts[0], stops[-1] = 0, len(text)
+    return offsets

@@ -1,0 +1,74 @@
+"""reward.json: what a model folder must say of itself to be read as a reward model.
+
+The weights alone do not say which reference they were trained against, nor beta. Scoring with another
+of either is refused unless it is asked for by name.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from freeprm.errors import ModelError
+from freeprm.io.jsonl import write_json
+
+REWARD_FILE = "reward.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The frozen model of the log-ratio."""
+
+    source: str
+    """Folder, hub id or shipped solver, as it was given."""
+    revision: str | None = None
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardConfig:
+    """How a policy's log-probabilities become rewards."""
+
+    beta: float
+    """Scale of the log-ratio; rewards are in beta * nats."""
+    base: str
+    """The model that training started from."""
+    reference: Reference
+    """The model that training started from, frozen; recorded even where training went without it."""
+    trained_with_reference: bool = True
+    objective: str
+    objective_options: Mapping[str, Any] = field(default_factory=dict)
+    template_sha256: str | None = None
+    """Hash of the chat template, None for plain text."""
+    splitter: str = "auto"
+    """How responses are cut into steps unless the caller says otherwise."""
+    format: int = 1
+
+
+def save_reward_config(config: RewardConfig, folder: Path) -> None:
+    """Write reward.json beside the weights."""
+    write_json(folder / REWARD_FILE, asdict(config))
+
+
+def load_reward_config(folder: Path) -> RewardConfig:
+    """Read reward.json.
+
+    Raises:
+        ModelError: there is none, or it is not one of ours.
+    """
+    path = folder / REWARD_FILE
+    if not path.exists():
+        raise ModelError(
+            f"{folder}: no {REWARD_FILE}, so beta and the reference are unknown. Expected a folder that "
+            "`freeprm train` wrote; any other model can be its own scorer with `freeprm score --untrained`"
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        known = {item.name for item in fields(RewardConfig)}
+        unknown = sorted(set(raw) - known)
+        if unknown:
+            raise ModelError(f"{path}: unknown setting {unknown[0]!r}; written by a newer freeprm?")
+        return RewardConfig(**{**raw, "reference": Reference(**raw["reference"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path}: not a reward configuration ({error})") from error

@@ -1,0 +1,244 @@
+"""The implicit process reward model: two causal language models whose log-ratio is the reward."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from torch import Tensor
+
+from freeprm.core.rewards import REWARDS, Floats, check_reward, q_values, step_rewards
+from freeprm.core.steps import TOKENS, given_steps, splitter, token_spans
+from freeprm.errors import ConfigError, DataError, ModelError
+from freeprm.models.agreement import Override, check_reference, check_template, with_beta
+from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions, check_same_vocabulary, load_backbone
+from freeprm.models.encoding import Encoded, TooLong, encode, fit
+from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.folders import portable, resolve
+from freeprm.models.logprobs import score_tokens
+from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config
+from freeprm.types import Prompt, ResponseScore, Rollout, Span
+
+TOKEN_BUDGET = 16_384
+"""Default tokens in one batch of scoring."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogProbs:
+    """Both models' log-probabilities of one response's tokens."""
+
+    encoded: Encoded
+    policy: Floats
+    """(T,)"""
+    ref: Floats | None
+    """(T,); None where the reference was not loaded."""
+
+
+class ImplicitPRM:
+    """Scores responses with r = beta * log(pi_phi / pi_ref), at any granularity.
+
+    Args:
+        config: beta, the reference and the splitter; see reward.json.
+        policy: the trained model.
+        reference: the frozen model it started from; None to score without it.
+    """
+
+    def __init__(self, config: RewardConfig, *, policy: Backbone, reference: Backbone | None):
+        self.config, self.policy, self.reference = config, policy, reference
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        reference: str | Path | None = None,
+        load_reference: bool = True,
+        beta: float | None = None,
+        override: Sequence[Override] = (),
+        options: LoadOptions = DEFAULT_OPTIONS,
+    ) -> Self:
+        """Load a folder that `freeprm train` wrote.
+
+        Args:
+            source: the folder, or a hub id.
+            reference: where the reference is now, if not where reward.json says; must be the same weights.
+            load_reference: False to score without it, at half the cost.
+            beta: must equal reward.json's, unless overridden.
+            override: what may differ from reward.json: "beta", "reference", "template".
+            options: device, dtype and the like, for both models.
+
+        Raises:
+            ModelError: no reward.json, or a model that cannot be loaded.
+            RewardMismatchError: another beta, reference or chat template than reward.json records.
+        """
+        config = load_reward_config(resolve(str(source)))
+        policy = load_backbone(str(source), options)
+        check_template(config, policy, override=override)
+        config = with_beta(config, policy, beta=beta, override=override)
+        if not load_reference:
+            return cls(config, policy=policy, reference=None)
+        # Both in the policy's precision: the log-ratio would be of two roundings otherwise.
+        options = replace(options, dtype=policy.dtype)
+        recorded = config.reference
+        if reference is None:
+            ref = load_backbone(recorded.source, options, revision=recorded.revision)
+        else:
+            ref = load_backbone(str(reference), options)
+        check_reference(config, ref, policy=policy, override=override)
+        check_same_vocabulary(policy.tokenizer, ref.tokenizer)
+        return cls(config, policy=policy, reference=ref)
+
+    @classmethod
+    def untrained(cls, model: Backbone, *, beta: float = 1.0, splitter: str = "auto") -> Self:
+        """A model as its own reference: every log-ratio is exactly 0, and `reference-only` is its log-likelihood."""
+        ref = Reference(source=portable(model.source), weights_sha256=weights_hash(model.folder))
+        config = RewardConfig(
+            beta=beta, base=model.source, reference=ref, objective="none", splitter=splitter,
+            template_sha256=template_hash(model.tokenizer),
+        )  # fmt: skip
+        return cls(config, policy=model, reference=model)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its scores, besides the splitter: for the settings of a run."""
+        models = {"policy": self.policy, "reference": self.reference}
+        return {
+            "beta": self.config.beta,
+            "dtype": self.policy.dtype,
+            **{f"{name}_sha256": model and weights_hash(model.folder) for name, model in models.items()},
+        }
+
+    def score(
+        self,
+        prompt: Prompt,
+        responses: Sequence[str],
+        *,
+        splitter: str | None = None,
+        steps: Sequence[Sequence[str]] | None = None,
+        reward: str = "with-reference",
+        too_long: TooLong = "error",
+        finished: bool = True,
+    ) -> list[ResponseScore]:
+        """Score responses to one prompt.
+
+        Args:
+            prompt: text or conversation.
+            responses: B texts.
+            splitter: a name in `freeprm.core.steps.SPLITTERS`, or "tokens"; the model's own by default.
+            steps: the steps of each response, given by the caller instead of a splitter.
+            reward: a name in `freeprm.core.rewards.REWARDS`.
+            too_long: what to do with a response that the context does not hold; "exclude" is refused here,
+                because the caller could not tell which score is missing.
+            finished: False for beginnings of responses, which get no end-of-turn token.
+
+        Returns:
+            B scores, in order.
+
+        Raises:
+            DataError: an empty or too long response, or one list of steps too many or too few.
+        """
+        if too_long == "exclude":
+            raise ConfigError("too_long='exclude': `score` returns one score a response; choose 'error' or 'truncate'")
+        if steps is not None and len(steps) != len(responses):
+            raise DataError(f"{len(steps)} lists of steps for {len(responses)} responses")
+        rollouts = [
+            Rollout(problem_id="prompt", sample_idx=index, prompt=prompt, response=response, truncated=not finished)
+            for index, response in enumerate(responses)
+        ]
+        logps, _ = self.logprobs(rollouts, too_long=too_long)
+        for index, response in enumerate(responses):
+            if index not in logps:
+                why = (
+                    "its prompt alone fills the context" if response else "it is empty, so there are no tokens to score"
+                )
+                raise DataError(f"response {index}: {why}; leave it out")
+        return [
+            self.read(item, response, splitter=splitter, steps=None if steps is None else steps[index], reward=reward)
+            for index, (item, response) in enumerate(zip(logps.values(), responses, strict=True))
+        ]
+
+    def logprobs(
+        self,
+        rollouts: Sequence[Rollout],
+        *,
+        too_long: TooLong = "exclude",
+        token_budget: int = TOKEN_BUDGET,
+        advance: Callable[[int], None] = lambda n_tokens: None,
+    ) -> tuple[dict[int, TokenLogProbs], dict[str, int]]:
+        """Both models' token log-probabilities: all that any reward, splitter or granularity is computed from.
+
+        Args:
+            rollouts: any number, best with those of one prompt together; empty responses are left out.
+            too_long: what to do with a response that the context does not hold.
+            token_budget: tokens in one batch, padding included.
+            advance: told the tokens of each batch, once for each model.
+
+        Returns:
+            By index into `rollouts`, without those left out; and the counts of what was left out or cut, by reason.
+        """
+        present = [index for index, rollout in enumerate(rollouts) if rollout.response]
+        chosen = [rollouts[index] for index in present]
+        fitted = fit(encode(self.policy.tokenizer, chosen), max_length=self.policy.max_length, too_long=too_long)
+        policy = score_tokens(self.policy.model, fitted.encoded, token_budget=token_budget, advance=advance)
+        ref: Sequence[Tensor | None] = [None] * len(policy)
+        if self.reference is self.policy:
+            ref = policy
+        elif self.reference is not None:
+            ref = score_tokens(self.reference.model, fitted.encoded, token_budget=token_budget, advance=advance)
+        counts = dict(fitted.counts)
+        if len(chosen) < len(rollouts):
+            counts["excluded: empty response"] = len(rollouts) - len(chosen)
+        parts = zip(fitted.kept, fitted.encoded, policy, ref, strict=True)
+        return {
+            present[kept]: TokenLogProbs(encoded=item, policy=_array(p), ref=None if r is None else _array(r))
+            for kept, item, p, r in parts
+        }, counts
+
+    def read(
+        self,
+        logps: TokenLogProbs,
+        response: str,
+        *,
+        splitter: str | None = None,
+        steps: Sequence[str] | None = None,
+        reward: str = "with-reference",
+    ) -> ResponseScore:
+        """Rewards at every granularity from token log-probabilities; no model is run.
+
+        Raises:
+            ModelError: this reward needs the reference, which is not loaded.
+        """
+        check_reward(reward)
+        if logps.ref is None and reward != "without-reference":
+            raise ModelError(f"reward {reward!r} needs the reference, which was not loaded; choose 'without-reference'")
+        ref = logps.policy if logps.ref is None else logps.ref
+        rewards = REWARDS[reward](logps.policy, ref, self.config.beta)
+        spans, tokens = self._steps(logps.encoded, response, splitter or self.config.splitter, steps)
+        per_step = step_rewards(rewards, tokens)
+        return ResponseScore(
+            steps=tuple(spans),
+            step_rewards=tuple(per_step.tolist()),
+            q_values=tuple(q_values(per_step).tolist()),
+            reward=float(rewards.sum()),
+            tokens=logps.encoded.spans,
+            token_rewards=tuple(rewards.tolist()),
+        )
+
+    def _steps(
+        self, encoded: Encoded, response: str, name: str, steps: Sequence[str] | None
+    ) -> tuple[list[Span], list[Span]]:
+        """Character spans of the steps, and the token ranges that go with them."""
+        if steps is None and name == TOKENS:
+            return list(encoded.spans), [Span(index, index + 1) for index in range(encoded.n_response)]
+        covered = encoded.spans
+        text = response[: covered[-1].stop] if covered else ""  # less than the response only if that was cut to fit
+        spans = given_steps(response, steps) if steps is not None else splitter(name)(text)
+        spans = [Span(start, min(stop, len(text))) for start, stop in spans if start < len(text)]
+        return spans, token_spans(covered, spans, text=text)
+
+
+def _array(logps: Tensor) -> Floats:
+    return logps.numpy().astype(np.float64)
+
+
+PLUGIN = ImplicitPRM

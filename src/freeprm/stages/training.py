@@ -1,0 +1,227 @@
+"""Train an implicit process reward model: graded rollouts in, a model folder with reward.json out."""
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig, PrinterCallback, ProgressCallback, TrainingArguments, set_seed
+
+from freeprm.core.flops import ModelShape, forward_flops, training_flops
+from freeprm.errors import ConfigError
+from freeprm.io.formats import OnBad
+from freeprm.io.jsonl import write_json
+from freeprm.io.plugins import load
+from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.models.backbone import load_config
+from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.folders import downloaded_revision, portable, resolve
+from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
+from freeprm.objectives.base import Objective
+from freeprm.training.arguments import last_checkpoint, training_arguments
+from freeprm.training.console import ConsoleCallback
+from freeprm.training.examples import Example, Examples
+from freeprm.training.groups import read_groups
+from freeprm.training.model_card import model_card
+from freeprm.training.policy import load_policy
+from freeprm.training.preparing import Preparer, reachable_reward
+from freeprm.training.settings import TrainSettings
+from freeprm.training.trainer import GroupTrainer
+from freeprm.types import Cost, Group, Metric
+
+SMALL_REACH = 0.5
+"""A reachable reward below this leaves sigmoid(r) under 0.62: CE cannot fit the right responses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What training made."""
+
+    folder: Path
+    """A model folder with reward.json."""
+    metrics: list[Metric]
+    counts: Mapping[str, Any]
+    """Responses used, and those skipped by reason."""
+    log: list[dict[str, float]]
+    """What was logged, step by step."""
+    cost: Cost
+
+
+def train(
+    inputs: Sequence[Path],
+    *,
+    settings: TrainSettings,
+    out: Path,
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad = "raise",
+    dev: Sequence[Path] = (),
+    cache: Path | None = None,
+) -> Trained:
+    """Train the policy of the log-ratio on outcome labels.
+
+    Args:
+        inputs: graded rollouts, files or run folders.
+        settings: model, objective, beta, hyper-parameters.
+        out: becomes a model folder; the same command continues a run that was interrupted.
+        columns: our column name -> theirs.
+        on_bad: stop at a broken record, or count it.
+        dev: graded rollouts to evaluate on, where `trainer.eval_strategy` asks for it.
+        cache: where reference log-probabilities are kept; `out/reference` by default.
+
+    Raises:
+        FreePRMError: see the errors of records, settings, data and models.
+    """
+    objective = _objective(settings)
+    start = resolve(settings.model, revision=settings.revision)
+    arguments = training_arguments(settings, out, evaluates=bool(dev))
+    is_main = arguments.process_index == 0
+    folder = RunFolder(out, stage="train", settings=_identity(settings, start, columns, on_bad), inputs=[*inputs, *dev])
+    with folder if is_main else nullcontext():
+        if folder.complete:
+            return _finished(out)
+        preparer = Preparer(settings, start, cache or out / "reference", arguments.distributed_state)
+        groups, counts = read_groups(inputs, settings, objective, columns=columns, on_bad=on_bad)
+        examples = _examples(preparer, groups, objective, counts)
+        held_out: list[Example] = []
+        if dev:
+            dev_groups, dev_counts = read_groups(dev, settings, objective, columns=columns, on_bad=on_bad)
+            held_out = _examples(preparer, dev_groups, objective, dev_counts)
+            counts.update({f"dev: {what}": n for what, n in dev_counts.items()})
+        _warn(examples, settings, arguments)
+        trainer = _run(settings, objective, arguments, start, examples, held_out)
+        log = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
+        metrics = _metrics(log, settings)
+        cost = _cost(trainer, load_config(start, trust_remote_code=settings.trust_remote_code), examples, preparer)
+        if is_main:
+            _describe(out, preparer, settings, counts, log)
+            folder.write_metrics(metrics)
+            cost = folder.finish(cost=cost, counts=counts)
+        return Trained(folder=out, metrics=metrics, counts=counts, log=log, cost=cost)
+
+
+def _identity(settings: TrainSettings, start: Path, columns: Mapping[str, str] | None, on_bad: OnBad) -> dict[str, Any]:
+    """Everything that decides the result, besides the data."""
+    reference = start if settings.reference is None else resolve(settings.reference)
+    return {
+        **asdict(settings), "columns": dict(columns or {}), "on_bad": on_bad, "model_sha256": weights_hash(start),
+        "reference_sha256": weights_hash(reference),
+    }  # fmt: skip
+
+
+def _objective(settings: TrainSettings) -> Objective:
+    kind = load("objectives", settings.objective)
+    try:
+        objective: Objective = kind(**settings.objective_options)
+    except TypeError as error:
+        raise ConfigError(f"objective_options of {settings.objective}: {error}") from error
+    return objective
+
+
+def _examples(preparer: Preparer, groups: Sequence[Group], objective: Objective, counts: Counter[str]) -> list[Example]:
+    counts["prompts"] = len({group.problem_id for group in groups})
+    return preparer.examples(groups, needs_kl=objective.needs_kl, needs_pairs=objective.needs_pairs, counts=counts)
+
+
+def _run(
+    settings: TrainSettings, objective: Objective, arguments: TrainingArguments, start: Path,
+    examples: Sequence[Example], held_out: Sequence[Example],
+) -> GroupTrainer:  # fmt: skip
+    """Train, from the last checkpoint where there is one, and save the model."""
+    set_seed(settings.seed)
+    out = Path(str(arguments.output_dir))
+    with ConsoleCallback() as console:
+        trainer = GroupTrainer(
+            load_policy(settings, start, arguments.device), arguments, objective=objective, beta=settings.beta,
+            with_reference=settings.with_reference, train_dataset=Examples(examples),
+            eval_dataset=Examples(held_out) if held_out else None, callbacks=[console],
+        )  # fmt: skip
+        for printing in (ProgressCallback, PrinterCallback):  # they print on stdout
+            trainer.remove_callback(printing)
+        trainer.train(resume_from_checkpoint=last_checkpoint(out))
+    trainer.save_model(str(out))
+    return trainer
+
+
+def _warn(examples: Sequence[Example], settings: TrainSettings, arguments: TrainingArguments) -> None:
+    """Warn where rewards cannot grow, even for a policy certain of the right responses, and where GPUs are wasted."""
+    reach = reachable_reward(examples, settings.beta) if settings.with_reference else None
+    if reach is not None and reach < SMALL_REACH:
+        enough = settings.beta * SMALL_REACH / max(reach, 1e-9)
+        warnings.warn(
+            f"beta {settings.beta} lets an average right response earn {reach:.2f} at most, because the reference is "
+            f"confident already: too little to fit. Try a beta of {enough:.2g} or more",
+            stacklevel=3,
+        )
+    if arguments.n_gpu > 1:
+        warnings.warn(
+            f"one process drives {arguments.n_gpu} GPUs, which is slow and fills the first one's memory. Start one a "
+            "GPU with `accelerate launch -m freeprm train ...`, or show it one with CUDA_VISIBLE_DEVICES",
+            stacklevel=3,
+        )
+
+
+def _describe(
+    out: Path, preparer: Preparer, settings: TrainSettings, counts: Mapping[str, Any], log: Sequence[dict[str, float]]
+) -> None:
+    """Put beside the weights what a reader of the folder needs: tokenizer, reward.json, model card, log."""
+    config = RewardConfig(
+        beta=settings.beta,
+        base=portable(settings.model),
+        reference=Reference(
+            source=portable(settings.reference or settings.model),
+            revision=downloaded_revision(preparer.reference_folder),
+            weights_sha256=preparer.reference_sha256,
+        ),
+        trained_with_reference=settings.with_reference,
+        objective=settings.objective,
+        objective_options=dict(settings.objective_options),
+        template_sha256=template_hash(preparer.tokenizer),
+        splitter=settings.splitter,
+    )
+    preparer.tokenizer.save_pretrained(out)
+    save_reward_config(config, out)
+    card = model_card(config, settings, counts=counts, final=_last(log))
+    (out / "README.md").write_text(card, encoding="utf-8")
+    write_json(out / "log.json", list(log))
+
+
+def _last(log: Sequence[dict[str, float]], key: str = "loss") -> dict[str, float]:
+    return next((entry for entry in reversed(log) if key in entry), {})
+
+
+def _metrics(log: Sequence[dict[str, float]], settings: TrainSettings) -> list[Metric]:
+    """The last logged of each kind: over the last steps of training, and over the held-out responses."""
+    names = ("loss", "sign_accuracy", "reward_right", "reward_wrong", "margin", "kl_to_reference")
+    kinds = {"train": ("", _last(log)), "dev": ("eval_", _last(log, "eval_loss"))}
+    return [
+        Metric(
+            metric=f"{kind}_{name}", value=last[prefix + name], count=int(last[prefix + "responses"]),
+            seed=settings.seed, scorer=settings.objective,
+        )
+        for kind, (prefix, last) in kinds.items()
+        for name in names
+        if prefix + name in last
+    ]  # fmt: skip
+
+
+def _cost(trainer: GroupTrainer, config: PreTrainedConfig, examples: Sequence[Example], preparer: Preparer) -> Cost:
+    shape = ModelShape.of(config.get_text_config())
+    lengths = [len(item.ids) for example in examples for item in example.encoded]
+    mean = sum(lengths) / len(lengths)
+    checkpointing = bool(trainer.args.activation_checkpointing)
+    trained_tokens = trainer.state.num_input_tokens_seen
+    trained = training_flops(shape, trained_tokens, mean, checkpointing=checkpointing)
+    scored = forward_flops(shape, preparer.scored_tokens, mean)
+    return Cost(trained_tokens=trained_tokens, scored_tokens=preparer.scored_tokens, flops=trained.total + scored.total)
+
+
+def _finished(out: Path) -> Trained:
+    manifest = read_manifest(out) or {}
+    log = json.loads((out / "log.json").read_text(encoding="utf-8"))
+    return Trained(
+        folder=out, metrics=read_metrics(out), counts=manifest["counts"], log=log, cost=Cost(**manifest["cost"])
+    )

@@ -1,0 +1,104 @@
+"""Graded rollouts as training examples: groups of encoded responses with labels and reference log-probabilities."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from freeprm.models.encoding import Encoded
+from freeprm.types import Group, Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A group as it is trained on: G responses to one prompt."""
+
+    encoded: tuple[Encoded, ...]
+    labels: tuple[bool, ...]
+    """(G,) True where the final answer is right."""
+    ref_logps: tuple[Tensor, ...]
+    """G tensors (T,); zeros where training goes without reference."""
+    mismatched: Encoded | None = None
+    """This prompt with a response to another one, for the KL estimate of KTO."""
+    mismatched_ref_logps: Tensor | None = None
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of a right and a wrong response."""
+        return sum(self.labels) * (len(self.labels) - sum(self.labels))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Examples side by side, B responses in all; what the collator gives the trainer."""
+
+    encoded: list[Encoded]
+    ref_logps: Tensor
+    """(T_total,)"""
+    rows: Tensor
+    """(T_total,)"""
+    labels: Tensor
+    """(B,) bool"""
+    groups: Tensor
+    """(B,)"""
+    mismatched: list[Encoded]
+    mismatched_ref_logps: Tensor
+    kl: Tensor | None = None
+    """() beta * KL(pi_phi || pi_ref) of the whole optimisation step, where the objective needs it."""
+
+
+class Examples(Dataset[Example]):
+    """Examples by index."""
+
+    def __init__(self, examples: Sequence[Example]):
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[index]
+
+    def lengths(self) -> list[int]:
+        """Tokens of each example's longest response with its prompt."""
+        return [max(len(item.ids) for item in example.encoded) for example in self._examples]
+
+
+def mismatches(groups: Sequence[Group], *, seed: int) -> list[Rollout]:
+    """For each group, its prompt with a response to some other prompt; nothing where there is only one prompt.
+
+    Drawn once for the whole data, so the pairing does not depend on batches, and cannot match a response to its own
+    prompt.
+    """
+    if len({group.problem_id for group in groups}) < 2:
+        return []
+    rng = random.Random(f"mismatch/{seed}")
+    drawn = []
+    for group in groups:
+        other = group
+        while other.problem_id == group.problem_id:
+            other = rng.choice(groups)
+        rollout = rng.choice(other.rollouts)
+        drawn.append(replace(rollout, problem_id=group.problem_id, prompt=group.prompt, correct=None))
+    return drawn
+
+
+def collate(examples: Sequence[Example]) -> dict[str, Batch]:
+    """One batch of examples; padding is the log-probability engine's business."""
+    encoded = [item for example in examples for item in example.encoded]
+    lengths = torch.tensor([item.n_response for item in encoded])
+    sizes = torch.tensor([len(example.encoded) for example in examples])
+    other_logps = [example.mismatched_ref_logps for example in examples if example.mismatched_ref_logps is not None]
+    batch = Batch(
+        encoded=encoded,
+        ref_logps=torch.cat([logps for example in examples for logps in example.ref_logps]),
+        rows=torch.repeat_interleave(torch.arange(len(encoded)), lengths),
+        labels=torch.tensor([label for example in examples for label in example.labels]),
+        groups=torch.repeat_interleave(torch.arange(len(examples)), sizes),
+        mismatched=[example.mismatched for example in examples if example.mismatched is not None],
+        mismatched_ref_logps=torch.cat(other_logps) if other_logps else torch.empty(0),
+    )
+    return {"batch": batch}

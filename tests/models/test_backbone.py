@@ -1,0 +1,110 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForSequenceClassification
+
+import tiny
+from freeprm.errors import ConfigError, ModelError
+from freeprm.models.backbone import (
+    LoadOptions,
+    check_dtype,
+    check_same_vocabulary,
+    context_length,
+    load_backbone,
+    load_config,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny.save(tmp_path / "model")
+
+
+def test_a_saved_model_loads_ready_for_inference(folder):
+    backbone = load_backbone(str(folder))
+    assert not backbone.model.training
+    assert backbone.max_length == tiny.CONTEXT
+    assert backbone.dtype == "float32"
+    assert backbone.tokenizer("a")["input_ids"] == tiny.tokenizer()("a")["input_ids"]
+
+
+def test_a_model_loads_in_the_precision_asked_for(folder):
+    assert load_backbone(str(folder), LoadOptions(dtype="bfloat16")).dtype == "bfloat16"
+
+
+def test_the_context_of_gpt2_goes_by_another_name():
+    assert context_length(tiny.language_model("gpt2").config) == tiny.CONTEXT
+
+
+def test_a_folder_without_a_configuration_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"a folder without config.json"):
+        load_backbone(str(tmp_path))
+
+
+def test_a_name_that_is_nothing_is_refused():
+    with pytest.raises(ModelError, match="neither a folder here nor a model that the hub gives"):
+        load_backbone("no/such-model")
+
+
+def test_a_classifier_is_refused(folder):
+    config = load_config(folder)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    with pytest.raises(ModelError, match="a LlamaForSequenceClassification, not a causal language model"):
+        load_backbone(str(folder))
+
+
+def test_a_checkpoint_without_some_weights_is_refused(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 weights, first model\.layers\.1\.mlp\.up_proj\.weight"):
+        load_backbone(str(folder))
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn", "of another size"])
+def test_weights_that_cannot_be_read_are_refused(folder, damage):
+    file = folder / "model.safetensors"
+    if damage == "gone":
+        file.unlink()
+    elif damage == "torn":
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 64}))
+    with pytest.raises(ModelError, match="the model cannot be loaded"):
+        load_backbone(str(folder))
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    tiny.language_model().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="no tokenizer could be loaded"):
+        load_backbone(str(tmp_path))
+
+
+def test_an_adapter_is_loaded_on_its_base(folder, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(load_backbone(str(folder)).model, LoraConfig(r=2, target_modules="all-linear"))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    adapted.save_pretrained(tmp_path / "adapter")
+    tiny.tokenizer().save_pretrained(tmp_path / "adapter")
+    ids = torch.arange(20)[None]
+    loaded = load_backbone(str(tmp_path / "adapter"))
+    torch.testing.assert_close(loaded.model(input_ids=ids).logits, adapted(input_ids=ids).logits)
+    assert load_config(tmp_path / "adapter").model_type == "llama"
+
+
+def test_tokenizers_that_mean_other_tokens_by_the_same_ids_are_refused(qwen_tokenizer):
+    check_same_vocabulary(tiny.tokenizer(), tiny.tokenizer(template=tiny.LLAMA3))
+    with pytest.raises(ModelError, match="the tokenizers of policy and reference differ"):
+        check_same_vocabulary(tiny.tokenizer(), qwen_tokenizer)
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(ConfigError, match="expected one of auto, float32, bfloat16, float16"):
+        check_dtype("int8")

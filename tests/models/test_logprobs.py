@@ -1,0 +1,157 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import tiny
+from freeprm.errors import NonFiniteError
+from freeprm.models.encoding import Encoded, encode
+from freeprm.models.logprobs import batches, distinct, score_tokens, token_logprobs
+
+ROLLOUTS = tiny.rollouts(3)
+"""Twelve responses of unequal length to three prompts of unequal length."""
+EVERYTHING = 10_000
+
+
+@pytest.fixture(scope="module")
+def encoded() -> list[Encoded]:
+    return encode(tiny.tokenizer(), ROLLOUTS)
+
+
+def by_definition(model: nn.Module, item: Encoded) -> torch.Tensor:
+    """log softmax of a plain forward pass of one row, in float64, gathered at the next tokens."""
+    ids = torch.tensor(item.ids.tolist())[None]
+    logps = model(input_ids=ids).logits[0].double().log_softmax(-1)  # (L, V)
+    return logps[:-1].gather(1, ids[0, 1:, None])[:, 0][item.n_prompt - 1 :]
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_log_probabilities_are_those_of_the_definition(architecture, encoded):
+    model = tiny.language_model(architecture)
+    found = score_tokens(model, encoded, token_budget=200)
+    for item, logps in zip(encoded, found, strict=True):
+        assert logps.dtype == torch.float32
+        assert (logps - by_definition(model, item)).abs().max() < 1e-5
+
+
+def test_log_probabilities_are_those_of_the_definition_on_real_weights(stories):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(stories)
+    some = encode(AutoTokenizer.from_pretrained(stories), ROLLOUTS[:3])
+    for item, logps in zip(some, score_tokens(model, some, token_budget=EVERYTHING), strict=True):
+        assert (logps - by_definition(model, item)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral, sliding window"])
+def test_batch_size_order_and_padding_change_nothing(architecture, encoded):
+    model = tiny.language_model(architecture)
+    alone = score_tokens(model, encoded, token_budget=1)
+    together = score_tokens(model, encoded, token_budget=EVERYTHING)
+    backwards = score_tokens(model, encoded[::-1], token_budget=300)[::-1]
+    for one, two, three in zip(alone, together, backwards, strict=True):
+        torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
+        torch.testing.assert_close(three, one, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ["llama tied", "gpt2"])
+def test_gradients_do_not_depend_on_what_shares_a_batch(architecture, encoded):
+    model = tiny.language_model(architecture)
+
+    def gradients(parts: list[list[Encoded]]) -> list[torch.Tensor]:
+        model.zero_grad()
+        for part in parts:
+            token_logprobs(model, part).sum().backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    together = gradients([encoded])
+    alone = gradients([[item] for item in reversed(encoded)])
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)  # sums of some hundred terms of order 1
+
+
+def test_a_bfloat16_model_gives_float32(encoded):
+    model = tiny.language_model().bfloat16()
+    logps = token_logprobs(model, encoded[:2])
+    assert logps.dtype == torch.float32
+    exact = torch.cat([by_definition(model, item) for item in encoded[:2]])
+    # Two batch shapes may round the logits differently, but the softmax adds no rounding of its own.
+    assert (logps - exact).abs().max() < 0.1
+    assert len(set(logps.tolist())) > len(set(logps.bfloat16().tolist()))
+
+
+def test_a_float64_model_gives_float64(encoded):
+    assert token_logprobs(tiny.language_model().double(), encoded[:1]).dtype == torch.float64
+
+
+def test_not_a_number_is_refused_with_the_name_of_the_response(encoded):
+    model = tiny.language_model()
+    token = int(encoded[5].ids[-3])
+    rare = [item for item in encoded if token in item.ids]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"problem 'p\d', sample \d: the log-probability of its token \d+ is nan"):
+        score_tokens(model, rare, token_budget=EVERYTHING)
+
+
+def test_a_model_that_ignores_what_logits_to_keep_gives_the_same(encoded):
+    class Keeper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny.language_model()
+
+        def forward(self, *, input_ids, use_cache, logits_to_keep):
+            return self.inner(input_ids=input_ids)
+
+    keeper = Keeper()
+    torch.testing.assert_close(token_logprobs(keeper, encoded), token_logprobs(keeper.inner, encoded))
+
+
+def test_what_is_given_twice_is_computed_once(encoded):
+    again = [encoded[0], encoded[1], encoded[0], encoded[2], encoded[1]]
+    unique, places = distinct(again)
+    assert unique == encoded[:3]
+    assert places == [0, 1, 0, 2, 1]
+    model = tiny.language_model()
+    told: list[int] = []
+    found = score_tokens(model, again, token_budget=EVERYTHING, advance=told.append)
+    assert sum(told) == sum(len(item.ids) for item in encoded[:3])
+    for item, logps in zip(again, found, strict=True):
+        assert (logps - by_definition(model, item)).abs().max() < 1e-5
+
+
+def test_the_same_tokens_behind_a_longer_prompt_are_something_else(encoded):
+    shifted = replace(encoded[0], n_prompt=encoded[0].n_prompt + 1, offsets=encoded[0].offsets[1:])
+    assert distinct([encoded[0], shifted])[1] == [0, 1]
+
+
+def test_a_repetition_has_its_own_share_of_the_gradient(encoded):
+    model = tiny.language_model()
+    gradients = []
+    for batch, weight in (([encoded[0], encoded[0]], 1.0), ([encoded[0]], 2.0)):
+        model.zero_grad()
+        (weight * token_logprobs(model, batch).sum()).backward()
+        gradients.append(model.get_input_embeddings().weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+def test_batches_hold_every_response_once_within_the_budget(encoded):
+    found = list(batches(encoded, token_budget=200))
+    assert sorted(row for batch in found for row in batch) == list(range(len(encoded)))
+    assert all(len(batch) * max(len(encoded[row].ids) for row in batch) <= 200 for batch in found)
+    assert len(encoded[found[0][0]].ids) == max(len(item.ids) for item in encoded)
+
+
+def test_a_response_above_the_budget_is_a_batch_of_its_own(encoded):
+    assert all(len(batch) == 1 for batch in batches(encoded, token_budget=1))
+
+
+def test_progress_is_told_in_tokens_without_padding(encoded):
+    told: list[int] = []
+    score_tokens(tiny.language_model(), encoded, token_budget=200, advance=told.append)
+    assert sum(told) == sum(len(item.ids) for item in encoded)
+
+
+def test_nothing_gives_nothing():
+    assert score_tokens(tiny.language_model(), [], token_budget=10) == []

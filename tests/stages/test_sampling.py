@@ -1,0 +1,206 @@
+"""The sampling stage with a real tiny model: rows, resuming, counts, cost, and what it refuses."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freeprm.core.flops import generation_flops
+from freeprm.engines.base import Request, Sampled, SamplingParams
+from freeprm.engines.hf import HFEngine
+from freeprm.errors import ConfigError, DataError, ModelError, PluginError, RecordError, RunFolderError
+from freeprm.io.formats import read_rollouts
+from freeprm.io.runs import read_manifest
+from freeprm.stages.sampling import SamplingResult, load_problems, sample
+from freeprm.types import Problem
+
+PROBLEMS = [
+    Problem(problem_id=f"p{index}", prompt="abcdefg "[: index + 2], answer=str(index), extra={"level": index % 3})
+    for index in range(6)
+]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random Llama over the letters, with a context of 40."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    vocabulary = {token: index for index, token in enumerate(["</s>", *"abcdefgh ", "\n"])}
+    letters = Tokenizer(models.BPE(vocabulary, merges=[]))
+    letters.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="</s>")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=40, initializer_range=0.2, eos_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tiny")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def run(model: str, out: Path, **changed: Any) -> SamplingResult:
+    options: dict[str, Any] = {"n": 3, "max_new_tokens": 12, "temperature": 1.0, "engine_options": {"max_rows": 4}}
+    return sample(changed.pop("problems", PROBLEMS), model=model, out=out, **{**options, **changed})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interrupted:
+    """The hf engine, until it has given seven samples."""
+
+    model: str
+    max_rows: int = 4
+
+    def sample(self, requests: Sequence[Request], *, params: SamplingParams) -> Iterator[Sampled]:
+        engine = HFEngine(model=self.model, max_rows=self.max_rows)
+        for count, sampled in enumerate(engine.sample(requests, params=params)):
+            if count == 7:
+                raise KeyboardInterrupt
+            yield sampled
+
+    def identity(self) -> dict[str, Any]:
+        return dict(HFEngine(model=self.model).identity())
+
+
+def test_every_problem_gets_its_samples_in_order_with_its_own_columns(tiny: str, tmp_path: Path):
+    made = run(tiny, tmp_path / "run")
+    rollouts = read_rollouts([made.folder]).rollouts
+    assert [(row.problem_id, row.sample_idx) for row in rollouts] == [(f"p{p}", i) for p in range(6) for i in range(3)]
+    for row in rollouts:
+        assert row.answer == row.problem_id[1:]
+        assert row.extra["level"] == int(row.problem_id[1:]) % 3
+        assert row.extra["n_prompt_tokens"] == len(str(row.prompt)) + 1
+        assert row.truncated == (row.extra["stop_reason"] == "length")
+        assert row.extra["n_generated_tokens"] == len(row.response) + (not row.truncated)
+
+
+def test_cost_and_counts_come_from_the_rows(tiny: str, tmp_path: Path):
+    made = run(tiny, tmp_path / "run")
+    rollouts = read_rollouts([made.folder]).rollouts
+    truncated = sum(row.truncated for row in rollouts)
+    assert made.counts == {"problems": 6, "samples": 18, "resumed": 0, "truncated: max_new_tokens": truncated}
+    assert made.cost.prompt_tokens == sum(len(str(problem.prompt)) + 1 for problem in PROBLEMS)
+    assert made.cost.generated_tokens == sum(row.extra["n_generated_tokens"] for row in rollouts)
+    assert made.cost.flops == generation_flops(
+        HFEngine(model=tiny).shape(), n_prompts=6, prompt_tokens=made.cost.prompt_tokens, n_samples=18,
+        generated_tokens=made.cost.generated_tokens,
+    ).total  # fmt: skip
+    assert made.cost.seconds > 0
+    manifest = read_manifest(made.folder)
+    assert manifest is not None
+    assert manifest["cost"]["generated_tokens"] == made.cost.generated_tokens
+    assert len(manifest["settings"]["weights_sha256"]) == 64
+
+
+def test_an_interrupted_run_ends_in_the_same_bytes(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = run(tiny, tmp_path / "whole")
+    monkeypatch.setattr("freeprm.stages.sampling._FLUSH_SECONDS", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("freeprm.engines.hf.PLUGIN", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, tmp_path / "cut")
+    rows = (tmp_path / "cut" / "rollouts.jsonl").read_bytes()
+    assert rows.count(b"\n") == 7
+    (tmp_path / "cut" / "rollouts.jsonl").write_bytes(rows[:-5])  # as a crash in the middle of writing leaves it
+    with pytest.warns(UserWarning, match="cut off"):
+        resumed = run(tiny, tmp_path / "cut")
+    assert resumed.counts["resumed"] == 6
+    assert (resumed.folder / "rollouts.jsonl").read_bytes() == (whole.folder / "rollouts.jsonl").read_bytes()
+    assert resumed.cost.flops == whole.cost.flops
+
+
+def test_a_finished_run_is_not_drawn_again(tiny: str, tmp_path: Path):
+    made = run(tiny, tmp_path / "run")
+    stamp = (made.folder / "rollouts.jsonl").stat().st_mtime_ns
+    assert run(tiny, tmp_path / "run") == made
+    assert (made.folder / "rollouts.jsonl").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"temperature": 0.5}, {"problems": PROBLEMS[:4]}, {"stop": ["a"]}])
+def test_a_folder_of_another_run_is_refused(tiny: str, tmp_path: Path, changed: dict[str, Any]):
+    run(tiny, tmp_path / "run")
+    with pytest.raises(RunFolderError, match="holds another run"):
+        run(tiny, tmp_path / "run", **changed)
+
+
+def test_other_weights_in_the_same_place_are_another_run(tiny: str, tmp_path: Path):
+    import shutil
+
+    from transformers import AutoModelForCausalLM
+
+    folder = Path(shutil.copytree(tiny, tmp_path / "model"))
+    run(str(folder), tmp_path / "run")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.model.norm.weight.data *= 1.01
+    model.save_pretrained(folder)
+    with pytest.raises(RunFolderError, match="weights_sha256"):
+        run(str(folder), tmp_path / "run")
+
+
+def test_the_context_cuts_and_is_counted(tiny: str, tmp_path: Path):
+    made = run(tiny, tmp_path / "run", max_new_tokens=200, n=8)
+    assert made.counts["truncated: context"] > 0
+    assert "truncated: max_new_tokens" not in made.counts
+
+
+def test_samples_from_a_dataset_and_from_a_file_of_the_same_problems_are_equal(tiny: str, tmp_path: Path):
+    file = tmp_path / "mine.jsonl"
+    rows = [{"problem_id": p.problem_id, "prompt": p.prompt, "answer": p.answer, **p.extra} for p in PROBLEMS]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    given = run(tiny, tmp_path / "given").folder / "rollouts.jsonl"
+    assert (run(tiny, tmp_path / "file", problems=file).folder / "rollouts.jsonl").read_bytes() == given.read_bytes()
+
+
+def test_load_problems_takes_dataset_names_options_and_limits():
+    problems = load_problems("arithmetic", split="test", limit=5, options={"difficulty": 3})
+    assert [problem.extra["level"] for problem in problems] == [3] * 5
+    assert load_problems("arithmetic", split="test", limit=3, seed=1) != problems[:3]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error", "message"),
+    [
+        ("arithmatic", {}, PluginError, "Did you mean 'arithmetic'"),
+        ("missing.jsonl", {}, RecordError, "no such file"),
+        ("arithmetic", {"difficulti": 3}, ConfigError, "Did you mean 'difficulty'"),
+        ("gsm8k", {}, ConfigError, "path: "),
+        ("freeprm.types:group_rollouts", {}, PluginError, "expected a dataclass"),
+    ],
+)
+def test_load_problems_refuses_what_it_cannot_find(source: str, options: dict[str, Any], error: type, message: str):
+    with pytest.raises(error, match=message):
+        load_problems(source, limit=2, options=options)
+
+
+def test_more_problems_than_there_are_or_a_problem_twice_is_refused(tiny: str, tmp_path: Path):
+    with pytest.raises(DataError, match="7 problems were asked for, but there are 6"):
+        run(tiny, tmp_path / "run", n_problems=7)
+    with pytest.raises(DataError, match="'p0' is there more than once"):
+        run(tiny, tmp_path / "run", problems=[*PROBLEMS, PROBLEMS[0]])
+    with pytest.raises(ConfigError, match="n_problems: is 0"):
+        run(tiny, tmp_path / "run", n_problems=0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"n": 0}, "n: is 0"), ({"temperature": 0.0}, "temperature 0"), ({"workers": 0}, "workers: is 0")],
+)
+def test_settings_that_make_no_sense_are_refused_before_anything_is_written(
+    tiny: str, tmp_path: Path, changed: dict[str, Any], message: str
+):
+    with pytest.raises(ConfigError, match=message):
+        run(tiny, tmp_path / "run", **changed)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prompt_too_long_for_the_model_leaves_no_run_behind(tiny: str, tmp_path: Path):
+    long = Problem(problem_id="long", prompt="a" * 50)
+    with pytest.raises(ModelError, match="'long'"):
+        run(tiny, tmp_path / "run", problems=[long])
+    assert run(tiny, tmp_path / "run").counts["samples"] == 18

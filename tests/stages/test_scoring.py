@@ -1,0 +1,219 @@
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import freeprm.stages.scoring as module
+import tiny
+from freeprm.errors import ConfigError, DataError, RecordError, RunFolderError, SpanError
+from freeprm.io.formats import read_rollouts, rollout_row
+from freeprm.io.runs import read_manifest
+from freeprm.models.backbone import load_backbone
+from freeprm.models.reward_config import Reference, RewardConfig
+from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.stages.scoring import file_name, score
+from freeprm.types import Rollout
+
+THREE = ("with-reference", "without-reference", "reference-only")
+ROLLOUTS = tiny.rollouts(5)
+
+
+def make_prm(folder: Path, *, seed: int = 1) -> ImplicitPRM:
+    policy, reference = (
+        load_backbone(str(tiny.save(folder / name, seed=one))) for name, one in (("policy", seed), ("reference", 0))
+    )
+    config = RewardConfig(beta=0.5, base="b", objective="ce", reference=Reference(source="b", weights_sha256="0" * 64))
+    return ImplicitPRM(config, policy=policy, reference=reference)
+
+
+@pytest.fixture(scope="session")
+def prm(tmp_path_factory: pytest.TempPathFactory) -> ImplicitPRM:
+    return make_prm(tmp_path_factory.mktemp("prm"))
+
+
+def write(path: Path, rollouts: Sequence[Rollout]) -> Path:
+    path.write_text("".join(json.dumps(rollout_row(rollout)) + "\n" for rollout in rollouts))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write(tmp_path / "rollouts.jsonl", ROLLOUTS)
+
+
+def rows(folder: Path, scorer: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"{file_name(scorer)}.jsonl").read_text().splitlines()]
+
+
+def test_each_reward_has_its_file_with_a_row_a_response(prm, data, tmp_path):
+    made = score([data], prm=prm, out=tmp_path / "out", rewards=THREE)
+    assert made.scorers == list(THREE)
+    assert made.counts == {"scored": 20}
+    for reward in THREE:
+        for row, rollout in zip(rows(made.folder, reward), ROLLOUTS, strict=True):
+            assert (row["problem_id"], row["sample_idx"], row["scorer"]) == (
+                rollout.problem_id,
+                rollout.sample_idx,
+                reward,
+            )
+            assert (row["response"], row["correct"]) == (rollout.response, rollout.correct)
+            assert math.fsum(row["step_scores"]) == pytest.approx(row["reward"])
+            steps = [row["response"][start:stop] for start, stop in row["step_spans"]]
+            assert "".join(steps) == row["response"]
+            assert len(steps) == len(row["step_scores"])
+    back = read_rollouts([made.folder]).rollouts
+    assert len(back) == 60
+    assert all(rollout.step_scores is not None for rollout in back)
+
+
+def test_rows_hold_what_scoring_gives(prm, data, tmp_path):
+    made = score([data], prm=prm, out=tmp_path / "out", tokens=True)
+    for row in rows(made.folder, "with-reference"):
+        one = prm.score(row["prompt"], [row["response"]])[0]
+        assert row["step_scores"] == pytest.approx(one.step_rewards, abs=1e-5)
+        assert row["token_rewards"] == pytest.approx(one.token_rewards, abs=1e-5)
+        assert [tuple(span) for span in row["token_spans"]] == list(one.tokens)
+
+
+def test_a_scorer_may_be_named(prm, data, tmp_path):
+    made = score([data], prm=prm, out=tmp_path / "out", name="my prm")
+    assert made.scorers == ["my prm with-reference"]
+    assert (made.folder / "my-prm-with-reference.jsonl").exists()
+
+
+def test_the_batch_size_changes_nothing(prm, data, tmp_path, monkeypatch):
+    one = score([data], prm=prm, out=tmp_path / "one")
+    monkeypatch.setattr(module, "BATCH", 3)
+    two = score([data], prm=prm, out=tmp_path / "two", token_budget=100)
+    for a, b in zip(rows(one.folder, "with-reference"), rows(two.folder, "with-reference"), strict=True):
+        assert a["step_scores"] == pytest.approx(b["step_scores"], abs=1e-5)
+
+
+def test_scoring_goes_on_after_a_torn_write(prm, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 6)
+    whole = score([data], prm=prm, out=tmp_path / "whole", rewards=THREE)
+    out = tmp_path / "torn"
+    calls = 0
+    real = ImplicitPRM.logprobs
+
+    def killed(self: ImplicitPRM, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImplicitPRM, "logprobs", killed)
+        with pytest.raises(KeyboardInterrupt):
+            score([data], prm=prm, out=out, rewards=THREE)
+    # The second scorer's file lost its last rows, and the third's last row is cut in its middle.
+    second, third = (out / f"{name}.jsonl" for name in THREE[1:])
+    second.write_text("".join(second.read_text().splitlines(keepends=True)[:8]))
+    third.write_text(third.read_text()[:-30])
+    with pytest.warns(UserWarning, match="the last row was cut off"):
+        made = score([data], prm=prm, out=out, rewards=THREE)
+    assert made.counts == {"resumed": 8, "scored": 12}
+    for reward in THREE:
+        for a, b in zip(rows(whole.folder, reward), rows(out, reward), strict=True):
+            assert a["sample_idx"] == b["sample_idx"]
+            assert a["step_scores"] == pytest.approx(b["step_scores"], abs=1e-5)
+
+
+def test_a_finished_run_is_not_run_again(prm, data, tmp_path):
+    first = score([data], prm=prm, out=tmp_path / "out")
+    again = score([data], prm=prm, out=tmp_path / "out")
+    assert again == replace(first, counts=dict(first.counts))
+
+
+def test_another_policy_does_not_resume_a_run(prm, data, tmp_path):
+    score([data], prm=prm, out=tmp_path / "out")
+    with pytest.raises(RunFolderError, match="policy_sha256"):
+        score([data], prm=make_prm(tmp_path / "other", seed=2), out=tmp_path / "out")
+
+
+def test_what_is_left_out_is_counted(prm, tmp_path):
+    odd = [replace(ROLLOUTS[0], response=""), replace(ROLLOUTS[1], response="~" * 500), *ROLLOUTS[2:]]
+    made = score([write(tmp_path / "rows.jsonl", odd)], prm=prm, out=tmp_path / "out")
+    assert made.counts == {"scored": 18, "excluded: empty response": 1, "excluded: longer than the context": 1}
+    assert len(rows(made.folder, "with-reference")) == 18
+
+
+def test_long_responses_may_be_cut_or_refused(prm, tmp_path):
+    data = write(tmp_path / "rows.jsonl", [replace(ROLLOUTS[1], response="~" * 500), *ROLLOUTS[2:]])
+    made = score([data], prm=prm, out=tmp_path / "cut", too_long="truncate")
+    assert made.counts == {"scored": 19, "truncated to the context": 1}
+    with pytest.raises(DataError, match="problem 'p0', sample 1"):
+        score([data], prm=prm, out=tmp_path / "refused", too_long="error")
+
+
+def test_a_truncated_response_gets_no_end_token(prm, tmp_path):
+    data = write(tmp_path / "rows.jsonl", [ROLLOUTS[0], replace(ROLLOUTS[0], sample_idx=1, truncated=True)])
+    made = score([data], prm=prm, out=tmp_path / "out", tokens=True)
+    whole, cut = (row["token_rewards"] for row in rows(made.folder, "with-reference"))
+    assert cut == pytest.approx(whole[:-1], abs=1e-5)
+
+
+def test_responses_that_come_with_several_scorers_are_scored_once(prm, data, tmp_path):
+    first = score([data], prm=prm, out=tmp_path / "first", rewards=THREE)
+    again = score([first.folder], prm=prm, out=tmp_path / "again")
+    assert again.counts == {"scored": 20, "skipped: again, with the scores of another scorer": 40}
+
+
+def test_one_name_for_two_responses_is_refused(prm, data, tmp_path):
+    other = write(tmp_path / "other.jsonl", [replace(ROLLOUTS[0], response="another", scorer="x")])
+    with pytest.raises(DataError, match="problem 'p0', sample 0: stands for two different responses"):
+        score([data, other], prm=prm, out=tmp_path / "out")
+
+
+def test_steps_that_rows_bring_are_scored_as_given(prm, tmp_path):
+    steps = ["one and", "two."]
+    row = {"problem_id": "p", "prompt": "a?", "response": "one and\ntwo.", "steps": steps}
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps(row) + "\n")
+    made = score([data], prm=prm, out=tmp_path / "out")
+    assert rows(made.folder, "with-reference")[0]["step_spans"] == [[0, 8], [8, 12]]
+    data.write_text(json.dumps({**row, "steps": ["three"]}) + "\n")
+    with pytest.raises(SpanError, match="problem 'p', sample 0: step 0"):
+        score([data], prm=prm, out=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ({"rewards": ["with-ref"]}, ConfigError, "reward 'with-ref'"),
+        ({"splitter": "line"}, ConfigError, "Did you mean 'lines'"),
+        ({"columns": {"response": "text"}}, RecordError, "text: no such column"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_scored(prm, data, tmp_path, how, error, message):
+    with pytest.raises(error, match=message):
+        score([data], prm=prm, out=tmp_path / "out", **how)
+
+
+def test_the_cost_is_of_both_models(prm, data, tmp_path):
+    both = score([data], prm=prm, out=tmp_path / "both").cost
+    alone = ImplicitPRM(prm.config, policy=prm.policy, reference=None)
+    one = score([data], prm=alone, out=tmp_path / "one", rewards=["without-reference"]).cost
+    assert both.scored_tokens == 2 * one.scored_tokens
+    assert both.flops == pytest.approx(2 * one.flops)
+    assert read_manifest(tmp_path / "both")["cost"]["scored_tokens"] == both.scored_tokens
+
+
+def test_a_processbench_file_is_scored_step_by_step(stories, real_data, tmp_path):
+    file = next(iter(sorted((real_data / "processbench").glob("*gsm8k*"))))
+    entries = json.loads(file.read_text()) if file.suffix == ".json" else [json.loads(x) for x in file.open()]
+    short = [entry for entry in entries if len("".join(entry["steps"])) < 500][:5]
+    data = tmp_path / "processbench.json"
+    data.write_text(json.dumps(short))
+    untrained = ImplicitPRM.untrained(load_backbone(str(stories)))
+    made = score([data], prm=untrained, out=tmp_path / "out", rewards=["reference-only"], too_long="error")
+    assert made.counts == {"scored": 5}
+    for row, entry in zip(rows(made.folder, "reference-only"), short, strict=True):
+        assert len(row["step_scores"]) == len(entry["steps"])
+        assert row["first_error"] == (None if entry["label"] == -1 else entry["label"])
+        assert all(math.isfinite(value) for value in row["step_scores"])

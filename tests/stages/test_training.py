@@ -1,0 +1,278 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tiny
+from freeprm.errors import ConfigError, DataError, RunFolderError
+from freeprm.io.formats import rollout_row
+from freeprm.io.runs import read_manifest
+from freeprm.models.fingerprint import weights_hash
+from freeprm.models.reward_config import load_reward_config
+from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.stages.training import Trained, train
+from freeprm.training.console import ConsoleCallback
+from freeprm.training.settings import TrainSettings, load_settings
+from freeprm.types import Rollout
+
+Train = Callable[..., Trained]
+QUICK = {
+    "learning_rate": 3e-3, "lr_scheduler_type": "linear", "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 1, "logging_steps": 2, "use_cpu": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tmp_path_factory.mktemp("start"), template=tiny.LLAMA3)
+
+
+def write(path: Path, rollouts: Sequence[Rollout]) -> Path:
+    path.write_text("".join(json.dumps(rollout_row(rollout)) + "\n" for rollout in rollouts))
+    return path
+
+
+def settings(start: Path, trainer: dict[str, Any] | None = None, **options: Any) -> TrainSettings:
+    return load_settings(options={"model": str(start), "beta": 0.5, **options, "trainer": {**QUICK, **(trainer or {})}})
+
+
+@pytest.fixture
+def run(start: Path, tmp_path: Path) -> Train:
+    """Train on the toy task into `tmp_path / "out"`; keywords are settings."""
+
+    def one(
+        rollouts: Sequence[Rollout] | None = None, *, dev: Sequence[Rollout] = (), out: str = "out", **how: Any
+    ) -> Trained:
+        data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(8) if rollouts is None else rollouts)
+        held_out = [write(tmp_path / "dev.jsonl", dev)] if dev else []
+        return train([data], settings=settings(start, **how), out=tmp_path / out, dev=held_out)
+
+    return one
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    theirs = weights(other)
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(tensor, theirs[name], atol=2e-6, rtol=1e-5)
+
+
+def test_a_run_makes_a_model_folder_that_scores(run, start):
+    made = run()
+    config = load_reward_config(made.folder)
+    assert config.beta == 0.5
+    assert config.objective == "ce"
+    assert config.base == config.reference.source == str(start)
+    assert config.reference.weights_sha256 == weights_hash(start)
+    assert (made.folder / "README.md").read_text().startswith("---\nlibrary_name: transformers\n")
+    scores = ImplicitPRM.from_pretrained(made.folder).score("the sum of 3 and 4?", ["Step 1: yes.\nthe answer is 7"])
+    assert any(scores[0].token_rewards)
+
+
+def test_a_run_tells_what_it_used_measured_and_cost(run):
+    made = run(dev=tiny.rollouts(3, seed=5))
+    assert made.counts == {
+        "prompts": 8, "groups": 8, "right responses": 16, "wrong responses": 16, "dev: prompts": 3, "dev: groups": 3,
+        "dev: right responses": 6, "dev: wrong responses": 6,
+    }  # fmt: skip
+    by_name = {metric.metric: metric for metric in made.metrics}
+    assert {
+        f"train_{n}" for n in ("loss", "sign_accuracy", "reward_right", "reward_wrong", "margin", "kl_to_reference")
+    } <= {*by_name}
+    assert by_name["train_loss"].count == 16  # two steps of two groups of four
+    assert by_name["dev_loss"].count == 12
+    assert [entry["step"] for entry in made.log if "loss" in entry] == [2, 4]
+    manifest = read_manifest(made.folder)
+    assert manifest["status"] == "complete"
+    assert made.cost.trained_tokens == made.cost.scored_tokens - _dev_tokens(made)
+    assert made.cost.flops > 0
+
+
+def _dev_tokens(made: Trained) -> int:
+    """Held-out responses go through the reference but are not trained on."""
+    from freeprm.models.encoding import encode
+
+    return sum(len(item.ids) for item in encode(tiny.tokenizer(template=tiny.LLAMA3), tiny.rollouts(3, seed=5)))
+
+
+def test_loggers_write_into_the_run_folder(run):
+    assert list(run().folder.glob("runs/*/events.out.tfevents.*"))
+
+
+def test_nothing_is_printed_on_stdout(run, capsys):
+    run()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "step 4/4  loss" in printed.err
+
+
+def test_a_finished_run_is_not_run_again(run):
+    first = run()
+    before = (first.folder / "model.safetensors").stat().st_mtime_ns
+    again = run()
+    assert (first.folder / "model.safetensors").stat().st_mtime_ns == before
+    assert (again.metrics, again.counts, again.log) == (first.metrics, dict(first.counts), first.log)
+
+
+def test_another_model_of_the_same_name_is_another_run(run, start, tmp_path):
+    own = tiny.save(tmp_path / "own", template=tiny.LLAMA3)
+    run(model=str(own))
+    tiny.save(own, seed=1, template=tiny.LLAMA3)
+    with pytest.raises(RunFolderError, match="model_sha256"):
+        run(model=str(own))
+
+
+class _Interrupt(ConsoleCallback):
+    """Stops the training at a step, as Ctrl-C does."""
+
+    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]  # of the parent
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("objective", ["ce", "kto"])
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(run, monkeypatch, objective):
+    often = {"save_steps": 2, "num_train_epochs": 2.0, "optim": "adamw_torch"}
+    whole = run(out="whole", objective=objective, trainer=often)
+    with monkeypatch.context() as patch:
+        patch.setattr("freeprm.stages.training.ConsoleCallback", _Interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(out="resumed", objective=objective, trainer=often)
+    resumed = run(out="resumed", objective=objective, trainer=often)
+    assert_same_weights(whole.folder, resumed.folder)
+    assert resumed.cost.trained_tokens == whole.cost.trained_tokens
+    assert [entry["step"] for entry in resumed.log] == [entry["step"] for entry in whole.log]
+
+
+@pytest.mark.parametrize("objective", ["dpo", "nca", "kto", "ipvrm", "bco", "ipo", "simpo"])
+def test_every_objective_trains(run, objective):
+    made = run(objective=objective, trainer={"max_steps": 2})
+    assert load_reward_config(made.folder).objective == objective
+    assert made.log[-1]["loss"] == pytest.approx(made.log[-1]["loss"])
+
+
+def test_an_objective_takes_its_options(run):
+    made = run(objective="kto", objective_options={"desirable_weight": 2.0}, trainer={"max_steps": 1})
+    assert load_reward_config(made.folder).objective_options == {"desirable_weight": 2.0}
+    with pytest.raises(ConfigError, match="objective_options of kto: "):
+        run(out="other", objective="kto", objective_options={"weight": 2.0})
+
+
+def test_adapters_are_saved_alone_and_score(run, start):
+    made = run(lora=4)
+    assert (made.folder / "adapter_model.safetensors").exists()
+    assert not (made.folder / "model.safetensors").exists()
+    prm = ImplicitPRM.from_pretrained(made.folder)
+    assert any(prm.score("the sum of 3 and 4?", ["Step 1: yes.\nthe answer is 7"])[0].token_rewards)
+    assert made.log[-1]["loss"] < 0.69
+
+
+def test_adapters_train_with_gradient_checkpointing(run):
+    made = run(lora=4, trainer={"activation_checkpointing": True})
+    assert made.log[-1]["loss"] < 0.69
+
+
+def test_training_goes_without_reference(run):
+    made = run(with_reference=False, trainer={"max_steps": 2})
+    assert not load_reward_config(made.folder).trained_with_reference
+    assert made.cost.scored_tokens == 0
+    assert "kl_to_reference" not in made.log[-1]
+
+
+def test_a_second_run_takes_the_references_log_probabilities_from_the_cache(start, tmp_path):
+    data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(4))
+    costs = [
+        train(
+            [data], settings=settings(start, objective=objective), out=tmp_path / objective, cache=tmp_path / "ref"
+        ).cost
+        for objective in ("ce", "dpo")
+    ]
+    assert costs[0].scored_tokens > 0
+    assert costs[1].scored_tokens == 0
+
+
+def test_a_reward_that_cannot_grow_is_warned_of(run):
+    with pytest.warns(UserWarning, match=r"beta 0\.0001 lets an average right response earn 0\.\d\d at most"):
+        run(beta=1e-4, trainer={"max_steps": 1})
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_data_of_one_class_is_refused_before_a_model_is_loaded(run, label):
+    with pytest.raises(DataError, match="expected at least one right and one wrong"):
+        run(tiny.rollouts(2, labels=[label] * 2))
+
+
+def test_groups_without_both_classes_are_counted_under_a_pairwise_objective(run):
+    made = run([*tiny.rollouts(3)[:8], *tiny.rollouts(3, labels=[True, True])[4:]], objective="dpo")
+    assert made.counts["skipped: groups without a wrong response"] == 1
+
+
+def test_long_responses_are_counted(run):
+    rollouts = tiny.rollouts(4)
+    long = Rollout(problem_id="p0", sample_idx=9, prompt=rollouts[0].prompt, response="~" * 500, correct=True)
+    assert run([*rollouts, long]).counts["excluded: longer than the context"] == 1
+
+
+def launched(start: Path, tmp_path: Path, n_processes: int) -> Path:
+    """Train in so many processes of `accelerate launch`, one prompt a process and batch."""
+    data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(8))
+    dev = write(tmp_path / "dev.jsonl", tiny.rollouts(3, seed=4))
+    out = tmp_path / f"out{n_processes}"
+    trainer = {
+        "per_device_train_batch_size": 4 // n_processes, "learning_rate": 1e-3, "logging_steps": 1, "use_cpu": True,
+        "per_device_eval_batch_size": 2, "dataloader_pin_memory": False,
+    }  # fmt: skip
+    options = {"model": str(start), "beta": 0.5, "objective": "kto", "trainer": trainer}
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, json\nfrom pathlib import Path\n"
+        "from freeprm.stages.training import train\nfrom freeprm.training.settings import load_settings\n"
+        "data, dev, out, options = sys.argv[1:]\n"
+        "train([Path(data)], settings=load_settings(options=json.loads(options)), out=Path(out), dev=[Path(dev)])\n"
+    )
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", f"--num_processes={n_processes}",
+        "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", str(script), str(data), str(dev), str(out),
+        json.dumps(options),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(start, tmp_path):
+    one, two = (launched(start, tmp_path, n) for n in (1, 2))
+    assert_same_weights(one, two)
+    logs = [json.loads((out / "log.json").read_text()) for out in (one, two)]
+    for a, b in zip(*logs, strict=True):
+        assert a["step"] == b["step"]
+        for name in ("loss", "sign_accuracy", "margin", "kl_to_reference", "responses"):
+            for key in (name, f"eval_{name}"):
+                assert a.get(key) == pytest.approx(b.get(key), abs=1e-5)
+    costs = [read_manifest(out)["cost"] for out in (one, two)]
+    assert costs[0]["trained_tokens"] == costs[1]["trained_tokens"]
+    assert costs[0]["scored_tokens"] == costs[1]["scored_tokens"]
+
+
+@pytest.mark.slow
+def test_real_solutions_train_a_real_model(stories, real_data, tmp_path):
+    rows = (real_data / "gsm8k" / "rollouts_example_model_solutions.jsonl").read_text().splitlines(keepends=True)
+    data = tmp_path / "rollouts.jsonl"
+    data.write_text("".join(rows[:80]))
+    made = train([data], settings=settings(stories, trainer={"learning_rate": 1e-4}), out=tmp_path / "out")
+    assert made.counts["excluded: longer than the context"] > 0
+    assert made.counts["right responses"] + made.counts["wrong responses"] > 60
+    scores = ImplicitPRM.from_pretrained(made.folder).score("What is 2 + 2?", ["2 + 2 = 4\nA: 4"])
+    assert len(scores[0].step_rewards) == 2

@@ -1,0 +1,53 @@
+import torch
+
+import tiny
+from freeprm.models.encoding import encode
+from freeprm.training.examples import Example, Examples, collate, mismatches
+from freeprm.types import group_rollouts
+
+
+def example(n_responses: int, *, problem: int = 0) -> Example:
+    """The first responses to a problem of the toy task; reference log-probabilities count the tokens."""
+    encoded = encode(tiny.tokenizer(), tiny.rollouts(problem + 1)[4 * problem :][:n_responses])
+    return Example(
+        encoded=tuple(encoded),
+        labels=(True, False, True, False)[:n_responses],
+        ref_logps=tuple(torch.arange(item.n_response, dtype=torch.float32) for item in encoded),
+    )
+
+
+def test_a_batch_lays_examples_side_by_side():
+    one, two = example(2), example(3, problem=1)
+    batch = collate([one, two])["batch"]
+    assert batch.encoded == [*one.encoded, *two.encoded]
+    assert batch.labels.tolist() == [True, False, True, False, True]
+    assert batch.groups.tolist() == [0, 0, 1, 1, 1]
+    lengths = [item.n_response for item in batch.encoded]
+    assert torch.bincount(batch.rows).tolist() == lengths
+    assert batch.ref_logps.tolist() == [float(t) for length in lengths for t in range(length)]
+    assert batch.mismatched == []
+
+
+def test_pairs_of_an_example_are_right_times_wrong():
+    assert [example(n).n_pairs for n in (1, 2, 3, 4)] == [0, 1, 2, 4]
+
+
+def test_an_example_is_as_long_as_its_longest_response():
+    assert Examples([example(4)]).lengths() == [max(len(item.ids) for item in example(4).encoded)]
+
+
+def test_each_prompt_gets_a_response_to_another():
+    groups = group_rollouts(tiny.rollouts(5))
+    drawn = mismatches(groups, seed=0)
+    assert [rollout.problem_id for rollout in drawn] == [group.problem_id for group in groups]
+    for group, rollout in zip(groups, drawn, strict=True):
+        assert rollout.prompt == group.prompt
+        assert rollout.correct is None
+        assert any(rollout.response == other.response for g in groups if g is not group for other in g.rollouts)
+    assert mismatches(groups, seed=0) == drawn
+    assert mismatches(groups, seed=1) != drawn
+
+
+def test_parts_of_one_divided_group_are_no_mismatch():
+    group = group_rollouts(tiny.rollouts(1))[0]
+    assert mismatches([group, group], seed=0) == []

@@ -1,0 +1,100 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import tiny
+from freeprm.errors import ConfigError, DataError
+from freeprm.io.formats import rollout_row
+from freeprm.objectives.ce import CE
+from freeprm.objectives.dpo import DPO
+from freeprm.training.groups import divide, read_groups
+from freeprm.training.settings import TrainSettings
+from freeprm.types import Group, Rollout, group_rollouts
+
+
+def group(labels: str) -> Group:
+    """One letter a response: `+` right, `-` wrong."""
+    return group_rollouts(tiny.rollouts(1, labels=[label == "+" for label in labels]))[0]
+
+
+def shapes(groups: list[Group]) -> list[str]:
+    return ["".join("+" if rollout.correct else "-" for rollout in one.rollouts) for one in groups]
+
+
+def test_a_small_group_stays_whole():
+    groups, counts = divide([group("+-+-")], size=4, needs_pairs=True)
+    assert groups[0].rollouts[0].correct
+    assert len(groups[0].rollouts) == 4
+    assert not counts
+
+
+def test_a_large_group_is_divided_with_both_classes_in_each_part():
+    groups, counts = divide([group("++++----")], size=4, needs_pairs=True)
+    assert shapes(groups) == ["++--", "++--"]
+    assert counts == {"pairs across the parts of divided groups": 16 - 8}
+
+
+def test_a_part_of_one_class_is_left_out_where_pairs_are_needed_and_kept_where_not():
+    groups, counts = divide([group("+---")], size=2, needs_pairs=True)
+    assert shapes(groups) == ["+-"]
+    assert counts["responses in parts of one class of divided groups"] == 2
+    groups, counts = divide([group("+---")], size=2, needs_pairs=False)
+    assert sum(len(one.rollouts) for one in groups) == 4
+    assert not counts
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 8])
+def test_dividing_loses_no_response(size):
+    groups, _ = divide([group("+--+-+---+")], size=size, needs_pairs=False)
+    assert sorted(rollout.sample_idx for one in groups for rollout in one.rollouts) == list(range(10))
+    assert max(len(one.rollouts) for one in groups) <= size
+
+
+def written(path: Path, rollouts: list[Rollout]) -> list[Path]:
+    path.write_text("".join(json.dumps(rollout_row(rollout)) + "\n" for rollout in rollouts))
+    return [path]
+
+
+def read(path: Path, rollouts: list[Rollout], objective=CE, **settings):
+    return read_groups(
+        written(path / "rows.jsonl", rollouts), TrainSettings(model="m", **settings), objective(), columns=None,
+        on_bad="raise",
+    )  # fmt: skip
+
+
+def test_groups_without_both_classes_are_counted_where_pairs_are_needed(tmp_path):
+    rollouts = [*tiny.rollouts(3)[:8], *tiny.rollouts(3, labels=[True, True])[4:]]
+    groups, counts = read(tmp_path, rollouts, DPO)
+    assert [one.problem_id for one in groups] == ["p0", "p1"]
+    assert counts == {"skipped: groups without a wrong response": 1}
+    groups, counts = read(tmp_path, rollouts, CE)
+    assert len(groups) == 3
+    assert not counts
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_data_of_one_class_is_refused(tmp_path, label):
+    with pytest.raises(DataError, match="expected at least one right and one wrong"):
+        read(tmp_path, tiny.rollouts(2, labels=[label, label]))
+
+
+def test_data_without_a_pair_is_refused_where_pairs_are_needed(tmp_path):
+    right, wrong = tiny.rollouts(2, labels=[True])[:1], tiny.rollouts(2, labels=[False])[1:]
+    with pytest.raises(DataError, match="no pairs"):
+        read(tmp_path, [*right, *wrong], DPO)
+
+
+def test_groups_of_one_response_give_no_pairs(tmp_path):
+    with pytest.raises(ConfigError, match="group_size: is 1; ce needs pairs"):
+        read(tmp_path, tiny.rollouts(2), DPO, group_size=1)
+
+
+def test_balancing_and_pairing_follow_the_settings(tmp_path):
+    rollouts = tiny.rollouts(2, labels=[True, False, False, False])
+    balanced, counts = read(tmp_path, rollouts, balance="instruction")
+    assert [len(one.rollouts) for one in balanced] == [2, 2]
+    assert counts == {"skipped: responses of a majority class": 4}
+    paired, counts = read(tmp_path, rollouts, DPO, max_pairs=2)
+    assert shapes(paired) == ["+-"] * 4
+    assert counts == {"skipped: pairs above max_pairs": 2}

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import device, nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+import tiny
+from freeprm.errors import ModelError
+from freeprm.training.policy import load_policy, without_dropout
+from freeprm.training.settings import TrainSettings
+
+CPU = device("cpu")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=64)),  # 0.1 everywhere
+        LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                attention_dropout=0.5,
+            )
+        ),
+    ],
+    ids=["gpt2", "llama"],
+)  # fmt: skip
+def test_a_model_without_dropout_computes_the_same_in_training(model: nn.Module):
+    ids = torch.arange(40)[None]
+    model.train()
+    assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+    without_dropout(model)
+    trained = model(input_ids=ids).logits
+    assert torch.equal(trained, model(input_ids=ids).logits)
+    torch.testing.assert_close(trained, model.eval()(input_ids=ids).logits)
+
+
+def test_every_weight_is_trained_unless_adapters_are_asked_for(model_folder):
+    policy = load_policy(TrainSettings(model=str(model_folder)), model_folder, CPU)
+    assert all(parameter.requires_grad for parameter in policy.parameters())
+
+
+def test_adapters_start_from_the_model_as_it_is(model_folder):
+    plain = load_policy(TrainSettings(model=str(model_folder)), model_folder, CPU)
+    adapted = load_policy(TrainSettings(model=str(model_folder), lora=4), model_folder, CPU)
+    ids = torch.arange(40)[None]
+    assert torch.equal(plain(input_ids=ids).logits, adapted(input_ids=ids).logits)
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+
+
+def test_an_adapter_is_no_start(model_folder, tmp_path):
+    model = load_policy(TrainSettings(model=str(model_folder)), model_folder, CPU)
+    get_peft_model(model, LoraConfig(r=2, target_modules="all-linear")).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"a LoRA adapter; expected a whole model .* Merge it first"):
+        load_policy(TrainSettings(model=str(tmp_path)), tmp_path, CPU)

@@ -1,0 +1,115 @@
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import PartialState
+
+import tiny
+from freeprm.errors import DataError, ModelError
+from freeprm.models.backbone import load_backbone
+from freeprm.models.logprobs import score_tokens
+from freeprm.training.examples import Example
+from freeprm.training.preparing import Preparer, reachable_reward
+from freeprm.training.settings import TrainSettings
+from freeprm.types import Rollout, group_rollouts
+
+ROLLOUTS = tiny.rollouts(3)
+LONG = "~" * 2 * tiny.CONTEXT
+
+
+def prepare(
+    folder: Path, cache: Path, rollouts: list[Rollout] = ROLLOUTS, *, needs_kl: bool = False, needs_pairs: bool = False,
+    **settings: object,
+) -> tuple[list[Example], Counter[str], Preparer]:  # fmt: skip
+    preparer = Preparer(TrainSettings(model=str(folder), **settings), folder, cache, PartialState())
+    counts: Counter[str] = Counter()
+    examples = preparer.examples(group_rollouts(rollouts), needs_kl=needs_kl, needs_pairs=needs_pairs, counts=counts)
+    return examples, counts, preparer
+
+
+def test_an_example_holds_its_groups_responses_with_the_references_log_probabilities(model_folder, tmp_path):
+    examples, counts, preparer = prepare(model_folder, tmp_path)
+    assert [len(example.encoded) for example in examples] == [4, 4, 4]
+    assert counts == {"right responses": 6, "wrong responses": 6, "groups": 3}
+    encoded = [item for example in examples for item in example.encoded]
+    expected = score_tokens(load_backbone(str(model_folder)).model, encoded, token_budget=1)
+    found = [logps for example in examples for logps in example.ref_logps]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    assert preparer.scored_tokens == sum(len(item.ids) for item in encoded)
+
+
+def test_the_second_time_nothing_is_computed(model_folder, tmp_path):
+    first, _, _ = prepare(model_folder, tmp_path)
+    second, _, preparer = prepare(model_folder, tmp_path)
+    assert preparer.scored_tokens == 0
+    assert all(torch.equal(a, b) for one, two in zip(first, second, strict=True)
+               for a, b in zip(one.ref_logps, two.ref_logps, strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"trainer": {"bf16": True}}, {"reference": "other"}])
+def test_another_precision_or_reference_is_computed_anew(model_folder, tmp_path, change):
+    prepare(model_folder, tmp_path / "cache")
+    if "reference" in change:
+        change = {"reference": str(tiny.save(tmp_path / "other", seed=5))}
+    assert prepare(model_folder, tmp_path / "cache", **change)[2].scored_tokens > 0
+
+
+def test_without_reference_its_log_probabilities_are_zeros(model_folder, tmp_path):
+    examples, _, preparer = prepare(model_folder, tmp_path, with_reference=False)
+    assert not any(logps.any() for example in examples for logps in example.ref_logps)
+    assert preparer.scored_tokens == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reference_with_other_tokens_is_refused(model_folder, tmp_path, stories):
+    with pytest.raises(ModelError, match="the tokenizers of policy and reference differ"):
+        prepare(model_folder, tmp_path, reference=str(stories))
+
+
+def test_long_responses_are_left_out_and_counted(model_folder, tmp_path):
+    rollouts = [replace(ROLLOUTS[0], response=LONG), *ROLLOUTS[1:]]
+    examples, counts, _ = prepare(model_folder, tmp_path, rollouts)
+    assert [len(example.encoded) for example in examples] == [3, 4, 4]
+    assert counts["excluded: longer than the context"] == 1
+
+
+def test_a_group_that_the_context_leaves_with_one_class_gives_no_pairs_and_is_counted(model_folder, tmp_path):
+    rollouts = [replace(r, response=LONG) if r.problem_id == "p1" and r.correct else r for r in ROLLOUTS]
+    examples, counts, _ = prepare(model_folder, tmp_path, rollouts, needs_pairs=True)
+    assert len(examples) == 2
+    assert counts["groups that the context leaves with one class"] == 1
+
+
+def test_responses_may_be_cut_to_fit(model_folder, tmp_path):
+    rollouts = [replace(ROLLOUTS[0], response=LONG), *ROLLOUTS[1:]]
+    examples, counts, _ = prepare(model_folder, tmp_path, rollouts, too_long="truncate", max_length=100)
+    assert len(examples[0].encoded[0].ids) == 100
+    assert counts["truncated to the context"] == 1
+
+
+def test_data_of_which_only_one_class_fits_is_refused(model_folder, tmp_path):
+    rollouts = [replace(rollout, response=LONG) if rollout.correct else rollout for rollout in ROLLOUTS]
+    with pytest.raises(DataError, match="0 right and 6 wrong responses fit 128 tokens"):
+        prepare(model_folder, tmp_path, rollouts)
+
+
+def test_a_kl_needs_two_prompts(model_folder, tmp_path):
+    examples, _, _ = prepare(model_folder, tmp_path, needs_kl=True)
+    assert all(example.mismatched is not None for example in examples)
+    assert all(len(e.mismatched_ref_logps) == e.mismatched.n_response for e in examples)
+    with pytest.raises(DataError, match="expected at least two prompts"):
+        prepare(model_folder, tmp_path, tiny.rollouts(1), needs_kl=True)
+
+
+def test_the_reachable_reward_is_beta_times_the_right_responses_surprise():
+    def example(*surprises: float) -> Example:
+        return Example(
+            encoded=(), labels=(True, False, True), ref_logps=tuple(torch.tensor([-s / 2, -s / 2]) for s in surprises)
+        )
+
+    # Right responses of 4, 6, 2 and 8 nats: 5 on average.
+    assert reachable_reward([example(4, 100, 6), example(2, 100, 8)], beta=0.1) == pytest.approx(0.5)
+    assert reachable_reward([], beta=0.1) is None

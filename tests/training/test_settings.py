@@ -1,0 +1,113 @@
+"""Settings of a training run: their layers, presets, and what is refused before anything is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freeprm.errors import ConfigError
+from freeprm.training.settings import RECIPE, TrainSettings, load_settings, preset_names
+
+
+def load(*assignments: str, preset: str | None = None, file: Path | None = None, **options: Any) -> TrainSettings:
+    return load_settings(options={"model": "m", **options}, preset=preset, file=file, assignments=assignments)
+
+
+def test_without_anything_said_it_is_the_released_recipe():
+    settings = load()
+    assert (settings.objective, settings.beta, settings.with_reference) == ("ce", 0.05, True)
+    assert settings.trainer == RECIPE
+
+
+def test_layers_rank_recipe_preset_file_options_assignments(tmp_path: Path):
+    file = tmp_path / "a.toml"
+    file.write_text("beta = 2.0\nseed = 2\n[trainer]\nlearning_rate = 2.0\nnum_train_epochs = 2\n", encoding="utf-8")
+    settings = load("seed=4", "trainer.num_train_epochs=4", preset="embedded", file=file, seed=3)
+    assert settings.trainer["adam_beta2"] == RECIPE["adam_beta2"]
+    assert settings.splitter == "step_markers"  # the preset's
+    assert (settings.beta, settings.trainer["learning_rate"]) == (2.0, 2.0)  # the file's
+    assert (settings.seed, settings.trainer["num_train_epochs"]) == (4, 4.0)  # the assignments'
+
+
+def test_a_preset_has_its_own_settings_for_an_objective_wherever_that_is_named(tmp_path: Path):
+    file = tmp_path / "a.yaml"
+    file.write_text("objective: dpo\n", encoding="utf-8")
+    common, *named = (
+        settings.trainer["learning_rate"]
+        for settings in (
+            load(preset="embedded"),
+            load(preset="embedded", objective="dpo"),
+            load("objective=dpo", preset="embedded"),
+            load(preset="embedded", file=file),
+        )
+    )
+    assert len(set(named)) == 1
+    assert named[0] != common
+
+
+@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("objective", ["ce", "dpo", "kto", "nca"])
+def test_every_preset_loads_for_every_objective(name: str, objective: str):
+    assert load(preset=name, objective=objective).objective == objective
+
+
+def test_an_unknown_preset_is_refused_with_a_suggestion():
+    with pytest.raises(ConfigError, match=r"preset 'embeded': there is none\. Did you mean 'embedded'\?"):
+        load(preset="embeded")
+
+
+def test_fields_of_training_arguments_take_the_types_they_have():
+    trainer = load(
+        "trainer.learning_rate='1e-4'", "trainer.bf16=False", "trainer.report_to=none", "trainer.max_steps=3"
+    ).trainer
+    assert trainer["learning_rate"] == 1e-4
+    assert trainer["bf16"] is False
+    assert trainer["report_to"] == "none"
+    assert trainer["max_steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("trainer.learning_rat=1", r"trainer\.learning_rat: no such field of .*Did you mean 'learning_rate'\?"),
+        ("trainer.learning_rate=fast", r"trainer\.learning_rate: is 'fast'; input should be a valid number"),
+        ("trainer.bf16=perhaps", r"trainer\.bf16: is 'perhaps'; input should be a valid boolean"),
+        ("trainer.max_steps=1.5", r"trainer\.max_steps: is 1\.5; input should be a valid integer"),
+        ("trainer.output_dir=x", r"trainer\.output_dir: is decided by freeprm; use --out"),
+        ("trainer.seed=1", r"trainer\.seed: is decided by freeprm; use --seed"),
+        ("beta=0", "beta: is 0.0; expected a number above 0"),
+        ("beta=nan", "beta: is nan; expected a number above 0"),
+        ("beta=inf", "beta: is inf; expected a number above 0"),
+        ("group_size=0", "group_size: is 0; expected at least 1"),
+        ("max_pairs=0", "max_pairs: is 0; expected at least 1"),
+        ("lora=-1", "lora: is -1; expected at least 0"),
+        ("seed=-1", "seed: is -1; expected at least 0"),
+        ("splitter=step_marker", "splitter 'step_marker': .*Did you mean 'step_markers'"),
+        ("too_long=cut", "too_long: is 'cut'; input should be 'error', 'exclude' or 'truncate'"),
+        ("objectiv=ce", "objectiv: no such setting. Did you mean 'objective'"),
+    ],
+)  # fmt: skip
+def test_a_bad_setting_is_refused_by_name(assignment: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        load(assignment)
+
+
+def test_a_model_must_be_named():
+    with pytest.raises(ConfigError, match="model: is not given"):
+        load_settings(options={})
+
+
+def test_a_reference_is_refused_where_training_is_to_be_without():
+    with pytest.raises(ConfigError, match="reference: is 'r', but training is to be without one"):
+        load(reference="r", with_reference=False)
+
+
+def test_another_scheduler_does_not_get_the_options_of_the_recipes():
+    assert "lr_scheduler_kwargs" not in load("trainer.lr_scheduler_type=linear").trainer
+    assert load("trainer.lr_scheduler_type=cosine_with_min_lr").trainer["lr_scheduler_kwargs"] == {"min_lr_rate": 0.1}
+    own = load("trainer.lr_scheduler_type=cosine_warmup_with_min_lr", "trainer.lr_scheduler_kwargs.min_lr_rate=0.1")
+    assert own.trainer["lr_scheduler_kwargs"] == {"min_lr_rate": 0.1}
+
+
+def test_tokens_may_be_the_splitter():
+    assert load("splitter=tokens").splitter == "tokens"

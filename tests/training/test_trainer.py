@@ -1,0 +1,201 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+import tiny
+from freeprm.errors import NonFiniteError
+from freeprm.io.plugins import load
+from freeprm.models.logprobs import token_logprobs
+from freeprm.training.trainer import n_items_of
+from freeprm.types import Rollout
+
+OBJECTIVES = ("ce", "dpo", "kto", "nca", "ipvrm", "ipo")
+LABELS = {"p0": (True, False, True, False), "p1": (True, False), "p2": (True, True, False), "p3": (False, True, True)}
+
+
+def unequal() -> list[Rollout]:
+    """Four groups of 4, 2, 3 and 3 responses, giving 4, 1, 2 and 2 pairs."""
+    return [
+        replace(rollout, correct=labels[rollout.sample_idx])
+        for rollout in tiny.rollouts(4)
+        if rollout.sample_idx < len(labels := LABELS[rollout.problem_id])
+    ]
+
+
+def weights_after(trainer) -> list[torch.Tensor]:
+    trainer.train()
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+def assert_same(one: list[torch.Tensor], other: list[torch.Tensor]) -> None:
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_gradient_accumulation_does_not_change_a_step(make_trainer, objective):
+    def step(size: int) -> list[torch.Tensor]:
+        trainer = make_trainer(
+            unequal(), objective=objective, per_device_train_batch_size=size, gradient_accumulation_steps=4 // size
+        )
+        return weights_after(trainer)
+
+    start = list(tiny.language_model().parameters())
+    whole = step(4)
+    assert not all(torch.equal(a, b) for a, b in zip(start, whole, strict=True))
+    assert_same(whole, step(2))
+    assert_same(whole, step(1))
+
+
+def test_the_logged_loss_is_the_mean_over_items_whatever_the_accumulation(make_trainer):
+    losses = []
+    for size in (4, 2, 1):
+        trainer = make_trainer(unequal(), per_device_train_batch_size=size, gradient_accumulation_steps=4 // size)
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+    # An untrained policy has r = 0 everywhere: a loss of log 2 an item.
+    assert losses == pytest.approx([math.log(2)] * 3, abs=1e-6)
+
+
+def test_a_step_is_that_of_the_definition(make_trainer):
+    trainer = make_trainer(unequal())
+    model = tiny.language_model(seed=3)
+    examples = [trainer.train_dataset[index] for index in range(4)]
+    losses = [
+        binary_cross_entropy_with_logits(0.5 * (token_logprobs(model, [item]) - ref).sum(), torch.tensor(float(label)))
+        for example in examples
+        for item, label, ref in zip(example.encoded, example.labels, example.ref_logps, strict=True)
+    ]
+    torch.stack(losses).mean().backward()
+    expected = [parameter.detach() - 1e-3 * parameter.grad for parameter in model.parameters()]
+    trainer = make_trainer(unequal(), model=tiny.language_model(seed=3))
+    assert_same(weights_after(trainer), expected)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_order_of_responses_in_a_group_changes_nothing(make_trainer, objective):
+    turned = [replace(rollout, sample_idx=10 - rollout.sample_idx) for rollout in unequal()]
+    if objective == "kto":  # its mismatched responses are drawn by position
+        pytest.skip("another draw of mismatched responses")
+    assert_same(weights_after(make_trainer(unequal(), objective=objective)),
+                weights_after(make_trainer(turned, objective=objective)))  # fmt: skip
+
+
+def test_kto_measures_its_kl_on_responses_to_other_prompts(make_trainer):
+    trainer = make_trainer(objective="kto", model=tiny.language_model(seed=3))
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])["batch"]
+    prompts = {tuple(item.ids[: item.n_prompt]): index for index, item in enumerate(batch.encoded)}
+    for item in batch.mismatched:
+        own = batch.encoded[prompts[tuple(item.ids[: item.n_prompt])]]
+        assert not torch.equal(torch.tensor(own.ids[own.n_prompt :]), torch.tensor(item.ids[item.n_prompt :]))
+    log_ratios = token_logprobs(trainer.model, batch.mismatched) - batch.mismatched_ref_logps
+    found = trainer._kl(trainer.model, [batch])
+    assert found.item() == pytest.approx(0.5 * log_ratios.sum().item() / 4, rel=1e-5)
+    assert not found.requires_grad
+
+
+def test_training_learns_the_sign_of_the_reward(make_trainer):
+    trainer = make_trainer(
+        tiny.rollouts(8), dev=tiny.rollouts(6, seed=9), optim="adamw_torch", learning_rate=3e-3, max_steps=12
+    )
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert before["eval_sign_accuracy"] == 0.5  # r = 0 is not above 0: all are taken for wrong
+    assert after["eval_sign_accuracy"] > 0.9
+    assert after["eval_loss"] < before["eval_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert after["eval_margin"] > 1
+
+
+def test_evaluation_is_the_mean_over_items_whatever_the_batch_size(make_trainer):
+    found = [
+        make_trainer(dev=unequal(), model=tiny.language_model(seed=3), per_device_eval_batch_size=size).evaluate()
+        for size in (1, 3, 4)
+    ]
+    for one in found[1:]:
+        for name in ("eval_loss", "eval_sign_accuracy", "eval_margin", "eval_kl_to_reference", "eval_responses"):
+            assert one[name] == pytest.approx(found[0][name], abs=1e-5)
+    assert found[0]["eval_responses"] == 12
+
+
+def test_a_batch_without_pairs_takes_part_in_the_backward_pass(make_trainer):
+    trainer = make_trainer(objective="dpo")
+    example = trainer.train_dataset[0]
+    single = replace(example, labels=(True,) * len(example.labels))
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator([single]), num_items_in_batch=3)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in trainer.model.parameters())
+
+
+def test_items_are_responses_or_pairs(make_trainer):
+    trainer = make_trainer(unequal())
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])["batch"]
+    assert n_items_of(load("objectives", "ce")(), batch) == 12
+    assert n_items_of(load("objectives", "dpo")(), batch) == 4 + 1 + 2 + 2
+
+
+def test_every_log_tells_what_was_measured(make_trainer):
+    trainer = make_trainer(model=tiny.language_model(seed=3), max_steps=2)
+    trainer.train()
+    for entry in trainer.state.log_history[:2]:
+        assert entry["responses"] == 16
+        assert entry["margin"] == pytest.approx(entry["reward_right"] - entry["reward_wrong"])
+        shares = (entry["reward_right"] + entry["reward_wrong"]) / 2  # as many right as wrong
+        assert entry["kl_to_reference"] == pytest.approx(-shares / 0.5, abs=1e-5)
+        assert 0 <= entry["sign_accuracy"] <= 1
+
+
+def test_tokens_trained_on_are_counted(make_trainer):
+    trainer = make_trainer(max_steps=3)
+    trainer.train()
+    tokens = sum(len(item.ids) for index in range(4) for item in trainer.train_dataset[index].encoded)
+    assert trainer.state.num_input_tokens_seen == 3 * tokens
+
+
+def test_a_policy_that_diverged_is_refused_with_the_name_of_a_response(make_trainer):
+    model = tiny.language_model()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"problem 'p\d', sample \d: .* or training diverged"):
+        make_trainer(model=model).train()
+
+
+def test_the_model_is_called_as_it_is_wrapped(make_trainer):
+    class Wrapped(nn.Module):
+        """Counts its calls, as DistributedDataParallel and FSDP must see each of them."""
+
+        def __init__(self, inner: nn.Module):
+            super().__init__()
+            self.inner, self.calls = inner, 0
+
+        def forward(self, **inputs: torch.Tensor) -> object:
+            self.calls += 1
+            return self.inner(**inputs)
+
+    trainer = make_trainer()
+    wrapped = Wrapped(trainer.model)
+    trainer.compute_loss(wrapped, trainer.data_collator([trainer.train_dataset[0]]))
+    assert wrapped.calls == 1
+
+
+def test_responses_may_be_grouped_by_length(make_trainer):
+    trainer = make_trainer(tiny.rollouts(8), train_sampling_strategy="group_by_length", max_steps=2)
+    trainer.train()
+    assert trainer.state.num_input_tokens_seen > 0
+
+
+def test_gradient_checkpointing_changes_nothing(make_trainer):
+    assert_same(weights_after(make_trainer()), weights_after(make_trainer(activation_checkpointing=True)))
+
+
+def test_bfloat16_computes_in_bfloat16_and_learns(make_trainer):
+    trainer = make_trainer(tiny.rollouts(8), bf16=True, optim="adamw_torch", learning_rate=3e-3, max_steps=8)
+    trainer.train()
+    first, last = trainer.state.log_history[0], trainer.state.log_history[7]
+    assert last["loss"] < 0.9 * first["loss"]
+    assert next(trainer.model.parameters()).dtype == torch.float32
