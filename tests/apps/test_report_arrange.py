@@ -1,3 +1,5 @@
+import pytest
+
 from freeprm.apps.report.arrange import accuracy_grid, breakdowns, differences, other_differences, others
 from freeprm.types import Metric
 
@@ -42,9 +44,10 @@ def test_seeds_become_rows_where_there_are_several():
     assert accuracy_grid([accuracy(0.4, 4, "majority", "ce", seed=0)]).rows[0].scorer == "ce"
 
 
-def test_pass_at_k_has_its_own_row_beside_the_oracle():
+@pytest.mark.parametrize(("oracle", "rows"), [(0.8, ["oracle", "pass_at_k"]), (0.9, ["pass_at_k"])])
+def test_the_oracle_is_not_shown_twice_where_it_is_pass_at_k(oracle: float, rows: list[str]):
     passed = Metric(metric="pass_at_k", value=0.9, n=4, selector="oracle", count=10)
-    assert [row.selector for row in accuracy_grid([accuracy(0.8, 4, "oracle"), passed]).rows] == ["oracle", "pass_at_k"]
+    assert [row.selector for row in accuracy_grid([accuracy(oracle, 4, "oracle"), passed]).rows] == rows
 
 
 def test_every_metric_is_in_exactly_one_table():

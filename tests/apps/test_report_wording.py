@@ -38,6 +38,10 @@ def test_a_metric_says_by_which_threshold_it_was_decided():
     assert metric_label(row) == "ProcessBench F1, % (threshold=dev)"
 
 
+def test_a_difference_that_rounds_to_nothing_is_not_negative():
+    assert value_text(Metric(metric="accuracy_difference", value=-0.0004, count=8)) == "+0.0"
+
+
 def test_a_metric_without_an_interval_has_no_interval_text():
     assert interval_text(Metric(metric="loss", value=1.0, count=1)) == ""
 

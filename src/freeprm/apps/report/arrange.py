@@ -1,13 +1,14 @@
 """Metrics arranged as tables; shared by the page and the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from freeprm.apps.report.wording import ACCURACY, PASS, is_difference, metric_label, selector_label
 from freeprm.types import Metric
 
-_CEILINGS = ("oracle", PASS)
+_ORACLE = "oracle"
+_CEILINGS = (_ORACLE, PASS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Grid(NamedTuple):
 
     ns: list[int]
     rows: list[Row]
-    """Rows without a scorer first, then by selector, then by scorer, each in order of appearance."""
+    """Rows without a scorer first, ceilings last of them, then by selector, then by scorer, in order of appearance."""
 
     def is_best(self, row: Row, n: int) -> bool:
         """Highest at N among rows that do not know the gold answer, where not all of them are equal."""
@@ -51,7 +52,7 @@ class Pivot(NamedTuple):
 
 
 def accuracy_grid(metrics: Iterable[Metric]) -> Grid:
-    """The accuracies over the whole split, at every N."""
+    """The accuracies over the whole split, at every N; the oracle's not twice where it is pass@N."""
     shown = [metric for metric in metrics if metric.group is None and _is_at_n(metric)]
     many = _many_seeds(shown)
     rows: dict[tuple[str, str | None], dict[int, Metric]] = {}
@@ -59,8 +60,10 @@ def accuracy_grid(metrics: Iterable[Metric]) -> Grid:
         assert metric.n is not None
         selector = PASS if metric.metric == PASS else metric.selector or metric.metric
         rows.setdefault((selector, _scorer(metric, many)), {})[metric.n] = metric
+    if _values(rows.get((_ORACLE, None))) == _values(rows.get((PASS, None))):
+        rows.pop((_ORACLE, None), None)
     selectors = list(dict.fromkeys(selector for selector, _ in rows))
-    ordered = sorted(rows, key=lambda key: (key[1] is not None, selectors.index(key[0])))
+    ordered = sorted(rows, key=lambda key: (key[1] is not None, key[0] in _CEILINGS, selectors.index(key[0])))
     return Grid(sorted({n for cells in rows.values() for n in cells}), [Row(*key, rows[key]) for key in ordered])
 
 
@@ -111,6 +114,10 @@ def _row_name(metric: Metric, many_seeds: bool) -> str:
     else:
         measured = metric_label(metric)
     return ": ".join(part for part in (metric.group, _scorer(metric, many_seeds), measured) if part)
+
+
+def _values(cells: Mapping[int, Metric] | None) -> dict[int, float]:
+    return {n: metric.value for n, metric in (cells or {}).items()}
 
 
 def _is_at_n(metric: Metric) -> bool:

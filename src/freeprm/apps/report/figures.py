@@ -10,6 +10,7 @@ from freeprm.apps.report.wording import interval_text, selector_label, value_tex
 
 _COLOURS = 8
 _BASELINES = 3
+_SINGLE_RESPONSE = "random"
 
 
 def accuracy_figures(grid: Grid) -> str:
@@ -48,7 +49,7 @@ def training_figures(curves: Sequence[Curve]) -> str:
 
 
 def _figures(panels: dict[str, list[Series]], ns: Sequence[int]) -> str:
-    everything = [series for lines in panels.values() for series in lines]
+    lows, highs = zip(*[extent(lines) for lines in panels.values()], strict=True)  # one scale, to compare the plots
     plots = [
         line_plot(
             _title(name),
@@ -57,11 +58,11 @@ def _figures(panels: dict[str, list[Series]], ns: Sequence[int]) -> str:
             y_label="accuracy, %",
             log_x=True,
             x_ticks=ns,
-            y_range=extent(everything),
+            y_range=(min(lows), max(highs)),
         )
         for name, lines in panels.items()
     ]
-    return element("div", *plots, class_="plots") + legend(everything)
+    return element("div", *plots, class_="plots") + legend([series for lines in panels.values() for series in lines])
 
 
 def _scored(row: Row, index: int) -> Series:
@@ -71,7 +72,13 @@ def _scored(row: Row, index: int) -> Series:
 
 def _baseline(row: Row, index: int) -> Series:
     colour, marker = f"base{index % _BASELINES}", MARKERS[-1 - index % len(MARKERS)]
-    return Series(name=selector_label(row.selector), colour=colour, marker=marker, points=_points(row), quiet=index > 0)
+    return Series(
+        name=selector_label(row.selector),
+        colour=colour,
+        marker=marker,
+        points=_points(row),
+        quiet=row.selector == _SINGLE_RESPONSE,
+    )
 
 
 def _series(name: str, index: int, points: Iterable[Point]) -> Series:

@@ -73,8 +73,7 @@ def line_plot(
     y_at = svg.ticks(*(y_range or extent(series)))
     x = Scale(left, max(xs), _LEFT, WIDTH - _RIGHT, log_x)
     y = Scale(y_at[0], y_at[-1], HEIGHT - _BOTTOM, _TOP)
-    with_intervals = [line for line in series if not line.quiet]
-    bands = [_band(line, x, y) for line in with_intervals] if len(with_intervals) <= BANDED_LINES else []
+    bands = [_band(line, x, y) for line in _banded(series)]
     lines = [_line(line, x, y) for line in series]
     picture = element(
         "svg",
@@ -96,15 +95,16 @@ def legend(series: Sequence[Series]) -> str:
 
 
 def extent(series: Sequence[Series]) -> tuple[float, float]:
-    """Lowest and highest of the values and the intervals shown."""
-    values = [
-        v
-        for line in series
-        for p in line.points
-        for v in (p.y, *(() if line.quiet else (p.low, p.high)))
-        if v is not None
-    ]
+    """Lowest and highest of the values and the bands of one plot."""
+    values = [point.y for line in series for point in line.points]
+    bounds = [bound for line in _banded(series) for point in line.points for bound in (point.low, point.high)]
+    values += [bound for bound in bounds if bound is not None]
     return min(values), max(values)
+
+
+def _banded(series: Sequence[Series]) -> list[Series]:
+    lines = [line for line in series if not line.quiet]
+    return lines if len(lines) <= BANDED_LINES else []
 
 
 def _axes(x: Scale, y: Scale, x_at: Sequence[float], y_at: Sequence[float], *, labels: tuple[str, str]) -> list[str]:

@@ -8,11 +8,11 @@ _DIFFERENCE = "_difference"
 _FAMILIES = {
     "best_of_n": "best-of-N",
     "majority": "majority vote",
-    "oracle": "oracle (any right)",
+    "oracle": "oracle",
     "random": "random choice",
-    "pass_at_k": "pass@N",
+    "pass_at_k": "pass@N, any right",
 }
-_AGGREGATORS = {"score": "by its one score"}
+_AGGREGATORS = {"score": "by its one score", "last": "last step"}
 _WORDS = {"f1": "F1", "auc": "AUC", "kl": "KL", "ece": "ECE", "processbench": "ProcessBench"}
 
 
@@ -59,7 +59,7 @@ def is_share(metric: Metric) -> bool:
 
 def signed(value: float, digits: int = 1) -> str:
     """A number with its sign, `+` included, and a real minus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")  # + 0.0: no negative zero
 
 
 def _number(metric: Metric, value: float) -> str:

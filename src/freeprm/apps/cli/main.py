@@ -1,0 +1,60 @@
+"""The entry point: `freeprm COMMAND`; errors of ours are one message, without a traceback."""
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+import freeprm
+from freeprm.apps.cli import demo, evaluate, grade, output, sample, score, select, train, verify
+from freeprm.errors import FreePRMError
+
+INTERRUPTED = 130
+"""What typer exits with at Ctrl-C."""
+
+app = typer.Typer(
+    name="freeprm",
+    help="Process rewards from right-or-wrong answers: sample, grade, train, score, select, evaluate.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (
+    demo.demo, sample.sample, grade.grade, train.train, score.score, select.select, evaluate.evaluate, verify.verify,
+):  # fmt: skip
+    app.command()(command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(freeprm.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    pass
+
+
+def run() -> None:
+    """Run the command line."""
+    warnings.showwarning = output.show_warning
+    sys.path.append(os.getcwd())  # so that package.module:Name finds the user's own files, after all others
+    code, message = _outcome()
+    if message:  # printed here, where what the exception held on to has been closed: its bars have had their last say
+        print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def _outcome() -> tuple[int | str | None, str]:
+    """Run a command; its exit code, and what is left to say."""
+    try:
+        app()
+    except FreePRMError as error:
+        return 1, f"{type(error).__name__}: {error}"
+    except SystemExit as exit_:
+        interrupted = exit_.code == INTERRUPTED
+        return exit_.code, "interrupted; the same command goes on from here" if interrupted else ""
+    return 0, ""

@@ -1,0 +1,69 @@
+"""Options that several commands share, and how they are read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freeprm.errors import ConfigError
+from freeprm.io.formats import OnBad
+
+Inputs = Annotated[
+    list[Path], typer.Argument(help="Files of rows (.jsonl, .json) or run folders.", exists=True, show_default=False)
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; the same command resumes it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Map = Annotated[list[str] | None, typer.Option("--map", help="ours=theirs: the rows' name for one of our columns.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count broken records instead of stopping at the first.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+By = Annotated[list[str] | None, typer.Option(help="Break the numbers down by this column, e.g. level.")]
+
+
+def read_map(assignments: Sequence[str] | None) -> dict[str, str]:
+    """`--map ours=theirs` as a dictionary.
+
+    Raises:
+        ConfigError: an assignment without `=`.
+    """
+    pairs = {}
+    for assignment in assignments or ():
+        ours, equals, theirs = assignment.partition("=")
+        if not equals or not ours or not theirs:
+            raise ConfigError(f"--map {assignment}: expected ours=theirs, e.g. --map correct=label")
+        pairs[ours] = theirs
+    return pairs
+
+
+def on_bad(skip_bad: bool) -> OnBad:
+    """What happens at a broken record."""
+    return "skip" if skip_bad else "raise"
+
+
+def read_names(text: str) -> list[str]:
+    """`min, sum` as names.
+
+    Raises:
+        ConfigError: there is none, or nothing between two commas.
+    """
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise ConfigError(f"{text!r}: expected names with commas between them, e.g. min,sum")
+    return names
+
+
+def read_numbers(text: str | None) -> list[int] | None:
+    """`4,16,64` as numbers, None for none.
+
+    Raises:
+        ConfigError: not whole numbers above 0.
+    """
+    if text is None:
+        return None
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{text}: expected whole numbers with commas, e.g. 4,16,64") from error
+    if min(numbers) < 1:
+        raise ConfigError(f"{text}: expected numbers from 1")
+    return numbers

@@ -1,0 +1,71 @@
+"""How commands show what they did: tables for people, JSON for programs; standard output holds nothing else."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from freeprm.types import Cost, Metric
+
+console = Console()
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """While a stage works, whatever it and its libraries print goes to stderr."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as one line, without the file and code that Python prints with it; for `warnings.showwarning`."""
+    print(f"warning: {message}", file=file or sys.stderr)
+
+
+def show(
+    *, out: Path, metrics: Sequence[Metric] = (), counts: Mapping[str, Any] | None = None, cost: Cost | None = None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print a stage's result."""
+    if as_json:
+        result = {
+            "out": str(out), "metrics": [asdict(metric) for metric in metrics], "counts": dict(counts or {}),
+            "cost": asdict(cost) if cost else None,
+        }  # fmt: skip
+        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
+        return
+    if metrics:
+        from freeprm.apps.report.terminal import print_metrics
+
+        print_metrics(console, metrics)
+    if counts:
+        table = Table("counted", "", box=None, header_style="bold")
+        for name, value in counts.items():
+            table.add_row(Text(str(name)), f"{value:,}" if isinstance(value, int) else Text(str(value)))
+        console.print(table)
+    if cost:
+        console.print(Text(_cost(cost), style="dim"))
+    console.print(Text.assemble("written to ", (str(out), "bold")), soft_wrap=True)
+
+
+def _cost(cost: Cost) -> str:
+    tokens = {
+        "prompt": cost.prompt_tokens, "generated": cost.generated_tokens, "scored": cost.scored_tokens,
+        "trained": cost.trained_tokens,
+    }  # fmt: skip
+    parts = [f"{count:,} {name} tokens" for name, count in tokens.items() if count]
+    return ", ".join([*parts, f"{cost.flops:.3g} FLOPs", f"{cost.seconds:.1f} s"])

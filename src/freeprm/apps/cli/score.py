@@ -1,0 +1,89 @@
+"""`freeprm score`: step rewards for rollouts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freeprm.apps.cli import output
+from freeprm.apps.cli.options import Inputs, Json, Map, Out, SkipBad, on_bad, read_map, read_names
+from freeprm.errors import ConfigError
+
+
+def score(
+    inputs: Inputs,
+    prm: Annotated[str | None, typer.Option(help="Folder that `freeprm train` wrote, or a hub id.")] = None,
+    untrained: Annotated[str | None, typer.Option(help="Instead of --prm: a plain model as its own scorer.")] = None,
+    out: Out = Path("runs/scores"),
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="with-reference (default with --prm), without-reference, reference-only (default with --untrained); "
+            "several with commas."
+        ),
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="Where the reference is now, if it moved.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Must equal reward.json's, unless overridden.")] = None,
+    override: Annotated[list[str] | None, typer.Option(help="beta, reference or template: may differ.")] = None,
+    splitter: Annotated[
+        str | None, typer.Option(help="auto, step_markers, lines, blank_lines, sentences or tokens.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Put before the reward in the scorer's name.")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Write token rewards too.")] = False,
+    too_long: Annotated[str, typer.Option(help="error, exclude or truncate.")] = "exclude",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    attention: Annotated[str | None, typer.Option(help="e.g. flash_attention_2.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the model brings.")
+    ] = False,
+    token_budget: Annotated[int, typer.Option(help="Tokens in one batch.")] = 16_384,
+    columns: Map = None,
+    skip_bad: SkipBad = False,
+    as_json: Json = False,
+) -> None:
+    """Score every step of every response; writes one file a reward."""
+    from freeprm.core.rewards import check_reward
+
+    if (prm is None) == (untrained is None):
+        raise ConfigError("give either --prm FOLDER or --untrained MODEL")
+    rewards = read_names(reward or ("with-reference" if prm is not None else "reference-only"))
+    mapped = read_map(columns)
+    for item in rewards:
+        check_reward(item)
+    with output.working():
+        from freeprm.models.agreement import check_override
+        from freeprm.models.backbone import LoadOptions, check_dtype, load_backbone
+        from freeprm.models.encoding import check_too_long
+        from freeprm.scorers.implicit import ImplicitPRM
+        from freeprm.stages.scoring import score as run
+
+        for_too_long = check_too_long(too_long)
+        options = LoadOptions(
+            device=device, dtype=check_dtype(dtype), attention=attention, trust_remote_code=trust_remote_code
+        )
+        if prm is not None:
+            model = ImplicitPRM.from_pretrained(
+                prm,
+                reference=reference,
+                load_reference=rewards != ["without-reference"],
+                beta=beta,
+                override=[check_override(item) for item in override or ()],
+                options=options,
+            )
+        else:
+            model = ImplicitPRM.untrained(load_backbone(str(untrained), options), beta=1.0 if beta is None else beta)
+        made = run(
+            inputs,
+            prm=model,
+            out=out,
+            rewards=rewards,
+            name=name,
+            splitter=splitter,
+            tokens=tokens,
+            too_long=for_too_long,
+            columns=mapped,
+            on_bad=on_bad(skip_bad),
+            token_budget=token_budget,
+        )
+    output.show(out=out, counts=made.counts, cost=made.cost, as_json=as_json)

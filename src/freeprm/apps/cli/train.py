@@ -1,0 +1,60 @@
+"""`freeprm train`: graded rollouts to an implicit process reward model."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from freeprm.apps.cli import output
+from freeprm.apps.cli.options import Inputs, Json, Map, Out, SkipBad, on_bad, read_map
+
+
+def train(
+    inputs: Inputs,
+    out: Out = Path("runs/prm"),
+    model: Annotated[str | None, typer.Option(help="Start and reference: a folder, a hub id, or solver:base.")] = None,
+    objective: Annotated[str | None, typer.Option(help="ce, dpo, kto, nca, ... or package.module:Name.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Reward scale; 0.05 unless the preset says otherwise.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Another reference than the model itself.")] = None,
+    no_reference: Annotated[bool, typer.Option("--no-reference", help="Train r = beta * log pi alone.")] = False,
+    balance: Annotated[str | None, typer.Option(help="none, dataset or instruction.")] = None,
+    lora: Annotated[int | None, typer.Option(help="Rank of LoRA adapters.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of prompt and response.")] = None,
+    too_long: Annotated[str | None, typer.Option(help="error, exclude or truncate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
+    preset: Annotated[str | None, typer.Option(help="embedded: settings for the shipped solver.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings from a TOML or YAML file.", exists=True)] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value; trainer.NAME is any field of TrainingArguments.")
+    ] = None,
+    dev: Annotated[
+        list[Path] | None, typer.Option(help="Graded rollouts to evaluate on after each epoch.", exists=True)
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where reference log-probabilities are kept.")] = None,
+    columns: Map = None,
+    skip_bad: SkipBad = False,
+    as_json: Json = False,
+) -> None:
+    """Train an implicit process reward model on right-or-wrong labels."""
+    from freeprm.training.settings import load_settings
+
+    options: dict[str, Any] = {
+        "model": model, "objective": objective, "beta": beta, "reference": reference, "balance": balance, "lora": lora,
+        "max_length": max_length, "too_long": too_long, "seed": seed, "with_reference": False if no_reference else None,
+    }  # fmt: skip
+    given = {key: value for key, value in options.items() if value is not None}
+    settings = load_settings(options=given, preset=preset, file=config, assignments=assignments or ())
+    mapped = read_map(columns)
+    with output.working():
+        from freeprm.stages.training import train as run
+
+        made = run(
+            inputs,
+            settings=settings,
+            out=out,
+            columns=mapped,
+            on_bad=on_bad(skip_bad),
+            dev=dev or (),
+            cache=cache,
+        )
+    output.show(out=out, metrics=made.metrics, counts=made.counts, cost=made.cost, as_json=as_json)

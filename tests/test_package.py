@@ -1,0 +1,105 @@
+"""What the package promises before any of it runs: a light import, pinned versions, one version number."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import freeprm
+
+REPO = Path(__file__).parents[1]
+PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+HEAVY = ("torch", "transformers", "datasets", "peft", "pandas", "matplotlib", "sympy")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import freeprm",
+        "from freeprm.apps.cli.main import run\nsys.argv = ['freeprm', '--help']\ntry: run()\nexcept SystemExit: pass",
+    ],
+    ids=["import freeprm", "freeprm --help"],
+)
+def test_it_starts_without_loading_anything_heavy(code: str):
+    check = (
+        f"import sys\n{code}\nloaded = [name for name in {HEAVY!r} if name in sys.modules]\nassert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_resolves():
+    assert freeprm.__all__
+    for name in freeprm.__all__:
+        assert getattr(freeprm, name) is not None
+    assert set(freeprm.__all__) <= set(dir(freeprm))
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        freeprm.no_such_name  # noqa: B018  # the look-up itself is what is tested
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in (REPO / "constraints.txt").read_text(encoding="utf-8").splitlines() if line]
+    pinned = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line) for line in pinned), (
+        "exact pins, and nothing else"
+    )
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in pinned)}
+
+
+def test_constraints_pin_torch_first():
+    assert next(iter(pins().items())) == ("torch", "2.13.0")
+
+
+@pytest.mark.parametrize("extra", ["core", "test", "lint"])
+def test_constraints_cover_every_direct_dependency_within_its_range(extra: str):
+    wanted = PROJECT["dependencies"] if extra == "core" else PROJECT["optional-dependencies"][extra]
+    for requirement in map(Requirement, wanted):
+        pinned = pins().get(canonicalize_name(requirement.name))
+        assert pinned, f"constraints.txt does not pin {requirement.name}"
+        assert requirement.specifier.contains(pinned), f"{requirement} does not allow the pinned {pinned}"
+
+
+def test_constraints_pin_nothing_that_is_not_a_direct_dependency():
+    direct = [
+        *PROJECT["dependencies"],
+        *PROJECT["optional-dependencies"]["test"],
+        *PROJECT["optional-dependencies"]["lint"],
+    ]
+    assert set(pins()) == {canonicalize_name(Requirement(line).name) for line in direct}
+
+
+def test_everything_imported_is_a_declared_dependency():
+    imported = {
+        name.split(".")[0]
+        for path in (REPO / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in _imported(node)
+    } - {"freeprm", *sys.stdlib_module_names}
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    distributions = packages_distributions()
+    undeclared = {
+        name for name in imported if not declared & {canonicalize_name(found) for found in distributions.get(name, [])}
+    }
+    assert not undeclared
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+
+
+def test_there_is_one_version():
+    citation = yaml.safe_load((REPO / "CITATION.cff").read_text(encoding="utf-8"))
+    assert PROJECT["version"] == citation["version"] == freeprm.__version__
