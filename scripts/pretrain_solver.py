@@ -2,10 +2,10 @@
 
     python scripts/pretrain_solver.py --out build/solver
 
-The trunk learns to read and to calculate. Each branch goes on from a snapshot of it, on the solutions
-of simulated students (`freeprm.world.students`), and becomes one generator: `small` (an early snapshot,
-careless students), `base`, and `large` (students with half the misconceptions; the same size, a better
-student). Seeded; a killed run goes on from its last checkpoint when the same command is given again.
+The trunk learns to read and to calculate. Each branch goes on from it with the solutions of simulated
+students (`freeprm.world.students`), and becomes one generator: `base`; `large`, from students with half
+the misconceptions and slips; `small`, a shorter branch from more careless students. Seeded; a killed run
+goes on from its last checkpoint when the same command is given again.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -39,44 +39,39 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One generator: where it leaves the trunk, how long it goes on, and which students it imitates."""
+    """One generator: how long it goes on after the trunk, and which students it imitates."""
 
-    trunk_share: float
     n_steps: int
     error_scale: float
 
 
 BRANCHES = {
-    "base": Branch(trunk_share=1.0, n_steps=800, error_scale=1.0),
-    "large": Branch(trunk_share=1.0, n_steps=800, error_scale=0.5),
-    "small": Branch(trunk_share=1.0, n_steps=300, error_scale=1.2),
+    "base": Branch(n_steps=800, error_scale=1.0),
+    "large": Branch(n_steps=500, error_scale=0.5),
+    "small": Branch(n_steps=250, error_scale=1.2),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the trunk's checkpoints and the generators")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and generators")
     parser.add_argument("--trunk-steps", type=int, default=1600)
     parser.add_argument("--batch-rows", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
 
     tokenizer = build_tokenizer()
-    trunk = args.out / "trunk"
-    snapshots = sorted({round(branch.trunk_share * args.trunk_steps) for branch in BRANCHES.values()})
-    model = new_model(tokenizer, seed=args.seed).to(args.device)
     run = Run(tokenizer, args.batch_rows, args.seed)
-    run.train(model, trunk, n_steps=args.trunk_steps, error_scale=None, warmup=100, snapshots=snapshots)
+    model = new_model(tokenizer, seed=args.seed).to(args.device)
+    trunk = run.train(model, args.out / "trunk", n_steps=args.trunk_steps, error_scale=None, warmup=100)
     for name, branch in BRANCHES.items():
-        start = trunk / f"step-{round(branch.trunk_share * args.trunk_steps)}.pt"
-        model.load_state_dict(torch.load(start, weights_only=True)["model"])
+        model.load_state_dict(torch.load(trunk, weights_only=True)["model"])
         run.train(model, args.out / f"{name}-run", n_steps=branch.n_steps, error_scale=branch.error_scale, lr_scale=0.7)
         model.save_pretrained(args.out / name)
         tokenizer.save_pretrained(args.out / name)
-        (args.out / name / "training.json").write_text(json.dumps({"seed": args.seed, "trunk_steps": args.trunk_steps,
-            "batch_rows": args.batch_rows, **{key: getattr(branch, key) for key in Branch.__slots__}}, indent=2) + "\n")  # fmt: skip
+        made = {"seed": args.seed, "trunk_steps": args.trunk_steps, "batch_rows": args.batch_rows, **asdict(branch)}
+        (args.out / name / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -126,17 +121,38 @@ class Run:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, batch_rows: int, seed: int):
         self.tokenizer, self.batch_rows, self.seed = tokenizer, batch_rows, seed
 
-    def train(self, model: LlamaForCausalLM, folder: Path, *, n_steps: int, error_scale: float | None,
-              warmup: int = 1, lr_scale: float = 1.0, snapshots: list[int] | None = None) -> None:  # fmt: skip
+    def train(
+        self,
+        model: LlamaForCausalLM,
+        folder: Path,
+        *,
+        n_steps: int,
+        error_scale: float | None,
+        warmup: int = 1,
+        lr_scale: float = 1.0,
+    ) -> Path:
+        """Train, from the folder's checkpoint where there is one; the path of the last checkpoint.
+
+        Args:
+            model: trained in place.
+            folder: for the checkpoint.
+            n_steps: optimisation steps in all.
+            error_scale: of the students to imitate; None for perfect solutions, short problems first.
+            warmup: steps to the full learning rate.
+            lr_scale: times the usual learning rates.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         optimizers = make_optimizers(model, lr_scale)
-        schedule = [trapezoid(optimizer, n_steps, warmup) for optimizer in optimizers]
+        schedules = [trapezoid(optimizer, n_steps, warmup) for optimizer in optimizers]
         start, latest = 0, folder / "latest.pt"
         if latest.exists():
             state = torch.load(latest, weights_only=True)
             model.load_state_dict(state["model"])
-            for part, saved in zip([*optimizers, *schedule], state["parts"], strict=True):
-                part.load_state_dict(saved)
+            saved = iter(state["parts"])
+            for optimizer in optimizers:
+                optimizer.load_state_dict(next(saved))
+            for schedule in schedules:
+                schedule.load_state_dict(next(saved))
             start = state["step"]
         clock, seen, losses = time.perf_counter(), 0, []
         for step in range(start + 1, n_steps + 1):
@@ -151,9 +167,9 @@ class Run:
             loss = cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for part in (*optimizers, *schedule):
-                part.step()
-            for optimizer in optimizers:
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
                 optimizer.zero_grad()
             seen += ids.numel()
             losses.append(loss.item())
@@ -164,11 +180,10 @@ class Run:
                     flush=True,
                 )
                 losses = []
-            if step % 500 == 0 or step == n_steps or step in (snapshots or ()):
-                parts = [part.state_dict() for part in (*optimizers, *schedule)]
+            if step % 500 == 0 or step == n_steps:
+                parts = [part.state_dict() for part in optimizers] + [part.state_dict() for part in schedules]
                 torch.save({"model": model.state_dict(), "parts": parts, "step": step}, latest)
-            if step in (snapshots or ()):
-                torch.save({"model": model.state_dict()}, folder / f"step-{step}.pt")
+        return latest
 
 
 @lru_cache(maxsize=1)

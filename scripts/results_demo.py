@@ -36,7 +36,8 @@ def print_accuracy(runs: list[list[Metric]]) -> None:
     print("| --- | --- |" + " --- |" * len(sizes))
     for key in dict.fromkeys((metric.scorer, metric.selector) for metric in shown[0]):
         cells = [
-            spread(100 * m.value for run in shown for m in run if (m.scorer, m.selector, m.n) == (*key, n)) for n in sizes
+            spread(100 * m.value for run in shown for m in run if (m.scorer, m.selector, m.n) == (*key, n))
+            for n in sizes
         ]
         print(f"| {key[0] or ''} | {key[1]} | " + " | ".join(cells) + " |")
 
@@ -75,7 +76,9 @@ def print_cost(folders: list[Path]) -> None:
         costs = [(read_manifest(folder / stage) or {}).get("cost", {}) for folder in folders]
         seconds = spread((cost["seconds"] for cost in costs if cost), digits=0)
         print(f"| {stage} | {seconds} | {spread((cost['flops'] / 1e9 for cost in costs if cost), digits=0)} G |")
-    totals = [json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["cost"]["seconds"] for folder in folders]
+    totals = [
+        json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["cost"]["seconds"] for folder in folders
+    ]
     print(f"\nSeconds from start to report: {', '.join(f'{total:.0f}' for total in totals)}.")
 
 

@@ -15,10 +15,10 @@ from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 SHOWN_PROBLEMS = 8
 DISCLOSURE = (
     "The problems are made up by a program that can check every step, and the solver learnt from simulated students "
-    "who misread inverse relations (“Ivy has 3 times as many books as Kim”, where Kim is asked for) more often than not. Its most "
-    "likely answer is therefore often wrong by design: majority vote repeats the misconception, and only a scorer that "
-    "has seen which answers were right can choose against it. The size of the gain says something about this world, "
-    "not about large models on real mathematics. Hyper-parameters were chosen on the dev split."
+    "who misread inverse relations (“Ivy has 3 times as many books as Kim”, where Kim is asked for) more often than "
+    "not. Its most likely answer is therefore often wrong by design: majority vote repeats the misconception, and "
+    "only a scorer that has seen which answers were right can choose against it. The size of the gain says something "
+    "about this world, not about large models on real mathematics. Hyper-parameters were chosen on the dev split."
 )
 CLAIMED = "with-reference"
 SELECTOR = "weighted_vote/min"

@@ -69,7 +69,9 @@ def step_rewards(token_rewards: Floats, spans: Sequence[Span]) -> Floats:
     end = 0
     for index, span in enumerate(spans):
         if span.start != end or span.stop < span.start:
-            raise SpanError(f"step {index} covers tokens {span.start} to {span.stop}, but the step before ends at {end}")
+            raise SpanError(
+                f"step {index} covers tokens {span.start} to {span.stop}, but the step before ends at {end}"
+            )
         end = span.stop
     if end != len(token_rewards):
         raise SpanError(f"the last step ends at token {end}, but the response has {len(token_rewards)}")

@@ -73,8 +73,8 @@ def evaluate(
     """
     _check(dev, threshold, dev_share, aggregators)
     settings = {
-        "dev": list(dev), "threshold": threshold, "dev_share": dev_share, "columns": dict(columns or {}), "on_bad": on_bad,
-        "aggregators": list(aggregators), "by": list(by), "seed": seed,
+        "dev": list(dev), "threshold": threshold, "dev_share": dev_share, "columns": dict(columns or {}),
+        "on_bad": on_bad, "aggregators": list(aggregators), "by": list(by), "seed": seed,
     }  # fmt: skip
     with RunFolder(out, stage="evaluate", settings=settings, inputs=[*inputs, *dev]) as run:
         if run.complete:
