@@ -1,5 +1,6 @@
 """`freeprm train`: graded rollouts to an implicit process reward model."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,4 +58,5 @@ def train(
             dev=dev or (),
             cache=cache,
         )
-    output.show(out=out, metrics=made.metrics, counts=made.counts, cost=made.cost, as_json=as_json)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        output.show(out=out, metrics=made.metrics, counts=made.counts, cost=made.cost, as_json=as_json)
