@@ -104,8 +104,8 @@ def _most_common(group: Group) -> Rollout | None:
     first: dict[str, Rollout] = {}
     votes: dict[str, int] = {}
     for rollout in group.rollouts:
-        if rollout.pred is not None:
-            key = canonical(rollout.pred)
+        key = canonical(rollout.pred)
+        if key is not None:
             first.setdefault(key, rollout)
             votes[key] = votes.get(key, 0) + 1
     return first[max(votes, key=lambda key: votes[key])] if votes else None

@@ -202,7 +202,7 @@ def _train(name: str, reference: Tables, labels: Tensor) -> tuple[list[Floats], 
         losses.append(loss.item())
         if step < STEPS:
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            loss.backward()
             optimizer.step()
     policy = [table.detach().log_softmax(-1).numpy() for table in logits]
     return policy, losses[0], losses[-1]

@@ -30,11 +30,11 @@ def keep(cache: Cache, rows: Tensor) -> None:
     cache.reorder_cache(cast(LongTensor, rows))
 
 
-class InPlaceLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers' class hook has no types
+class InPlaceLayer(DynamicLayer):
     """One layer's keys and values, (B, heads, width, head size), of which the first `get_seq_length()` are filled."""
 
     def __init__(self, prompts: DynamicLayer, rows: Tensor, *, width: int):
-        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        super().__init__()
         assert prompts.keys is not None
         assert prompts.values is not None
         self.dtype, self.device = prompts.keys.dtype, prompts.keys.device

@@ -113,7 +113,7 @@ def _end_with_parent() -> None:
 def _work(connection: Connection) -> None:
     job: Job = connection.recv()
     torch.set_num_threads(job.n_threads)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers' logging has no types
+    logging.disable_progress_bar()
     backbone = load_backbone(job.model, job.load)
     while True:
         connection.send(None)
