@@ -392,3 +392,13 @@ def test_samples_of_a_model_are_drawn_graded_and_selected_from(stories: Path, tm
     )
     done = run("sample", tmp_path / "problems.jsonl", *options, "--engine-option", "dtyp=float32")
     refused(done, "ConfigError", "dtyp: no such setting. Did you mean 'dtype'?")
+
+
+def test_the_known_figures_come_out_of_anothers_scores(real_data: Path, tmp_path: Path):
+    rollouts = real_data / "qwen_rm_maj_100x8" / "rollouts.jsonl"
+    done = run("select", rollouts, "--map", "score=rm_score", "--n", "8", "--out", tmp_path / "out", "--json")
+    values = {(metric["metric"], metric["selector"]): metric["value"] for metric in done.json["metrics"]}
+    # As their owners state them: 100 problems, eight responses each.
+    assert values["accuracy", "best_of_n/score"] == pytest.approx(0.94)
+    assert values["accuracy", "majority"] == pytest.approx(0.93)
+    assert values["pass_at_k", None] == pytest.approx(0.96)
