@@ -32,6 +32,7 @@ def demo(
         test_samples=test_samples,
         seed=seed,
     )
-    made = run(out=out, settings=settings, command=" ".join(["freeprm", *sys.argv[1:]]))
+    with output.working():
+        made = run(out=out, settings=settings, command=" ".join(["freeprm", *sys.argv[1:]]))
     shown = made.metrics if as_json else [metric for metric in made.metrics if metric.group is None]
     output.show(out=made.report, metrics=shown, cost=made.cost, as_json=as_json)

@@ -63,7 +63,7 @@ def sample_in_workers(job: Job, batches: Sequence[Sequence[Wanted]], *, n_worker
                 if message is not None:
                     yield from message
                 elif waiting:
-                    connection.send(waiting.pop())
+                    workers[connection].give(waiting.pop())
                 else:
                     del workers[connection]
 
@@ -87,15 +87,25 @@ class _Worker:
         """Samples, or None where the worker is ready for a batch."""
         try:
             message: _Message = self.connection.recv()
-        except (EOFError, ConnectionResetError) as error:
-            code = self._process.wait()
-            raise ModelError(
-                f"a sampling process ended with exit code {code}; a negative one is a signal, -9 mostly too little "
-                "memory. The output above may say more; one worker needs the least memory"
-            ) from error
+        except (EOFError, ConnectionError) as error:
+            raise self._ended() from error
         if isinstance(message, _Failure):
             raise message.error
         return message
+
+    def give(self, batch: Sequence[Wanted]) -> None:
+        """Have the worker draw a batch; it may have ended since it said that it is ready."""
+        try:
+            self.connection.send(batch)
+        except ConnectionError as error:
+            raise self._ended() from error
+
+    def _ended(self) -> ModelError:
+        code = self._process.wait()
+        return ModelError(
+            f"a sampling process ended with exit code {code}; a negative one is a signal, -9 mostly too little "
+            "memory. The output above may say more; one worker needs the least memory"
+        )
 
     def _stop(self) -> None:
         self._process.kill()
