@@ -135,15 +135,18 @@ def test_another_model_of_the_same_name_is_another_run(run, start, tmp_path):
 class _Interrupt(ConsoleCallback):
     """Stops the training at a step, as Ctrl-C does."""
 
+    at = 0
+
     def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]  # of the parent
         super().on_step_end(args, state, control, **kwargs)
-        if state.global_step == 3:
+        if state.global_step == self.at:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("objective", ["ce", "kto"])
-def test_a_run_that_was_interrupted_ends_with_the_same_weights(run, monkeypatch, objective):
-    often = {"save_steps": 2, "num_train_epochs": 2.0, "optim": "adamw_torch"}
+@pytest.mark.parametrize(("objective", "sampling", "at"), [("ce", "random", 3), ("kto", "group_by_length", 7)])
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(run, monkeypatch, objective, sampling, at):
+    often = {"save_steps": 2, "num_train_epochs": 2.0, "optim": "adamw_torch", "train_sampling_strategy": sampling}
+    monkeypatch.setattr(_Interrupt, "at", at)  # of 8 steps, 4 an epoch
     whole = run(out="whole", objective=objective, trainer=often)
     with monkeypatch.context() as patch:
         patch.setattr("freeprm.stages.training.ConsoleCallback", _Interrupt)

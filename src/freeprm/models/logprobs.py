@@ -18,6 +18,9 @@ from torch.nn.functional import cross_entropy
 from freeprm.errors import NonFiniteError
 from freeprm.models.encoding import Encoded
 
+CPU_BUDGET, GPU_BUDGET = 4096, 16_384
+"""Tokens in a batch of scoring, unless told otherwise: what a processor's caches take, and what fills a GPU."""
+
 
 def token_logprobs(model: nn.Module, batch: Sequence[Encoded]) -> Tensor:
     """log pi(y_t | x, y_<t) of every response token, differentiable.
@@ -42,7 +45,7 @@ def score_tokens(
     model: nn.Module,
     encoded: Sequence[Encoded],
     *,
-    token_budget: int,
+    token_budget: int | None = None,
     advance: Callable[[int], None] = lambda n_tokens: None,
 ) -> list[Tensor]:
     """Token log-probabilities without gradients, in batches of similar length.
@@ -50,7 +53,8 @@ def score_tokens(
     Args:
         model: see `token_logprobs`.
         encoded: any number of prompts with responses, in any order.
-        token_budget: tokens in a batch, padding included; a single longer row is a batch of its own.
+        token_budget: tokens in a batch, padding included; a single longer row is a batch of its own. By default
+            `CPU_BUDGET` or `GPU_BUDGET`.
         advance: told the tokens of each finished batch; what is given twice is computed once and counted once.
 
     Returns:
@@ -60,6 +64,7 @@ def score_tokens(
         NonFiniteError: a log-probability is NaN or infinite; names the response.
     """
     unique, places = distinct(encoded)
+    token_budget = token_budget or (CPU_BUDGET if next(model.parameters()).device.type == "cpu" else GPU_BUDGET)
     results: list[Tensor] = [torch.empty(0)] * len(unique)
     for rows in batches(unique, token_budget=token_budget):
         part = [unique[row] for row in rows]

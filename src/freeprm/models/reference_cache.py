@@ -44,7 +44,7 @@ class ReferenceCache:
         model: nn.Module,
         chunks: Sequence[Sequence[Encoded]],
         *,
-        token_budget: int,
+        token_budget: int | None = None,
         advance: Callable[[int], None] = lambda n_tokens: None,
     ) -> None:
         """Put chunks on disk, each whole or not at all.

@@ -20,9 +20,6 @@ from freeprm.models.logprobs import score_tokens
 from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config
 from freeprm.types import Prompt, ResponseScore, Rollout, Span
 
-TOKEN_BUDGET = 16_384
-"""Default tokens in one batch of scoring."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogProbs:
@@ -162,7 +159,7 @@ class ImplicitPRM:
         rollouts: Sequence[Rollout],
         *,
         too_long: TooLong = "exclude",
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         advance: Callable[[int], None] = lambda n_tokens: None,
     ) -> tuple[dict[int, TokenLogProbs], dict[str, int]]:
         """Both models' token log-probabilities: all that any reward, splitter or granularity is computed from.
@@ -170,7 +167,7 @@ class ImplicitPRM:
         Args:
             rollouts: any number, best with those of one prompt together; empty responses are left out.
             too_long: what to do with a response that the context does not hold.
-            token_budget: tokens in one batch, padding included.
+            token_budget: tokens in one batch, padding included; see `score_tokens`.
             advance: told the tokens of each batch, once for each model.
 
         Returns:
@@ -213,28 +210,29 @@ class ImplicitPRM:
             raise ModelError(f"reward {reward!r} needs the reference, which was not loaded; choose 'without-reference'")
         ref = logps.policy if logps.ref is None else logps.ref
         rewards = REWARDS[reward](logps.policy, ref, self.config.beta)
-        spans, tokens = self._steps(logps.encoded, response, splitter or self.config.splitter, steps)
+        covered = logps.encoded.spans
+        spans, tokens = _steps(covered, response, splitter or self.config.splitter, given=steps)
         per_step = step_rewards(rewards, tokens)
         return ResponseScore(
             steps=tuple(spans),
             step_rewards=tuple(per_step.tolist()),
             q_values=tuple(q_values(per_step).tolist()),
             reward=float(rewards.sum()),
-            tokens=logps.encoded.spans,
+            tokens=covered,
             token_rewards=tuple(rewards.tolist()),
         )
 
-    def _steps(
-        self, encoded: Encoded, response: str, name: str, steps: Sequence[str] | None
-    ) -> tuple[list[Span], list[Span]]:
-        """Character spans of the steps, and the token ranges that go with them."""
-        if steps is None and name == TOKENS:
-            return list(encoded.spans), [Span(index, index + 1) for index in range(encoded.n_response)]
-        covered = encoded.spans
-        text = response[: covered[-1].stop] if covered else ""  # less than the response only if that was cut to fit
-        spans = given_steps(response, steps) if steps is not None else splitter(name)(text)
-        spans = [Span(start, min(stop, len(text))) for start, stop in spans if start < len(text)]
-        return spans, token_spans(covered, spans, text=text)
+
+def _steps(
+    covered: Sequence[Span], response: str, name: str, *, given: Sequence[str] | None
+) -> tuple[Sequence[Span], list[Span]]:
+    """Character spans of the steps, and the token ranges that go with them."""
+    if given is None and name == TOKENS:
+        return covered, [Span(index, index + 1) for index in range(len(covered))]
+    text = response[: covered[-1].stop] if covered else ""  # less than the response only if that was cut to fit
+    spans = splitter(name)(text) if given is None else given_steps(response, given)
+    spans = [Span(start, min(stop, len(text))) for start, stop in spans if start < len(text)]
+    return spans, token_spans(covered, spans, text=text)
 
 
 def _array(logps: Tensor) -> Floats:

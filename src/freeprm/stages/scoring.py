@@ -17,7 +17,7 @@ from freeprm.io.processbench import is_processbench, read_processbench
 from freeprm.io.progress import bar
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.models.encoding import TooLong
-from freeprm.scorers.implicit import TOKEN_BUDGET, ImplicitPRM, TokenLogProbs
+from freeprm.scorers.implicit import ImplicitPRM, TokenLogProbs
 from freeprm.types import Cost, ResponseScore, Rollout
 
 BATCH = 1024
@@ -48,7 +48,7 @@ def score(
     too_long: TooLong = "exclude",
     columns: Mapping[str, str] | None = None,
     on_bad: OnBad = "raise",
-    token_budget: int = TOKEN_BUDGET,
+    token_budget: int | None = None,
 ) -> Scored:
     """Write each response's step rewards, one row a response, one file a reward; resumed by the same call.
 
@@ -64,6 +64,9 @@ def score(
         splitter: how responses are cut into steps, unless their rows bring steps; the model's own by default.
         tokens: write token rewards too.
         too_long: responses that the context does not hold.
+        columns: our column name -> theirs.
+        on_bad: stop at a broken record, or count it.
+        token_budget: tokens in one batch, padding included; see `score_tokens`.
 
     Raises:
         FreePRMError: see the errors of records, settings, data and models.

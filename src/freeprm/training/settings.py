@@ -57,8 +57,8 @@ class TrainSettings:
     """Of the trained weights. bfloat16 halves the memory; with `trainer.bf16` float32 weights compute in bfloat16."""
     attention: str | None = None
     """An attention implementation of transformers, e.g. flash_attention_2."""
-    token_budget: int = 16_384
-    """Tokens in one batch of the reference's pass, padding included."""
+    token_budget: int | None = None
+    """Tokens in one batch of the reference's pass, padding included; by default 4,096 on the CPU, 16,384 on a GPU."""
     trust_remote_code: bool = False
     """Run code that the model folder brings along."""
     seed: int = 0

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from freeprm.models.logprobs import check_finite, distinct, token_logprobs
 from freeprm.objectives.base import Objective, RewardBatch, pairs
 from freeprm.training.examples import Batch, Examples, collate
+from freeprm.training.sampling import SimilarLengths
 from freeprm.training.statistics import SUMS, means, per_example
 
 
@@ -119,12 +119,12 @@ class GroupTrainer(Trainer):
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        """The parent's, which cannot tell the length of our examples by itself."""
+        """The parent's, but for batches of similar length, which it cannot make of our examples."""
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         assert isinstance(self.train_dataset, Examples)
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(size, lengths=self.train_dataset.lengths())
+        step_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return SimilarLengths(self.train_dataset.lengths(), step_size=step_size, seed=self.args.seed)
 
     def _evaluated(self, prediction: EvalPrediction) -> dict[str, float]:
         sums = np.asarray(prediction.predictions).sum(0)  # (len(SUMS),) over examples

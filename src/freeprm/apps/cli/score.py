@@ -37,7 +37,7 @@ def score(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the model brings.")
     ] = False,
-    token_budget: Annotated[int, typer.Option(help="Tokens in one batch.")] = 16_384,
+    token_budget: Annotated[int | None, typer.Option(help="Tokens in one batch; by device if not given.")] = None,
     columns: Map = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
