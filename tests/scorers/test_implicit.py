@@ -147,6 +147,14 @@ def test_a_moved_reference_is_recognised_by_its_weights(folder, tmp_path):
     assert ImplicitPRM.from_pretrained(folder, reference=moved).reference.source == str(moved)
 
 
+def test_a_reference_that_is_gone_is_asked_for(tmp_path):
+    prm = make(tmp_path, seed=1)
+    (tmp_path / "ref").rename(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match="Say where it is now with --reference"):
+        ImplicitPRM.from_pretrained(prm)
+    ImplicitPRM.from_pretrained(prm, reference=tmp_path / "elsewhere")
+
+
 @pytest.mark.parametrize("part", ["reference", "beta", "template"])
 def test_another_part_than_in_training_is_refused_unless_it_is_asked_for(folder, tmp_path, part):
     changed: dict[str, object] = {}

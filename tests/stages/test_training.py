@@ -186,6 +186,13 @@ def test_adapters_train_with_gradient_checkpointing(run):
     assert made.log[-1]["loss"] < 0.69
 
 
+def test_under_bfloat16_the_policy_starts_from_rewards_of_zero(run):
+    # The reference is computed in the same precision; in float32 its rewards would start some hundredths from zero.
+    first = run(trainer={"bf16": True, "max_steps": 1, "logging_steps": 1}).log[0]
+    assert abs(first["reward_right"]) < 1e-3
+    assert abs(first["reward_wrong"]) < 1e-3
+
+
 def test_training_goes_without_reference(run):
     made = run(with_reference=False, trainer={"max_steps": 2})
     assert not load_reward_config(made.folder).trained_with_reference

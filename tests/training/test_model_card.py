@@ -15,3 +15,13 @@ def test_the_card_says_how_to_read_the_reward_and_what_it_was_made_of():
     assert "| right responses | 5 |" in card
     assert "| loss | 0.2500 |" in card
     assert "Seed 3." in card
+
+
+def test_a_base_that_is_no_hub_model_is_not_given_as_one():
+    config = RewardConfig(
+        beta=0.5,
+        base="/models/mine",
+        reference=Reference(source="solver:base", weights_sha256="0" * 64),
+        objective="ce",
+    )
+    assert "base_model" not in model_card(config, TrainSettings(model="m"), counts={}, final={})

@@ -77,11 +77,7 @@ class ImplicitPRM:
             return cls(config, policy=policy, reference=None)
         # Both in the policy's precision: the log-ratio would be of two roundings otherwise.
         options = replace(options, dtype=policy.dtype)
-        recorded = config.reference
-        if reference is None:
-            ref = load_backbone(recorded.source, options, revision=recorded.revision)
-        else:
-            ref = load_backbone(str(reference), options)
+        ref = load_backbone(str(reference), options) if reference is not None else _recorded(config, source, options)
         check_reference(config, ref, policy=policy, override=override)
         check_same_vocabulary(policy.tokenizer, ref.tokenizer)
         return cls(config, policy=policy, reference=ref)
@@ -221,6 +217,18 @@ class ImplicitPRM:
             tokens=covered,
             token_rewards=tuple(rewards.tolist()),
         )
+
+
+def _recorded(config: RewardConfig, source: str | Path, options: LoadOptions) -> Backbone:
+    """The reference from where reward.json says it is."""
+    recorded = config.reference
+    try:
+        return load_backbone(recorded.source, options, revision=recorded.revision)
+    except ModelError as error:
+        raise ModelError(
+            f"the reference that {source} names cannot be loaded: {error}. Say where it is now with --reference, or "
+            "score without it: --reward without-reference"
+        ) from error
 
 
 def _steps(

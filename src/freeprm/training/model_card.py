@@ -1,8 +1,10 @@
 """The README.md beside a trained reward model: what it is, how to read it, what it was made of."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from freeprm.models.folders import SOLVER
 from freeprm.models.reward_config import RewardConfig
 from freeprm.training.settings import TrainSettings
 
@@ -11,12 +13,13 @@ def model_card(
     config: RewardConfig, settings: TrainSettings, *, counts: Mapping[str, Any], final: Mapping[str, float]
 ) -> str:
     """Markdown with the metadata that model hubs read."""
+    on_hub = not (Path(config.base).is_absolute() or config.base.startswith(SOLVER))
+    base = f"base_model: {config.base}\n" if on_hub else ""
     measured = "\n".join(f"| {key} | {value:.4f} |" for key, value in final.items())
     used = "\n".join(f"| {key} | {value} |" for key, value in counts.items())
     return f"""---
 library_name: transformers
-base_model: {config.base}
-tags: [process-reward-model, implicit-prm, freeprm]
+{base}tags: [process-reward-model, implicit-prm, freeprm]
 ---
 
 # Implicit process reward model ({config.objective})
