@@ -12,12 +12,22 @@ import pytest
 REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "src" / "freeprm"
 LAYERS = (
-    "types", "errors", "assets", "io", "core", "world", "models", "objectives", "training", "engines", "datasets",
-    "scorers", "labelers", "stages", "apps",
+    "types", "errors", "assets", "io", "core", "formats", "graders", "executors", "world", "models", "objectives",
+    "training", "engines", "datasets", "scorers", "labelers", "stages", "apps",
 )  # fmt: skip
 RANK = {name: max(rank, 2) for rank, name in enumerate(LAYERS)}  # the first three are one layer
 HEAVY = ("torch", "transformers")
-WITHOUT_HEAVY = ("io", "core", "world", "stages/selection", "stages/evaluation", "stages/grading")
+WITHOUT_HEAVY = (
+    "io",
+    "core",
+    "formats",
+    "graders",
+    "executors",
+    "world",
+    "stages/selection",
+    "stages/evaluation",
+    "stages/grading",
+)
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

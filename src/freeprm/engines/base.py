@@ -28,6 +28,8 @@ class SamplingParams:
     seed: int = 0
     stop: tuple[str, ...] = ()
     """A response ends before the first of these, which is not part of it."""
+    logprobs: bool = False
+    """Also give each token's log-probability under the model itself: at temperature 1, nothing truncated."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -61,15 +63,15 @@ class Sampled:
     sample_idx: int
     text: str
     """What follows the rendered prompt, without the end-of-turn token or stop string."""
-    token_ids: tuple[int, ...]
-    """As generated, end-of-turn token included."""
-    n_prompt_tokens: int
     stop_reason: StopReason
-
-    @property
-    def n_generated_tokens(self) -> int:
-        """Tokens drawn, end-of-turn token included."""
-        return len(self.token_ids)
+    token_ids: tuple[int, ...] | None = None
+    """As generated, end-of-turn token included; None where the engine does not say."""
+    n_prompt_tokens: int | None = None
+    """None where the engine does not say."""
+    n_generated_tokens: int | None = None
+    """Tokens drawn, end-of-turn token included; None where the engine does not say."""
+    token_logprobs: tuple[float, ...] | None = None
+    """log-probability of each of `token_ids` under the model itself; None unless asked for and the engine knows it."""
 
     @property
     def truncated(self) -> bool:

@@ -205,7 +205,7 @@ def _draw(run: RunFolder, engine: Engine, problems: Sequence[Problem], n: int, p
         started, n_tokens = time.perf_counter(), 0
         for part in _by_time(engine.sample(requests, params=params)):
             run.append(ROWS, [_row(by_id[sampled.problem_id], sampled) for sampled in part])
-            n_tokens += sum(sampled.n_generated_tokens for sampled in part)
+            n_tokens += sum(sampled.n_generated_tokens or 0 for sampled in part)
             advance(len(part), note=f"{n_tokens / (time.perf_counter() - started):,.0f} tokens/s")
 
 

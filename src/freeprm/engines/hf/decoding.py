@@ -106,7 +106,8 @@ class _Rows:
             cut = stop_position(text, self._params.stop)
             yield Sampled(
                 problem_id=wanted.problem_id, sample_idx=sample_idx, text=text[:cut], token_ids=tuple(ids),
-                n_prompt_tokens=len(wanted.ids), stop_reason=self._reason(cut is not None, at_end, len(ids)),
+                n_prompt_tokens=len(wanted.ids), n_generated_tokens=len(ids),
+                stop_reason=self._reason(cut is not None, at_end, len(ids)),
             )  # fmt: skip
 
     def keep(self, kept: Tensor) -> None:

@@ -1,0 +1,1 @@
+"""Where the work of a stage is done, one file a member."""

@@ -1,0 +1,1 @@
+"""Ways to decide whether an answer is right, one file a member."""
