@@ -60,7 +60,7 @@ def tokenizer(*, template: str | None = None, pad: str | None = None) -> PreTrai
     )  # fmt: skip
 
 
-def _sizes(**extra: object) -> dict[str, object]:
+def sizes(**extra: object) -> dict[str, object]:
     return {
         "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": CONTEXT, "initializer_range": 0.2, **extra,
@@ -68,14 +68,14 @@ def _sizes(**extra: object) -> dict[str, object]:
 
 
 ARCHITECTURES: dict[str, Callable[[], PreTrainedModel]] = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**_sizes(tie_word_embeddings=False))),
-    "llama tied": lambda: LlamaForCausalLM(LlamaConfig(**_sizes(tie_word_embeddings=True))),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**_sizes())),
-    "mistral, sliding window": lambda: MistralForCausalLM(MistralConfig(**_sizes(sliding_window=8))),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes(tie_word_embeddings=False))),
+    "llama tied": lambda: LlamaForCausalLM(LlamaConfig(**sizes(tie_word_embeddings=True))),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**sizes())),
+    "mistral, sliding window": lambda: MistralForCausalLM(MistralConfig(**sizes(sliding_window=8))),
     "gpt2": lambda: GPT2LMHeadModel(
         GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT, initializer_range=0.2)
     ),
-    "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**_sizes(head_dim=8, sliding_window=8))),
+    "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**sizes(head_dim=8, sliding_window=8))),
 }
 
 

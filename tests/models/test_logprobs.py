@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,7 +8,7 @@ from torch import nn
 import tiny
 from freeprm.errors import NonFiniteError
 from freeprm.models.encoding import Encoded, encode
-from freeprm.models.logprobs import batches, distinct, score_tokens, token_logprobs
+from freeprm.models.logprobs import distinct, n_read, prepare, score_tokens, token_logprobs
 
 ROLLOUTS = tiny.rollouts(3)
 """Twelve responses of unequal length to three prompts of unequal length."""
@@ -95,28 +96,15 @@ def test_not_a_number_is_refused_with_the_name_of_the_response(encoded):
         score_tokens(model, rare, token_budget=EVERYTHING)
 
 
-def test_a_model_that_ignores_what_logits_to_keep_gives_the_same(encoded):
-    class Keeper(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = tiny.language_model()
-
-        def forward(self, *, input_ids, use_cache, logits_to_keep):
-            return self.inner(input_ids=input_ids)
-
-    keeper = Keeper()
-    torch.testing.assert_close(token_logprobs(keeper, encoded), token_logprobs(keeper.inner, encoded))
-
-
 def test_what_is_given_twice_is_computed_once(encoded):
     again = [encoded[0], encoded[1], encoded[0], encoded[2], encoded[1]]
     unique, places = distinct(again)
     assert unique == encoded[:3]
     assert places == [0, 1, 0, 2, 1]
     model = tiny.language_model()
-    told: list[int] = []
-    found = score_tokens(model, again, token_budget=EVERYTHING, advance=told.append)
-    assert sum(told) == sum(len(item.ids) for item in encoded[:3])
+    told: list[tuple[int, int]] = []
+    found = score_tokens(model, again, token_budget=EVERYTHING, advance=lambda *done: told.append(done))
+    assert told == [(n_read(encoded[:3], packed=True), 3)]
     for item, logps in zip(again, found, strict=True):
         assert (logps - by_definition(model, item)).abs().max() < 1e-5
 
@@ -136,21 +124,22 @@ def test_a_repetition_has_its_own_share_of_the_gradient(encoded):
     torch.testing.assert_close(*gradients)
 
 
-def test_batches_hold_every_response_once_within_the_budget(encoded):
-    found = list(batches(encoded, token_budget=200))
-    assert sorted(row for batch in found for row in batch) == list(range(len(encoded)))
-    assert all(len(batch) * max(len(encoded[row].ids) for row in batch) <= 200 for batch in found)
-    assert len(encoded[found[0][0]].ids) == max(len(item.ids) for item in encoded)
+def test_a_prompt_is_read_once_for_its_responses(encoded):
+    ids = np.arange(100, dtype=np.int32)
+    one, other = (replace(encoded[0], ids=np.append(ids, [end, 5]).astype(np.int32), n_prompt=100) for end in (1, 2))
+    assert n_read([one, other], packed=True) == 104
+    assert n_read([one, other, one], packed=False) == 204
 
 
-def test_a_response_above_the_budget_is_a_batch_of_its_own(encoded):
-    assert all(len(batch) == 1 for batch in batches(encoded, token_budget=1))
+def test_progress_is_told_in_tokens_that_were_read(encoded):
+    told: list[tuple[int, int]] = []
+    score_tokens(tiny.language_model(), encoded, token_budget=1, advance=lambda *done: told.append(done))
+    assert sorted(told) == sorted((len(item.ids), 1) for item in encoded)
 
 
-def test_progress_is_told_in_tokens_without_padding(encoded):
-    told: list[int] = []
-    score_tokens(tiny.language_model(), encoded, token_budget=200, advance=told.append)
-    assert sum(told) == sum(len(item.ids) for item in encoded)
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_every_architecture_here_reads_packed_rows(architecture):
+    assert prepare(tiny.language_model(architecture))
 
 
 def test_nothing_gives_nothing():

@@ -48,7 +48,7 @@ def test_other_token_ids_are_missing(filled, encoded):
 def test_a_half_written_entry_is_not_used(tmp_path, encoded):
     cache = ReferenceCache(tmp_path, model_key="weights/float32")
 
-    def interrupted(n_tokens: int) -> None:
+    def interrupted(n_tokens: int, n_responses: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

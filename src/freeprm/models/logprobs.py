@@ -1,39 +1,43 @@
 """Token log-probabilities of responses under a causal language model: what everything here is paid in.
 
-Rows are padded on the right. Under a causal mask no token of a response can see the padding after it,
-so none is masked; only the positions that predict response tokens go through the output head; and the
-log-softmax is taken in float32 whatever the model's dtype.
-
-The largest tensors are the logits, rows x response tokens x vocabulary: 2 GB in bfloat16 for 8 responses of
-1,000 tokens under 128k tokens, and, where a gradient is wanted, as much again in float32. A caller bounds
-them by the rows that it gives.
+Prompts and responses are packed into one row as a prefix tree (see `packing`): no padding, a shared beginning read
+once, and the logits of a few rows at a time, never of all. A model that cannot be taught that (see `readout`) reads
+padded rows instead (see `padded`). Either way the log-softmax is taken in float32 or better.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from freeprm.errors import NonFiniteError
+from freeprm.models import packing, padded
 from freeprm.models.encoding import Encoded
+from freeprm.models.packing import Packed, pack
+from freeprm.models.padded import padded_logprobs
+from freeprm.models.readout import core, inputs, is_taught, teach
+from freeprm.models.tree_attention import Tree
 
 CPU_BUDGET, GPU_BUDGET = 4096, 16_384
 """Tokens in a batch of scoring, unless told otherwise: what a processor's caches take, and what fills a GPU."""
+
+_EXACT_ERROR, _ROUNDED_ERROR = 1e-2, 0.1
+"""Nats by which packed and padded rows may differ in a trial: at most in float32, on average in 16 bits."""
 
 
 def token_logprobs(model: nn.Module, batch: Sequence[Encoded]) -> Tensor:
     """log pi(y_t | x, y_<t) of every response token, differentiable.
 
     Args:
-        model: a causal language model, possibly wrapped for distributed training.
+        model: a causal language model, possibly wrapped for distributed training; what wraps one comes after `prepare`.
         batch: B prompts with responses.
 
     Returns:
         (T_total,) float32 (float64 for a float64 model), response after response.
     """
     unique, places = distinct(batch)
-    flat = _forward(model, unique)
+    flat, _ = _read(model, unique)
     if len(unique) == len(batch):
         return flat
     parts = flat.split([item.n_response for item in unique])
@@ -46,16 +50,16 @@ def score_tokens(
     encoded: Sequence[Encoded],
     *,
     token_budget: int | None = None,
-    advance: Callable[[int], None] = lambda n_tokens: None,
+    advance: Callable[[int, int], None] = lambda n_tokens, n_responses: None,
 ) -> list[Tensor]:
-    """Token log-probabilities without gradients, in batches of similar length.
+    """Token log-probabilities without gradients, in batches whose responses share what they can.
 
     Args:
         model: see `token_logprobs`.
         encoded: any number of prompts with responses, in any order.
-        token_budget: tokens in a batch, padding included; a single longer row is a batch of its own. By default
-            `CPU_BUDGET` or `GPU_BUDGET`.
-        advance: told the tokens of each finished batch; what is given twice is computed once and counted once.
+        token_budget: tokens in a batch; a single longer row is a batch of its own. By default `CPU_BUDGET` or
+            `GPU_BUDGET`.
+        advance: told of each finished batch the tokens that went through the model, and the different responses.
 
     Returns:
         One (T,) float32 tensor a response on the CPU, in the order given.
@@ -63,17 +67,37 @@ def score_tokens(
     Raises:
         NonFiniteError: a log-probability is NaN or infinite; names the response.
     """
+    if not encoded:
+        return []
     unique, places = distinct(encoded)
     token_budget = token_budget or (CPU_BUDGET if next(model.parameters()).device.type == "cpu" else GPU_BUDGET)
+    divide = packing.divide if prepare(model) else padded.divide
     results: list[Tensor] = [torch.empty(0)] * len(unique)
-    for rows in batches(unique, token_budget=token_budget):
+    for rows in divide(unique, token_budget=token_budget):
         part = [unique[row] for row in rows]
-        flat = _forward(model, part).cpu()
+        flat, n_tokens = _read(model, part)
+        flat = flat.cpu()
         check_finite(flat, part)
         for row, logps in zip(rows, flat.split([item.n_response for item in part]), strict=True):
             results[row] = logps
-        advance(sum(len(item.ids) for item in part))
+        advance(n_tokens, len(part))
     return [results[place] for place in places]
+
+
+def prepare(model: nn.Module) -> bool:
+    """Teach a model to read packed rows, if it can; done unasked, but to be called before FSDP wraps it.
+
+    Returns:
+        Whether it reads them.
+    """
+    known = is_taught(model)
+    return teach(model, examine=_reads_alike) if known is None else known
+
+
+def n_read(batch: Sequence[Encoded], *, packed: bool) -> int:
+    """Tokens that go through a model for a batch: each different beginning once, or each different response."""
+    unique, _ = distinct(batch)
+    return len(pack(unique)) if packed else sum(len(item.ids) for item in unique)
 
 
 def distinct(encoded: Sequence[Encoded]) -> tuple[list[Encoded], list[int]]:
@@ -90,22 +114,6 @@ def distinct(encoded: Sequence[Encoded]) -> tuple[list[Encoded], list[int]]:
             unique.append(item)
         index.append(place)
     return unique, index
-
-
-def batches(encoded: Sequence[Encoded], *, token_budget: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length whose padded size stays within the budget; longest first.
-
-    Longest first, so that a batch that does not fit the memory fails at once.
-    """
-    order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row].ids))
-    batch: list[int] = []
-    for row in order:
-        if batch and len(encoded[batch[0]].ids) * (len(batch) + 1) > token_budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def check_finite(logps: Tensor, batch: Sequence[Encoded]) -> None:
@@ -132,31 +140,35 @@ def check_finite(logps: Tensor, batch: Sequence[Encoded]) -> None:
         token -= item.n_response
 
 
-def _forward(model: nn.Module, batch: Sequence[Encoded]) -> Tensor:
-    """(T_total,) token log-probabilities of a batch without repetitions."""
-    ids = _padded(batch).to(next(model.parameters()).device, non_blocking=True)  # (B, L)
-    start = min(item.n_prompt for item in batch)
-    # The first response token is predicted at the last prompt position, hence one more than the tokens from `start` on.
-    n_positions = ids.shape[1] - start + 1
-    logits = model(input_ids=ids, use_cache=False, logits_to_keep=n_positions).logits
-    # Cut again, for the few architectures that ignore `logits_to_keep`. Row by row, so that float32 copies are of one
-    # row and not of all; unbound, because the gradient of an index would be a full tensor a row.
-    rows = logits[:, -n_positions:].unbind(0)
-    return torch.cat([
-        _chosen(row[item.n_prompt - start :][: item.n_response], row_ids[item.n_prompt : len(item.ids)])
-        for row, row_ids, item in zip(rows, ids, batch, strict=True)
-    ])  # fmt: skip
+def _read(model: nn.Module, batch: Sequence[Encoded]) -> tuple[Tensor, int]:
+    """(T_total,) log-probabilities of a batch without repetitions, and the tokens that were read for them."""
+    if not prepare(model):
+        return padded_logprobs(model, batch), sum(len(item.ids) for item in batch)
+    packed = pack(batch)
+    return _answers(model, packed, Tree(packed.segments)), len(packed)
 
 
-def _chosen(logits: Tensor, ids: Tensor) -> Tensor:
-    """(T,) log-softmax of (T, V) logits at (T,) ids, in float32 or better."""
-    exact = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    return -cross_entropy(exact, ids, reduction="none")
+def _answers(model: nn.Module, packed: Packed, tree: Tree) -> Tensor:
+    """(T_total,) what a taught model says of a packed row, response after response."""
+    answers: Tensor = model(**inputs(packed, tree, next(model.parameters()).device))
+    return answers.index_select(0, torch.from_numpy(np.concatenate(packed.places)).to(answers.device))
 
 
-def _padded(batch: Sequence[Encoded]) -> Tensor:
-    """(B, L) ids; the padding is never attended nor scored, so any id serves."""
-    ids = torch.zeros(len(batch), max(len(item.ids) for item in batch), dtype=torch.long)
-    for row, item in enumerate(batch):
-        ids[row, : len(item.ids)] = torch.from_numpy(item.ids)
-    return ids
+def _reads_alike(model: nn.Module) -> bool:
+    """Whether a taught model says of a packed row, through all of its layers, what it says of padded ones."""
+    config = core(model).config.get_text_config()
+    rng = np.random.default_rng(0)
+    prompt, *ends = (rng.integers(0, config.vocab_size, n, dtype=np.int32) for n in (5, 4, 6))
+    batch = [
+        Encoded(
+            name="a trial", ids=np.concatenate([prompt, end]), n_prompt=5, offsets=np.zeros((len(end), 2), np.int32)
+        )
+        for end in ends
+    ]
+    packed = pack(batch, least_shared=1)
+    tree = Tree(packed.segments)
+    with torch.inference_mode():
+        error = (_answers(model, packed, tree) - padded_logprobs(model, batch)).abs()
+    exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
+    alike = error.max() < _EXACT_ERROR if exact else error.mean() < _ROUNDED_ERROR
+    return tree.calls == config.num_hidden_layers and bool(alike)

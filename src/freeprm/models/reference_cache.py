@@ -45,7 +45,7 @@ class ReferenceCache:
         chunks: Sequence[Sequence[Encoded]],
         *,
         token_budget: int | None = None,
-        advance: Callable[[int], None] = lambda n_tokens: None,
+        advance: Callable[[int, int], None] = lambda n_tokens, n_responses: None,
     ) -> None:
         """Put chunks on disk, each whole or not at all.
 
@@ -53,7 +53,7 @@ class ReferenceCache:
             model: the reference.
             chunks: as `missing` gives them.
             token_budget: see `score_tokens`.
-            advance: told the tokens done.
+            advance: see `score_tokens`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in chunks:

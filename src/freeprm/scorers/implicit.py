@@ -163,7 +163,7 @@ class ImplicitPRM:
         Args:
             rollouts: any number, best with those of one prompt together; empty responses are left out.
             too_long: what to do with a response that the context does not hold.
-            token_budget: tokens in one batch, padding included; see `score_tokens`.
+            token_budget: tokens in one batch; see `score_tokens`.
             advance: told the tokens of each batch, once for each model.
 
         Returns:
@@ -172,12 +172,16 @@ class ImplicitPRM:
         present = [index for index, rollout in enumerate(rollouts) if rollout.response]
         chosen = [rollouts[index] for index in present]
         fitted = fit(encode(self.policy.tokenizer, chosen), max_length=self.policy.max_length, too_long=too_long)
-        policy = score_tokens(self.policy.model, fitted.encoded, token_budget=token_budget, advance=advance)
+
+        def passed(n_tokens: int, n_responses: int) -> None:
+            advance(n_tokens)
+
+        policy = score_tokens(self.policy.model, fitted.encoded, token_budget=token_budget, advance=passed)
         ref: Sequence[Tensor | None] = [None] * len(policy)
         if self.reference is self.policy:
             ref = policy
         elif self.reference is not None:
-            ref = score_tokens(self.reference.model, fitted.encoded, token_budget=token_budget, advance=advance)
+            ref = score_tokens(self.reference.model, fitted.encoded, token_budget=token_budget, advance=passed)
         counts = dict(fitted.counts)
         if len(chosen) < len(rollouts):
             counts["excluded: empty response"] = len(rollouts) - len(chosen)
@@ -207,7 +211,7 @@ class ImplicitPRM:
         ref = logps.policy if logps.ref is None else logps.ref
         rewards = REWARDS[reward](logps.policy, ref, self.config.beta)
         covered = logps.encoded.spans
-        spans, tokens = _steps(covered, response, splitter or self.config.splitter, given=steps)
+        spans, tokens = steps_of(covered, response, splitter or self.config.splitter, given=steps)
         per_step = step_rewards(rewards, tokens)
         return ResponseScore(
             steps=tuple(spans),
@@ -231,7 +235,7 @@ def _recorded(config: RewardConfig, source: str | Path, options: LoadOptions) ->
         ) from error
 
 
-def _steps(
+def steps_of(
     covered: Sequence[Span], response: str, name: str, *, given: Sequence[str] | None
 ) -> tuple[Sequence[Span], list[Span]]:
     """Character spans of the steps, and the token ranges that go with them."""

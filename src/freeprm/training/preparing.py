@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor
 
 from freeprm.errors import DataError
@@ -109,16 +110,17 @@ class Preparer:
             return [torch.zeros(item.n_response) for item in encoded]
         process = self._process
         missing = self._cache.missing(encoded)
-        self.scored_tokens += _n_tokens(missing)
         process.wait_for_everyone()  # all have seen what is missing before anyone adds to it
         own = missing[process.process_index :: process.num_processes]
-        if own:
-            self._compute(own)
+        n_tokens = self._compute(own) if own else 0
         process.wait_for_everyone()
+        self.scored_tokens += int(reduce(torch.tensor(float(n_tokens), device=process.device), reduction="sum"))
         return self._cache.read(encoded)
 
-    def _compute(self, chunks: Sequence[Sequence[Encoded]]) -> None:
+    def _compute(self, chunks: Sequence[Sequence[Encoded]]) -> int:
+        """Put chunks into the cache; the tokens that went through the reference for it."""
         s = self._settings
+        scored_tokens = 0
         options = LoadOptions(
             device=str(self._process.device),
             dtype=s.dtype,
@@ -126,13 +128,20 @@ class Preparer:
             trust_remote_code=s.trust_remote_code,
         )
         reference = load_backbone(str(self.reference_folder), options)
-        total = _n_tokens(chunks)
+        total = sum(len(distinct(part)[0]) for part in chunks)
         # As the policy will compute, or it would not start from rewards of zero.
         precision = (
             torch.autocast(self._process.device.type, torch.bfloat16) if s.trainer.get("bf16") else nullcontext()
         )
-        with precision, bar("reference", total, unit="tokens") as advance:
-            self._cache.compute(reference.model, chunks, token_budget=s.token_budget, advance=advance)
+        with precision, bar("reference", total, unit="responses") as advance:
+
+            def count(n_tokens: int, n_responses: int) -> None:
+                nonlocal scored_tokens
+                scored_tokens += n_tokens
+                advance(n_responses, f"{scored_tokens:,} tokens")
+
+            self._cache.compute(reference.model, chunks, token_budget=s.token_budget, advance=count)
+        return scored_tokens
 
     def _model_key(self) -> str:
         s = self._settings
@@ -164,11 +173,6 @@ def _count_used(examples: Sequence[Example], counts: Counter[str], *, max_length
     counts["right responses"] += n_right
     counts["wrong responses"] += n_responses - n_right
     counts["groups"] += len(examples)
-
-
-def _n_tokens(chunks: Sequence[Sequence[Encoded]]) -> int:
-    """What goes through the model: repetitions in a chunk go through it once."""
-    return sum(len(item.ids) for chunk in chunks for item in distinct(chunk)[0])
 
 
 def _rows_of(groups: Sequence[Group]) -> Iterator[range]:

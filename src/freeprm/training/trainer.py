@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 
-from freeprm.models.logprobs import check_finite, distinct, token_logprobs
+from freeprm.models.logprobs import check_finite, n_read, prepare, token_logprobs
 from freeprm.objectives.base import Objective, RewardBatch, pairs
 from freeprm.training.examples import Batch, Examples, collate
 from freeprm.training.sampling import SimilarLengths
@@ -56,6 +56,7 @@ class GroupTrainer(Trainer):
         self.objective: Objective = objective
         self.beta = beta
         self.with_reference = with_reference
+        self._reads_packed = prepare(model)
         self.loss_is_scaled_for_ga = True  # by the number of items, below
         self._sums = torch.zeros(len(SUMS), device=args.device)
 
@@ -66,7 +67,7 @@ class GroupTrainer(Trainer):
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches: list[Batch] = [sample["batch"] for sample in samples]
         n_items = sum(n_items_of(self.objective, batch) for batch in batches)
-        n_tokens = sum(len(item.ids) for batch in batches for item in distinct(batch.encoded)[0])
+        n_tokens = sum(n_read(batch.encoded, packed=self._reads_packed) for batch in batches)
         counts = self._over_devices(torch.tensor([n_items, n_tokens], device=device))
         self.state.num_input_tokens_seen += int(counts[1])  # kept in checkpoints, so a resumed run counts on
         if self.objective.needs_kl and batches:

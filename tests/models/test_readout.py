@@ -1,0 +1,91 @@
+"""Which models are taught to read packed rows, and that the others are left alone."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, GraniteForCausalLM
+
+import tiny
+from freeprm.models.encoding import encode
+from freeprm.models.logprobs import prepare, token_logprobs
+from freeprm.models.padded import padded_logprobs
+from freeprm.models.readout import core, is_taught, teach
+
+
+@pytest.fixture(scope="module")
+def encoded():
+    return encode(tiny.tokenizer(), tiny.rollouts(2))
+
+
+def test_a_model_is_tried_once(encoded):
+    model = tiny.language_model()
+    assert is_taught(model) is None
+    assert prepare(model)
+    assert is_taught(model)
+    assert teach(model, examine=lambda model: pytest.fail("tried again"))
+
+
+def test_a_model_that_answers_otherwise_is_left_as_it_was(encoded):
+    model = tiny.language_model()
+    before = model.forward, model.config._attn_implementation
+    assert not teach(model, examine=lambda model: False)
+    assert (model.forward, model.config._attn_implementation) == before
+    torch.testing.assert_close(token_logprobs(model, encoded), padded_logprobs(tiny.language_model(), encoded))
+
+
+def test_what_wraps_a_model_is_looked_through():
+    model = tiny.language_model()
+
+    class Wrapper(nn.Module):
+        def __init__(self, module: nn.Module):
+            super().__init__()
+            self.module = module
+
+    assert core(Wrapper(Wrapper(model))) is model
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (CohereConfig(**tiny.sizes(logit_scale=0.5)), CohereForCausalLM),
+        (GraniteConfig(**tiny.sizes(logits_scaling=4.0)), GraniteForCausalLM),
+    ],
+    ids=["scaled", "divided"],
+)
+def test_logits_are_scaled_as_the_model_scales_them(config, kind, encoded):
+    torch.manual_seed(0)
+    model = kind(config).eval()
+    expected = padded_logprobs(model, encoded)
+    assert prepare(model)
+    torch.testing.assert_close(token_logprobs(model, encoded), expected, atol=1e-5, rtol=0)
+
+
+def test_a_head_with_an_adapter_on_it_is_read_from_padded_rows(encoded):
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(tiny.language_model(), LoraConfig(r=2, target_modules=["lm_head"], task_type="CAUSAL_LM"))
+    assert not prepare(adapted)
+    torch.testing.assert_close(token_logprobs(adapted, encoded), padded_logprobs(tiny.language_model(), encoded))
+
+
+def test_adapters_inside_are_trained_through_packed_rows(encoded):
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(tiny.language_model(), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    assert prepare(adapted)
+    token_logprobs(adapted, encoded).sum().backward()
+    assert all(value.grad is not None for name, value in adapted.named_parameters() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_activation_checkpointing_changes_no_gradient(architecture, encoded):
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny.language_model(architecture).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        assert prepare(model)
+        token_logprobs(model, encoded).sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
