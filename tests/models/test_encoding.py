@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -198,3 +199,10 @@ def test_an_unknown_policy_is_refused():
     assert check_too_long("exclude") == "exclude"
     with pytest.raises(ConfigError, match="expected one of error, exclude, truncate"):
         check_too_long("cut")
+
+
+def test_equal_responses_keep_their_own_names_and_equal_ends_their_own_meaning():
+    first, second, cut = (Rollout(problem_id="p", sample_idx=index, prompt="a?", response="b c") for index in range(3))
+    one, two, three = encode(tiny.tokenizer(), [first, second, replace(cut, truncated=True)])
+    assert [one.name, two.name, three.name] == [f"problem 'p', sample {index}" for index in range(3)]
+    assert one.ids.tolist() == two.ids.tolist() == [*three.ids.tolist(), tiny.tokenizer().eos_token_id]

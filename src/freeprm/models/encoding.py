@@ -70,7 +70,7 @@ def check_too_long(name: str) -> TooLong:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> list[Encoded]:
-    """Encode each response after its prompt.
+    """Encode each response after its prompt; equal ones near each other are tokenised once.
 
     A token that straddles the boundary of prompt and response belongs to the response.
 
@@ -86,16 +86,24 @@ def encode(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> l
     encoded: list[Encoded] = []
     for start in range(0, len(rollouts), _CHUNK):
         part = rollouts[start : start + _CHUNK]
-        heads = list(_heads(tokenizer, part))
-        texts = [
-            head + rollout.response + ("" if rollout.truncated else end)
-            for head, rollout in zip(heads, part, strict=True)
+        said = [
+            (head, rollout.response, "" if rollout.truncated else end)
+            for head, rollout in zip(_heads(tokenizer, part), part, strict=True)
         ]
+        first = dict(zip(reversed(said), reversed(part), strict=True))
         batch = tokenizer(
-            texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
-        )
-        parts = zip(part, heads, texts, batch["input_ids"], batch["offset_mapping"], strict=True)
-        encoded += [_encoded(rollout, head, text, bos, ids, offsets) for rollout, head, text, ids, offsets in parts]
+            ["".join(texts) for texts in first], add_special_tokens=False, return_offsets_mapping=True,
+            return_attention_mask=False, verbose=False,
+        )  # fmt: skip
+        parts = zip(first.items(), batch["input_ids"], batch["offset_mapping"], strict=True)
+        known = {
+            texts: _encoded(rollout, texts[0], "".join(texts), bos, ids, offsets)
+            for (texts, rollout), ids, offsets in parts
+        }
+        encoded += [
+            known[texts] if first[texts] is rollout else replace(known[texts], name=_name(rollout))
+            for texts, rollout in zip(said, part, strict=True)
+        ]
     return encoded
 
 
@@ -140,7 +148,7 @@ def _encoded(
     rollout: Rollout, head: str, text: str, bos: Sequence[int], ids: Sequence[int], offsets: Sequence[tuple[int, int]]
 ) -> Encoded:
     """Args: `offsets` are into the whole text, of which `head` is the beginning."""
-    name = f"problem {rollout.problem_id!r}, sample {rollout.sample_idx}"
+    name = _name(rollout)
     start = len(head)
     tiles = _without_gaps(np.array(offsets, dtype=np.int32).reshape(-1, 2), text)
     inside = tiles[:, 1] > start
@@ -156,6 +164,10 @@ def _encoded(
         n_prompt=n_prompt + len(bos),
         offsets=np.clip(tiles[n_prompt:] - start, 0, len(rollout.response)),
     )
+
+
+def _name(rollout: Rollout) -> str:
+    return f"problem {rollout.problem_id!r}, sample {rollout.sample_idx}"
 
 
 def _without_gaps(offsets: Ints, text: str) -> Ints:

@@ -45,7 +45,7 @@ def decode(backbone: Backbone, batch: Sequence[Wanted], *, params: SamplingParam
     n_filled = mask.shape[1] - rows.longest
     for step in range(rows.longest):
         tokens = draw(logits, rows.numbers(step), temperature=params.temperature, top_p=params.top_p)  # (B,)
-        finished = rows.take(step, tokens)  # (B,)
+        finished = rows.take(step, tokens, logits)  # (B,)
         if bool(finished.any()):
             yield from rows.results(step, finished)
             kept = _kept(finished)
@@ -79,14 +79,21 @@ class _Rows:
         self._tokens = torch.zeros(len(self._samples), self.longest, dtype=torch.long, device=device)
         self._ends = end_tokens(backbone).to(device)
         self._numbers = self._draw_numbers().to(device) if params.temperature > 0 else None
+        self._logprobs = torch.zeros(len(self._samples), self.longest, device=device) if params.logprobs else None
 
     def numbers(self, step: int) -> Tensor | None:
         """(B,) this step's random numbers; None where none are needed."""
         return None if self._numbers is None else self._numbers[self._row, step]
 
-    def take(self, step: int, tokens: Tensor) -> Tensor:
-        """Note this step's tokens; (B,) bool: this one ended its turn, used up its room, or completed a stop string."""
+    def take(self, step: int, tokens: Tensor, logits: Tensor) -> Tensor:
+        """Note this step's (B,) tokens and, where asked for, how likely (B, V) logits make them.
+
+        Returns:
+            (B,) bool: this one ended its turn, used up its room, or completed a stop string.
+        """
         self._tokens[self._row, step] = tokens
+        if self._logprobs is not None:
+            self._logprobs[self._row, step] = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         finished = torch.isin(tokens, self._ends) | (step + 1 >= self._room)
         if self._params.stop:
             rows, all_ids = self._row.tolist(), self._tokens[self._row, : step + 1].tolist()
@@ -108,6 +115,7 @@ class _Rows:
                 problem_id=wanted.problem_id, sample_idx=sample_idx, text=text[:cut], token_ids=tuple(ids),
                 n_prompt_tokens=len(wanted.ids), n_generated_tokens=len(ids),
                 stop_reason=self._reason(cut is not None, at_end, len(ids)),
+                token_logprobs=None if self._logprobs is None else tuple(self._logprobs[row, : len(ids)].tolist()),
             )  # fmt: skip
 
     def keep(self, kept: Tensor) -> None:

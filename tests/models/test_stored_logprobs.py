@@ -1,0 +1,75 @@
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+import tiny
+from freeprm.errors import DataError
+from freeprm.models.encoding import encode
+from freeprm.models.stored_logprobs import CHECKED, check_stored, model_key, stored_logprobs
+from freeprm.types import Rollout
+
+KEY = model_key(weights_sha256="a" * 64, template_sha256=None, dtype="float32")
+
+
+def noted(rollout: Rollout, **changes: object) -> Rollout:
+    """A rollout as sampling writes it, with -0.5 nats for each token."""
+    ids = encode(tiny.tokenizer(), [rollout])[0]
+    drawn = ids.ids[ids.n_prompt :].tolist()
+    return replace(
+        rollout, extra={"token_ids": drawn, "token_logprobs": [-0.5] * len(drawn), "logprobs_of": KEY, **changes}
+    )
+
+
+def take(rollouts: list[Rollout]) -> tuple[dict[int, torch.Tensor], Counter[str]]:
+    counts: Counter[str] = Counter()
+    return stored_logprobs(rollouts, encode(tiny.tokenizer(), rollouts), key=KEY, counts=counts), counts
+
+
+def test_what_was_noted_for_the_same_tokens_is_taken():
+    rollout, plain = tiny.rollouts(1)[:2]
+    found, counts = take([noted(rollout), plain])
+    assert [*found] == [0]
+    assert found[0].unique().tolist() == [-0.5]
+    assert counts == {"reference taken from sampling": 1}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"weights_sha256": "b" * 64, "template_sha256": None, "dtype": "float32"},
+        {"weights_sha256": "a" * 64, "template_sha256": "c" * 64, "dtype": "float32"},
+        {"weights_sha256": "a" * 64, "template_sha256": None, "dtype": "bfloat16"},
+    ],
+    ids=["weights", "template", "precision"],
+)
+def test_what_another_model_noted_is_not_taken(other):
+    found, counts = take([noted(tiny.rollouts(1)[0], logprobs_of=model_key(**other))])
+    assert not found
+    assert counts == {"reference computed: noted log-probabilities are of another model": 1}
+
+
+def test_a_response_drawn_as_other_tokens_is_not_taken():
+    found, counts = take([noted(tiny.rollouts(1)[0], token_ids=[1, 2, 3])])
+    assert not found
+    assert counts == {"reference computed: drawn as other tokens than the text is read as": 1}
+
+
+def test_a_sample_is_computed_again_and_must_agree():
+    rollouts = [noted(rollout) for rollout in tiny.rollouts(10)]
+    encoded = encode(tiny.tokenizer(), rollouts)
+    found, _ = take(rollouts)
+    asked = []
+
+    def compute(some, *, error):
+        asked.append(len(some))
+        return [torch.full((item.n_response,), -0.5 + error) for item in some]
+
+    check_stored(found, encoded, dtype="float32", compute=lambda some: compute(some, error=1e-5))
+    assert asked == [CHECKED]
+    with pytest.raises(DataError, match=r"problem 'p0', sample 0: .* differ from the reference's own by 0\.01"):
+        check_stored(found, encoded, dtype="float32", compute=lambda some: compute(some, error=0.01))
+    check_stored(found, encoded, dtype="bfloat16", compute=lambda some: compute(some, error=0.01))
+    with pytest.raises(DataError, match="differ"):
+        check_stored(found, encoded, dtype="float32", compute=lambda some: compute(some, error=float("nan")))
