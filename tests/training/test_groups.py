@@ -1,14 +1,18 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import labelled
 import tiny
+from freeprm.core.graded import n_pairs
+from freeprm.core.preferences import Pair, pair
 from freeprm.errors import ConfigError, DataError
 from freeprm.io.formats import rollout_row
 from freeprm.objectives.ce import CE
 from freeprm.objectives.dpo import DPO
-from freeprm.training.groups import divide, read_groups
+from freeprm.training.groups import divide, groups_of_pairs, read_groups
 from freeprm.training.settings import TrainSettings
 from freeprm.types import Group, Rollout, group_rollouts
 
@@ -56,18 +60,22 @@ def written(path: Path, rollouts: list[Rollout]) -> list[Path]:
     return [path]
 
 
-def read(path: Path, rollouts: list[Rollout], objective=CE, **settings):
-    return read_groups(
+def read(path: Path, rollouts: list[Rollout], objective=CE, *, held_out=False, **settings):
+    groups, counts, _ = read_groups(
         written(path / "rows.jsonl", rollouts), TrainSettings(model="m", **settings), objective(), columns=None,
-        on_bad="raise",
+        on_bad="raise", held_out=held_out,
     )  # fmt: skip
+    return groups, counts
 
 
 def test_groups_without_both_classes_are_counted_where_pairs_are_needed(tmp_path):
     rollouts = [*tiny.rollouts(3)[:8], *tiny.rollouts(3, labels=[True, True])[4:]]
     groups, counts = read(tmp_path, rollouts, DPO)
     assert [one.problem_id for one in groups] == ["p0", "p1"]
-    assert counts == {"skipped: groups without a wrong response": 1}
+    assert counts == {
+        "skipped: groups without a wrong response": 1,
+        "skipped: responses in groups without a wrong response": 2,
+    }
     groups, counts = read(tmp_path, rollouts, CE)
     assert len(groups) == 3
     assert not counts
@@ -96,5 +104,60 @@ def test_balancing_and_pairing_follow_the_settings(tmp_path):
     assert [len(one.rollouts) for one in balanced] == [2, 2]
     assert counts == {"skipped: responses of a majority class": 4}
     paired, counts = read(tmp_path, rollouts, DPO, max_pairs=2)
-    assert shapes(paired) == ["+-"] * 4
-    assert counts == {"skipped: pairs above max_pairs": 2}
+    assert shapes(paired) == ["+--"] * 2
+    assert counts == {"skipped: pairs above max_pairs": 2, "skipped: responses only in pairs above max_pairs": 2}
+
+
+def pairs_of(groups: list[Group]) -> list[tuple[str, int, int]]:
+    """The pairs that training makes of groups, in order of their indices."""
+    return sorted(
+        (one.problem_id, chosen.sample_idx, rejected.sample_idx)
+        for one in groups
+        for chosen in one.rollouts
+        for rejected in one.rollouts
+        if chosen.correct and not rejected.correct
+    )
+
+
+def indices(pairs: list[Pair]) -> list[tuple[str, int, int]]:
+    return sorted((one.chosen.problem_id, one.chosen.sample_idx, one.rejected.sample_idx) for one in pairs)
+
+
+@pytest.mark.parametrize("pairing", ["cartesian", "one_to_one"])
+@pytest.mark.parametrize("max_pairs", [None, 1, 5, 9])
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_groups_of_pairs_give_exactly_the_pairs_within_the_size(pairing, max_pairs, size):
+    groups = [one for one in labelled.many_groups(3) if n_pairs(one)]
+    pairs = pair(groups, pairing=pairing, max_pairs=max_pairs).pairs
+    made = groups_of_pairs(pairs, size=size)
+    assert pairs_of(made) == indices(pairs)
+    assert max(len(one.rollouts) for one in made) <= size
+    divided, lost = divide(made, size=size, needs_pairs=True)
+    assert (pairs_of(divided), lost) == (indices(pairs), {})
+    assert sum(len(one.rollouts) for one in made) <= 2 * len(pairs)
+
+
+def test_pairs_that_share_a_response_share_a_group():
+    pairs = pair([labelled.group("a", "+---"), labelled.group("b", "++--")], max_pairs=3).pairs
+    a, *b = groups_of_pairs(pairs, size=8)
+    assert len(a.rollouts) == 4
+    assert [len(one.rollouts) for one in b] == [3, 2]  # of the four pairs of b one is missing
+
+
+def test_what_is_held_out_is_balanced_but_neither_subsampled_nor_mixed(tmp_path):
+    rollouts = tiny.rollouts(4, labels=[True, False, False, False])
+    how = {"instructions": 0.5, "responses": 2, "deduplicate": 1e-9, "mix": {"nowhere": 0.5}, "balance": "instruction"}
+    groups, _ = read(tmp_path, rollouts, held_out=True, **how)
+    assert [len(one.rollouts) for one in groups] == [2] * 4
+
+
+def test_other_sources_are_read_and_told_of(tmp_path):
+    other = [replace(one, problem_id=f"other-{one.problem_id}", prompt=f"{one.prompt}!") for one in tiny.rollouts(4)]
+    base = [replace(one, correct=False, response=f"base {one.response}") for one in tiny.rollouts(4)]
+    paths = {name: written(tmp_path / f"{name}.jsonl", some)[0] for name, some in (("other", other), ("base", base))}
+    settings = TrainSettings(model="m", mix={str(paths["other"]): 0.5}, replace={str(paths["base"]): 0.25}, seed=1)
+    inputs = written(tmp_path / "rows.jsonl", tiny.rollouts(4))
+    made = read_groups(inputs, settings, CE(), columns=None, on_bad="raise")
+    sources = {rollout.extra["source"] for group in made.groups for rollout in group.rollouts}
+    assert sources == {str(path) for path in (*inputs, *paths.values())}
+    assert [done.name.split()[0] for done in made.operations] == ["mix", "replace", "trainable"]

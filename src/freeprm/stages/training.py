@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 
+from freeprm.core.curation import Operation, recalled, recorded
 from freeprm.core.flops import ModelShape, forward_flops, training_flops
 from freeprm.errors import ConfigError
 from freeprm.io.formats import OnBad
@@ -25,11 +26,12 @@ from freeprm.objectives.base import Objective
 from freeprm.training.arguments import last_checkpoint, training_arguments
 from freeprm.training.console import ConsoleCallback
 from freeprm.training.examples import Example, Examples
-from freeprm.training.groups import read_groups
+from freeprm.training.groups import read_groups, recipe_of
 from freeprm.training.model_card import model_card
 from freeprm.training.policy import load_policy
 from freeprm.training.preparing import Preparer, reachable_reward
 from freeprm.training.settings import TrainSettings
+from freeprm.training.sources import source_paths
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost, Group, Metric
 
@@ -46,6 +48,8 @@ class Trained:
     metrics: list[Metric]
     counts: Mapping[str, Any]
     """Responses used, and those skipped by reason."""
+    operations: list[Operation]
+    """What was done to the data, in order."""
     log: list[dict[str, float]]
     """What was logged, step by step."""
     cost: Cost
@@ -79,16 +83,21 @@ def train(
     start = resolve(settings.model, revision=settings.revision)
     arguments = training_arguments(settings, out, evaluates=bool(dev))
     is_main = arguments.process_index == 0
-    folder = RunFolder(out, stage="train", settings=_identity(settings, start, columns, on_bad), inputs=[*inputs, *dev])
+    folder = RunFolder(
+        out, stage="train", settings=_identity(settings, start, columns, on_bad),
+        inputs=[*inputs, *source_paths(recipe_of(settings)), *dev],
+    )  # fmt: skip
     with folder if is_main else nullcontext():
         if folder.complete:
             return _finished(out)
         preparer = Preparer(settings, start, cache or out / "reference", arguments.distributed_state)
-        groups, counts = read_groups(inputs, settings, objective, columns=columns, on_bad=on_bad)
+        groups, counts, operations = read_groups(inputs, settings, objective, columns=columns, on_bad=on_bad)
         examples = _examples(preparer, groups, objective, counts)
         held_out: list[Example] = []
         if dev:
-            dev_groups, dev_counts = read_groups(dev, settings, objective, columns=columns, on_bad=on_bad)
+            dev_groups, dev_counts, _ = read_groups(
+                dev, settings, objective, columns=columns, on_bad=on_bad, held_out=True
+            )
             held_out = _examples(preparer, dev_groups, objective, dev_counts)
             counts.update({f"dev: {what}": n for what, n in dev_counts.items()})
         _warn(examples, settings, arguments)
@@ -99,8 +108,8 @@ def train(
         if is_main:
             _describe(out, preparer, settings, counts, log)
             folder.write_metrics(metrics)
-            cost = folder.finish(cost=cost, counts=counts)
-        return Trained(folder=out, metrics=metrics, counts=counts, log=log, cost=cost)
+            cost = folder.finish(cost=cost, counts=recorded(counts, operations))
+        return Trained(folder=out, metrics=metrics, counts=counts, operations=operations, log=log, cost=cost)
 
 
 def _identity(settings: TrainSettings, start: Path, columns: Mapping[str, str] | None, on_bad: OnBad) -> dict[str, Any]:
@@ -222,6 +231,6 @@ def _cost(trainer: GroupTrainer, config: PreTrainedConfig, examples: Sequence[Ex
 def _finished(out: Path) -> Trained:
     manifest = read_manifest(out) or {}
     log = json.loads((out / "log.json").read_text(encoding="utf-8"))
-    return Trained(
-        folder=out, metrics=read_metrics(out), counts=manifest["counts"], log=log, cost=Cost(**manifest["cost"])
-    )
+    counts, operations = recalled(manifest["counts"])
+    cost = Cost(**manifest["cost"])
+    return Trained(folder=out, metrics=read_metrics(out), counts=counts, operations=operations, log=log, cost=cost)

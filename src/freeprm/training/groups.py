@@ -2,15 +2,35 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
-from freeprm.core.preferences import balance, pair, trainable
+from freeprm.core.curation import Operation, Recipe, curate, make_pairs
+from freeprm.core.graded import n_pairs
+from freeprm.core.preferences import Pair
 from freeprm.errors import ConfigError
-from freeprm.io.formats import OnBad, read_rollouts
+from freeprm.io.formats import OnBad
 from freeprm.objectives.base import Objective
 from freeprm.training.settings import TrainSettings
-from freeprm.types import Group, group_rollouts
+from freeprm.training.sources import read_graded
+from freeprm.types import Group, Rollout
+
+
+class TrainingGroups(NamedTuple):
+    """The groups to train on, and how they came about."""
+
+    groups: list[Group]
+    counts: Counter[str]
+    """Everything left out, by reason."""
+    operations: list[Operation]
+    """What was done to the data, in order; the last step, dividing groups by `group_size`, is in `counts` only."""
+
+
+def recipe_of(settings: TrainSettings) -> Recipe:
+    """What the settings say of the data."""
+    return Recipe(**{item.name: getattr(settings, item.name) for item in fields(Recipe)})
 
 
 def read_groups(
@@ -20,39 +40,59 @@ def read_groups(
     *,
     columns: Mapping[str, str] | None,
     on_bad: OnBad,
-) -> tuple[list[Group], Counter[str]]:
-    """The groups to train on, and the count of everything left out.
+    held_out: bool = False,
+) -> TrainingGroups:
+    """The groups to train or to evaluate on, and the count of everything left out.
 
     Args:
         inputs: graded rollouts, files or run folders.
-        settings: balance, pairing and group size.
+        settings: what is done to the data, and group size.
         objective: decides whether groups without both classes are of use.
         columns: our column name -> theirs.
         on_bad: stop at a broken record, or count it.
+        held_out: they are to evaluate on: nothing is mixed in, replaced, deduplicated or subsampled.
 
     Raises:
-        ConfigError: groups of one response, where pairs are needed.
+        ConfigError: groups of one response, where pairs are needed; a setting out of range.
         RecordError: a broken record.
         DataError: no right or no wrong response, or no pair where pairs are needed.
     """
     if objective.needs_pairs and settings.group_size < 2:
         raise ConfigError(f"group_size: is {settings.group_size}; {settings.objective} needs pairs, so 2 or more")
-    rows = read_rollouts(inputs, columns=columns, on_bad=on_bad, expect=("correct",))
-    counts: Counter[str] = Counter({f"skipped: {reason}": n for reason, n in rows.skipped.items()})
-    groups = group_rollouts(rows.rollouts)
-    if again := len(rows.rollouts) - sum(len(group.rollouts) for group in groups):
-        counts["skipped: again, with the scores of another scorer"] = again
-    kept = trainable(groups, needs_pairs=objective.needs_pairs)
-    balanced = balance(kept.groups, how=settings.balance, seed=settings.seed)
-    counts.update({f"skipped: {reason}": n for reason, n in (kept.dropped + balanced.dropped).items()})
-    groups = balanced.groups
-    if objective.needs_pairs and (settings.pairing != "cartesian" or settings.max_pairs is not None):
-        paired = pair(groups, pairing=settings.pairing, max_pairs=settings.max_pairs, seed=settings.seed)
-        counts.update({f"skipped: {reason}": n for reason, n in paired.dropped.items()})
-        groups = paired.groups
-    divided, left_out = divide(groups, size=settings.group_size, needs_pairs=objective.needs_pairs)
-    counts.update({f"skipped: {reason}": n for reason, n in left_out.items()})
-    return divided, counts
+    recipe = recipe_of(settings)
+    if held_out:
+        recipe = replace(recipe, mix={}, replace={}, deduplicate=None, instructions=1.0, responses=None)
+    read = read_graded(inputs, recipe, columns=columns, on_bad=on_bad)
+    groups, operations = curate(
+        read.groups, recipe, sources=read.sources, name=read.name, needs_pairs=objective.needs_pairs
+    )
+    if objective.needs_pairs and (recipe.pairing != "cartesian" or recipe.max_pairs is not None):
+        made = make_pairs(groups, recipe)
+        groups, operations = groups_of_pairs(made.pairs, size=settings.group_size), [*operations, made.operation]
+    groups, divided = divide(groups, size=settings.group_size, needs_pairs=objective.needs_pairs)
+    left_out = sum((Counter(done.left_out) for done in operations), start=read.skipped + divided)
+    counts = Counter({f"skipped: {reason}": count for reason, count in left_out.items()})
+    return TrainingGroups(groups, counts, operations)
+
+
+def groups_of_pairs(pairs: Iterable[Pair], *, size: int) -> list[Group]:
+    """Groups in which every right response with every wrong one makes the given pairs, each once.
+
+    Pairs that share a response share a group where they can, so that it goes through the model once for all of them:
+    a problem whose pairs are complete is one group, others are a response with its counterparts, the most shared first.
+
+    Args:
+        pairs: distinct, those of a problem one after the other.
+        size: most responses in one group, 2 or more.
+    """
+    groups: list[Group] = []
+    for _, own in groupby(pairs, key=lambda one: one.chosen.problem_id):
+        left = list(own)
+        while left:
+            together = left if _is_complete(left, size) else _star(left)[: size - 1]
+            groups.append(_group(together))
+            left = [one for one in left if not any(one is taken for taken in together)]
+    return groups
 
 
 def divide(groups: Iterable[Group], *, size: int, needs_pairs: bool) -> tuple[list[Group], Counter[str]]:
@@ -74,14 +114,31 @@ def divide(groups: Iterable[Group], *, size: int, needs_pairs: bool) -> tuple[li
         dealt = sorted(group.rollouts, key=lambda rollout: (not rollout.correct, rollout.sample_idx))
         parts = [replace(group, rollouts=tuple(dealt[part::n_parts])) for part in range(n_parts)]
         if needs_pairs:
-            counts["pairs across the parts of divided groups"] += _n_pairs(group) - sum(map(_n_pairs, parts))
-            single = [part for part in parts if not _n_pairs(part)]
+            counts["pairs across the parts of divided groups"] += n_pairs(group) - sum(map(n_pairs, parts))
+            single = [part for part in parts if not n_pairs(part)]
             counts["responses in parts of one class of divided groups"] += sum(len(part.rollouts) for part in single)
-            parts = [part for part in parts if _n_pairs(part)]
+            parts = [part for part in parts if n_pairs(part)]
         divided += parts
     return divided, +counts
 
 
-def _n_pairs(group: Group) -> int:
-    n_right = sum(rollout.correct is True for rollout in group.rollouts)
-    return n_right * (len(group.rollouts) - n_right)
+def _is_complete(pairs: Sequence[Pair], size: int) -> bool:
+    """All pairs of the responses that are in them, which are `size` at most."""
+    n_right, n_wrong = (len({rollout.sample_idx for rollout in side}) for side in zip(*pairs, strict=True))
+    return len(pairs) == n_right * n_wrong and n_right + n_wrong <= size
+
+
+def _star(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs of the response that most of them share; of equals, the first by `sample_idx`."""
+    shared = Counter(rollout.sample_idx for one in pairs for rollout in one)
+    centre = min(shared, key=lambda index: (-shared[index], index))
+    return [one for one in pairs if centre in (one.chosen.sample_idx, one.rejected.sample_idx)]
+
+
+def _group(pairs: Sequence[Pair]) -> Group:
+    """The responses of pairs, each once."""
+    rollouts: dict[int, Rollout] = {rollout.sample_idx: rollout for one in pairs for rollout in one}
+    first = pairs[0].chosen
+    return Group(
+        problem_id=first.problem_id, prompt=first.prompt, rollouts=tuple(rollouts[i] for i in sorted(rollouts))
+    )

@@ -31,6 +31,16 @@ class TrainSettings:
     """False trains r = beta * log pi_phi, the reference taken as uniform (Table 4)."""
     reference: str | None = None
     """Another frozen reference than `model`."""
+    mix: Mapping[str, float] = field(default_factory=dict)
+    """Other graded rollouts -> their share of the instructions; the inputs have the rest. See docs/preferences.md."""
+    replace: Mapping[str, float] = field(default_factory=dict)
+    """Other graded rollouts -> the share of each instruction's responses that theirs replace."""
+    deduplicate: float | None = None
+    """Leave out responses whose 8-gram overlap with an earlier one to the same prompt is so much, above 0 to 1."""
+    instructions: float = 1.0
+    """Share of the instructions trained on, at random."""
+    responses: int | None = None
+    """Responses of each instruction trained on, at random; None for all."""
     balance: Literal["none", "dataset", "instruction"] = "none"
     """Drop responses of the majority class until classes are even, over the data or inside each instruction."""
     pairing: Literal["cartesian", "one_to_one"] = "cartesian"
@@ -59,6 +69,8 @@ class TrainSettings:
     """An attention implementation of transformers, e.g. flash_attention_2."""
     token_budget: int | None = None
     """Tokens in one batch of the reference's pass, padding included; by default 4,096 on the CPU, 16,384 on a GPU."""
+    stored_reference: bool = True
+    """Where rollouts bring the reference's log-probabilities from sampling, take those; see `stored_logprobs`."""
     trust_remote_code: bool = False
     """Run code that the model folder brings along."""
     seed: int = 0
@@ -150,7 +162,10 @@ def _recipe(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def _check(settings: TrainSettings) -> None:
     if not 0 < settings.beta < math.inf:
         raise ConfigError(f"beta: is {settings.beta}; expected a number above 0")
-    least = {"group_size": 1, "token_budget": 1, "lora": 0, "lora_alpha": 1, "max_length": 2, "max_pairs": 1, "seed": 0}
+    least = {
+        "group_size": 1, "token_budget": 1, "lora": 0, "lora_alpha": 1, "max_length": 2, "max_pairs": 1, "responses": 1,
+        "seed": 0,
+    }  # fmt: skip
     for name, bound in least.items():
         value = getattr(settings, name)
         if value is not None and value < bound:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from freeprm.core.curation import Operation
 from freeprm.types import Cost, Metric
 
 console = Console()
@@ -38,13 +39,14 @@ def show_warning(
 
 def show(
     *, out: Path, metrics: Sequence[Metric] = (), counts: Mapping[str, Any] | None = None, cost: Cost | None = None,
-    as_json: bool,
+    operations: Sequence[Operation] = (), as_json: bool,
 ) -> None:  # fmt: skip
     """Print a stage's result."""
     if as_json:
         result = {
             "out": str(out), "metrics": [asdict(metric) for metric in metrics], "counts": dict(counts or {}),
             "cost": asdict(cost) if cost else None,
+            **({"operations": [asdict(done) for done in operations]} if operations else {}),
         }  # fmt: skip
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))
         return
@@ -52,6 +54,10 @@ def show(
         from freeprm.apps.report.terminal import print_metrics
 
         print_metrics(console, metrics)
+    if operations:
+        from freeprm.apps.report.operations import print_operations
+
+        print_operations(console, operations)
     if counts:
         table = Table("counted", "", box=None, header_style="bold")
         for name, value in counts.items():

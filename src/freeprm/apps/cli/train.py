@@ -7,6 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from freeprm.apps.cli import output
+from freeprm.apps.cli.data_options import (
+    Balance,
+    Deduplicate,
+    Instructions,
+    MaxPairs,
+    Mix,
+    Pairing,
+    Replace,
+    Responses,
+    given,
+    read_shares,
+)
 from freeprm.apps.cli.options import Inputs, Json, Map, Out, SkipBad, on_bad, read_map
 
 
@@ -18,7 +30,14 @@ def train(
     beta: Annotated[float | None, typer.Option(help="Reward scale; 0.05 unless the preset says otherwise.")] = None,
     reference: Annotated[str | None, typer.Option(help="Another reference than the model itself.")] = None,
     no_reference: Annotated[bool, typer.Option("--no-reference", help="Train r = beta * log pi alone.")] = False,
-    balance: Annotated[str | None, typer.Option(help="none, dataset or instruction.")] = None,
+    pairing: Pairing = None,
+    max_pairs: MaxPairs = None,
+    balance: Balance = None,
+    deduplicate: Deduplicate = None,
+    instructions: Instructions = None,
+    responses: Responses = None,
+    mix: Mix = None,
+    replace: Replace = None,
     lora: Annotated[int | None, typer.Option(help="Rank of LoRA adapters.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of prompt and response.")] = None,
     too_long: Annotated[str | None, typer.Option(help="error, exclude or truncate.")] = None,
@@ -40,11 +59,13 @@ def train(
     from freeprm.training.settings import load_settings
 
     options: dict[str, Any] = {
-        "model": model, "objective": objective, "beta": beta, "reference": reference, "balance": balance, "lora": lora,
+        "model": model, "objective": objective, "beta": beta, "reference": reference, "lora": lora,
         "max_length": max_length, "too_long": too_long, "seed": seed, "with_reference": False if no_reference else None,
+        "pairing": pairing, "max_pairs": max_pairs, "balance": balance, "deduplicate": deduplicate,
+        "instructions": instructions, "responses": responses, "mix": read_shares(mix, option="--mix"),
+        "replace": read_shares(replace, option="--replace"),
     }  # fmt: skip
-    given = {key: value for key, value in options.items() if value is not None}
-    settings = load_settings(options=given, preset=preset, file=config, assignments=assignments or ())
+    settings = load_settings(options=given(options), preset=preset, file=config, assignments=assignments or ())
     mapped = read_map(columns)
     with output.working():
         from freeprm.stages.training import train as run
@@ -59,4 +80,7 @@ def train(
             cache=cache,
         )
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
-        output.show(out=out, metrics=made.metrics, counts=made.counts, cost=made.cost, as_json=as_json)
+        output.show(
+            out=out, metrics=made.metrics, operations=made.operations, counts=made.counts, cost=made.cost,
+            as_json=as_json,
+        )  # fmt: skip

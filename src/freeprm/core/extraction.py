@@ -1,0 +1,159 @@
+"""The final answer of a response: found, and freed of what merely wraps it.
+
+Everything here takes time linear in the length of the response, except expressions and functions of the user's own.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import lru_cache, partial
+from heapq import nlargest
+from typing import Any
+
+from freeprm.core.steps import sentences
+from freeprm.errors import ConfigError, PluginError
+from freeprm.io.plugins import load
+
+_BOXES = 8  # looked into, from the last, for one that is not empty
+_WRAPPERS = 16  # taken off, one inside the other
+
+_BRACES = re.compile(r"\\(?:boxed|fbox)\s*(?:(?P<open>\{)|(?P<bare>-?\d[^\s{}$\\]*))|\\.|[{}]", re.DOTALL)
+_MARKER = re.compile(
+    r"\banswer(?:\s+(?:to|for|of)\b[^.\n]{0,100}?)?\s+is\b\s*[:：]?"  # The final answer is X
+    r"|\banswer[*_ ]*[:：]"  # Answer: X
+    r"|^\#{4}\s*(?=[-+$€£\\.\d(])(?!\d+[.)]\s)"  # #### X, where that is no heading
+    r"|^(?-i:A):",  # A: X
+    re.IGNORECASE | re.MULTILINE,
+)
+_AFTER_MARKER = re.compile(r"[\s*_]*(?P<text>\$\$.+?\$\$|\\\[.+?\\\]|[^\n]*)", re.DOTALL)
+_FULL_STOP = re.compile(r"(?<!\\right)(?<!\\left)[.。]$")
+_WRAPPED = re.compile(
+    r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>(?:\\\$|[^$])+)\$|\\\((?P<c>(?:(?!\\[()]).)+)\\\)|\\\[(?P<d>(?:(?!\\[\[\]]).)+)\\\]"
+    r"|\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{(?P<e>[^{}\\]*)\}",
+    re.DOTALL,
+)
+
+
+def boxed(response: str) -> str | None:
+    r"""The last `\boxed{}` or `\fbox{}` that holds something; braces nest. Takes linear time."""
+    boxes: list[tuple[int, int]] = []
+    opened: list[int | None] = []  # start of the content for a box, None for other braces
+    for found in _BRACES.finditer(response):
+        if found["bare"]:
+            boxes.append(found.span("bare"))
+        elif found["open"] or found.group() == "{":
+            opened.append(found.end() if found["open"] else None)
+        elif found.group() == "}" and opened and (start := opened.pop()) is not None:
+            boxes.append((start, found.start()))
+    last_first = nlargest(_BOXES, boxes)
+    return next((answer for start, stop in last_first if (answer := tidy(response[start:stop]))), None)
+
+
+def marker(response: str) -> str | None:
+    """What the last `The answer is X`, `Answer: X`, `A: X` or `#### X` says: the rest of the sentence or formula."""
+    for found in reversed(list(_MARKER.finditer(response))):
+        behind = _AFTER_MARKER.match(response, found.end())
+        text = behind["text"].strip() if behind else ""
+        sentence = "is " + text  # so that `5.` in front is not taken for the number of a line
+        if answer := tidy(text[: sentences(sentence)[0].stop - 3]):
+            return answer
+    return None
+
+
+def last_number(response: str) -> str | None:
+    """The last number in the text, for models that end without ceremony. Not asked for by default."""
+    found = re.findall(r"-?\d+(?:,\d{3})*(?:\.\d+)?", response)
+    return found[-1] if found else None
+
+
+EXTRACTORS: Mapping[str, Callable[[str], str | None]] = {"boxed": boxed, "marker": marker, "last_number": last_number}
+"""Ways to find the final answer; a new one is one function here."""
+DEFAULT_EXTRACTORS = ("boxed", "marker")
+
+
+def extract(response: str, extractors: Sequence[str] = DEFAULT_EXTRACTORS) -> str | None:
+    r"""The final answer of a response: the first extractor that finds one decides.
+
+    So a `\boxed{}` wins over a marker, wherever they stand, and the last of each kind over those before it.
+    Wrappers (`$...$`, `\(...\)`, `\text{}`) and a full stop are taken off.
+
+    Args:
+        response: the text.
+        extractors: see `extractor`.
+
+    Raises:
+        ConfigError: no such extractor.
+        PluginError: a function of the user's own cannot be imported.
+    """
+    found = (extractor(name)(response) for name in extractors)
+    return next((answer for answer in found if answer is not None), None)
+
+
+@lru_cache(maxsize=64)
+def extractor(name: str) -> Callable[[str], str | None]:
+    r"""What finds answers in this way.
+
+    Args:
+        name: one of `EXTRACTORS`; `regex:PATTERN`, whose last match decides, by its first group where it has one; or
+            `package.module:name`, a function of the user's own from a response to an answer or None.
+
+    Raises:
+        ConfigError: no such extractor, or the pattern is none.
+        PluginError: the function cannot be imported.
+    """
+    kind, colon, rest = name.partition(":")
+    if kind == "regex" and colon:
+        try:
+            return partial(_last_match, re.compile(rest, re.MULTILINE))
+        except re.error as error:
+            raise ConfigError(f"extractor {name!r}: {error}; expected a regular expression") from error
+    if colon:
+        function = load("extractors", name)
+        if not callable(function):
+            raise PluginError(f"{name}: is {function!r}; expected a function from a response to an answer")
+        return partial(_checked, name, function)
+    if name not in EXTRACTORS:
+        close = get_close_matches(name, EXTRACTORS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(
+            f"extractor {name!r}: expected one of {', '.join(EXTRACTORS)}, regex:PATTERN or package.module:name.{hint}"
+        )
+    return EXTRACTORS[name]
+
+
+def _last_match(pattern: re.Pattern[str], response: str) -> str | None:
+    answer = None
+    for found in pattern.finditer(response):
+        answer = tidy(found[1] or "" if pattern.groups else found[0]) or answer
+    return answer
+
+
+def _checked(name: str, function: Callable[[str], Any], response: str) -> str | None:
+    answer = function(response)
+    if not isinstance(answer, str | None):
+        raise TypeError(f"{name} found an answer of type {type(answer).__name__}; expected str or None")
+    return tidy(answer or "") or None
+
+
+def tidy(text: str) -> str:
+    """An answer without what merely wraps it."""
+    for _ in range(_WRAPPERS):
+        before, text = text, _FULL_STOP.sub("", text.strip()).strip("*`").strip()
+        if found := _WRAPPED.fullmatch(text):
+            text = found[found.lastgroup or 0]
+        elif text.startswith(("\\boxed", "\\fbox")) and (found := _BRACES.match(text)) and found["open"]:
+            inside = text[found.end() : -1]
+            text = inside if text.endswith("}") and _balanced(inside) else text
+        if text == before:
+            break
+    return text if text.strip("$\\()[]{}:") else ""
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for found in _BRACES.finditer(text):
+        depth += found.group().endswith("{") and found.group() != "\\{"
+        depth -= found.group() == "}"
+        if depth < 0:
+            return False
+    return depth == 0

@@ -1,0 +1,126 @@
+r"""Expressions that are too dangerous to evaluate, told from their text in linear time.
+
+A symbolic engine given `9^{9^{9^9}}`, `1000000!` or a thousand nested braces does not come back, or only with all of
+the memory. Here sizes are bounded from above before anything is evaluated, each letter taken for 2; what is refused
+is far beyond any answer of a mathematics problem (the largest of MATH is 2^{4950}, the deepest has 3 brackets).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import inf, log10
+
+DIGITS = 20_000
+"""Digits that a power, a factorial or a number written out may have."""
+LENGTH = 20_000
+"""Characters of an expression."""
+DEPTH = 100
+"""Brackets inside each other."""
+
+_TOKEN = re.compile(
+    r"(?P<open>\\\{|[{(\[])|(?P<close>\\\}|[})\]])|(?P<number>\d+(?:\.\d+)?)|(?P<power>\^|\*\*(?=\s*-?[\d(]))"
+    r"|(?P<choose>\\[dt]?binom(?![a-zA-Z]))|(?P<sum>[-+=<>,;&]|\\\\)"
+    r"|\\(?:left|right|[bB]igg?[lr]?|[dt]?frac|sqrt|cdot|times|text|mathrm)(?![a-zA-Z])"
+    r"|(?P<letter>\\[a-zA-Z]+|[^\W\d_])|(?P<factorial>!)|\\?.",
+    re.DOTALL,
+)
+_LETTER = log10(2)
+
+
+def hazard(text: str, *, length: int = LENGTH, depth: int = DEPTH) -> str | None:
+    """Why the expressions in a text must not be evaluated, None where nothing speaks against it.
+
+    Args:
+        text: LaTeX or Python-like, with or without prose around it.
+        length: characters allowed.
+        depth: brackets inside each other allowed.
+    """
+    if len(text) > length:
+        return f"has more than {length:,} characters"
+    groups = [_Group()]
+    largest = 0.0
+    for token in _TOKEN.finditer(text):
+        kind = token.lastgroup
+        if kind == "open":
+            groups.append(_Group())
+        elif kind == "close" and len(groups) > 1:
+            inner = groups.pop()
+            largest = max(largest, inner.add(), groups[-1].put(inner.total))
+        elif kind in ("number", "letter"):
+            largest = max(largest, groups[-1].put(_logarithm(token[0])))
+        elif kind in _MEANING:
+            largest = max(largest, _MEANING[kind](groups[-1]))
+        if len(groups) > depth + 1:
+            return f"has more than {depth} brackets inside each other"
+        if largest > DIGITS:
+            break
+    if max(largest, *(group.finish() for group in groups)) > DIGITS:
+        return f"may have more than {DIGITS:,} digits"
+    return None
+
+
+@dataclass(slots=True)
+class _Group:
+    """An open bracket: what it may amount to so far, as decimal logarithms. Each step gives the largest bound in it."""
+
+    total: float = 0.0
+    """Of the finished summands, added."""
+    term: float = 0.0
+    """Of the finished factors since then, multiplied; a divisor counts as a factor."""
+    last: float | None = None
+    """Of the atom that a power or a factorial may follow."""
+    bases: list[float] = field(default_factory=list)
+    """That wait for their exponent."""
+
+    def put(self, atom: float) -> float:
+        done = self.finish() if self.last is not None else 0.0
+        self.last = max(atom, _LETTER)
+        return max(done, self.last)
+
+    def raise_to(self) -> float:
+        if self.last is not None:
+            self.bases.append(self.last)
+            self.last = None
+        return 0.0
+
+    def add(self) -> float:
+        done = self.finish()
+        self.total = max(self.total, self.term) + (_LETTER if self.total else 0.0)
+        self.term = 0.0
+        return done
+
+    def choose(self) -> float:
+        """A binomial coefficient is at most 2 to the power of what comes next."""
+        done = self.finish()
+        self.bases.append(_LETTER)
+        return done
+
+    def factorial(self) -> float:
+        """n! is at most n^n."""
+        self.last = None if self.last is None else self.last * _number(self.last)
+        return self.last or 0.0
+
+    def finish(self) -> float:
+        """The last atom with the powers that it is the exponent of."""
+        value = self.last or 0.0
+        while self.bases:
+            value = self.bases.pop() * _number(value)
+        self.term += value
+        self.last = None
+        return value
+
+
+_MEANING: Mapping[str | None, Callable[[_Group], float]] = {
+    "power": _Group.raise_to, "sum": _Group.add, "choose": _Group.choose, "factorial": _Group.factorial,
+}  # fmt: skip
+
+
+def _logarithm(atom: str) -> float:
+    if not atom[0].isdecimal():
+        return _LETTER
+    whole = atom.partition(".")[0].lstrip("0")
+    return float(len(whole)) if len(whole) > 15 else log10(max(float(atom), 2.0))
+
+
+def _number(logarithm: float) -> float:
+    return 10**logarithm if logarithm < 300 else inf
