@@ -1,5 +1,8 @@
 """Our exceptions. Each message says what was wrong, what was expected, and what to do."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class FreePRMError(Exception):
     """Base of every error that a user can cause and mend; the CLI prints it without a traceback."""
@@ -8,10 +11,12 @@ class FreePRMError(Exception):
 class RecordError(FreePRMError):
     """A record in a file is broken: names the file, the line and the field."""
 
-    def __init__(self, message: str, *, reason: str | None = None):
+    def __init__(self, message: str, *, reason: str | None = None, row: Mapping[str, Any] | None = None):
         super().__init__(message)
         self.reason = reason or message
         """The kind of mistake without its place, so that equal ones can be counted together."""
+        self.row = row
+        """The row, where it lacks a column: it may be another format's."""
 
 
 class ConfigError(FreePRMError):
@@ -46,5 +51,13 @@ class NonFiniteError(FreePRMError):
     """A log-probability, reward or score is NaN or infinite."""
 
 
+class WorkerError(FreePRMError):
+    """A process that did a part of the work failed or was lost."""
+
+
 class MissingExtraError(FreePRMError):
     """An optional dependency is not installed; names the extra to install."""
+
+
+class BenchmarkError(FreePRMError):
+    """Two ways that are to be compared give different numbers."""

@@ -7,6 +7,7 @@ import pytest
 
 from freeprm.datasets.gsm8k import GSM8K
 from freeprm.errors import RecordError
+from freeprm.io.jsonl import write_table
 
 
 def test_answers_come_from_the_last_marker_without_thousands_separators(tmp_path: Path):
@@ -32,3 +33,15 @@ def test_the_published_files_are_read_whole(real_data: Path):
         assert len(problems) == len(lines) == count
         derived = [str(json.loads(line)["final_answer"]).replace(",", "") for line in lines]
         assert [problem.answer for problem in problems] == derived
+
+
+def test_a_copy_of_the_hubs_repository_is_read_like_the_published_file(real_data: Path, tmp_path: Path):
+    rows = [json.loads(line) for line in (real_data / "gsm8k" / "test.jsonl").open(encoding="utf-8")][:50]
+    for place in ("main", "socratic"):
+        (tmp_path / place).mkdir()
+        write_table(tmp_path / place / "test-00000-of-00001.parquet", rows)
+    write_table(tmp_path / "test.csv", rows)
+    from_parquet = list(GSM8K(path=tmp_path / "main").problems("test", limit=None, seed=0))
+    from_csv = list(GSM8K(path=tmp_path / "test.csv").problems("test", limit=None, seed=0))
+    published = list(GSM8K(path=real_data / "gsm8k").problems("test", limit=None, seed=0))[:50]
+    assert from_parquet == from_csv == published

@@ -1,12 +1,14 @@
 """Rows in and out: broken lines are told apart and named; what is written is whole and can be read again."""
 
+import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from freeprm.errors import NonFiniteError, RecordError
-from freeprm.io.jsonl import append_rows, read_rows, write_json, write_rows
+from freeprm.errors import ConfigError, NonFiniteError, RecordError
+from freeprm.io.jsonl import append_rows, read_rows, write_json, write_rows, write_table
 
 
 def read(path: Path) -> list[dict | RecordError]:
@@ -158,3 +160,44 @@ def test_rows_with_a_number_that_json_cannot_hold_are_refused_and_none_of_them_i
     assert read(file) == [{"old": 1}]
     with pytest.raises(NonFiniteError, match=r"a\.json: beta: is inf"):
         write_json(tmp_path / "a.json", {"beta": float("inf")})
+
+
+def test_packed_rows_are_read_and_a_torn_pack_is_refused(tmp_path: Path):
+    packed = gzip.compress(b'\xef\xbb\xbf{"x": 1}\r\n{"x": \n{"x": 2}\r\n')
+    (tmp_path / "a.jsonl.gz").write_bytes(packed)
+    first, error, last = read(tmp_path / "a.jsonl.gz")
+    assert (first, last) == ({"x": 1}, {"x": 2})
+    assert str(error).startswith(f"{tmp_path / 'a.jsonl.gz'}:2: not valid JSON")
+    (tmp_path / "a.jsonl.gz").write_bytes(packed[:-12])
+    with pytest.raises(RecordError, match=r"a\.jsonl\.gz: not a whole gzip file"):
+        read(tmp_path / "a.jsonl.gz")
+    (tmp_path / "a.jsonl.gz").write_bytes(b'{"x": 1}\n')
+    with pytest.raises(RecordError, match=r"a\.jsonl\.gz: not a whole gzip file"):
+        read(tmp_path / "a.jsonl.gz")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
+def test_a_table_is_written_as_its_ending_says_and_read_back(tmp_path: Path, name: str):
+    rows = [
+        {"response": "7", "correct": True, "steps": ["a,\n", '"é"'], "x": 0.5},
+        {"response": "b\r\nc", "correct": None, "steps": [], "x": None},
+    ]
+    write_table(tmp_path / name, rows)
+    assert read(tmp_path / name) == rows
+    assert [item.name for item in tmp_path.iterdir()] == [name]
+
+
+def test_a_table_of_another_ending_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"a\.txt: cannot write \.txt; expected \.jsonl, \.json, \.csv, \.parquet"):
+        write_table(tmp_path / "a.txt", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_a_large_file_is_not_held_in_memory(tmp_path: Path, name: str):
+    write_table(tmp_path / name, [{"response": f"{number} " + "x" * 2000} for number in range(10_000)])  # 20 MB
+    tracemalloc.start()
+    assert sum(1 for _ in read_rows(tmp_path / name)) == 10_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8_000_000  # a batch of 1,024 rows is 2 MB, and what it is made of as much again

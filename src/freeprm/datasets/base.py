@@ -7,10 +7,13 @@ import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from freeprm.errors import ConfigError, RecordError
+from freeprm.errors import RecordError
+from freeprm.io.fields import Fields
+from freeprm.io.folders import split_files_in
 from freeprm.io.formats import OnBad
+from freeprm.io.hub import is_hub_name, with_split
 from freeprm.io.jsonl import Row, Source, read_rows
 from freeprm.types import Problem
 
@@ -35,28 +38,27 @@ class Dataset(Protocol):
         ...
 
 
-def split_file(path: Path, split: str) -> Path:
-    """The file of a split: the path itself, or `<split>.jsonl` in it.
+def split_files(path: Path, split: str) -> list[Path]:
+    """The files of a split: the path itself where it is a file, else what the folder or a hub's data set has for it.
+
+    In a folder that is `<split>.jsonl`, .json, .csv or .parquet, or its parts, `<split>-00000-of-00003.parquet`; it may
+    lie in a subfolder, as in a hub's `data/` or `main/`.
 
     Raises:
-        ConfigError: the folder has no such file.
+        ConfigError: the folder has no such file, or has it more than once.
     """
-    if not path.is_dir():
-        return path
-    file = path / f"{split}.jsonl"
-    if not file.exists():
-        found = ", ".join(sorted(item.stem for item in path.glob("*.jsonl"))) or "none"
-        raise ConfigError(f"{path}: no {split}.jsonl for split {split!r}; the folder has the splits {found}")
-    return file
+    if is_hub_name(path):
+        return [with_split(path, split)]
+    return split_files_in(path, split) if path.is_dir() else [path]
 
 
 def read_problems(
-    path: Path, convert: Callable[[Row, Source, int], Problem], *, on_bad: OnBad = "raise"
+    paths: Sequence[Path], convert: Callable[[Row, Source, int], Problem], *, on_bad: OnBad = "raise"
 ) -> list[Problem]:
-    """The problems of a file of rows.
+    """The problems of files of rows.
 
     Args:
-        path: .jsonl or .json, or a folder of .jsonl files.
+        paths: files, folders or hub names, as `read_rows` takes them.
         convert: a row, where it stood and its 0-based index, to its problem.
         on_bad: stop at a broken row, or leave it out with a warning that counts them.
 
@@ -66,7 +68,7 @@ def read_problems(
     problems: list[Problem] = []
     skipped: list[RecordError] = []
     seen: dict[str, Source] = {}
-    for index, (source, row) in enumerate(read_rows(path)):
+    for index, (source, row) in enumerate(pair for path in paths for pair in read_rows(path)):
         try:
             problem = _problem(row, source, index, convert)
         except RecordError as error:
@@ -80,9 +82,8 @@ def read_problems(
         seen[problem.problem_id] = source
         problems.append(problem)
     if skipped:
-        warnings.warn(
-            f"{path}: left out {len(skipped)} of {len(seen) + len(skipped)} rows; first {skipped[0]}", stacklevel=2
-        )
+        places, n_rows = ", ".join(map(str, paths)), len(seen) + len(skipped)
+        warnings.warn(f"{places}: left out {len(skipped)} of {n_rows} rows; first {skipped[0]}", stacklevel=2)
     return problems
 
 
@@ -92,11 +93,7 @@ def text_of(row: Row, column: str, source: Source) -> str:
     Raises:
         RecordError: there is none; names the columns that there are.
     """
-    value: Any = row.get(column)
-    if not isinstance(value, str) or not value.strip():
-        found = f"is {value!r}" if column in row else f"no such column; the row has {', '.join(row)}"
-        raise RecordError(f"{source}: {column}: {found}; expected text")
-    return value
+    return Fields(row, source).text(column)
 
 
 def choose(items: Sequence[T], *, limit: int | None, seed: int) -> Iterator[T]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from freeprm.datasets.base import choose, read_problems, split_file, text_of
+from freeprm.datasets.base import choose, read_problems, split_files, text_of
 from freeprm.errors import RecordError
 from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import Row, Source
@@ -21,7 +21,7 @@ class GSM8K:
     """Grade-school word problems from a local copy."""
 
     path: Path
-    """A .jsonl file, or a folder with `train.jsonl` and `test.jsonl`."""
+    """A file of rows, a folder with one for each split, or a hub's data set: `hf:openai/gsm8k:main`."""
     on_bad: OnBad = "raise"
     """Stop at a broken row, or leave it out with a warning."""
 
@@ -42,7 +42,7 @@ class GSM8K:
             question = text_of(row, "question", source).strip()
             return Problem(problem_id=f"gsm8k-{split}-{index}", prompt=question, answer=answer)
 
-        found = read_problems(split_file(self.path, split), convert, on_bad=self.on_bad)
+        found = read_problems(split_files(self.path, split), convert, on_bad=self.on_bad)
         yield from choose(found, limit=limit, seed=seed)
 
 

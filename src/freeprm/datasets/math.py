@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.core.answers import boxed
-from freeprm.datasets.base import choose, read_problems, split_file, text_of
+from freeprm.datasets.base import choose, read_problems, split_files, text_of
 from freeprm.errors import RecordError
 from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import Row, Source
@@ -27,7 +27,7 @@ class Math:
     """Competition problems from a local copy."""
 
     path: Path
-    """A .jsonl file, or a folder with one for each split."""
+    """A file of rows, a folder with one for each split, or a hub's data set: `hf:HuggingFaceH4/MATH-500`."""
     on_bad: OnBad = "raise"
     """Stop at a broken row, or leave it out with a warning; two rows of MATH's training split have no answer."""
 
@@ -49,7 +49,7 @@ class Math:
                 extra={name: value for name, value in extra.items() if name == "level" or value is not None},
             )
 
-        found = read_problems(split_file(self.path, split), convert, on_bad=self.on_bad)
+        found = read_problems(split_files(self.path, split), convert, on_bad=self.on_bad)
         yield from choose(found, limit=limit, seed=seed)
 
 

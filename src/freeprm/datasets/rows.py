@@ -16,7 +16,7 @@ class Rows:
     """Problems from a local file."""
 
     path: Path
-    """A .jsonl or .json file, or a folder of .jsonl files."""
+    """A file of rows, a folder of them, or a hub's data set: `hf:owner/name#split`."""
     on_bad: OnBad = "raise"
     """Stop at a broken row, or leave it out with a warning."""
 
@@ -28,7 +28,7 @@ class Rows:
         Raises:
             RecordError: a row without a prompt, or with one that is none.
         """
-        yield from choose(read_problems(self.path, _problem, on_bad=self.on_bad), limit=limit, seed=seed)
+        yield from choose(read_problems([self.path], _problem, on_bad=self.on_bad), limit=limit, seed=seed)
 
 
 def _problem(row: Row, source: Source, index: int) -> Problem:

@@ -7,11 +7,14 @@ none); every other column is carried along in `extra`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
+from freeprm.errors import DataError
 from freeprm.io.jsonl import Row, Source
 from freeprm.types import Group, Rollout
+
+T = TypeVar("T")
 
 
 class Written(NamedTuple):
@@ -43,3 +46,33 @@ class Format(Protocol):
             DataError: the rollouts lack throughout what the format is about; says which column, and what makes it.
         """
         ...
+
+
+def write_each(items: Iterable[T], row_of: Callable[[T, Counter[str]], Row], *, needs: str) -> Written:
+    """A row of each item.
+
+    Args:
+        items: rollouts, or what else has a row of its own in the format.
+        row_of: the row of an item; raises DataError, with equal messages for equal reasons, where the format cannot say
+            it, and counts in its second argument what it leaves out of those that it can.
+        needs: what the format is about and what makes it, for the message where no item has it.
+
+    Raises:
+        DataError: there is no row.
+    """
+    rows: list[Row] = []
+    skipped: Counter[str] = Counter()
+    for item in items:
+        try:
+            rows.append(row_of(item, skipped))
+        except DataError as error:
+            skipped[str(error)] += 1
+    if not rows:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in skipped.items())
+        raise DataError(f"nothing can be written in this format ({reasons or 'there is nothing'}); it needs {needs}")
+    return Written(rows, +skipped)
+
+
+def rollouts_of(groups: Iterable[Group]) -> Iterator[Rollout]:
+    """The rollouts of all groups."""
+    return (rollout for group in groups for rollout in group.rollouts)

@@ -1,11 +1,14 @@
 """What each of our columns may hold: how a value of JSON becomes ours, and what a message says was expected."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from freeprm.types import Prompt
+
+_HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,18 +23,20 @@ class Column:
     """What others call it, to suggest --map; never read without being asked for."""
     advice: str = ""
     """What to do where it is missing."""
+    is_text: bool = False
+    """Text, whatever it looks like: a `42` in a cell of CSV stays text."""
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError
-    half = next((index for index, char in enumerate(value) if "\ud800" <= char <= "\udfff"), None)
-    if half is not None:
-        raise ValueError(f"holds half of a surrogate pair, {value[half]!r}, at character {half}")
+    if half := _HALF_OF_A_PAIR.search(value):
+        raise ValueError(f"holds half of a surrogate pair, {half[0]!r}, at character {half.start()}")
     return value
 
 
 def _identifier(value: Any) -> str:
+    value = _whole(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise ValueError
     return _text(str(value))
@@ -44,9 +49,15 @@ def _answer(value: Any) -> str:
 
 
 def _index(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    index = _whole(value)
+    if isinstance(index, bool) or not isinstance(index, int) or index < 0:
         raise ValueError
-    return value
+    return index
+
+
+def _whole(value: Any) -> Any:
+    """7 for 7.0, which is what tables make of it in a column of whole numbers with gaps."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _label(value: Any) -> bool:
@@ -90,6 +101,7 @@ COLUMNS: Mapping[str, Column] = {
         expected="text or a whole number",
         aliases=("id", "idx", "index", "uid", "question_id", "unique_id"),
         advice=" Where the prompt tells problems apart: --map problem_id=prompt.",
+        is_text=True,
     ),
     "sample_idx": Column(
         convert=_index, expected="a whole number from 0", aliases=("sample", "sample_id", "rollout_idx")
@@ -98,19 +110,25 @@ COLUMNS: Mapping[str, Column] = {
         convert=_prompt,
         expected='text or a list of {"role", "content"}',
         aliases=("question", "problem", "instruction", "input", "query", "messages"),
+        is_text=True,
     ),
     "response": Column(
         convert=_text,
         expected="text",
         aliases=("completion", "output", "generation", "solution", "text"),
+        is_text=True,
     ),
     "answer": Column(
         convert=_answer,
         expected="text or a number",
         aliases=("gold", "gt", "ground_truth", "final_answer", "target", "reference_answer"),
+        is_text=True,
     ),
     "pred": Column(
-        convert=_answer, expected="text or a number", aliases=("prediction", "extracted_answer", "predicted_answer")
+        convert=_answer,
+        expected="text or a number",
+        aliases=("prediction", "extracted_answer", "predicted_answer"),
+        is_text=True,
     ),
     "correct": Column(
         convert=_label,
@@ -119,7 +137,7 @@ COLUMNS: Mapping[str, Column] = {
         advice=" Rollouts without labels get them by `freeprm grade`.",
     ),
     "truncated": Column(convert=_label, expected="true, false, 1 or 0"),
-    "scorer": Column(convert=_text, expected="text", aliases=("reward_model",)),
+    "scorer": Column(convert=_text, expected="text", aliases=("reward_model",), is_text=True),
     "step_scores": Column(
         convert=_scores,
         expected="a list of finite numbers, one a step",

@@ -43,7 +43,7 @@ def read_rollouts(
     A row without `sample_idx` is numbered by its place among the rows of its problem and scorer.
 
     Args:
-        paths: .jsonl or .json files, or folders of .jsonl files.
+        paths: files, folders or hub names, as `read_rows` takes them.
         columns: our column name -> the name that it has in the rows.
         on_bad: stop at the first broken record, or leave it out and count it.
         require: columns that every row must have, not null; besides `problem_id` and `prompt`.
@@ -73,6 +73,15 @@ def read_rollouts(
         if all(getattr(rollout, name) is None for rollout in rollouts):
             raise reader.nowhere(name)
     return Rollouts(rollouts, skipped)
+
+
+def rollout_of(row: Row, source: Source) -> Rollout:
+    """The rollout of one row that has our columns, taken by itself.
+
+    Raises:
+        RecordError: names the file, the line, the field, and what was expected.
+    """
+    return _Reader({}, required=("problem_id", "prompt", "response")).rollout(row, source)
 
 
 def rollout_row(rollout: Rollout) -> Row:
@@ -174,6 +183,7 @@ class _Reader:
             f"{source}: {theirs}: no such column{asked}{also}. The row has {', '.join(row) or 'none'}."
             f"{hint}{column.advice if column else ''}",
             reason=f"no column {theirs}",
+            row=row,
         )
 
     def _named(self, name: str) -> str:

@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.errors import RecordError
+from freeprm.io.folders import row_files
+from freeprm.io.hub import fingerprint, is_hub_name
 
 _VERSIONED = ("freeprm", "torch", "transformers", "tokenizers", "peft", "math-verify")
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of the row files (.jsonl) of a folder.
+    """SHA-256 of a file, or of the names and contents of a folder's row files; the fingerprint of a hub's data set.
 
     Raises:
-        RecordError: the path does not exist.
+        RecordError: the path does not exist, or holds no rows.
     """
+    if is_hub_name(path):
+        return fingerprint(path)
     if not path.exists():
         raise RecordError(f"{path}: no such file or folder")
     digest = hashlib.sha256()
-    for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
+    for file in row_files(path) if path.is_dir() else [path]:
         digest.update(file.name.encode() if path.is_dir() else b"")
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):

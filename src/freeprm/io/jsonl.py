@@ -1,57 +1,70 @@
-"""Reading and writing rows of JSON: files and folders in, append-only files out.
+"""Rows in and out: files, folders and data sets in, by their ending; JSON written, or a table by its ending.
 
-A row is a dict. What the columns of a row mean is the subject of `formats.py`.
+What the columns of a row mean is the subject of `formats.py`.
 """
 
+import gzip
 import json
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from freeprm.errors import NonFiniteError, RecordError
+from freeprm.errors import ConfigError, NonFiniteError, RecordError
+from freeprm.io.arrow import read_arrow, read_parquet, write_parquet
+from freeprm.io.csv_table import read_csv, write_csv
+from freeprm.io.folders import MANIFEST as MANIFEST
+from freeprm.io.folders import row_files, suffix_of
+from freeprm.io.hub import is_hub_name, read_hub
+from freeprm.io.rows import Row as Row
+from freeprm.io.rows import Source as Source
+from freeprm.io.rows import finite, non_finite, written_whole
 
-MANIFEST = "manifest.json"
-"""What makes a folder a run folder; see `runs.py`."""
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a row stood, for messages: `rollouts.jsonl:17`."""
-
-    path: Path
-    line: int
-    """Counted from 1; the entry's number in a .json list."""
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}"
+Rows = Iterator[tuple[Source, Row | RecordError]]
 
 
-def read_rows(path: Path) -> Iterator[tuple[Source, Row | RecordError]]:
-    """Every row of a .jsonl file, a .json list, or a finished run folder's .jsonl files, with where it stood.
+def read_rows(path: Path) -> Rows:
+    """Every row of a file, a folder (see `row_files`) or a data set (see `hub.py`), with where it stood.
 
-    A line that is not a JSON object comes as the error itself, so that the caller decides whether it
-    stops or counts.
+    A file is read by its ending: .json is one list, .csv, .parquet and .arrow are what they say, .jsonl.gz and any
+    other are one JSON object a line. Only a .json file is held in memory as a whole. A row that is broken comes as the
+    error itself, so that the caller decides whether it stops or counts.
 
     Raises:
-        RecordError: the path does not exist, a folder holds no rows, or its run has not finished.
+        RecordError: the path does not exist, a folder holds no rows or not one table, or its run has not finished.
     """
-    if path.is_dir():
-        for file in _row_files(path):
+    if is_hub_name(path):
+        yield from read_hub(path)
+    elif path.is_dir():
+        for file in row_files(path):
             yield from read_rows(file)
     elif not path.exists():
         raise RecordError(f"{path}: no such file or folder")
-    elif path.suffix == ".json":
-        yield from _read_list(path)
     else:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield Source(path, number), _parse(line, Source(path, number))
+        yield from _READERS.get(suffix_of(path), _read_lines)(path)
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as the file's ending says, whole or not at all: .jsonl, .json, .csv or .parquet.
+
+    Raises:
+        ConfigError: another ending.
+        DataError: a column whose values have no type in common, in Parquet.
+        NonFiniteError: as for `append_rows`.
+    """
+    table_writer(path)(path, rows)
+
+
+def table_writer(path: Path) -> Callable[[Path, Iterable[Mapping[str, Any]]], None]:
+    """What writes files of this ending.
+
+    Raises:
+        ConfigError: nothing does.
+    """
+    if path.suffix not in _WRITERS:
+        raise ConfigError(f"{path}: cannot write {path.suffix or 'a file without ending'}; expected {_ENDINGS}")
+    return _WRITERS[path.suffix]
 
 
 def append_rows(file: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -83,29 +96,23 @@ def write_json(path: Path, value: Any) -> None:
     _write_whole(path, [_dump(value, where=str(path), indent=2)])
 
 
-def _row_files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.jsonl"))
-    made = _manifest(folder)
-    stage = f"the folder of a `freeprm {made['stage']}` " if made else "a folder "
-    if not files:
-        is_model = made.get("stage") == "train" or (folder / "reward.json").exists()
-        hint = f". It is a reward model: freeprm score ROLLOUTS --prm {folder}" if is_model else ""
-        raise RecordError(f"{folder}: {stage}without .jsonl files; expected rows, e.g. a file of rollouts{hint}")
-    if made.get("status", "complete") != "complete":
-        raise RecordError(
-            f"{folder}: {stage}that has not finished; give its command again to finish it, or name the .jsonl files "
-            "in the folder to take the rows there are"
-        )
-    return files
+def _read_lines(path: Path) -> Rows:
+    with path.open("rb") as stream:
+        yield from _parsed(stream, path)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    """What a run folder says of itself; empty for other folders."""
+def _read_gzip(path: Path) -> Rows:
     try:
-        made = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return made if isinstance(made, dict) and "stage" in made else {}
+        with gzip.open(path, "rb") as stream:
+            yield from _parsed(cast("BinaryIO", stream), path)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise RecordError(f"{path}: not a whole gzip file ({error}); it was probably cut short") from error
+
+
+def _parsed(stream: BinaryIO, path: Path) -> Rows:
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            yield Source(path, number), _parse(line, Source(path, number))
 
 
 def _parse(line: bytes, source: Source) -> Row | RecordError:
@@ -131,16 +138,10 @@ def _checked(row: Any, source: Source) -> Row | RecordError:
         return RecordError(
             f"{source}: expected a JSON object, got {json.dumps(row)[:80]}{hint}", reason="not a JSON object"
         )
-    if (found := _non_finite(row)) is not None:
-        field, value = found
-        return RecordError(
-            f"{source}: {field}: is {value}; expected a finite number, or null where there is none",
-            reason=f"{field} is not a finite number",
-        )
-    return row
+    return finite(row, source)
 
 
-def _read_list(path: Path) -> Iterator[tuple[Source, Row | RecordError]]:
+def _read_list(path: Path) -> Rows:
     try:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -151,22 +152,11 @@ def _read_list(path: Path) -> Iterator[tuple[Source, Row | RecordError]]:
         yield Source(path, number), _checked(row, Source(path, number))
 
 
-def _non_finite(value: Any) -> tuple[str, float] | None:
-    """The place and value of the first number in a document that is NaN or infinite: `("step_scores.2", nan)`."""
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(item, float):
-            if not math.isfinite(item):
-                return str(key), item
-        elif isinstance(item, dict | list | tuple) and (found := _non_finite(item)) is not None:
-            return f"{key}.{found[0]}", found[1]
-    return None
-
-
 def _dump(value: Any, *, where: str, indent: int | None = None) -> bytes:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     except ValueError as error:
-        if (found := _non_finite(value)) is None:
+        if (found := non_finite(value)) is None:
             raise
         raise NonFiniteError(f"{where}: {found[0]}: is {found[1]}; expected a finite number") from error
     try:
@@ -176,9 +166,18 @@ def _dump(value: Any, *, where: str, indent: int | None = None) -> bytes:
 
 
 def _write_whole(path: Path, lines: Iterable[bytes]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with written_whole(path) as partial, partial.open("wb") as file:
         file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+
+
+def _write_list(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_json(path, list(rows))
+
+
+_READERS: Mapping[str, Callable[[Path], Rows]] = {
+    ".json": _read_list, ".jsonl.gz": _read_gzip, ".csv": read_csv, ".parquet": read_parquet, ".arrow": read_arrow,
+}  # fmt: skip
+_WRITERS: Mapping[str, Callable[[Path, Iterable[Mapping[str, Any]]], None]] = {
+    ".jsonl": write_rows, ".json": _write_list, ".csv": write_csv, ".parquet": write_parquet,
+}  # fmt: skip
+_ENDINGS = ", ".join(_WRITERS)

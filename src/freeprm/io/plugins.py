@@ -6,13 +6,15 @@ its class or function; the file's name is the member's name. Nothing is register
 
 import importlib
 import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any
 
 from freeprm.errors import PluginError
 
-_NOT_MEMBERS = {"base"}
+_NOT_MEMBERS = {"base", "reading", "working"}
 
 
 def load(family: str, name: str) -> Any:
@@ -45,6 +47,26 @@ def load(family: str, name: str) -> Any:
         f"{family}: no {name!r}.{hint} There are {', '.join(known)}; "
         "a class of your own is given as 'package.module:Name'"
     )
+
+
+def built(family: str, name: str, layers: Sequence[Mapping[str, Any]]) -> Any:
+    """A member that is a dataclass, with its options set.
+
+    Args:
+        family: as for `load`.
+        name: as for `load`.
+        layers: options by name, later ones first in rank; see `config.build`.
+
+    Raises:
+        PluginError: as for `load`; or the plug-in is no dataclass.
+        ConfigError: there is no such option, or its value is of the wrong type.
+    """
+    from freeprm.io.config import build
+
+    kind = load(family, name)
+    if not isinstance(kind, type) or not is_dataclass(kind):
+        raise PluginError(f"{family}: {name!r} is {kind!r}; expected a dataclass whose fields are its options")
+    return build(kind, layers)
 
 
 def names(family: str, *, installed: bool = True) -> list[str]:

@@ -21,9 +21,9 @@ from freeprm.core.candidates import UNNAMED, named
 from freeprm.core.localisation import Estimate, Named, ScoredSteps, difference, estimates
 from freeprm.core.step_metrics import fit_threshold, predict_first_error
 from freeprm.errors import ConfigError, DataError
+from freeprm.formats.processbench import is_processbench, read_processbench
 from freeprm.io.formats import OnBad, read_rollouts
 from freeprm.io.jsonl import Row
-from freeprm.io.processbench import is_processbench, read_processbench
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.types import Cost, Metric, Rollout
 

@@ -8,15 +8,40 @@ import typer
 
 from freeprm.errors import ConfigError
 from freeprm.io.formats import OnBad
+from freeprm.io.hub import is_hub_name
+
+
+def existing(paths: list[Path]) -> list[Path]:
+    """The paths, each of which must exist or be a hub's data set.
+
+    Raises:
+        typer.BadParameter: one does not exist.
+    """
+    for path in paths:
+        if not path.exists() and not is_hub_name(path):
+            raise typer.BadParameter(f"Path '{path}' does not exist.")
+    return paths
+
 
 Inputs = Annotated[
-    list[Path], typer.Argument(help="Files of rows (.jsonl, .json) or run folders.", exists=True, show_default=False)
+    list[Path],
+    typer.Argument(
+        help="Files of rows (.jsonl, .json, .csv, .parquet), folders, or hf:owner/name[:config][@revision][#split].",
+        callback=existing,
+        show_default=False,
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; the same command resumes it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Map = Annotated[list[str] | None, typer.Option("--map", help="ours=theirs: the rows' name for one of our columns.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count broken records instead of stopping at the first.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+ExecutorName = Annotated[
+    str, typer.Option("--executor", help="Where the work is done: local, ray, or package.module:Name.")
+]
+ExecutorOptions = Annotated[
+    list[str] | None, typer.Option("--executor-option", help="name=value, a field of the executor, e.g. workers=8.")
+]
 By = Annotated[list[str] | None, typer.Option(help="Break the numbers down by this column, e.g. level.")]
 
 

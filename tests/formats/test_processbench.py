@@ -1,11 +1,16 @@
+"""ProcessBench's rows in and out, by hand and on the published files."""
+
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from freeprm.core.steps import given_steps
-from freeprm.errors import RecordError
-from freeprm.io.processbench import is_processbench, read_processbench
+from freeprm.errors import DataError, RecordError
+from freeprm.formats.processbench import PLUGIN, is_processbench, read_processbench
+from freeprm.formats.reading import read_records
+from freeprm.types import Group, group_rollouts
 
 ENTRY = {
     "id": "x-0", "generator": "g", "problem": "2 + 2?", "steps": ["2 + 2 = 5.", "The answer is 5."],
@@ -82,3 +87,41 @@ def test_the_published_files_are_read_whole(real_data: Path, name: str, n_entrie
     assert sum(rollout.extra["first_error"] is None for rollout in rollouts) == n_correct
     for rollout in rollouts[:100]:
         assert len(given_steps(rollout.response, rollout.extra["steps"])) == len(rollout.extra["steps"])
+
+
+def test_the_published_rows_are_written_as_they_were(real_data: Path):
+    path = real_data / "processbench" / "gsm8k.json"
+    made = PLUGIN().write(group_rollouts(read_records([path]).rollouts))
+    assert not made.skipped
+    assert made.rows == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_added_scores_are_written_with_their_scorer(tmp_path: Path):
+    row = {**ENTRY, "scorer": "a", "step_scores": [0.0, -1.5]}
+    (written,) = PLUGIN().write(group_rollouts(read_processbench(write(tmp_path, row)))).rows
+    assert written == row
+
+
+def test_our_graded_rollouts_of_the_embedded_world_become_rows_with_their_true_first_error(graded: list[Group]):
+    made = PLUGIN().write(graded)
+    rollouts = [rollout for group in graded for rollout in group.rollouts]
+    assert len(made.rows) == len(rollouts)
+    assert len({row["id"] for row in made.rows}) == len(rollouts)
+    for row, rollout in zip(made.rows, rollouts, strict=True):
+        error = rollout.extra["first_error"]
+        assert row["label"] == (-1 if error is None else error)
+        assert len(given_steps(rollout.response, row["steps"])) == len(row["steps"])
+
+
+def test_what_cannot_be_said_is_counted_by_reason(tmp_path: Path):
+    (rollout,) = read_processbench(write(tmp_path, ENTRY))
+    unlabelled = replace(rollout, correct=None, sample_idx=1)
+    unknown = replace(rollout, sample_idx=2, extra={"steps": rollout.extra["steps"], "step_labels": [None, False]})
+    made = PLUGIN().write(group_rollouts([rollout, unlabelled, unknown]))
+    assert [row["id"] for row in made.rows] == ["x-0-0"]
+    assert made.skipped == {
+        "responses without label (correct)": 1,
+        "responses with a step of unknown label and no wrong one before it": 1,
+    }
+    with pytest.raises(DataError, match="needs responses with `correct` and `step_labels` or `first_error`"):
+        PLUGIN().write(group_rollouts([unlabelled]))

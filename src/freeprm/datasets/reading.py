@@ -1,0 +1,60 @@
+"""Problems by the name of a dataset, or from anyone's rows."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from freeprm.datasets.base import Dataset, choose
+from freeprm.errors import ConfigError, DataError
+from freeprm.io.hub import is_hub_name
+from freeprm.io.plugins import built, names
+from freeprm.types import Problem
+
+
+def load_problems(
+    source: str | Path,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> list[Problem]:
+    """Problems of a dataset, or of rows with `prompt` and, where there are, `problem_id` and `answer`.
+
+    Args:
+        source: a dataset's name, or rows: a file, a folder, or `hf:owner/name#split`.
+        split: of the dataset; rows have none.
+        limit: how many, chosen by the seed; all if not given.
+        seed: of the choice.
+        options: the dataset's other fields.
+
+    Raises:
+        RecordError: a row is broken; names the file and the line.
+        DataError: there are fewer problems than asked for, or none.
+        PluginError: neither a path nor a dataset.
+    """
+    path = Path(source)
+    on_hub = is_hub_name(path)
+    named = source in names("datasets") or (":" in str(source) and not on_hub)
+    if not named and (on_hub or path.exists() or path.suffix in (".json", ".jsonl")):
+        dataset: Dataset = built("datasets", "rows", [options or {}, {"path": path}])
+    else:
+        dataset = built("datasets", str(source), [options or {}])
+    return limited(list(dataset.problems(split, limit=limit, seed=seed)), limit, seed)
+
+
+def limited(problems: Sequence[Problem], limit: int | None, seed: int) -> list[Problem]:
+    """So many problems, chosen by the seed; all if not given.
+
+    Raises:
+        DataError: there are fewer, or none, or one is there twice.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"n_problems: is {limit}; expected 1 or more")
+    if len(problems) < (limit or 1):
+        raise DataError(f"{limit or 1} problems were asked for, but there are {len(problems)}")
+    twice = [problem_id for problem_id, count in Counter(item.problem_id for item in problems).items() if count > 1]
+    if twice:
+        raise DataError(f"problem_id: {twice[0]!r} is there more than once; expected each problem once")
+    return list(choose(problems, limit=limit, seed=seed))

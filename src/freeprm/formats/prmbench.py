@@ -1,0 +1,168 @@
+"""PRMBench's rows: a solution that is right, the same with an error worked into it, and which steps are wrong then.
+
+    {"original_question": text, "original_process": [text], "modified_question": text, "modified_process": [text],
+     "modified_steps": [3, 4], "error_steps": [3], "reason": text, "idx": text, "question": text,
+     "classification": text}
+
+Steps are counted from 1 here. Rows whose `error_steps` are empty (several right solutions) have no wrong step.
+
+Read: two rollouts. Of the original all steps are right; of the modification those in `error_steps` are wrong and all
+others right, as the benchmark counts them. The response is the steps, a line break between two. Each is a problem of
+its own, `<classification>/<idx>/original` and `.../modified`, since the questions may differ; `variant` says which it
+is. The outcome is not said. Every other column is carried along. An original stands in the row of each of its
+modifications, and is read as often.
+
+Written: a row of each original with a modification: those that were read together, else, inside a problem, each
+response with a wrong step beside the first without one. Lost are the outcome and gold answers, and every other column.
+
+Source: Song et al. 2025, arXiv:2501.03124; hitsmy/PRMBench_Preview and ssmisya/PRMBench.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from freeprm.core.step_labels import LabelledSteps, first_error, labelled_steps
+from freeprm.errors import DataError
+from freeprm.formats.base import Written, rollouts_of, write_each
+from freeprm.io.conversations import as_text
+from freeprm.io.fields import Fields, id_from
+from freeprm.io.jsonl import Row, Source
+from freeprm.types import Group, Rollout
+
+_CARRIED = ("modified_steps", "reason", "idx", "question", "classification")
+_VARIANTS = ("original", "modified")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PRMBench:
+    """Right solutions and their modifications."""
+
+    originals: bool = True
+    """Read the original solutions, too, not only the modified ones."""
+
+    def recognises(self, row: Row) -> bool:
+        """Has `original_process`, `modified_process` and `error_steps`."""
+        return {"original_process", "modified_process", "error_steps"} <= row.keys()
+
+    def read(self, row: Row, source: Source) -> Iterable[Rollout]:
+        """The original and the modified solution of a row.
+
+        Raises:
+            RecordError: a field is absent or of the wrong kind, or an error step is none of the modified ones.
+        """
+        fields = Fields(row, source)
+        n_steps = len(fields.texts("modified_process"))
+        wrong = fields.get(
+            "error_steps",
+            lambda value: _indices(value, n_steps),
+            expected=f"a list of whole numbers from 1 to {n_steps}",
+        )
+        name = f"{row.get('classification')}/{fields.identifier('idx') or id_from(row['modified_process'])}"
+        if self.originals:
+            yield _rollout(fields, "original", name, wrong=())
+        yield _rollout(fields, "modified", name, wrong=wrong)
+
+    def write(self, groups: Sequence[Group]) -> Written:
+        """A row of each original with a modification of it.
+
+        Raises:
+            DataError: there are none.
+        """
+        skipped: Counter[str] = Counter()
+        couples = [couple for found in _families(groups, skipped) for couple in _couples(found, skipped)]
+        written = write_each(couples, _row, needs="problems with a response without a wrong step, and one with one")
+        return Written(written.rows, written.skipped + skipped)
+
+
+class _Solution(NamedTuple):
+    rollout: Rollout
+    labelled: LabelledSteps
+
+
+class _Couple(NamedTuple):
+    original: _Solution
+    modified: _Solution
+
+
+def _rollout(fields: Fields, variant: str, name: str, *, wrong: Sequence[int]) -> Rollout:
+    steps = fields.texts(f"{variant}_process")
+    labels = [number not in wrong for number in range(1, len(steps) + 1)]
+    used = [f"{kind}_{what}" for kind in _VARIANTS for what in ("question", "process")]
+    return Rollout(
+        problem_id=f"{name}/{variant}",
+        sample_idx=0,
+        prompt=fields.text(f"{variant}_question"),
+        response="\n".join(step.strip() for step in steps),
+        extra={
+            **fields.others(*used, "error_steps"),
+            "variant": variant,
+            "steps": steps,
+            "step_labels": labels,
+            "first_error": first_error(labels),
+        },
+    )
+
+
+def _indices(value: Any, n_steps: int) -> list[int]:
+    if not isinstance(value, list):
+        raise ValueError
+    if any(isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= n_steps for one in value):
+        raise ValueError
+    return value
+
+
+def _families(groups: Sequence[Group], skipped: Counter[str]) -> Iterable[list[_Solution]]:
+    """What belongs together: what came from one row, else what answers one problem."""
+    families: dict[tuple[Any, ...], list[_Solution]] = {}
+    for rollout in rollouts_of(groups):
+        try:
+            solution = _Solution(rollout, labelled_steps(rollout))
+        except DataError as error:
+            skipped[str(error)] += 1
+            continue
+        read = rollout.extra.get("variant") in _VARIANTS
+        key = (rollout.extra.get("classification"), rollout.extra.get("idx")) if read else (rollout.problem_id,)
+        families.setdefault((*key, rollout.sample_idx) if read else key, []).append(solution)
+    return families.values()
+
+
+def _couples(family: Sequence[_Solution], skipped: Counter[str]) -> list[_Couple]:
+    originals = [one for one in family if _variant(one) == "original"]
+    modified = [one for one in family if _variant(one) == "modified"]
+    if not originals or not modified:
+        skipped["responses without a counterpart"] += len(family)
+        return []
+    skipped["responses without a counterpart"] += len(originals) - 1
+    return [_Couple(originals[0], one) for one in modified]
+
+
+def _variant(solution: _Solution) -> str:
+    found = solution.rollout.extra.get("variant")
+    made = "original" if solution.labelled.first_error is None else "modified"
+    return str(found) if found in _VARIANTS else made
+
+
+def _row(couple: _Couple, skipped: Counter[str]) -> Row:
+    original, modified = couple
+    errors = [number for number, label in enumerate(modified.labelled.labels, 1) if label is False]
+    made = {"modified_steps": errors, "reason": None, "idx": _made_id(modified.rollout), "classification": None}
+    carried = {name: value for name, value in modified.rollout.extra.items() if name in _CARRIED}
+    return {
+        "original_question": as_text(original.rollout.prompt),
+        "modified_question": as_text(modified.rollout.prompt),
+        "original_process": original.labelled.steps,
+        "modified_process": modified.labelled.steps,
+        "error_steps": errors,
+        "question": as_text(original.rollout.prompt),
+        **made,
+        **carried,
+    }
+
+
+def _made_id(rollout: Rollout) -> str:
+    return f"{rollout.problem_id}/{rollout.sample_idx}"
+
+
+PLUGIN = PRMBench

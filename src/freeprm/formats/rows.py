@@ -1,0 +1,36 @@
+"""Our own rows, one rollout each, as every stage reads and writes them; docs/rows.md says what the columns are."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from freeprm.formats.base import Written
+from freeprm.io.formats import rollout_of, rollout_row
+from freeprm.io.jsonl import Row, Source
+from freeprm.types import Group, Rollout
+
+_NEEDED = frozenset({"problem_id", "prompt", "response"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Says everything that a rollout holds, so nothing is lost in writing; files are read by `read_rollouts`."""
+
+    def recognises(self, row: Row) -> bool:
+        """Whether a problem's id, its prompt and a response are there."""
+        return row.keys() >= _NEEDED
+
+    def read(self, row: Row, source: Source) -> Iterator[Rollout]:
+        """The rollout of one row by itself, with `sample_idx` 0 where it has none.
+
+        Raises:
+            RecordError: a column is missing, or holds something else than docs/rows.md says.
+        """
+        yield rollout_of(row, source)
+
+    def write(self, groups: Sequence[Group]) -> Written:
+        """A row a rollout."""
+        return Written([rollout_row(rollout) for group in groups for rollout in group.rollouts], Counter())
+
+
+PLUGIN = Rows

@@ -1,0 +1,81 @@
+"""TRL's unpaired preference rows: a prompt, a reply and whether it is wanted, for KTO and its kin.
+
+    {"prompt": P, "completion": C, "label": true}
+
+P and C are texts, or lists of {"role", "content"}.
+
+Read: `label` is the outcome label. Rows with the same prompt are responses to one problem, whose id is a hash of the
+prompt, unless they have a `problem_id`. Every other column is carried along.
+
+Written: each graded rollout. Lost are ids, gold answers, steps and every other column. As with preferences, chat
+models want conversations (see `trl_preference`).
+
+Source: huggingface/trl, docs/source/dataset_formats.md (1.16).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from freeprm.errors import DataError
+from freeprm.formats.base import Written, rollouts_of, write_each
+from freeprm.formats.trl_preference import CUT_OFF, is_conversational, prompt_for
+from freeprm.io.conversations import as_reply, read_reply
+from freeprm.io.fields import Fields, id_from
+from freeprm.io.jsonl import Row, Source
+from freeprm.types import Group, Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRLUnpaired:
+    """Replies with labels as TRL's trainers read them."""
+
+    conversational: bool | None = None
+    """Write messages, or texts; none for messages where any prompt is a conversation."""
+    cut_off: bool = False
+    """Write responses that were cut off, too: the trainers end them like finished ones."""
+
+    def recognises(self, row: Row) -> bool:
+        """Has `prompt`, `completion` and `label`."""
+        return {"prompt", "completion", "label"} <= row.keys()
+
+    def read(self, row: Row, source: Source) -> Iterable[Rollout]:
+        """The one rollout of a row.
+
+        Raises:
+            RecordError: a field is absent or of the wrong kind, or the completion is not one reply.
+        """
+        fields = Fields(row, source)
+        prompt = fields.prompt("prompt")
+        yield Rollout(
+            problem_id=fields.identifier("problem_id") or id_from(prompt),
+            sample_idx=0,
+            prompt=prompt,
+            response=read_reply(fields, "completion"),
+            correct=fields.label("label"),
+            extra=fields.others("prompt", "completion", "label", "problem_id"),
+        )
+
+    def write(self, groups: Sequence[Group]) -> Written:
+        """A row of each graded rollout.
+
+        Raises:
+            DataError: none is graded.
+        """
+        conversational = is_conversational(groups) if self.conversational is None else self.conversational
+
+        def row_of(rollout: Rollout, skipped: Counter[str]) -> Row:
+            if rollout.correct is None:
+                raise DataError("ungraded responses")
+            if rollout.truncated and not self.cut_off:
+                raise DataError(CUT_OFF)
+            return {
+                "prompt": prompt_for(rollout.prompt, conversational),
+                "completion": as_reply(rollout.response) if conversational else rollout.response,
+                "label": rollout.correct,
+            }
+
+        return write_each(rollouts_of(groups), row_of, needs="outcome labels (`correct`), which `freeprm grade` makes")
+
+
+PLUGIN = TRLUnpaired

@@ -1,0 +1,93 @@
+"""UltraFeedback's rows: an instruction and the completions of several models, each scored by GPT-4.
+
+    {"source", "instruction": text, "models": [name],
+     "completions": [{"model", "response": text, "overall_score": number, "fine-grained_score": number,
+                      "annotations": {...}, "critique", "principle", "custom_system_prompt"}],
+     "correct_answers": [text], "incorrect_answers": [text]}
+
+Read: each completion is a rollout; the score asked for is `score`, and its name `scorer`. The label comes from a
+threshold, where one is given. What else the completion and the row say is carried along. The system prompt of each
+completion is not part of the prompt, which a problem has one of. The id is a hash of the instruction.
+
+Written: a row of each problem with scored responses, with what is carried along. Lost are labels, gold answers, steps
+and every other column.
+
+Source: Cui et al. 2023, arXiv:2310.01377; the columns are those of the READMEs of OpenBMB/UltraFeedback and
+openbmb/UltraFeedback. Before December 2023 some overall scores of 10 stood for 1.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from freeprm.errors import DataError
+from freeprm.formats.base import Written, write_each
+from freeprm.io.conversations import as_text
+from freeprm.io.fields import Fields, id_from
+from freeprm.io.jsonl import Row, Source
+from freeprm.types import Group, Rollout
+
+_OF_ROW = ("source", "models", "correct_answers", "incorrect_answers")
+_OF_COMPLETION = (
+    "model", "principle", "custom_system_prompt", "annotations", "critique", "overall_score", "fine-grained_score",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class UltraFeedback:
+    """UltraFeedback as released."""
+
+    score: str = "overall_score"
+    """The field of a completion that is its score: `overall_score` (1 to 10) or `fine-grained_score` (1 to 5)."""
+    threshold: float | None = None
+    """Responses with at least this score are right, others wrong; none for no labels."""
+
+    def recognises(self, row: Row) -> bool:
+        """Has `instruction` and `completions`."""
+        return {"instruction", "completions"} <= row.keys()
+
+    def read(self, row: Row, source: Source) -> Iterable[Rollout]:
+        """A rollout of each completion.
+
+        Raises:
+            RecordError: a field is absent or of the wrong kind.
+        """
+        fields = Fields(row, source)
+        instruction = fields.text("instruction")
+        carried = fields.others("instruction", "completions")
+        for index, completion in enumerate(fields.each("completions")):
+            score = completion.number(self.score)
+            yield Rollout(
+                problem_id=id_from(instruction),
+                sample_idx=index,
+                prompt=instruction,
+                response=completion.text("response", blank=True),
+                correct=None if self.threshold is None or score is None else score >= self.threshold,
+                scorer=None if score is None else self.score,
+                score=score,
+                extra={**carried, **completion.others("response", self.score)},
+            )
+
+    def write(self, groups: Sequence[Group]) -> Written:
+        """A row of each problem with scored responses; those without a score are counted.
+
+        Raises:
+            DataError: no response has a score.
+        """
+        return write_each(groups, self._row, needs="scores of responses (`score`); another column is mapped to it")
+
+    def _row(self, group: Group, skipped: Counter[str]) -> Row:
+        scored = [rollout for rollout in group.rollouts if rollout.score is not None]
+        if not scored:
+            raise DataError("problems without a scored response")
+        instruction = as_text(group.prompt)
+        skipped["responses without a score"] += len(group.rollouts) - len(scored)
+        carried = {name: scored[0].extra[name] for name in _OF_ROW if name in scored[0].extra}
+        return {"instruction": instruction, "completions": [self._completion(one) for one in scored], **carried}
+
+    def _completion(self, rollout: Rollout) -> Row:
+        carried = {name: rollout.extra[name] for name in _OF_COMPLETION if name in rollout.extra}
+        return {**carried, "response": rollout.response, self.score: rollout.score}
+
+
+PLUGIN = UltraFeedback

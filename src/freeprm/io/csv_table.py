@@ -1,0 +1,177 @@
+"""Rows of CSV: commas, a first line of column names, quotes around what holds a comma, a quote or a line break.
+
+A cell is text. What it becomes is decided for its column, from all its filled cells, so that a `42` among other texts
+stays text:
+
+- an empty cell is null;
+- a column of numbers, of `true` and `false` (in any case), or of lists and tables, in JSON or as Python prints them,
+  holds those, and there `null`, `None` and `nan` are null too;
+- every other column is text; so is one that is text by its name, which is `problem_id`, `prompt`, `response`, `answer`,
+  `pred`, `scorer`, and what others call them, unless it holds tables or conversations (`response`, in any case).
+"""
+
+import ast
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from freeprm.errors import NonFiniteError, RecordError
+from freeprm.io.columns import COLUMNS
+from freeprm.io.rows import Row, Source, finite, non_finite, written_whole
+
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
+_NULLS = ("null", "None", "NaN", "nan")
+_LARGEST_CELL = 2**31 - 1
+_TEXT = frozenset(name for ours, column in COLUMNS.items() if column.is_text for name in (ours, *column.aliases))
+_ALWAYS_TEXT = "response"
+
+
+def read_csv(path: Path) -> Iterator[tuple[Source, Row | RecordError]]:
+    """The rows of a CSV file; it is gone through twice, a line in memory at a time.
+
+    Raises:
+        RecordError: column names that are missing or equal, or what cannot be read as CSV; names the line.
+    """
+    kinds = _kinds(path)
+    for source, cells in _lines(path):
+        if isinstance(cells, RecordError):
+            yield source, cells
+        else:
+            row = {name: kinds[name](cell) if cell else None for name, cell in cells.items()}
+            yield source, finite(row, source)
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV file, whole or not at all: null as an empty cell, lists and tables as JSON.
+
+    Raises:
+        NonFiniteError: a value is NaN or infinite; names the row and the field.
+    """
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([names] if names else [])
+        for number, row in enumerate(rows, 1):
+            if (found := non_finite(row)) is not None:
+                raise NonFiniteError(f"{path}, row {number}: {found[0]}: is {found[1]}; expected a finite number")
+            writer.writerow([_cell(row.get(name)) for name in names])
+
+
+def _lines(path: Path) -> Iterator[tuple[Source, dict[str, str] | RecordError]]:
+    """Cells by column name, with the line that each row begins on."""
+    csv.field_size_limit(_LARGEST_CELL)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        names: list[str] | None = None
+        while True:
+            source = Source(path, reader.line_num + 1)
+            try:
+                cells = next(reader, None)
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise RecordError(f"{source}: not CSV in UTF-8 ({error}); no row from here on can be read") from error
+            if cells is None:
+                return
+            if not cells:
+                continue
+            if names is None:
+                names = _checked(cells, source)
+            elif len(cells) == len(names):
+                yield source, dict(zip(names, cells, strict=True))
+            else:
+                reason = f"{len(cells)} cells under {len(names)} column names"
+                yield source, RecordError(f"{source}: {reason}; a cell with a comma needs quotes", reason=reason)
+
+
+def _checked(names: list[str], source: Source) -> list[str]:
+    names = [name.strip() for name in names]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated or "" in names:
+        wrong = f"the column {repeated[0]!r} is there twice" if repeated and repeated[0] else "a column without a name"
+        raise RecordError(f"{source}: {wrong}; expected a first line of different column names")
+    if len(names) == 1 and (found := next((mark for mark in ";\t" if mark in names[0]), None)):
+        raise RecordError(f"{source}: one column, {names[0][:80]!r}; expected commas between cells, found {found!r}")
+    return names
+
+
+def _kinds(path: Path) -> Mapping[str, Callable[[str], Any]]:
+    """What each column's filled cells are read with: the first of the ways that takes all of them."""
+    left: dict[str, list[Callable[[str], Any]]] = {}
+    filled: set[str] = set()
+    for _, cells in _lines(path):
+        if isinstance(cells, RecordError):
+            continue
+        for name, cell in cells.items():
+            ways = left.setdefault(name, _ways(name))
+            if cell and ways and cell not in _NULLS:
+                filled.add(name)
+                ways[:] = [way for way in ways if _takes(way, cell)]
+    return {name: ways[0] if ways and name in filled else str for name, ways in left.items()}
+
+
+def _ways(name: str) -> list[Callable[[str], Any]]:
+    """What a column of this name may be other than text."""
+    if name == _ALWAYS_TEXT:
+        return []
+    return [_table_or_conversation] if name in _TEXT else [_number, _boolean, _nested]
+
+
+def _takes(way: Callable[[str], Any], cell: str) -> bool:
+    try:
+        way(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(cell: str) -> int | float | None:
+    if cell in _NULLS:
+        return None
+    if not _NUMBER.fullmatch(cell):
+        raise ValueError
+    return float(cell) if any(mark in cell for mark in ".eE") else int(cell)
+
+
+def _boolean(cell: str) -> bool | None:
+    if cell in _NULLS:
+        return None
+    known = {"true": True, "false": False}
+    if cell.lower() not in known:
+        raise ValueError
+    return known[cell.lower()]
+
+
+def _nested(cell: str) -> list[Any] | dict[str, Any] | None:
+    """A list or a table: JSON, or what Python prints for one, as pandas writes it."""
+    if cell in _NULLS:
+        return None
+    if cell[0] not in "[{":
+        raise ValueError
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        try:
+            value = ast.literal_eval(cell)
+        except (SyntaxError, RecursionError, MemoryError) as error:
+            raise ValueError from error
+        if repr(value) != cell:  # ['a' 'b'], as numpy prints it, would be one text for Python
+            raise ValueError from None
+    if not isinstance(value, list | dict):
+        raise ValueError
+    return value
+
+
+def _table_or_conversation(cell: str) -> list[Any] | dict[str, Any] | None:
+    value = _nested(cell)
+    if isinstance(value, list) and not (value and all(isinstance(item, dict) for item in value)):
+        raise ValueError
+    return value
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
