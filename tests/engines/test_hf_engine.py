@@ -208,3 +208,20 @@ def test_the_shipped_solver_answers_in_steps():
     assert sampled.text.startswith("Step 1: ")
     assert "\nThe answer is " in sampled.text
     assert sampled.stop_reason == "end"
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (0.5, 0.6), (1.3, 1.0)])
+@pytest.mark.parametrize(("config", "options"), ARCHITECTURES)
+def test_noted_log_probabilities_are_the_models_own_whatever_was_drawn_how(
+    save_tiny: SaveTiny, config: str, options: dict[str, Any], temperature: float, top_p: float
+):
+    engine = HFEngine(model=str(save_tiny(config, **options)), max_rows=6)
+    backbone = load_backbone(engine.model)
+    params = replace(PARAMS, temperature=temperature, top_p=top_p, logprobs=True)
+    for (prompt, _), sampled in draw_all(engine, requests(2), params).items():
+        asked = Rollout(problem_id="", sample_idx=0, prompt=prompt, response="", truncated=True)
+        prompt_ids = encode(backbone.tokenizer, [asked])[0].ids
+        ids = torch.tensor([[*prompt_ids.tolist(), *sampled.token_ids]])
+        logps = backbone.model(ids).logits[0].log_softmax(-1)[:-1].gather(1, ids[0, 1:, None])[len(prompt_ids) - 1 :, 0]
+        assert sampled.token_logprobs == pytest.approx(logps.tolist(), abs=1e-4)
+    assert all(sampled.token_logprobs is None for sampled in draw_all(engine, requests(1)).values())

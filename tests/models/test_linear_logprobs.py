@@ -22,8 +22,9 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tens
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    monkeypatch.setitem(module._CHUNK_BYTES, "cpu", 4 * VOCABULARY * 3)  # three rows at a time
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(module, "_CPU_ROWS", 3)
+    monkeypatch.setattr(module, "_CPU_VOCABULARY", 4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.25])

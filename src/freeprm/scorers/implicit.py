@@ -1,7 +1,9 @@
 """The implicit process reward model: two causal language models whose log-ratio is the reward."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +20,7 @@ from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import portable, resolve
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config
+from freeprm.models.stored_logprobs import check_stored, model_key, stored_logprobs
 from freeprm.types import Prompt, ResponseScore, Rollout, Span
 
 
@@ -39,10 +42,14 @@ class ImplicitPRM:
         config: beta, the reference and the splitter; see reward.json.
         policy: the trained model.
         reference: the frozen model it started from; None to score without it.
+        stored_reference: where rollouts bring the reference's log-probabilities from sampling, take those.
     """
 
-    def __init__(self, config: RewardConfig, *, policy: Backbone, reference: Backbone | None):
+    def __init__(
+        self, config: RewardConfig, *, policy: Backbone, reference: Backbone | None, stored_reference: bool = True
+    ):
         self.config, self.policy, self.reference = config, policy, reference
+        self._takes_stored = stored_reference
 
     @classmethod
     def from_pretrained(
@@ -53,6 +60,7 @@ class ImplicitPRM:
         load_reference: bool = True,
         beta: float | None = None,
         override: Sequence[Override] = (),
+        stored_reference: bool = True,
         options: LoadOptions = DEFAULT_OPTIONS,
     ) -> Self:
         """Load a folder that `freeprm train` wrote.
@@ -63,6 +71,7 @@ class ImplicitPRM:
             load_reference: False to score without it, at half the cost.
             beta: must equal reward.json's, unless overridden.
             override: what may differ from reward.json: "beta", "reference", "template".
+            stored_reference: see `ImplicitPRM`.
             options: device, dtype and the like, for both models.
 
         Raises:
@@ -80,7 +89,7 @@ class ImplicitPRM:
         ref = load_backbone(str(reference), options) if reference is not None else _recorded(config, source, options)
         check_reference(config, ref, policy=policy, override=override)
         check_same_vocabulary(policy.tokenizer, ref.tokenizer)
-        return cls(config, policy=policy, reference=ref)
+        return cls(config, policy=policy, reference=ref, stored_reference=stored_reference)
 
     @classmethod
     def untrained(cls, model: Backbone, *, beta: float = 1.0, splitter: str = "auto") -> Self:
@@ -157,7 +166,7 @@ class ImplicitPRM:
         too_long: TooLong = "exclude",
         token_budget: int | None = None,
         advance: Callable[[int], None] = lambda n_tokens: None,
-    ) -> tuple[dict[int, TokenLogProbs], dict[str, int]]:
+    ) -> tuple[dict[int, TokenLogProbs], Counter[str]]:
         """Both models' token log-probabilities: all that any reward, splitter or granularity is computed from.
 
         Args:
@@ -167,7 +176,8 @@ class ImplicitPRM:
             advance: told the tokens of each batch, once for each model.
 
         Returns:
-            By index into `rollouts`, without those left out; and the counts of what was left out or cut, by reason.
+            By index into `rollouts`, without those left out; and the counts of what was left out or cut, by reason,
+            and of where the reference's came from.
         """
         present = [index for index, rollout in enumerate(rollouts) if rollout.response]
         chosen = [rollouts[index] for index in present]
@@ -177,12 +187,17 @@ class ImplicitPRM:
             advance(n_tokens)
 
         policy = score_tokens(self.policy.model, fitted.encoded, token_budget=token_budget, advance=passed)
+        counts = +Counter(fitted.counts)
         ref: Sequence[Tensor | None] = [None] * len(policy)
         if self.reference is self.policy:
             ref = policy
         elif self.reference is not None:
-            ref = score_tokens(self.reference.model, fitted.encoded, token_budget=token_budget, advance=passed)
-        counts = dict(fitted.counts)
+            score_ref = partial(score_tokens, self.reference.model, token_budget=token_budget, advance=passed)
+            stored = self._stored([chosen[row] for row in fitted.kept], fitted.encoded, score_ref, counts)
+            rest = [index for index in range(len(policy)) if index not in stored]
+            computed = score_ref([fitted.encoded[index] for index in rest])
+            known = {**stored, **dict(zip(rest, computed, strict=True))}
+            ref = [known[index] for index in range(len(policy))]
         if len(chosen) < len(rollouts):
             counts["excluded: empty response"] = len(rollouts) - len(chosen)
         parts = zip(fitted.kept, fitted.encoded, policy, ref, strict=True)
@@ -190,6 +205,27 @@ class ImplicitPRM:
             present[kept]: TokenLogProbs(encoded=item, policy=_array(p), ref=None if r is None else _array(r))
             for kept, item, p, r in parts
         }, counts
+
+    def _stored(
+        self,
+        rollouts: Sequence[Rollout],
+        encoded: Sequence[Encoded],
+        score_ref: Callable[[Sequence[Encoded]], Sequence[Tensor]],
+        counts: Counter[str],
+    ) -> dict[int, Tensor]:
+        """By index, the reference's log-probabilities that rollouts bring from sampling, checked on some of them."""
+        if not self._takes_stored:
+            return {}
+        dtype = self.policy.dtype
+        key = model_key(
+            weights_sha256=self.config.reference.weights_sha256,
+            template_sha256=self.config.template_sha256,
+            dtype=dtype,
+        )
+        stored = stored_logprobs(rollouts, encoded, key=key, counts=counts)
+        if stored:
+            check_stored(stored, encoded, dtype=dtype, compute=score_ref)
+        return stored
 
     def read(
         self,

@@ -2,14 +2,15 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
-from torch import Tensor
+from torch import Tensor, nn
 
 from freeprm.errors import DataError
 from freeprm.io.progress import bar
@@ -22,13 +23,14 @@ from freeprm.models.backbone import (
     load_tokenizer,
 )
 from freeprm.models.encoding import Encoded, encode, fit
-from freeprm.models.fingerprint import weights_hash
+from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import resolve
-from freeprm.models.logprobs import distinct
+from freeprm.models.logprobs import distinct, score_tokens
 from freeprm.models.reference_cache import ReferenceCache
+from freeprm.models.stored_logprobs import check_stored, model_key, stored_logprobs
 from freeprm.training.examples import Example, mismatches
 from freeprm.training.settings import TrainSettings
-from freeprm.types import Group
+from freeprm.types import Group, Rollout
 
 
 class Preparer:
@@ -70,12 +72,12 @@ class Preparer:
         Raises:
             DataError: nothing to train on fits the context, or a KL is needed and there is only one prompt.
         """
-        labels = [rollout.correct is True for group in groups for rollout in group.rollouts]
-        encoded = encode(self.tokenizer, [rollout for group in groups for rollout in group.rollouts])
-        fitted = fit(encoded, max_length=self._max_length, too_long=self._settings.too_long)
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        fitted = fit(encode(self.tokenizer, rollouts), max_length=self._max_length, too_long=self._settings.too_long)
         counts.update(fitted.counts)
         others = self._mismatched(groups) if needs_kl else {}
-        logps = self._reference_logps([*fitted.encoded, *others.values()])
+        stored = self._stored([rollouts[row] for row in fitted.kept], fitted.encoded, counts)
+        logps = self._reference_logps([*fitted.encoded, *others.values()], stored)
         other_logps = dict(zip(others, logps[len(fitted.encoded) :], strict=True))
         by_row = dict(zip(fitted.kept, zip(fitted.encoded, logps[: len(fitted.encoded)], strict=True), strict=True))
         examples = []
@@ -83,7 +85,7 @@ class Preparer:
             kept = [row for row in rows if row in by_row]
             example = Example(
                 encoded=tuple(by_row[row][0] for row in kept),
-                labels=tuple(labels[row] for row in kept),
+                labels=tuple(rollouts[row].correct is True for row in kept),
                 ref_logps=tuple(by_row[row][1] for row in kept),
                 mismatched=others.get(position),
                 mismatched_ref_logps=other_logps.get(position),
@@ -105,9 +107,31 @@ class Preparer:
         fitted = fit(encode(self.tokenizer, drawn), max_length=self._max_length, too_long="truncate")
         return dict(zip(fitted.kept, fitted.encoded, strict=True))
 
-    def _reference_logps(self, encoded: Sequence[Encoded]) -> list[Tensor]:
+    def _stored(
+        self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], counts: Counter[str]
+    ) -> dict[int, Tensor]:
+        """By index, the reference's log-probabilities that rollouts bring from sampling, checked on some of them."""
+        s = self._settings
+        if not (s.with_reference and s.stored_reference) or s.trainer.get("bf16"):
+            return {}
+        key = model_key(
+            weights_sha256=self.reference_sha256, template_sha256=template_hash(self.tokenizer), dtype=s.dtype
+        )
+        stored = stored_logprobs(rollouts, encoded, key=key, counts=counts)
+        if stored:
+            check_stored(stored, encoded, dtype=s.dtype, compute=partial(score_tokens, self._load_reference()))
+        return stored
+
+    def _reference_logps(self, encoded: Sequence[Encoded], stored: Mapping[int, Tensor]) -> list[Tensor]:
+        """One (T,) tensor a response: as stored, else from the cache, else computed."""
         if not self._settings.with_reference:
             return [torch.zeros(item.n_response) for item in encoded]
+        rest = [index for index in range(len(encoded)) if index not in stored]
+        computed = self._cached([encoded[index] for index in rest]) if rest else []
+        known = {**stored, **dict(zip(rest, computed, strict=True))}
+        return [known[index] for index in range(len(encoded))]
+
+    def _cached(self, encoded: Sequence[Encoded]) -> list[Tensor]:
         process = self._process
         missing = self._cache.missing(encoded)
         process.wait_for_everyone()  # all have seen what is missing before anyone adds to it
@@ -121,13 +145,7 @@ class Preparer:
         """Put chunks into the cache; the tokens that went through the reference for it."""
         s = self._settings
         scored_tokens = 0
-        options = LoadOptions(
-            device=str(self._process.device),
-            dtype=s.dtype,
-            attention=s.attention,
-            trust_remote_code=s.trust_remote_code,
-        )
-        reference = load_backbone(str(self.reference_folder), options)
+        reference = self._load_reference()
         total = sum(len(distinct(part)[0]) for part in chunks)
         # As the policy will compute, or it would not start from rewards of zero.
         precision = (
@@ -140,8 +158,18 @@ class Preparer:
                 scored_tokens += n_tokens
                 advance(n_responses, f"{scored_tokens:,} tokens")
 
-            self._cache.compute(reference.model, chunks, token_budget=s.token_budget, advance=count)
+            self._cache.compute(reference, chunks, token_budget=s.token_budget, advance=count)
         return scored_tokens
+
+    def _load_reference(self) -> nn.Module:
+        s = self._settings
+        options = LoadOptions(
+            device=str(self._process.device),
+            dtype=s.dtype,
+            attention=s.attention,
+            trust_remote_code=s.trust_remote_code,
+        )
+        return load_backbone(str(self.reference_folder), options).model
 
     def _model_key(self) -> str:
         s = self._settings
