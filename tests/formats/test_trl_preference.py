@@ -40,8 +40,12 @@ def test_each_row_is_a_problem_of_its_own(tmp_path):  # type: ignore[no-untyped-
     assert FORMAT.write(groups).rows == rows  # and no pair across rows
 
 
-def test_rows_with_a_problem_id_keep_it(here: Source):
-    assert {rollout.problem_id for rollout in read({**TEXTS, "problem_id": 7}, here)} == {"7"}
+def test_a_problem_id_begins_the_id_of_each_of_its_pairs(here: Source):
+    one = {rollout.problem_id for rollout in read({**TEXTS, "problem_id": 7}, here)}
+    other = {rollout.problem_id for rollout in read({**TEXTS, "problem_id": 7, "rejected": "five"}, here)}
+    assert len(one) == len(other) == 1
+    assert one != other
+    assert all(problem_id.startswith("7/pair-") for problem_id in one | other)
 
 
 def test_rows_of_other_formats_with_these_columns_are_left_to_them():

@@ -5,8 +5,8 @@
 P, C and R are texts, or lists of {"role", "content"}. A prompt that is implicit in two texts is what both begin with,
 as TRL takes it (`extract_prompt`).
 
-Read: each row is a problem of its own, so that exactly its pair is trained on, unless it has a `problem_id`; the
-chosen reply is `correct`, the rejected one not. Every other column is carried along.
+Read: each row is a problem of its own, so that exactly its pair is trained on; a `problem_id` is where its id begins.
+The chosen reply is `correct`, the rejected one not. Every other column is carried along.
 
 Written: the pairs of each group (`core.preferences.pair`), with an explicit prompt. Lost are ids, gold answers, steps
 and every other column. A text prompt becomes a user's message in a conversational row; in a row of texts TRL puts the
@@ -61,7 +61,8 @@ class TRLPreference:
         preference = read_preference(fields)
         given = fields.identifier("problem_id")
         extra = fields.others("prompt", "chosen", "rejected", "problem_id")
-        return both(preference, given or pair_id(preference, source), extra)
+        own = pair_id(preference, source)
+        return both(preference, own if given is None else f"{given}/{own}", extra)
 
     def write(self, groups: Sequence[Group]) -> Written:
         """A row of each pair; groups without one are counted.
