@@ -1,0 +1,199 @@
+"""Sampling from any server that speaks OpenAI's chat or completions API: vLLM, transformers, llama.cpp, hosted ones.
+
+The server has the model; nothing is loaded here.
+"""
+
+import asyncio
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from freeprm.engines.base import Request, Sampled, SamplingParams
+from freeprm.engines.openai.asking import Asker
+from freeprm.engines.openai.calls import FIXED, PATHS, PROMPT, Api, Call, Form, open_calls
+from freeprm.engines.openai.faults import AttemptError, RefusedError, ServerLostError, refusal
+from freeprm.engines.openai.pacing import Pace
+from freeprm.engines.openai.replies import Reading, Reasoning
+from freeprm.engines.openai.sameness import Sameness
+from freeprm.engines.openai.server import Server
+from freeprm.engines.openai.streaming import streamed
+from freeprm.errors import ConfigError, ModelError
+
+DEFAULT_URL = "http://localhost:8000/v1"
+URL_ENV = "OPENAI_BASE_URL"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenAIEngine:
+    """Keeps `concurrency` requests under way and gives samples as they arrive."""
+
+    model: str
+    """As the server calls it."""
+    base_url: str | None = None
+    """By default what OPENAI_BASE_URL says, else http://localhost:8000/v1."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable with the key, where the server wants one; the key itself is never a setting."""
+    api: Api | Literal["auto"] = "auto"
+    """`auto` is chat, unless the server has none for the model and the prompts are plain texts."""
+    template: str = f"{PROMPT}\n"
+    """For completions: what a plain prompt becomes. By default as freeprm shows it to a model without chat template."""
+    samples_per_call: int = 1
+    """`n` of a request; 1 gives each sample a seed of its own."""
+    concurrency: int = 16
+    """Requests under way at a time."""
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    """Prompts and responses together."""
+    max_retries: int = 10
+    """Of a request, with waits of 1, 2, 4, ... 30 seconds, a little over two minutes in all."""
+    timeout_seconds: float = 600.0
+    """For one answer."""
+    reasoning: Reasoning | None = None
+    """What becomes of reasoning that the server gives apart from the text: `join` as <think>...</think>, or `drop`."""
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of each request, e.g. `top_k`; null takes one of ours away."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples_per_call", 1), ("concurrency", 1), ("max_retries", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: is {getattr(self, name)}; expected {least} or more")
+        for name in ("requests_per_minute", "tokens_per_minute", "timeout_seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name}: is {value}; expected more than 0")
+        if PROMPT not in self.template:
+            raise ConfigError(f"template: is {self.template!r}; expected a text with {PROMPT} in it")
+        for name in FIXED:
+            if name in self.extra_body:
+                raise ConfigError(f"extra_body.{name}: is for the engine to set; expected other fields of a request")
+        if self.extra_body.get("seed") is not None:
+            raise ConfigError(
+                "extra_body.seed: would be the same for every sample; expected no seed, or null to send none"
+            )
+
+    def sample(self, requests: Sequence[Request], *, params: SamplingParams) -> Iterator[Sampled]:
+        """See `Engine`.
+
+        Raises:
+            ModelError: no server, an unknown model, a refused key or problem; a server lost on the way, with how
+                many samples there are.
+        """
+        calls = open_calls(requests)
+        if not calls:
+            return
+        total = sum(len(request.sample_idxs) for request in requests)
+        missing = sum(len(call.sample_idxs) for call in calls)
+        sameness = Sameness(params)
+        drawn: Iterator[Sampled] = streamed(lambda give: self._draw(calls, params, give))
+        try:
+            for sampled in drawn:
+                missing -= 1
+                sameness.see(sampled)
+                yield sampled
+        except ServerLostError as error:
+            raise ModelError(
+                f"{error} {total - missing} of {total} samples are kept; once the server is back, the same command "
+                "goes on from there, at another base_url too"
+            ) from None
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Engine`; without the address, so that a run may go on when its server has moved."""
+        return {
+            "api": self.api, "template": self.template, "reasoning": self.reasoning,
+            "extra_body": dict(self.extra_body),
+        }  # fmt: skip
+
+    def shape(self) -> None:
+        """Not known of a model elsewhere."""
+        return None
+
+    async def _draw(self, calls: deque[Call], params: SamplingParams, give: Callable[[Sampled], None]) -> None:
+        key = os.environ.get(self.api_key_env, "").strip() or None
+        url = self.base_url or os.environ.get(URL_ENV) or DEFAULT_URL
+        names: list[str] = []
+        async with Server(
+            url, key=key, timeout_seconds=self.timeout_seconds, n_connections=self.concurrency
+        ) as server:  # fmt: skip
+            try:
+                names = await server.models()
+                asker = Asker(
+                    server,
+                    form=Form(
+                        model=self.model, api=await self._api_for(calls, server), template=self.template, params=params,
+                        extra_body=self.extra_body,
+                    ),
+                    reading=Reading(stop=params.stop, reasoning=self.reasoning),
+                    max_retries=self.max_retries,
+                    requests=Pace(self.requests_per_minute),
+                    tokens=Pace(self.tokens_per_minute),
+                )  # fmt: skip
+                await self._work_together(asker, calls, give)
+            except RefusedError as refused:
+                raise refusal(
+                    refused,
+                    url=server.url,
+                    model=self.model,
+                    key_env=self.api_key_env,
+                    key=key is not None,
+                    names=names,
+                ) from None
+
+    async def _work_together(self, asker: Asker, calls: deque[Call], give: Callable[[Sampled], None]) -> None:
+        n_workers = min(self.concurrency, sum(len(call.sample_idxs) for call in calls))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(n_workers):
+                    group.create_task(self._work(asker, calls, give))
+        except ExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+        if asker.retried.total() > len(asker.retried):
+            counts = ", ".join(f"{reason} ({number})" for reason, number in asker.retried.most_common())
+            warnings.warn(f"{asker.retried.total()} requests were sent again: {counts}", stacklevel=2)
+
+    async def _work(self, asker: Asker, calls: deque[Call], give: Callable[[Sampled], None]) -> None:
+        while calls:
+            call, rest = calls.popleft().split(1 if asker.fewer else self.samples_per_call)
+            if rest:
+                calls.appendleft(rest)
+            told = asker.fewer
+            samples = await asker.ask(call)
+            for sampled in samples:
+                give(sampled)
+            if len(samples) < len(call.sample_idxs):
+                calls.appendleft(replace(call, sample_idxs=call.sample_idxs[len(samples) :]))
+            if not told and asker.fewer == 1:
+                warnings.warn(
+                    f"the server gave {len(samples)} of {len(call.sample_idxs)} choices asked for; from here on each "
+                    "sample is a request of its own (samples_per_call=1)",
+                    stacklevel=2,
+                )
+
+    async def _api_for(self, calls: Sequence[Call], server: Server) -> Api:
+        """Chat or completions; asks the server for one token where neither the setting nor the prompts decide.
+
+        Raises:
+            ModelError: a conversation for completions.
+        """
+        talk = next((call for call in calls if not isinstance(call.prompt, str)), None)
+        if self.api == "completions" and talk:
+            raise ModelError(
+                f"problem {talk.problem_id!r}: its prompt is a conversation; completions take plain texts. Set api=chat"
+            )
+        if self.api != "auto":
+            return self.api
+        if talk:
+            return "chat"
+        probe = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
+        try:
+            await server.post(PATHS["chat"], probe)
+        except RefusedError as refused:
+            words = refused.message.lower()
+            if "chat template" in words or (refused.status in (404, 405) and "model" not in words):
+                warnings.warn(f"{server.url}: no chat for {self.model} ({refused}); completions are used", stacklevel=2)
+                return "completions"
+        except AttemptError:
+            pass  # the first request shows whether it lasts
+        return "chat"

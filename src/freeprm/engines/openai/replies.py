@@ -1,0 +1,145 @@
+"""What a server answers, read as samples."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from freeprm.engines.base import Sampled, StopReason
+from freeprm.engines.openai.calls import Call
+from freeprm.engines.openai.faults import AttemptError, WithheldError
+from freeprm.errors import ModelError
+
+Reasoning = Literal["join", "drop"]
+_REASONING = ("reasoning", "reasoning_content")  # vLLM since 0.16; DeepSeek, llama.cpp, transformers, older vLLM
+_STOPPED_BY = ("stop_reason", "matched_stop")  # vLLM; SGLang
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How the answers of a run are read."""
+
+    stop: tuple[str, ...]
+    reasoning: Reasoning | None
+    """What becomes of reasoning that the server gives apart from the text; None refuses it."""
+
+    def samples(self, reply: Any, call: Call, *, limit: int | None) -> list[Sampled]:
+        """The samples of a reply, one for each index of the call as far as there are choices.
+
+        Args:
+            reply: decoded JSON.
+            call: what was asked.
+            limit: tokens that a response could have, where that is known.
+
+        Raises:
+            AttemptError: not the shape of a reply, or one that the server broke off.
+            WithheldError: all choices were withheld.
+            ModelError: the reply holds what is no text, such as a tool call.
+        """
+        choices = choices_of(reply)
+        passed = [choice for choice in choices if choice.get("finish_reason") != "content_filter"]
+        if not passed:
+            raise WithheldError
+        usage = reply.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        n_generated = _count(usage.get("completion_tokens")) if len(choices) == 1 else None
+        return [
+            self._sample(choice, call, index, limit, _count(usage.get("prompt_tokens")), n_generated)
+            for index, choice in zip(call.sample_idxs, passed, strict=False)
+        ]
+
+    def _sample(
+        self, choice: Mapping[str, Any], call: Call, sample_idx: int, limit: int | None,
+        n_prompt: int | None, n_generated: int | None,
+    ) -> Sampled:  # fmt: skip
+        text = self._text(choice, call)
+        cut = min((found for one in self.stop if (found := text.find(one)) >= 0), default=None)
+        token_ids, logprobs = _token_ids(choice), _logprobs(choice)
+        if n_generated is None:
+            n_generated = len(token_ids or logprobs or ()) or None
+        return Sampled(
+            problem_id=call.problem_id, sample_idx=sample_idx, text=text[:cut],
+            stop_reason="stop" if cut is not None else self._reason(choice, n_generated, limit),
+            token_ids=token_ids, n_prompt_tokens=n_prompt, n_generated_tokens=n_generated,
+            token_logprobs=logprobs if token_ids and logprobs and len(token_ids) == len(logprobs) else None,
+        )  # fmt: skip
+
+    def _text(self, choice: Mapping[str, Any], call: Call) -> str:
+        """The response's text; a refusal is what the model said."""
+        message = choice.get("message", choice)
+        if not isinstance(message, dict):
+            raise AttemptError("an answer without a message")
+        if message.get("tool_calls") or message.get("function_call"):
+            raise ModelError(
+                f"problem {call.problem_id!r}: the server answers with a tool call; expected text. Start it without "
+                "tools, or leave the problem out"
+            )
+        text = message.get("text") if "text" in message else message.get("content")
+        text = message.get("refusal") or "" if text is None else text
+        if not isinstance(text, str):
+            raise ModelError(
+                f"problem {call.problem_id!r}: the server's answer is a {type(text).__name__}; expected text"
+            )
+        thoughts = next((found for name in _REASONING if (found := message.get(name))), None)
+        return self._joined(str(thoughts), text, call) if thoughts else text
+
+    def _joined(self, thoughts: str, text: str, call: Call) -> str:
+        if self.reasoning is None:
+            raise ModelError(
+                f"problem {call.problem_id!r}: the server gives reasoning apart from the text. Choose what becomes of "
+                "it by --engine-option: reasoning=join writes it before the text as <think>...</think>, reasoning=drop "
+                "leaves it out"
+            )
+        if self.reasoning == "drop":
+            return text
+        end = f"\n</think>\n\n{text}" if text else ""  # cut off while it was thinking
+        return f"<think>\n{thoughts.strip()}{end}"
+
+    def _reason(self, choice: Mapping[str, Any], n_generated: int | None, limit: int | None) -> StopReason:
+        finish = choice.get("finish_reason")
+        if finish == "length":
+            room = limit is not None and n_generated is not None and n_generated < limit
+            return "context" if room else "length"
+        if finish == "stop":
+            return "stop" if any(choice.get(name) in self.stop for name in _STOPPED_BY) else "end"
+        raise AttemptError(f"a response that ended by {finish!r}")
+
+
+def choices_of(reply: Any) -> list[dict[str, Any]]:
+    """The choices of a reply in order, one at least.
+
+    Raises:
+        AttemptError: there are none.
+    """
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        raise AttemptError("an answer without choices")
+    return sorted(choices, key=lambda choice: _count(choice.get("index")) or 0)
+
+
+def n_tokens_of(reply: Any) -> int | None:
+    """Tokens that the reply says it cost, prompt included."""
+    usage = reply.get("usage") if isinstance(reply, dict) else None
+    return _count(usage.get("total_tokens")) if isinstance(usage, dict) else None
+
+
+def _token_ids(choice: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """As vLLM gives them for `return_token_ids`."""
+    ids = choice.get("token_ids")
+    return tuple(ids) if isinstance(ids, list) and ids and all(_count(item) is not None for item in ids) else None
+
+
+def _logprobs(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
+    found = choice.get("logprobs")
+    if not isinstance(found, dict):
+        return None
+    values: Sequence[Any] = found.get("token_logprobs") or [
+        item.get("logprob") for item in found.get("content") or () if isinstance(item, dict)
+    ]
+    if not values or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        return None
+    return tuple(float(value) for value in values)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
