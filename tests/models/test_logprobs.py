@@ -142,5 +142,24 @@ def test_every_architecture_here_reads_packed_rows(architecture):
     assert prepare(tiny.language_model(architecture))
 
 
+def test_a_batch_that_does_not_fit_the_memory_is_halved(encoded, monkeypatch):
+    model = tiny.language_model()
+    expected = score_tokens(model, encoded)
+    taught, asked = model.forward, []
+
+    def scarce(**options):
+        asked.append(options["input_ids"].numel())
+        if asked[-1] > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return taught(**options)
+
+    monkeypatch.setattr(model, "forward", scarce)
+    for one, other in zip(score_tokens(model, encoded, token_budget=EVERYTHING), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    assert max(asked) > 150
+    with pytest.raises(torch.OutOfMemoryError):
+        score_tokens(model, [replace(encoded[0], ids=np.tile(encoded[0].ids, 10))])
+
+
 def test_nothing_gives_nothing():
     assert score_tokens(tiny.language_model(), [], token_budget=10) == []

@@ -19,8 +19,9 @@ from freeprm.models.padded import padded_logprobs
 from freeprm.models.readout import core, inputs, is_taught, teach
 from freeprm.models.tree_attention import Tree
 
-CPU_BUDGET, GPU_BUDGET = 4096, 16_384
-"""Tokens in a batch of scoring, unless told otherwise: what a processor's caches take, and what fills a GPU."""
+CPU_BUDGET, GPU_BUDGETS = 4096, (4096, 131_072)
+"""Tokens in a batch of scoring, unless told otherwise: what a processor's caches take; on a GPU between these two,
+as much as half of its free memory holds."""
 
 _EXACT_ERROR, _ROUNDED_ERROR = 1e-2, 0.1
 """Nats by which packed and padded rows may differ in a trial: at most in float32, on average in 16 bits."""
@@ -57,8 +58,8 @@ def score_tokens(
     Args:
         model: see `token_logprobs`.
         encoded: any number of prompts with responses, in any order.
-        token_budget: tokens in a batch; a single longer row is a batch of its own. By default `CPU_BUDGET` or
-            `GPU_BUDGET`.
+        token_budget: tokens in a batch; a single longer row is a batch of its own. By default `CPU_BUDGET`, or what
+            the GPU's free memory allows. A batch that does not fit after all is halved.
         advance: told of each finished batch the tokens that went through the model, and the different responses.
 
     Returns:
@@ -70,12 +71,19 @@ def score_tokens(
     if not encoded:
         return []
     unique, places = distinct(encoded)
-    token_budget = token_budget or (CPU_BUDGET if next(model.parameters()).device.type == "cpu" else GPU_BUDGET)
     divide = packing.divide if prepare(model) else padded.divide
     results: list[Tensor] = [torch.empty(0)] * len(unique)
-    for rows in divide(unique, token_budget=token_budget):
+    todo = list(divide(unique, token_budget=token_budget or _budget(model)))[::-1]
+    while todo:
+        rows = todo.pop()
         part = [unique[row] for row in rows]
-        flat, n_tokens = _read(model, part)
+        try:
+            flat, n_tokens = _read(model, part)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            todo += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+            continue
         flat = flat.cpu()
         check_finite(flat, part)
         for row, logps in zip(rows, flat.split([item.n_response for item in part]), strict=True):
@@ -138,6 +146,20 @@ def check_finite(logps: Tensor, batch: Sequence[Encoded]) -> None:
                 "are at fault (float16 overflows where bfloat16 does not), or training diverged"
             )
         token -= item.n_response
+
+
+def _budget(model: nn.Module) -> int:
+    weight = next(model.parameters())
+    if weight.device.type == "cpu":
+        return CPU_BUDGET
+    least, most = GPU_BUDGETS
+    if weight.device.type != "cuda":
+        return least
+    config = core(model).config.get_text_config()
+    # What the widest place of a layer holds of a token: the hidden states, and the two halves of a gated MLP.
+    width: int = 4 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    free, _ = torch.cuda.mem_get_info(weight.device)
+    return min(max(free // 2 // (width * weight.dtype.itemsize), least), most)
 
 
 def _read(model: nn.Module, batch: Sequence[Encoded]) -> tuple[Tensor, int]:
