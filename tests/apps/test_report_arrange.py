@@ -1,6 +1,6 @@
 import pytest
 
-from freeprm.apps.report.arrange import accuracy_grid, breakdowns, differences, other_differences, others
+from freeprm.apps.report.arrange import accuracy_grid, breakdowns, differences, other_differences, others, others_at_n
 from freeprm.types import Metric
 
 
@@ -78,3 +78,12 @@ def test_the_longer_side_goes_down_the_page():
     rows = [Metric(metric=name, value=1.0, scorer=scorer, count=1) for scorer in ("a", "b") for name in ("x", "y", "z")]
     assert others(rows).columns == ["a", "b"]
     assert others([Metric(metric="x", value=1.0, scorer=scorer, count=1) for scorer in ("a", "b")]).columns == ["X"]
+
+
+def test_what_else_was_measured_of_a_choice_stands_by_n():
+    rows = [
+        Metric(metric="tokens_scored", value=0.5, scorer="a", selector="best_of_n/min", n=n, count=1) for n in (4, 64)
+    ]
+    assert others_at_n(rows).columns == ["N = 4", "N = 64"]
+    assert [cell and cell.n for row in others_at_n(rows).rows.values() for cell in row] == [4, 64]
+    assert not others(rows).rows

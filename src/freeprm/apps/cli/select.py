@@ -1,7 +1,8 @@
-"""`freeprm select`: best-of-N, votes and their accuracy."""
+"""`freeprm select`: best-of-N, votes and their accuracy; with --early-stop best-of-N that scores as it chooses."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,7 @@ from freeprm.apps.cli.options import (
     read_names,
     read_numbers,
 )
+from freeprm.errors import ConfigError
 
 
 def select(
@@ -26,16 +28,59 @@ def select(
     out: Out = Path("runs/selection"),
     n: Annotated[str | None, typer.Option("--n", help="Samples to choose among, e.g. 1,4,16,64.")] = None,
     aggregator: Annotated[str, typer.Option(help="min, sum, mean, last, prod, max; several with commas.")] = "min",
-    weighting: Annotated[str, typer.Option(help="Score to vote weight: sigmoid, exp, raw, ...")] = "sigmoid",
-    weight_scale: Annotated[float, typer.Option(help="Scores are multiplied by this before they are weights.")] = 1.0,
+    weighting: Annotated[
+        str | None, typer.Option(help="Score to vote weight: sigmoid (default), exp, raw, ...")
+    ] = None,
+    weight_scale: Annotated[
+        float | None, typer.Option(help="Scores are multiplied by this, 1 by default, before they are weights.")
+    ] = None,
     first: Annotated[bool, typer.Option("--first", help="The first n samples instead of random subsets.")] = False,
     by: By = None,
+    early_stop: Annotated[
+        bool,
+        typer.Option(
+            "--early-stop", help="For rows without scores: best-of-n by --prm, which scores no more than finds it."
+        ),
+    ] = False,
+    prm: Annotated[str | None, typer.Option(help="With --early-stop: what `freeprm train` wrote, or a hub id.")] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="With --early-stop: with-reference (default), without-reference or reference-only, as for `score`."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="With --early-stop: where the reference is, if it moved.")
+    ] = None,
+    splitter: Annotated[str | None, typer.Option(help="With --early-stop: as for `score`.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="With --early-stop: responses of a problem that go on at a time; 1 by default.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="With --early-stop: cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="With --early-stop: auto (default), float32, ...")] = None,
     seed: Seed = 0,
     columns: Map = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Choose one response or answer a problem, and say how often that is right."""
+    of_scored = {"--weighting": weighting, "--weight-scale": weight_scale, "--first": first or None, "--by": by}
+    of_early = {
+        "--prm": prm, "--reward": reward, "--reference": reference, "--splitter": splitter, "--batch": batch,
+        "--device": device, "--dtype": dtype,
+    }  # fmt: skip
+    if early_stop:
+        _refuse(of_scored, "is for rows with scores; --early-stop takes the first n samples, and votes on nothing")
+        _early(
+            inputs, out=out, n=read_numbers(n), aggregator=aggregator, seed=seed, columns=read_map(columns),
+            skip_bad=skip_bad, as_json=as_json, prm=prm, reward=reward or "with-reference", reference=reference,
+            splitter=splitter, batch=1 if batch is None else batch, device=device, dtype=dtype or "auto",
+        )  # fmt: skip
+        return
+    _refuse(
+        of_early,
+        "goes with --early-stop; without it the rows bring their scores: freeprm score ROLLOUTS --prm FOLDER",
+    )
     from freeprm.stages.selection import select as run
 
     with output.working():
@@ -46,10 +91,51 @@ def select(
             on_bad=on_bad(skip_bad),
             n=read_numbers(n),
             aggregators=read_names(aggregator),
-            weighting=weighting,
-            weight_scale=weight_scale,
+            weighting=weighting or "sigmoid",
+            weight_scale=1.0 if weight_scale is None else weight_scale,
             subsets="first" if first else "resample",
             by=by or (),
             seed=seed,
         )
     output.show(out=out, metrics=made.metrics, counts=made.counts, as_json=as_json)
+
+
+def _early(
+    inputs: list[Path], *, out: Path, n: list[int] | None, aggregator: str, seed: int, columns: Mapping[str, str],
+    skip_bad: bool, as_json: bool, prm: str | None, reward: str, reference: str | None, splitter: str | None,
+    batch: int, device: str | None, dtype: str,
+) -> None:  # fmt: skip
+    from freeprm.core.early_stopping import check_aggregator
+    from freeprm.core.rewards import check_reward
+
+    if prm is None:
+        raise ConfigError("--early-stop: give the reward model that is to score the rollouts, --prm FOLDER")
+    check_aggregator(aggregator)
+    check_reward(reward)
+    with output.working():
+        from freeprm.models.backbone import LoadOptions, check_dtype
+        from freeprm.scorers.implicit import ImplicitPRM
+        from freeprm.stages.early_selection import select_early
+
+        model = ImplicitPRM.from_pretrained(
+            prm,
+            reference=reference,
+            load_reference=reward != "without-reference",
+            options=LoadOptions(device=device, dtype=check_dtype(dtype)),
+        )
+        made = select_early(
+            inputs, prm=model, out=out, reward=reward, aggregator=aggregator, n=n, batch=batch, splitter=splitter,
+            columns=columns, on_bad=on_bad(skip_bad), seed=seed,
+        )  # fmt: skip
+    output.show(out=out, metrics=made.metrics, counts=made.counts, cost=made.cost, as_json=as_json)
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    """Refuse options that were given.
+
+    Raises:
+        ConfigError: names the first.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{name} {why}")

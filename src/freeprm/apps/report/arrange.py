@@ -84,7 +84,12 @@ def breakdowns(metrics: Iterable[Metric]) -> Pivot:
 
 def others(metrics: Iterable[Metric]) -> Pivot:
     """Whatever else there is, by scorer and by metric."""
-    return _by_metric([m for m in metrics if m.group is None and not is_difference(m) and not _is_at_n(m)])
+    return _by_metric([m for m in metrics if m.group is None and not is_difference(m) and m.n is None])
+
+
+def others_at_n(metrics: Iterable[Metric]) -> Pivot:
+    """What else was measured of a choice among N, as the share of tokens that it took: scorer and metric, by N."""
+    return _by_n([m for m in metrics if m.group is None and not is_difference(m) and m.n and not _is_at_n(m)])
 
 
 def _by_metric(shown: Sequence[Metric]) -> Pivot:

@@ -3,7 +3,15 @@
 from html import escape
 from importlib.resources import files
 
-from freeprm.apps.report.arrange import Pivot, accuracy_grid, breakdowns, differences, other_differences, others
+from freeprm.apps.report.arrange import (
+    Pivot,
+    accuracy_grid,
+    breakdowns,
+    differences,
+    other_differences,
+    others,
+    others_at_n,
+)
 from freeprm.apps.report.content import Report
 from freeprm.apps.report.figures import accuracy_figures, training_figures
 from freeprm.apps.report.headline import headline
@@ -63,6 +71,7 @@ def _sections(report: Report) -> dict[str, str]:
         "Accuracy": _accuracy(report),
         "Paired differences": _pivot(differences(report.metrics), _DIFFERENCE_NOTE, corner="compared"),
         "Step level and other measures": _pivot(others(report.metrics), _OTHERS_NOTE, corner="measure")
+        + _pivot(others_at_n(report.metrics), _OTHERS_NOTE, corner="measure")
         + _pivot(other_differences(report.metrics), _OTHER_DIFFERENCE_NOTE, corner="difference"),
         "Breakdown": _folded(breakdowns(report.metrics)),
         "Training": training_figures(report.curves),

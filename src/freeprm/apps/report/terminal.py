@@ -6,7 +6,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from freeprm.apps.report.arrange import Grid, Pivot, accuracy_grid, breakdowns, differences, other_differences, others
+from freeprm.apps.report.arrange import (
+    Grid,
+    Pivot,
+    accuracy_grid,
+    breakdowns,
+    differences,
+    other_differences,
+    others,
+    others_at_n,
+)
 from freeprm.apps.report.wording import interval_text, selector_label, value_text
 from freeprm.types import Metric
 
@@ -22,6 +31,7 @@ def print_metrics(console: Console, metrics: Sequence[Metric]) -> None:
     if grid.rows:
         _print(console, lambda stacked: _accuracy(grid, stacked))
     _print_pivot(console, differences(metrics), title="paired differences in points")
+    _print_pivot(console, others_at_n(metrics), title="")
     _print_pivot(console, others(metrics), title="")
     _print_pivot(console, other_differences(metrics), title="paired differences")
     _print_pivot(console, breakdowns(metrics), title="breakdown")

@@ -1,0 +1,158 @@
+"""Best-of-n without scoring every response to its end: best-first search over step scores.
+
+The running score of a response, over the steps scored so far, is an upper bound of its score wherever a further step
+can only lower it: the minimum, and the product of probabilities. So a response that has fallen behind a finished
+one cannot be chosen any more, and what is left of it need not be scored.
+
+Proof. Let i be finished and no other response stand before it, in the order of running scores, the first index on
+ties. Any other j has score_j <= running_j, and either running_j < score_i, or running_j = score_i and j > i. Hence
+score_j < score_i, or they are equal and j > i: `voting.best_of_n` chooses i as well. And with one response a round, a
+response is scored further only while it stands first, so only as far as the proof needs it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, isfinite
+from typing import NamedTuple
+
+from freeprm.core.aggregate import aggregator
+from freeprm.errors import ConfigError, DataError, NonFiniteError
+
+
+class Step(NamedTuple):
+    """The next step of a response, scored."""
+
+    score: float
+    is_last: bool
+
+
+class Found(NamedTuple):
+    """The response that best-of-n chooses."""
+
+    best: int
+    score: float
+    running: tuple[float, ...]
+    """(N,) score over the steps that were scored: an upper bound, and the score itself of a finished response."""
+    n_steps: tuple[int, ...]
+    """(N,) steps of each response that were scored."""
+
+
+def _product(running: float, score: float) -> float:
+    if not 0 <= score <= 1:
+        raise DataError(
+            f"prod: a step has score {score:g}; expected probabilities in [0, 1], without which a product can rise"
+        )
+    return running * score
+
+
+_RUNNING: Mapping[str, tuple[float, Callable[[float, float], float]]] = {"min": (inf, min), "prod": (1.0, _product)}
+"""Where a running score starts, and what the next step makes of it."""
+_CAN_RISE: Mapping[str, str] = {
+    "max": "a later step can have a higher score",
+    "sum": "a later step can add to it",
+    "mean": "a later step above the mean raises it",
+    "last": "the last step alone decides it",
+}
+
+
+def check_aggregator(name: str) -> str:
+    """The name of an aggregator whose running score is an upper bound.
+
+    Raises:
+        ConfigError: there is none of that name, or its running score can rise, and why.
+    """
+    aggregator(name)
+    if name not in _RUNNING:
+        raise ConfigError(
+            f"aggregator {name!r} cannot be stopped early: {_CAN_RISE[name]}, so nothing is known of a response before "
+            f"its end; choose {' or '.join(_RUNNING)}, or score all responses"
+        )
+    return name
+
+
+class BestFirst:
+    """The search among N responses: asks for the next steps of some, is told them, until one is found.
+
+    Args:
+        count: N, at least 1.
+        aggregator: see `check_aggregator`.
+        batch: responses to advance in a round. The first step of every response is needed whatever comes, so the first
+            round asks for all of them.
+
+    Raises:
+        ConfigError: an aggregator that cannot be stopped early, or a batch below 1.
+        DataError: there is no response.
+    """
+
+    def __init__(self, count: int, *, aggregator: str = "min", batch: int = 1):
+        start, self._next = _RUNNING[check_aggregator(aggregator)]
+        if batch < 1:
+            raise ConfigError(f"batch: is {batch}; expected 1 or more responses a round")
+        if count < 1:
+            raise DataError("no responses to choose from; expected at least one")
+        self._batch = batch
+        self._running, self._n_steps, self._is_finished = [start] * count, [0] * count, [False] * count
+
+    def wanted(self) -> list[int]:
+        """The responses whose next steps are to be scored, most promising first; none once one is found."""
+        unseen = [index for index, n_steps in enumerate(self._n_steps) if n_steps == 0]
+        if unseen:
+            return unseen
+        order = self._order()
+        ahead = order[: next((place for place, index in enumerate(order) if self._is_finished[index]), len(order))]
+        return ahead[: self._batch]
+
+    def take(self, steps: Mapping[int, Step]) -> None:
+        """Note the next step of some responses.
+
+        Raises:
+            NonFiniteError: a score is NaN or infinite.
+        """
+        for index, step in steps.items():
+            if self._is_finished[index]:
+                raise DataError(f"response {index} has a step after its last one")
+            if not isfinite(step.score):
+                raise NonFiniteError(
+                    f"response {index}, step {self._n_steps[index]} has score {step.score}; expected a finite one"
+                )
+            self._running[index] = self._next(self._running[index], step.score)
+            self._n_steps[index] += 1
+            self._is_finished[index] = step.is_last
+
+    def n_steps(self, index: int) -> int:
+        """Steps of a response that were noted so far."""
+        return self._n_steps[index]
+
+    @property
+    def found(self) -> Found | None:
+        """The response chosen, None while that is open."""
+        best = min(range(len(self._running)), key=self._key)
+        if not self._is_finished[best] or 0 in self._n_steps:
+            return None
+        return Found(best, self._running[best], tuple(self._running), tuple(self._n_steps))
+
+    def _order(self) -> list[int]:
+        return sorted(range(len(self._running)), key=self._key)
+
+    def _key(self, index: int) -> tuple[float, int]:
+        return -self._running[index], index
+
+
+def best_first(
+    count: int, advance: Callable[[Sequence[int]], Sequence[Step]], *, aggregator: str = "min", batch: int = 1
+) -> Found:
+    """What `best_of_n` chooses by the aggregate of all step scores, found with as few of them as possible.
+
+    Args:
+        count: N responses.
+        advance: indices of responses -> the next step of each.
+        aggregator: see `check_aggregator`.
+        batch: see `BestFirst`.
+
+    Raises:
+        ConfigError, DataError, NonFiniteError: see `BestFirst`.
+    """
+    search = BestFirst(count, aggregator=aggregator, batch=batch)
+    while (found := search.found) is None:
+        wanted = search.wanted()
+        search.take(dict(zip(wanted, advance(wanted), strict=True)))
+    return found

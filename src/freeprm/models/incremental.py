@@ -1,0 +1,213 @@
+"""Token log-probabilities of responses read piece by piece, the next piece of several at a time.
+
+What has been read is kept as keys and values, a slot for each token in each layer. Responses share their prompt's
+slots, and those of any pieces that they begin with alike; a response that is not read on costs nothing more. A forward
+pass gathers, for each row, the slots of what stands before its piece, with padding on the left, as in batched
+generation: positions and distances are those of a row of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from freeprm.errors import ModelError
+from freeprm.models.encoding import Ints
+from freeprm.models.slots import Slots, SlotTable, plain_layers
+
+_CPU_BUDGET, _GPU_BUDGET = 4096, 65_536  # tokens in a forward pass, with what is gathered before them
+_LOGIT_BYTES = 512 << 20  # of logits in float32 held at a time
+_NO_SLOTS = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """A prompt, with what was read of it and its responses."""
+
+    ids: Ints
+    read: dict[bytes, Slots] = field(default_factory=dict)
+    """By the ids of a beginning of prompt and response, the slots of all its tokens but the last, which is read with
+    the next piece."""
+    logprobs: dict[tuple[int, bytes], Tensor] = field(default_factory=dict)
+    """By where a piece starts, and the ids up to where it stops."""
+    owned: list[Slots] = field(default_factory=list)
+    """Each slot once."""
+
+
+class Piece(NamedTuple):
+    """Tokens [start, stop) of a response, counted with its prompt's, whose log-probabilities are wanted."""
+
+    prompt: Prompt
+    ids: Ints
+    """Of prompt and response, up to `stop` at least."""
+    start: int
+    """The prompt's end, or the end of a piece that was read before."""
+    stop: int
+
+
+class _Row(NamedTuple):
+    """A row of a forward pass: tokens to read behind those that were read."""
+
+    past: Slots
+    ids: Ints
+    """(C,)"""
+    following: Ints
+    """(C,) the token behind each, or none where no log-probability is wanted."""
+
+
+class IncrementalReader:
+    """Reads responses piece by piece with one causal language model.
+
+    Args:
+        model: any whose layers all attend to keys and values that they keep; by sliding windows too, of which all is
+            kept here.
+        name: of the model, for messages.
+
+    Raises:
+        ModelError: the model keeps its state in another way.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, name: str):
+        self._model, self._name = model, name
+        self._n_layers = _n_layers(model, name)
+        self._slots = SlotTable(model.device)
+        on_cpu = model.device.type == "cpu"
+        self._budget = _CPU_BUDGET if on_cpu else _GPU_BUDGET
+        self._max_positions = max(1, _LOGIT_BYTES // (4 * model.config.get_text_config().vocab_size))
+        self.n_tokens = 0
+        """Tokens that went through the model so far, prompts included and padding not."""
+        one = np.zeros(1, dtype=np.int32)  # a token on trial shows what the model keeps, and how large it is
+        ((trial, _),) = self._forward([_Row(_NO_SLOTS, one, one[:0])])
+        self._slots.free(trial)
+        self.n_tokens = 0
+        self.capacity = self._slots.capacity
+        """Tokens, of prompts and responses, that there is memory for."""
+
+    def read(self, pieces: Sequence[Piece]) -> list[Tensor]:
+        """log pi(y_t | x, y_<t) of each piece's tokens; what was read before, or is asked for twice, is read once.
+
+        Returns:
+            For each piece (stop - start,) float32 on the CPU (float64 for a float64 model).
+        """
+        self._open([piece.prompt for piece in pieces])
+        new = {(id(piece.prompt), _key(piece)): piece for piece in pieces if _key(piece) not in piece.prompt.logprobs}
+        rows = [_row(piece) for piece in new.values()]
+        for piece, row, (slots, logprobs) in zip(new.values(), rows, self._pass(rows), strict=True):
+            prompt, (start, ids) = piece.prompt, _key(piece)
+            prompt.logprobs[start, ids] = logprobs
+            prompt.read.setdefault(ids, np.concatenate([row.past, slots]))
+            prompt.owned.append(slots)
+        return [piece.prompt.logprobs[_key(piece)] for piece in pieces]
+
+    def close(self, prompt: Prompt) -> None:
+        """Forget a prompt and its responses; their slots are used again."""
+        for slots in prompt.owned:
+            self._slots.free(slots)
+        for kept in (prompt.owned, prompt.read, prompt.logprobs):
+            kept.clear()
+
+    def _open(self, prompts: Sequence[Prompt]) -> None:
+        """Read prompts that are new, but for their last tokens, which are read with the responses' first pieces."""
+        for prompt in {id(prompt): prompt for prompt in prompts if not prompt.read}.values():
+            ((slots, _),) = self._pass([_Row(_NO_SLOTS, prompt.ids[:-1], prompt.ids[:0])])
+            prompt.read[prompt.ids.tobytes()] = slots
+            prompt.owned.append(slots)
+
+    def _pass(self, rows: Sequence[_Row]) -> list[tuple[Slots, Tensor]]:
+        """The new tokens' slots and log-probabilities of each row, in batches of similar length."""
+        results: list[tuple[Slots, Tensor]] = [(_NO_SLOTS, torch.empty(0))] * len(rows)
+        for batch in self._batches(rows):
+            for index, result in zip(batch, self._forward([rows[index] for index in batch]), strict=True):
+                results[index] = result
+        return results
+
+    def _batches(self, rows: Sequence[_Row]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        width = past = 0
+        present = [index for index, row in enumerate(rows) if len(row.ids)]
+        for index in sorted(present, key=lambda index: -len(rows[index].ids)):
+            width, past = max(width, len(rows[index].ids)), max(past, len(rows[index].past))
+            n_rows = len(batch) + 1
+            if batch and (n_rows * (width + past) > self._budget or n_rows * width > self._max_positions):
+                yield batch
+                batch, width, past = [], len(rows[index].ids), len(rows[index].past)
+            batch.append(index)
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[_Row]) -> list[tuple[Slots, Tensor]]:
+        lengths, pasts = [len(row.ids) for row in rows], [len(row.past) for row in rows]
+        width, past = max(lengths), max(pasts)
+        ids = np.zeros((len(rows), width), dtype=np.int64)
+        places = np.zeros((len(rows), past), dtype=np.int64)  # slot 0 is padding
+        mask = np.ones((len(rows), past + width), dtype=np.int64)
+        positions = np.empty((len(rows), width), dtype=np.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row.ids)] = row.ids
+            places[index, past - len(row.past) :] = row.past
+            mask[index, : past - len(row.past)] = 0
+            # Padding behind a piece is never attended to; its positions only must not leave the context.
+            positions[index] = len(row.past) + np.minimum(np.arange(width), len(row.ids) - 1)
+        cache = self._slots.gather(places)
+        wants = any(len(row.following) for row in rows)
+        logits = self._model(
+            input_ids=self._tensor(ids), attention_mask=self._tensor(mask), position_ids=self._tensor(positions),
+            past_key_values=cache, use_cache=True, logits_to_keep=width if wants else 1,
+        ).logits  # fmt: skip
+        self._check(cache, past + width)
+        self.n_tokens += sum(lengths)
+        slots = self._slots.keep(cache, past, lengths)
+        logprobs = [
+            _chosen(logits[index, -width:][: len(row.following)], self._tensor(row.following.astype(np.int64)))
+            for index, row in enumerate(rows)
+        ]
+        flat = torch.cat(logprobs).cpu()  # one transfer
+        return list(zip(slots, torch.split(flat, [len(row.following) for row in rows]), strict=True))
+
+    def _tensor(self, array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(self._model.device)
+
+    def _check(self, cache: Cache, length: int) -> None:
+        layers = plain_layers(cache)
+        if len(layers) != self._n_layers or any(layer.get_seq_length() != length for layer in layers):
+            raise _unsuited(self._model, self._name)
+
+
+def _row(piece: Piece) -> _Row:
+    past = piece.prompt.read.get(piece.ids[: piece.start].tobytes())
+    assert past is not None, "a piece begins where its prompt ends, or a piece that was read"
+    # A token is predicted by the one before it.
+    return _Row(past, piece.ids[piece.start - 1 : piece.stop - 1], piece.ids[piece.start : piece.stop])
+
+
+def _key(piece: Piece) -> tuple[int, bytes]:
+    return piece.start, piece.ids[: piece.stop].tobytes()
+
+
+def _chosen(logits: Tensor, ids: Tensor) -> Tensor:
+    """(T,) log-softmax of (T, V) logits at (T,) ids, in float32 or better."""
+    exact = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return -cross_entropy(exact, ids, reduction="none")
+
+
+def _n_layers(model: PreTrainedModel, name: str) -> int:
+    """Layers that keep keys and values."""
+    layers = DynamicCache(config=model.config).layers
+    if not layers or any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        raise _unsuited(model, name)
+    return len(layers)
+
+
+def _unsuited(model: PreTrainedModel, name: str) -> ModelError:
+    return ModelError(
+        f"{name}: a {type(model).__name__}, whose layers do not all keep keys and values in transformers' way; it "
+        "cannot be read piece by piece. Score whole responses instead: freeprm score"
+    )

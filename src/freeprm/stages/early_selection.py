@@ -1,0 +1,281 @@
+"""Select with early stopping: rollouts and a reward model in; what best-of-n chooses, found without scoring all, out.
+
+    out/metrics.json      accuracy of best-of-n, and the shares of steps and tokens that it took, with 95 % intervals
+    out/selections.jsonl  a row for each problem and n: the sample chosen, its score, and what was scored to find it
+
+Chosen is what scoring every response to its end and taking the best would choose, among the first n samples of each
+problem; see `core.early_stopping` for why.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from freeprm.core.answers import equivalent, extract
+from freeprm.core.comparisons import Cell, accuracy_metrics
+from freeprm.core.early_stopping import Found, check_aggregator
+from freeprm.core.flops import ModelShape, forward_flops
+from freeprm.core.intervals import percentile_interval, resample
+from freeprm.core.selectors import Selector
+from freeprm.core.steps import TOKENS
+from freeprm.core.steps import splitter as splitter_named
+from freeprm.errors import ConfigError, SpanError
+from freeprm.io.formats import OnBad, read_rollouts
+from freeprm.io.jsonl import Row
+from freeprm.io.progress import bar
+from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.models.contests import Contest, passed, search
+from freeprm.models.encoding import Encoded, TooLong, encode, fit
+from freeprm.models.stepwise import Stepped, StepwiseRewards
+from freeprm.scorers.implicit import ImplicitPRM, steps_of
+from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
+
+ROWS = "selections"
+SHARES = ("steps", "tokens", "distinct_tokens")
+"""Of each, `<name>_scored` in a row is what was scored and `<name>` what different responses have in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlySelection:
+    """What selection with early stopping found."""
+
+    folder: Path
+    metrics: list[Metric]
+    counts: Mapping[str, int]
+    """Problems, responses, and whatever was missing, derived or left out, by reason."""
+    cost: Cost
+
+
+def select_early(
+    inputs: Sequence[Path],
+    *,
+    prm: ImplicitPRM,
+    out: Path,
+    reward: str = "with-reference",
+    aggregator: str = "min",
+    n: Sequence[int] | None = None,
+    batch: int = 1,
+    splitter: str | None = None,
+    too_long: TooLong = "exclude",
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad = "raise",
+    seed: int = 0,
+) -> EarlySelection:
+    """Best-of-n with as little scoring as finds it; resumed by the same call.
+
+    Args:
+        inputs: rollouts; scores that they carry are not looked at.
+        prm: see `ImplicitPRM`.
+        out: run folder.
+        reward: a name in `freeprm.core.rewards.REWARDS`; only the models that it takes are run.
+        aggregator: see `check_aggregator`.
+        n: samples to choose among, the first n of each problem; by default as many as most problems have. A problem
+            with fewer is left out for that n, and counted.
+        batch: responses of a problem that are advanced in a round; decides what is scored, not what is chosen.
+        splitter: as for `score`, like the next three.
+        too_long: responses that the context does not hold.
+        columns: our column name -> theirs.
+        on_bad: stop at a broken record, or count it.
+        seed: of the bootstrap.
+
+    Raises:
+        FreePRMError: see the errors of records, settings, data and models.
+    """
+    check_aggregator(aggregator)
+    if splitter is not None and splitter != TOKENS:
+        splitter_named(splitter)
+    settings = {
+        "early_stop": True,
+        **prm.identity(),
+        "reward": reward,
+        "aggregator": aggregator,
+        "n": n,
+        "batch": batch,
+        "splitter": splitter or prm.config.splitter,
+        "too_long": too_long,
+        "columns": dict(columns or {}),
+        "on_bad": on_bad,
+        "seed": seed,
+    }
+    with RunFolder(out, stage="select", settings=settings, inputs=inputs) as run:
+        if run.complete:
+            manifest = read_manifest(out) or {}
+            cost = Cost(**manifest["cost"])
+            return EarlySelection(folder=out, metrics=read_metrics(out), counts=manifest["counts"], cost=cost)
+        read = read_rollouts(inputs, columns=columns, on_bad=on_bad)
+        counts = Counter({f"skipped: {reason}": count for reason, count in read.skipped.items()})
+        groups = group_rollouts(read.rollouts)
+        field = _Field(prm, _sizes(n, groups), splitter=splitter, too_long=too_long, counts=counts)
+        rewards = StepwiseRewards(policy=prm.policy, reference=prm.reference, reward=reward, beta=prm.config.beta)
+        done, before = _done(run), 0
+        with bar("select", len(groups), unit="problems") as advance:
+            advance(len(done))
+            contests = field.contests(group for group in groups if group.problem_id not in done)
+            for contest, found in search(contests, rewards=rewards, aggregator=aggregator, batch=batch):
+                run.append(ROWS, field.rows(contest, found, scorer=reward, selector=f"best_of_n/{aggregator}"))
+                run.log_part({**field.part(contest), "scored_tokens": rewards.n_tokens - before})
+                before = rewards.n_tokens
+                advance(1, note=f"{before:,} tokens")
+        rows = _sorted(run.rows(ROWS), groups)
+        run.rewrite(ROWS, rows)
+        _count(rows, groups, counts)
+        metrics = list(_metrics(rows, seed=seed))
+        run.write_metrics(metrics)
+        parts = {part["problem_id"]: part for part in run.parts()}  # the last of those that are there twice
+        for part in parts.values():
+            counts.update(part["left_out"])
+        cost = run.finish(cost=_cost(prm, run.parts()), counts=+counts)
+    return EarlySelection(folder=out, metrics=metrics, counts=+counts, cost=cost)
+
+
+class _Field:
+    """Rollouts as contests, and what was found in a contest as rows."""
+
+    def __init__(
+        self, prm: ImplicitPRM, sizes: Sequence[int], *, splitter: str | None, too_long: TooLong, counts: Counter[str]
+    ):
+        self._prm, self._sizes, self._counts = prm, sizes, counts
+        self._splitter, self._too_long = splitter or prm.config.splitter, too_long
+        self._rollouts: dict[str, list[Rollout]] = {}  # of the contests that are open
+        self._left_out: dict[str, Counter[str]] = {}
+
+    def contests(self, groups: Iterable[Group]) -> Iterator[Contest]:
+        """A contest for each problem that has enough responses for the smallest n."""
+        for group in groups:
+            present = [rollout for rollout in group.rollouts if rollout.response]
+            left_out = Counter({"excluded: empty response": len(group.rollouts) - len(present)})
+            encoded = encode(self._prm.policy.tokenizer, present)
+            fitted = fit(encoded, max_length=self._prm.policy.max_length, too_long=self._too_long)
+            left_out.update(fitted.counts)
+            sizes = [size for size in self._sizes if size <= len(fitted.kept)]
+            if not sizes:
+                self._counts.update(left_out)
+            else:
+                self._left_out[group.problem_id] = left_out
+                rollouts = [present[index] for index in fitted.kept[: sizes[-1]]]
+                yield self._contest(group.problem_id, fitted.encoded[: sizes[-1]], rollouts, sizes)
+
+    def rows(self, contest: Contest, found: Mapping[int, Found], *, scorer: str, selector: str) -> list[Row]:
+        """A row for each n; the contest is over."""
+        rollouts = self._rollouts.pop(contest.name)
+        return [
+            {
+                "problem_id": contest.name,
+                "scorer": scorer,
+                "selector": selector,
+                "n": n,
+                **_chosen(rollouts[one.best]),
+                "score": one.score,
+                **_shares(contest.responses[: contest.sizes[n]], one.n_steps),
+            }
+            for n, one in found.items()
+        ]
+
+    def part(self, contest: Contest) -> Row:
+        """What a run that goes on later must know of a contest besides its rows."""
+        return {
+            "problem_id": contest.name,
+            "left_out": +self._left_out.pop(contest.name),
+            "n_responses": len(contest.responses),
+            "n_tokens": sum(len(item.encoded.ids) for item in contest.responses),
+        }
+
+    def _contest(
+        self, name: str, encoded: Sequence[Encoded], rollouts: Sequence[Rollout], sizes: Sequence[int]
+    ) -> Contest:
+        first: dict[tuple[bytes, str], int] = {}
+        for index, (item, rollout) in enumerate(zip(encoded, rollouts, strict=True)):
+            first.setdefault((item.ids.tobytes(), repr(rollout.extra.get("steps"))), index)
+        places = list(first.values())  # ascending
+        self._rollouts[name] = [rollouts[place] for place in places]
+        responses = tuple(self._stepped(encoded[place], rollouts[place]) for place in places)
+        return Contest(name=name, responses=responses, sizes={n: bisect_left(places, n) for n in sizes})
+
+    def _stepped(self, encoded: Encoded, rollout: Rollout) -> Stepped:
+        try:
+            _, steps = steps_of(encoded.spans, rollout.response, self._splitter, given=rollout.extra.get("steps"))
+        except SpanError as error:
+            raise SpanError(f"{encoded.name}: {error}") from error
+        return Stepped(encoded=encoded, steps=tuple(steps))
+
+
+def _chosen(rollout: Rollout) -> Row:
+    """The sample that was chosen; its answer and label are found where they are missing."""
+    pred = extract(rollout.response) if rollout.pred is None else rollout.pred
+    correct = equivalent(pred, rollout.answer).correct if rollout.correct is None else rollout.correct
+    return {"sample_idx": rollout.sample_idx, "response": rollout.response, "answer": pred, "correct": correct}
+
+
+def _shares(responses: Sequence[Stepped], n_steps: Sequence[int]) -> dict[str, int]:
+    scored, there = passed(responses, n_steps), passed(responses, [len(item.steps) for item in responses])
+    return {
+        column: value
+        for name in SHARES
+        for column, value in ((f"{name}_scored", getattr(scored, name)), (name, getattr(there, name)))
+    }
+
+
+def _sizes(n: Sequence[int] | None, groups: Sequence[Group]) -> list[int]:
+    available = [len(group.rollouts) for group in groups]
+    usual = max(Counter(available).items(), key=lambda item: (item[1], item[0]))[0]
+    sizes = sorted({*n}) if n is not None else [usual]
+    if not sizes or not 1 <= sizes[0] <= sizes[-1] <= max(available):
+        raise ConfigError(f"n is {list(n or ())}; expected 1 to {max(available)}, the most samples that a problem has")
+    return sizes
+
+
+def _done(run: RunFolder) -> set[str]:
+    """Problems of an earlier sitting; the last one's rows may not all have been written, so it is made again."""
+    rows = run.rows(ROWS)
+    whole = [row for row in rows if row["problem_id"] != rows[-1]["problem_id"]]
+    run.rewrite(ROWS, whole)
+    return {row["problem_id"] for row in whole}
+
+
+def _sorted(rows: Sequence[Row], groups: Sequence[Group]) -> list[Row]:
+    order = {group.problem_id: index for index, group in enumerate(groups)}
+    return sorted(rows, key=lambda row: (order[row["problem_id"]], row["n"]))
+
+
+def _count(rows: Sequence[Row], groups: Sequence[Group], counts: Counter[str]) -> None:
+    counts["problems"] = len(groups)
+    counts["responses"] = sum(len(group.rollouts) for group in groups)
+    for n in {row["n"] for row in rows}:
+        there = [row for row in rows if row["n"] == n]
+        counts[f"problems left out at n={n}, with fewer responses"] = len(groups) - len(there)
+        counts[f"chosen at n={n} without label, counted as not correct"] = sum(row["correct"] is None for row in there)
+
+
+def _metrics(rows: Sequence[Row], *, seed: int) -> Iterator[Metric]:
+    """Accuracies, where any label is known, then shares."""
+    by_n = {n: [row for row in rows if row["n"] == n] for n in sorted({row["n"] for row in rows})}
+    if any(row["correct"] is not None for row in rows):
+        table = {
+            Cell(Selector(part[0]["scorer"], part[0]["selector"]), n): {
+                row["problem_id"]: float(row["correct"] is True) for row in part
+            }
+            for n, part in by_n.items()
+        }
+        yield from accuracy_metrics(table, seed=seed)
+    for n, part in by_n.items():
+        for name in SHARES:
+            scored, there = (np.array([row[column] for row in part]) for column in (f"{name}_scored", name))
+            times = resample(len(part), seed=seed)  # (R, P)
+            interval = percentile_interval(float(scored.sum() / there.sum()), times @ scored / (times @ there))
+            yield Metric(
+                metric=f"{name}_scored", value=interval.value, low=interval.low, high=interval.high, count=len(part),
+                scorer=part[0]["scorer"], selector=part[0]["selector"], n=n, seed=seed,
+            )  # fmt: skip
+
+
+def _cost(prm: ImplicitPRM, parts: Sequence[Row]) -> Cost:
+    scored_tokens, n_tokens, n_responses = (
+        sum(part[name] for part in parts) for name in ("scored_tokens", "n_tokens", "n_responses")
+    )
+    shape = ModelShape.of(prm.policy.model.config.get_text_config())
+    flops = forward_flops(shape, scored_tokens, mean_length=n_tokens / max(1, n_responses))
+    return Cost(scored_tokens=scored_tokens, flops=flops.total)
