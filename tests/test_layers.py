@@ -13,7 +13,8 @@ REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "src" / "freeprm"
 LAYERS = (
     "types", "errors", "assets", "io", "core", "formats", "graders", "executors", "world", "models", "objectives",
-    "training", "engines", "datasets", "scorers", "labelers", "stages", "apps",
+    "training", "engines", "datasets", "scorers", "labelers", "stages", "measurement", "peers", "bench",
+    "apps",
 )  # fmt: skip
 RANK = {name: max(rank, 2) for rank, name in enumerate(LAYERS)}  # the first three are one layer
 HEAVY = ("torch", "transformers")

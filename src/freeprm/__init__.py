@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from freeprm.core.steps import SPLITTERS
     from freeprm.io.formats import read_rollouts
     from freeprm.scorers.implicit import ImplicitPRM
+    from freeprm.stages.converting import convert
     from freeprm.stages.evaluation import evaluate
     from freeprm.stages.grading import grade
+    from freeprm.stages.pairing import pair
     from freeprm.stages.sampling import sample
     from freeprm.stages.scoring import score
     from freeprm.stages.selection import select
@@ -31,9 +33,11 @@ __all__ = [
     "ResponseScore",
     "Rollout",
     "TrainSettings",
+    "convert",
     "evaluate",
     "grade",
     "load_settings",
+    "pair",
     "read_rollouts",
     "sample",
     "score",
@@ -44,6 +48,7 @@ __all__ = [
 
 _HOMES = {
     "SPLITTERS": "core.steps", "read_rollouts": "io.formats", "ImplicitPRM": "scorers.implicit",
+    "convert": "stages.converting", "pair": "stages.pairing",
     "evaluate": "stages.evaluation", "grade": "stages.grading", "sample": "stages.sampling", "score": "stages.scoring",
     "select": "stages.selection", "train": "stages.training", "verify": "stages.verifying",
     "TrainSettings": "training.settings", "load_settings": "training.settings",

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from freeprm.io import progress
 from freeprm.io.progress import bar, track
 
 
@@ -42,3 +43,30 @@ def test_bar_is_drawn_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypa
     assert "10/10" in shown
     assert "tokens/s" in shown
     assert "half a note" in shown
+
+
+def test_a_line_comes_now_and_then_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freeprm.io.progress.LINE_SECONDS", 0.0)
+    with bar("sample", 1000, unit="samples", done=200) as advance:
+        advance(400, "9 tokens/s")
+    with bar("count", unit="rows") as advance:
+        advance(5)
+    first, last, unknown, _ = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"sample: 600 of 1,000 samples, \d+\.\d/s, \d:\d\d:\d\d left, 9 tokens/s", first)
+    assert re.fullmatch(r"sample: 400 samples besides 200 from before in \d+\.\d s, .*/s, 9 tokens/s", last)
+    assert re.fullmatch(r"count: 5 rows, \d+\.\d/s", unknown)
+
+
+def test_what_was_done_before_counts_in_neither_rate_nor_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0] + [110.0] * 9)  # ten seconds pass before anything is asked
+    monkeypatch.setattr("freeprm.io.progress.LINE_SECONDS", 10.0)
+    monkeypatch.setattr("freeprm.io.progress.time.perf_counter", lambda: next(clock))
+    lines = progress._Lines("grade", 400, "rows", 100)
+    lines.count(50, "")
+    assert lines.is_due()
+    lines.print()  # 50 rows in 10 s; the 250 left take 50 s
+    assert capsys.readouterr().err == "grade: 150 of 400 rows, 5.0/s, 0:00:50 left\n"

@@ -295,3 +295,115 @@ def test_a_rewritten_file_is_the_new_rows_alone(tmp_path: Path):
         run.rewrite("rows", [{"x": 2}])
         assert run.rows("rows") == [{"x": 2}]
     assert not list((tmp_path / "a").glob("*.partial"))
+
+
+def test_sittings_are_listed_with_their_time_and_what_was_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("freeprm.io.sittings.SAVE_SECONDS", 0.0)
+    process = os.fork()
+    if process == 0:  # a sitting that is killed
+        folder(tmp_path / "a").__enter__().append("rows", [{"x": 1}])
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+    with (tmp_path / "a" / "rows.jsonl").open("ab") as file:
+        file.write(b'{"x"')
+    run = folder(tmp_path / "a")
+    with pytest.warns(UserWarning, match="cut off"):
+        run.__enter__()
+    run.append("rows", [{"x": 2}])
+    cost = run.finish(cost=Cost(), counts={})
+    run.__exit__(None, None, None)
+    first, second = manifest(tmp_path / "a")["sittings"]
+    assert first["seconds"] > 0  # written down when the row was appended
+    assert second["repaired"] == ["rows.jsonl"]
+    assert cost.seconds == pytest.approx(first["seconds"] + second["seconds"])
+
+
+def test_a_run_killed_before_it_made_anything_gives_way_to_another(tmp_path: Path):
+    process = os.fork()
+    if process == 0:
+        folder(tmp_path / "a").__enter__()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+    assert manifest(tmp_path / "a")["status"] == "running"
+    with folder(tmp_path / "a", settings={"beta": 0.1}) as run:
+        run.append("rows", [{"x": 1}])
+    assert manifest(tmp_path / "a")["settings"] == {"beta": 0.1}
+    with pytest.raises(RunFolderError, match="holds another run"), folder(tmp_path / "a"):
+        pass
+
+
+def test_what_was_noted_of_finished_parts_is_kept_until_the_run_is_complete(tmp_path: Path):
+    with folder(tmp_path / "a") as run:
+        assert run.parts() == []
+        run.append("rows", [{"x": 1}])
+        run.log_part({"part": 0, "tokens": 7})
+    with (tmp_path / "a" / "parts.log").open("ab") as file:
+        file.write(b'{"part": 1, "tok')
+    with folder(tmp_path / "a") as run:
+        assert run.parts() == [{"part": 0, "tokens": 7}]
+        run.finish(cost=Cost(), counts={})
+    assert not (tmp_path / "a" / "parts.log").exists()
+
+
+def test_what_a_killed_rewrite_left_is_removed(tmp_path: Path):
+    with folder(tmp_path / "a") as run:
+        run.append("rows", [{"x": 1}])
+    (tmp_path / "a" / "rows.jsonl.partial").write_bytes(b"half")
+    with folder(tmp_path / "a") as run:
+        assert run.rows("rows") == [{"x": 1}]
+    assert not list((tmp_path / "a").glob("*.partial"))
+
+
+FILLER = """
+import resource, sys
+from pathlib import Path
+from freeprm.errors import RunFolderError
+from freeprm.io.runs import RunFolder
+from freeprm.types import Cost
+if limit := int(sys.argv[2]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    with RunFolder(Path(sys.argv[1]), stage="grade", settings={}) as run:
+        for number in range(len(run.rows("rows")), 100):
+            run.append("rows", [{"number": number, "text": "x" * 5000}])
+        run.rewrite("rows", run.rows("rows"))
+        run.finish(cost=Cost(), counts={})
+except RunFolderError as error:
+    print(error)
+"""
+
+
+def fill(path: Path, *, limit: int = 0) -> str:
+    command = [sys.executable, "-W", "error", "-c", FILLER, str(path), str(limit)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_file_that_may_not_grow_stops_the_run_with_whole_rows_and_the_same_command_goes_on(tmp_path: Path):
+    said = fill(tmp_path / "a", limit=99_999)
+    assert said.startswith(f"{tmp_path}/a: cannot be written (File too large). What was finished before is kept")
+    assert "give the same command again" in said
+    rows = (tmp_path / "a" / "rows.jsonl").read_bytes()
+    assert (rows.count(b"\n"), rows[-1:]) == (19, b"\n")  # of 5,0xx bytes each; the torn one was taken back
+    assert fill(tmp_path / "a") == ""
+    assert manifest(tmp_path / "a")["status"] == "complete"
+    assert (tmp_path / "a" / "rows.jsonl").read_bytes().startswith(rows)
+
+
+def test_a_full_disk_stops_the_run_with_whole_rows_and_the_same_command_goes_on(tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    try:
+        assert "cannot be written (No space left on device)" in fill(disk / "a")
+        rows = (disk / "a" / "rows.jsonl").read_bytes()
+        assert rows.endswith(b"\n")
+        assert 60 < rows.count(b"\n") < 80  # 400 KiB of rows of 5,0xx bytes
+        assert "cannot be written" in fill(disk / "a")  # still full
+        subprocess.run(["mount", "-o", "remount,size=1400k", str(disk)], check=True)
+        assert fill(disk / "a") == ""
+        assert (disk / "a" / "rows.jsonl").read_bytes().startswith(rows)
+        assert manifest(disk / "a")["status"] == "complete"
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,5 +1,8 @@
 """Which models are taught to read packed rows, and that the others are left alone."""
 
+import math
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -27,9 +30,22 @@ def test_a_model_is_tried_once(encoded):
 
 def test_a_model_that_answers_otherwise_is_left_as_it_was(encoded):
     model = tiny.language_model()
-    before = model.forward, model.config._attn_implementation
+    before = model.config._attn_implementation
     assert not teach(model, examine=lambda model: False)
-    assert (model.forward, model.config._attn_implementation) == before
+    assert "forward" not in vars(model)
+    assert model.config._attn_implementation == before
+    torch.testing.assert_close(token_logprobs(model, encoded), padded_logprobs(tiny.language_model(), encoded))
+
+
+def test_a_deep_copy_answers_with_its_own_weights(encoded):
+    model = tiny.language_model()
+    assert prepare(model)
+    copy = deepcopy(model)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            parameter.zero_()
+    # Of weights that are all zero every token is as likely as any other.
+    assert token_logprobs(copy, encoded).unique().tolist() == pytest.approx([-math.log(model.config.vocab_size)])
     torch.testing.assert_close(token_logprobs(model, encoded), padded_logprobs(tiny.language_model(), encoded))
 
 

@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import freeprm.stages.sampling as module
 from freeprm.core.flops import generation_flops
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.hf import HFEngine
-from freeprm.errors import ConfigError, DataError, ModelError, PluginError, RecordError, RunFolderError
+from freeprm.errors import ConfigError, DataError, ModelError, RunFolderError
 from freeprm.io.formats import read_rollouts
 from freeprm.io.runs import read_manifest
-from freeprm.stages.sampling import SamplingResult, load_problems, sample
+from freeprm.stages.sampling import SamplingResult, sample
 from freeprm.types import Problem
 
 PROBLEMS = [
@@ -100,7 +101,6 @@ def test_cost_and_counts_come_from_the_rows(tiny: str, tmp_path: Path):
 
 def test_an_interrupted_run_ends_in_the_same_bytes(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     whole = run(tiny, tmp_path / "whole")
-    monkeypatch.setattr("freeprm.stages.sampling._FLUSH_SECONDS", 0.0)
     with monkeypatch.context() as patched:
         patched.setattr("freeprm.engines.hf.PLUGIN", Interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -157,27 +157,6 @@ def test_samples_from_a_dataset_and_from_a_file_of_the_same_problems_are_equal(t
     assert (run(tiny, tmp_path / "file", problems=file).folder / "rollouts.jsonl").read_bytes() == given.read_bytes()
 
 
-def test_load_problems_takes_dataset_names_options_and_limits():
-    problems = load_problems("arithmetic", split="test", limit=5, options={"difficulty": 3})
-    assert [problem.extra["level"] for problem in problems] == [3] * 5
-    assert load_problems("arithmetic", split="test", limit=3, seed=1) != problems[:3]
-
-
-@pytest.mark.parametrize(
-    ("source", "options", "error", "message"),
-    [
-        ("arithmatic", {}, PluginError, "Did you mean 'arithmetic'"),
-        ("missing.jsonl", {}, RecordError, "no such file"),
-        ("arithmetic", {"difficulti": 3}, ConfigError, "Did you mean 'difficulty'"),
-        ("gsm8k", {}, ConfigError, "path: "),
-        ("freeprm.types:group_rollouts", {}, PluginError, "expected a dataclass"),
-    ],
-)
-def test_load_problems_refuses_what_it_cannot_find(source: str, options: dict[str, Any], error: type, message: str):
-    with pytest.raises(error, match=message):
-        load_problems(source, limit=2, options=options)
-
-
 def test_more_problems_than_there_are_or_a_problem_twice_is_refused(tiny: str, tmp_path: Path):
     with pytest.raises(DataError, match="7 problems were asked for, but there are 6"):
         run(tiny, tmp_path / "run", n_problems=7)
@@ -204,3 +183,41 @@ def test_a_prompt_too_long_for_the_model_leaves_no_run_behind(tiny: str, tmp_pat
     with pytest.raises(ModelError, match="'long'"):
         run(tiny, tmp_path / "run", problems=[long])
     assert run(tiny, tmp_path / "run").counts["samples"] == 18
+
+
+def test_blocks_drawn_elsewhere_end_in_the_same_bytes_also_after_an_interruption(tiny: str, tmp_path: Path):
+    whole = run(tiny, tmp_path / "whole")
+    there = {"executor": "elsewhere:Elsewhere", "executor_options": {"block": 4}}
+    made = run(tiny, tmp_path / "there", **there)
+    assert made == replace(whole, folder=made.folder, cost=replace(whole.cost, seconds=made.cost.seconds))
+    stopped = {**there, "executor_options": {"block": 4, "stops_after": 2}}
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, tmp_path / "cut", **stopped)
+    resumed = run(tiny, tmp_path / "cut", **there)
+    assert resumed.counts["resumed"] == 6  # the last two problems' blocks: 4 // 3 samples of one problem each
+    for folder in (made.folder, resumed.folder):
+        assert (folder / "rollouts.jsonl").read_bytes() == (whole.folder / "rollouts.jsonl").read_bytes()
+
+
+def test_blocks_hold_all_samples_once_and_no_more_than_their_size():
+    requests = [
+        Request(problem_id=f"p{index}", prompt="?", sample_idxs=tuple(range(n)), done=frozenset({0, 5}) & {*range(n)})
+        for index, n in enumerate((3, 3, 10, 1, 4))
+    ]
+    blocks = module._blocks(requests, 4)
+    sizes = [sum(len(request.sample_idxs) for request in block) for block in blocks]
+    assert sizes == [3, 3, 4, 4, 3, 4]  # a problem's samples stay together where they fit a block
+    asked = [(request.problem_id, index) for block in blocks for request in block for index in request.sample_idxs]
+    assert asked == [(request.problem_id, index) for request in requests for index in request.sample_idxs]
+    for request in (request for block in blocks for request in block):
+        assert request.done == {0, 5} & {*request.sample_idxs}
+
+
+def test_samples_without_a_count_of_tokens_are_counted_and_cost_nothing(tmp_path: Path):
+    record = tmp_path / "record.jsonl"
+    rows = [{"problem_id": f"p{index}", "prompt": "?", "sample_idx": 0, "response": "yes"} for index in range(2)]
+    record.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    problems = [Problem(problem_id=f"p{index}", prompt="?") for index in range(2)]
+    made = sample(problems, model=str(record), engine="replay", n=1, out=tmp_path / "out")
+    assert made.counts == {"problems": 2, "samples": 2, "resumed": 0, "without a count of tokens": 2}
+    assert (made.cost.prompt_tokens, made.cost.generated_tokens, made.cost.flops) == (0, 0, 0.0)

@@ -11,10 +11,11 @@ import freeprm.stages.scoring as module
 import tiny
 from freeprm.errors import ConfigError, DataError, RecordError, RunFolderError, SpanError
 from freeprm.io.formats import read_rollouts, rollout_row
-from freeprm.io.runs import read_manifest
+from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.models.backbone import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.scorers.reading import PRMSource
 from freeprm.stages.scoring import file_name, score
 from freeprm.types import Rollout
 
@@ -117,11 +118,10 @@ def test_scoring_goes_on_after_a_torn_write(prm, data, tmp_path, monkeypatch):
     third.write_text(third.read_text()[:-30])
     with pytest.warns(UserWarning, match="the last row was cut off"):
         made = score([data], prm=prm, out=out, rewards=THREE)
-    assert made.counts == {"resumed": 8, "scored": 12}
+    assert made.counts == {"resumed": 6, "scored": 20}  # of the two parts that were finished, one has lost rows
     for reward in THREE:
-        for a, b in zip(rows(whole.folder, reward), rows(out, reward), strict=True):
-            assert a["sample_idx"] == b["sample_idx"]
-            assert a["step_scores"] == pytest.approx(b["step_scores"], abs=1e-5)
+        name = f"{reward}.jsonl"
+        assert (out / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
 def test_a_finished_run_is_not_run_again(prm, data, tmp_path):
@@ -217,3 +217,43 @@ def test_a_processbench_file_is_scored_step_by_step(stories, real_data, tmp_path
         assert len(row["step_scores"]) == len(entry["steps"])
         assert row["first_error"] == (None if entry["label"] == -1 else entry["label"])
         assert all(math.isfinite(value) for value in row["step_scores"])
+
+
+def test_a_resumed_runs_counts_and_cost_are_of_all_rows(prm, tmp_path, monkeypatch):
+    odd = [replace(ROLLOUTS[0], response=""), replace(ROLLOUTS[1], response="~" * 500), *ROLLOUTS[2:]]
+    data = write(tmp_path / "rows.jsonl", odd)
+    monkeypatch.setattr(module, "BATCH", 6)
+    whole = score([data], prm=prm, out=tmp_path / "whole")
+    appended = RunFolder.append
+
+    def killed(self: RunFolder, name: str, rows: Any) -> None:
+        appended(self, name, rows)
+        if len(self.rows(name)) > 10:  # two parts are noted; of the third, rows are written, and no more
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            score([data], prm=prm, out=tmp_path / "cut")
+    resumed = score([data], prm=prm, out=tmp_path / "cut")
+    assert resumed.counts == {**whole.counts, "resumed": 12}
+    assert replace(resumed.cost, seconds=0.0) == replace(whole.cost, seconds=0.0)
+    assert rows(resumed.folder, "with-reference") == rows(whole.folder, "with-reference")
+
+
+def test_parts_scored_elsewhere_end_in_the_same_rows(tmp_path, data):
+    folder = tiny.save(tmp_path / "model")
+    source = PRMSource(source=str(folder), trained=False)
+    how: dict[str, Any] = {"prm": source, "rewards": ["reference-only"], "tokens": True}
+    options = {"block": 6}
+    there = score([data], out=tmp_path / "there", executor="elsewhere:Elsewhere", executor_options=options, **how)
+    assert there.counts == {"scored": 20}
+    here = score([data], out=tmp_path / "here", **how)
+    for a, b in zip(rows(there.folder, "reference-only"), rows(here.folder, "reference-only"), strict=True):
+        assert a["token_rewards"] == pytest.approx(b["token_rewards"], abs=1e-5)
+        assert (a["problem_id"], a["sample_idx"]) == (b["problem_id"], b["sample_idx"])
+    assert there.cost.scored_tokens == here.cost.scored_tokens
+    with pytest.raises(RunFolderError, match=r"its settings\.batch is 6, not 1024"):
+        score([data], out=tmp_path / "there", executor="elsewhere:Elsewhere", **how)
+    with pytest.raises(ConfigError, match="give workers elsewhere a PRMSource"):
+        score([data], out=tmp_path / "no", executor="elsewhere:Elsewhere", prm=source.load())

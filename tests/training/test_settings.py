@@ -111,3 +111,16 @@ def test_another_scheduler_does_not_get_the_options_of_the_recipes():
 
 def test_tokens_may_be_the_splitter():
     assert load("splitter=tokens").splitter == "tokens"
+
+
+def test_other_sources_are_tables_of_shares_in_every_layer(tmp_path: Path):
+    file = tmp_path / "a.toml"
+    file.write_text('[mix]\n"runs/code.jsonl" = 0.2\n[replace]\n"runs/base" = 0.5\n', encoding="utf-8")
+    settings = load("replace.runs/base=0.25", file=file, mix={"runs/chat": 0.1})
+    assert settings.mix == {"runs/code.jsonl": 0.2, "runs/chat": 0.1}
+    assert settings.replace == {"runs/base": 0.25}
+
+
+def test_no_response_to_a_prompt_is_too_few():
+    with pytest.raises(ConfigError, match="responses: is 0; expected at least 1"):
+        load(responses=0)

@@ -72,6 +72,8 @@ class Sampled:
     """Tokens drawn, end-of-turn token included; None where the engine does not say."""
     token_logprobs: tuple[float, ...] | None = None
     """log-probability of each of `token_ids` under the model itself; None unless asked for and the engine knows it."""
+    logprobs_of: str | None = None
+    """Which model that is, see `models.stored_logprobs.model_key`; None where the engine cannot tell."""
 
     @property
     def truncated(self) -> bool:

@@ -88,6 +88,7 @@ def _sampled(problem_id: str, rollout: Rollout) -> Sampled:
         n_prompt_tokens=_count(extra.get("n_prompt_tokens")),
         n_generated_tokens=_count(extra.get("n_generated_tokens")),
         token_logprobs=_numbers(extra.get("token_logprobs"), float),
+        logprobs_of=extra.get("logprobs_of"),
     )
 
 

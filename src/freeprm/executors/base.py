@@ -17,6 +17,16 @@ Worker = Callable[[Sequence[Item]], Iterable[Result]]
 class Executor(Protocol):
     """Does the blocks of a stage. A frozen dataclass: its fields are its options."""
 
+    @property
+    def remote(self) -> bool:
+        """The work is done elsewhere: a stage divides all of it into blocks, and loads no model itself."""
+        ...
+
+    @property
+    def block(self) -> int | None:
+        """Items that a block should have; None where the stage decides."""
+        ...
+
     def run(self, make: Callable[[], Worker[Item, Result]], blocks: Sequence[Sequence[Item]]) -> Iterator[Result]:
         """The results of all blocks, as they are finished, in any order.
 

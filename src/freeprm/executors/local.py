@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from freeprm.executors.base import Item, Result, Worker
 
@@ -9,6 +10,9 @@ from freeprm.executors.base import Item, Result, Worker
 @dataclass(frozen=True, kw_only=True)
 class Local:
     """One worker, here."""
+
+    remote: ClassVar[bool] = False
+    block: ClassVar[None] = None
 
     def run(self, make: Callable[[], Worker[Item, Result]], blocks: Sequence[Sequence[Item]]) -> Iterator[Result]:
         """See `Executor`; blocks in order."""

@@ -67,15 +67,16 @@ def table_writer(path: Path) -> Callable[[Path, Iterable[Mapping[str, Any]]], No
     return _WRITERS[path.suffix]
 
 
-def append_rows(file: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows and force them to disk; where one cannot be written, none is.
+def append_rows(file: BinaryIO, rows: Iterable[Mapping[str, Any]], *, sync: bool = True) -> None:
+    """Append rows and, with `sync`, force them to disk; where one cannot be written, none is.
 
     Raises:
         NonFiniteError: a value is NaN or infinite, which JSON cannot hold; names the row and the field.
     """
     file.write(b"".join([_dump(row, where=f"{file.name}, row {number}") for number, row in enumerate(rows, 1)]))
     file.flush()
-    os.fsync(file.fileno())
+    if sync:
+        os.fsync(file.fileno())
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,9 +1,10 @@
-"""Progress of long work, on stderr: a live bar on a terminal, one line at the end elsewhere."""
+"""Progress of long work, on stderr: a live bar on a terminal; elsewhere a line a minute, and one at the end."""
 
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Protocol, TypeVar
 
 from rich.console import Console
@@ -11,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 Item = TypeVar("Item")
+LINE_SECONDS = 60.0
+"""Between two lines where there is no terminal."""
 
 
 class Advance(Protocol):
@@ -36,16 +39,16 @@ def track(iterable: Iterable[Item], *, description: str, total: int | None = Non
 
 
 @contextmanager
-def bar(description: str, total: int | None = None, *, unit: str = "items") -> Iterator[Advance]:
+def bar(description: str, total: int | None = None, *, unit: str = "items", done: int = 0) -> Iterator[Advance]:
     """A bar that the caller moves.
 
     Args:
         description: what is being done.
         total: units in all; None where that is not known.
         unit: what is counted, in the plural: `tokens`, `responses`.
+        done: units that were finished before; they count in neither rate nor time left.
     """
-    done, last_note = 0, ""
-    started = time.perf_counter()
+    lines = _Lines(description, total, unit, done)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -55,24 +58,63 @@ def bar(description: str, total: int | None = None, *, unit: str = "items") -> I
         TextColumn("{task.fields[note]}"),
     )
     shown = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-    task = shown.add_task(description, total=total, note="")
+    task = shown.add_task(description, total=total, completed=done, note="")
 
     def advance(n: int = 1, note: str = "") -> None:
-        nonlocal done, last_note
-        done, last_note = done + n, note or last_note
-        shown.update(task, advance=n, note=last_note)
+        lines.count(n, note)
+        shown.update(task, advance=n, note=lines.note)
+        if shown.disable and lines.is_due():
+            lines.print()
 
     try:
         with shown:
             yield advance
     finally:
         if not sys.stderr.isatty():
-            seconds = time.perf_counter() - started
-            note = f", {last_note}" if last_note else ""
-            print(
-                f"{description}: {done} {unit} in {seconds:.1f} s, {done / max(seconds, 1e-9):.1f}/s{note}",
-                file=sys.stderr,
-            )
+            lines.print_last()
+
+
+class _Lines:
+    """Progress as lines, for logs."""
+
+    def __init__(self, description: str, total: int | None, unit: str, before: int):
+        self._description, self._total, self._unit, self._before = description, total, unit, before
+        self._done = 0
+        self._started = self._printed = time.perf_counter()
+        self.note = ""
+        """The last one given."""
+
+    def count(self, n: int, note: str) -> None:
+        self._done += n
+        self.note = note or self.note
+
+    def is_due(self) -> bool:
+        return time.perf_counter() - self._printed >= LINE_SECONDS
+
+    def print(self) -> None:
+        self._printed = time.perf_counter()
+        done = self._before + self._done
+        amount = f"{done:,} {self._unit}" if self._total is None else f"{done:,} of {self._total:,} {self._unit}"
+        left = ""
+        if self._total is not None and self._done:
+            seconds = (self._total - done) / self._done * (self._printed - self._started)
+            left = f", {timedelta(seconds=round(seconds))} left"
+        print(f"{self._description}: {amount}, {self._rate():.1f}/s{left}{self._noted()}", file=sys.stderr, flush=True)
+
+    def print_last(self) -> None:
+        seconds = time.perf_counter() - self._started
+        before = f" besides {self._before} from before" if self._before else ""
+        print(
+            f"{self._description}: {self._done} {self._unit}{before} in {seconds:.1f} s, "
+            f"{self._rate():.1f}/s{self._noted()}",
+            file=sys.stderr,
+        )
+
+    def _rate(self) -> float:
+        return self._done / max(time.perf_counter() - self._started, 1e-9)
+
+    def _noted(self) -> str:
+        return f", {self.note}" if self.note else ""
 
 
 class _Rate(ProgressColumn):

@@ -1,29 +1,35 @@
 """Run folders: what a stage made, with a manifest of how; resumed by the same command, refused to another.
 
-DIR/manifest.json    stage, settings, input hashes, versions, status, counts, cost
+DIR/manifest.json    stage, settings, input hashes, versions, status, sittings, counts, cost
 DIR/<name>.jsonl     rows, appended as they are finished
 DIR/metrics.json     the stage's numbers, a list of `Metric`
+DIR/parts.log        while it runs: what the stage notes of each finished part of its work
+
+A process may be killed at any moment, and its disk may fill up: rows that were appended stay, and the same command
+goes on from them.
 """
 
-import fcntl
 import json
-import os
-import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from freeprm.errors import NonFiniteError, RecordError, RunFolderError
 from freeprm.io.identity import content_hash, difference, plain, versions
-from freeprm.io.jsonl import MANIFEST, Row, append_rows, read_rows, write_json, write_rows
+from freeprm.io.jsonl import MANIFEST, Row, read_rows, write_json, write_rows
+from freeprm.io.lock import LOCK, FolderLock
+from freeprm.io.repairs import append_whole, cut_torn_rows, sync_path
+from freeprm.io.sittings import Sitting, Stopwatch, total_seconds
 from freeprm.types import Cost, Metric
 
-LOCK = ".lock"
 METRICS = "metrics.json"
+PARTS = "parts.log"
+"""Of finished parts; not .jsonl, so that nobody takes it for rows."""
 
 
 class RunFolder:
@@ -51,36 +57,40 @@ class RunFolder:
             "settings": plain(settings),
             "inputs": {str(item): content_hash(item) for item in inputs},
         }
-        self._started = time.perf_counter()
-        self._lock: TextIO | None = None
+        self._lock = FolderLock(path)
+        self._watch = Stopwatch()
         self.repaired: list[str] = []
         """Files whose torn last line was cut off when the folder was opened."""
 
     def __enter__(self) -> Self:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / LOCK).open("w")
+            self._lock.acquire()
         except OSError as error:
             raise RunFolderError(f"{self.path}: cannot be written ({error.strerror}); choose another --out") from error
         try:
-            self._acquire(self._lock)
-            self._claim()
+            with self._writing():
+                self._claim()
+                if not self.complete:
+                    self._repair()
+                    self._begin_sitting()
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
-        if not self.complete:
-            self._repair()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._lock is not None
-        with self._lock:  # closes it
-            if self._holds_nothing():
-                (self.path / MANIFEST).unlink(missing_ok=True)
-            elif not self.complete:
-                write_json(self.path / MANIFEST, {**self._manifest(), "seconds": self._seconds()})
+        try:
+            # A full disk must not hide the error that ends the run, nor undo one that has finished.
+            with suppress(OSError):
+                if self._holds_nothing():
+                    (self.path / MANIFEST).unlink(missing_ok=True)
+                elif not self.complete:
+                    self._save_seconds()
+        finally:
+            self._lock.release()
 
     @property
     def complete(self) -> bool:
@@ -99,62 +109,109 @@ class RunFolder:
             rows.append(row)
         return rows
 
-    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows to `<name>.jsonl`; they are on disk when this returns.
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]], *, sync: bool = True) -> None:
+        """Append rows to `<name>.jsonl`: from now on no kill loses them, and with `sync` no lost power either.
+
+        Args:
+            name: of the file.
+            rows: what to append.
+            sync: force this file to disk, with all that was appended to it before; takes some milliseconds.
 
         Raises:
             NonFiniteError: a value is NaN or infinite; none of the rows is written.
+            RunFolderError: the disk is full, or fails; none of the rows is written.
         """
-        with (self.path / f"{name}.jsonl").open("ab") as file:
-            append_rows(file, rows)
+        self._append(self.path / f"{name}.jsonl", rows, sync=sync)
 
     def rewrite(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write `<name>.jsonl` anew, whole or not at all."""
-        write_rows(self.path / f"{name}.jsonl", rows)
+        """Write `<name>.jsonl` anew, whole or not at all.
+
+        Raises:
+            RunFolderError: the disk is full, or fails.
+        """
+        with self._writing():
+            write_rows(self.path / f"{name}.jsonl", rows)
+            sync_path(self.path)
+
+    def log_part(self, part: Mapping[str, Any]) -> None:
+        """Note that a part of the work is finished, and what it took; kept until the run is complete.
+
+        Raises:
+            RunFolderError: as for `append`.
+        """
+        self._append(self.path / PARTS, [part], sync=True)
+
+    def parts(self) -> list[Row]:
+        """What was noted of the parts finished so far."""
+        file = self.path / PARTS
+        return [row for _, row in read_rows(file) if not isinstance(row, RecordError)] if file.exists() else []
 
     def write_metrics(self, metrics: Sequence[Metric]) -> None:
         """Write `metrics.json`.
 
         Raises:
             NonFiniteError: a metric is NaN or infinite; names it.
+            RunFolderError: the disk is full, or fails.
         """
         for metric in metrics:
             _check_finite(metric)
-        write_json(self.path / METRICS, [asdict(metric) for metric in metrics])
+        with self._writing():
+            write_json(self.path / METRICS, [asdict(metric) for metric in metrics])
 
     def finish(self, *, cost: Cost, counts: Mapping[str, Any]) -> Cost:
         """Mark the run complete, with what it cost and counted (skipped records too).
 
         Returns:
-            The cost with the seconds since the folder was opened, and those of earlier sittings that were not killed.
+            The cost with the seconds of all sittings; see `sittings.SAVE_SECONDS` for those that were killed.
+
+        Raises:
+            RunFolderError: the disk is full, or fails.
         """
-        timed = replace(cost, seconds=self._seconds())
-        write_json(
-            self.path / MANIFEST,
-            {
-                **self._identity,
-                "status": "complete",
-                "counts": dict(counts),
-                "cost": asdict(timed),
-                "versions": versions(),
-            },
-        )
+        sittings = self._sittings()
+        timed = replace(cost, seconds=total_seconds(sittings))
+        manifest = {
+            **self._identity, "status": "complete", "counts": dict(counts), "cost": asdict(timed), "sittings": sittings,
+            "versions": versions(),
+        }  # fmt: skip
+        with self._writing():
+            for file in self.path.glob("*.jsonl"):
+                sync_path(file)
+            write_json(self.path / MANIFEST, manifest)
+            (self.path / PARTS).unlink(missing_ok=True)
         return timed
 
     def _manifest(self) -> dict[str, Any]:
         return read_manifest(self.path) or {}
 
-    def _seconds(self) -> float:
-        earlier: float = self._manifest().get("seconds", 0.0)
-        return round(earlier + time.perf_counter() - self._started, 3)
+    def _append(self, file: Path, rows: Iterable[Mapping[str, Any]], *, sync: bool) -> None:
+        with self._writing():
+            append_whole(file, rows, sync=sync)
+        if self._watch.is_due():
+            with suppress(OSError):
+                self._save_seconds()
 
-    def _acquire(self, lock: TextIO) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the file system refuses, as our error."""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
         except OSError as error:
             raise RunFolderError(
-                f"{self.path}: another process is writing here ({error.strerror}); wait for it or choose another --out"
+                f"{self.path}: cannot be written ({error.strerror}). What was finished before is kept; make room, and "
+                "give the same command again to go on"
             ) from error
+
+    def _begin_sitting(self) -> None:
+        manifest = self._manifest()
+        sittings = self._watch.begin(manifest.get("sittings", ()), repaired=self.repaired)
+        write_json(self.path / MANIFEST, {**manifest, "sittings": sittings})
+        sync_path(self.path)
+
+    def _sittings(self) -> list[Sitting]:
+        return self._watch.read(self._manifest()["sittings"])
+
+    def _save_seconds(self) -> None:
+        write_json(self.path / MANIFEST, {**self._manifest(), "sittings": self._sittings()})
 
     def _claim(self) -> None:
         existing = read_manifest(self.path)
@@ -165,23 +222,31 @@ class RunFolder:
                     f"{self.path} holds files that are not of a run of freeprm, e.g. {strangers[0]}; "
                     "choose an empty or new folder as --out"
                 )
+        found = "" if existing is None else self._difference(existing)
+        if found and not self._holds_nothing():
+            raise RunFolderError(
+                f"{self.path} holds another run: {found}. Give the same command to resume it, or choose another --out"
+            )
+        if existing is None or found:  # a run that was killed before it made anything does not count
             write_json(self.path / MANIFEST, {**self._identity, "status": "running", "versions": versions()})
-            return
-        for key, ours in self._identity.items():
-            if found := difference(key, existing.get(key), ours):
-                raise RunFolderError(
-                    f"{self.path} holds another run: {found}. Give the same command to resume it, or choose "
-                    "another --out"
-                )
+
+    def _difference(self, existing: Mapping[str, Any]) -> str:
+        parts = (difference(key, existing.get(key), ours) for key, ours in self._identity.items())
+        return next((part for part in parts if part), "")
 
     def _repair(self) -> None:
+        """Mend what a killed process, a full disk or a lost server left behind."""
+        for file in self.path.glob("*.json*.partial"):
+            file.unlink()
         for file in sorted(self.path.glob("*.jsonl")):
-            if _cut_torn_line(file):
+            if cut_torn_rows(file):
                 self.repaired.append(file.name)
                 warnings.warn(
                     f"{file}: the last row was cut off while it was written; it is left out and made again",
                     stacklevel=4,
                 )
+        if (self.path / PARTS).exists():
+            cut_torn_rows(self.path / PARTS)
 
     def _holds_nothing(self) -> bool:
         return all(_is_ours(item) for item in self.path.rglob("*"))
@@ -220,21 +285,6 @@ def read_metrics(folder: Path) -> list[Metric]:
 def _is_ours(file: Path) -> bool:
     """What opening a folder leaves in it."""
     return file.name in (MANIFEST, LOCK, f"{MANIFEST}.partial")
-
-
-def _cut_torn_line(file: Path) -> bool:
-    """Cut a last line without its end; the rows before it stand."""
-    with file.open("r+b") as stream:
-        size = end = stream.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - (1 << 16))
-            stream.seek(start)
-            if (newline := stream.read(end - start).rfind(b"\n")) >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        stream.truncate(end)
-    return end < size
 
 
 def _check_finite(metric: Metric) -> None:

@@ -8,6 +8,7 @@ activation checkpointing) works as ever. A model that cannot be taught is left a
 
 from collections.abc import Callable
 from functools import wraps
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -73,48 +74,52 @@ def teach(model: nn.Module, *, examine: Callable[[nn.Module], bool]) -> bool:
     inner = core(model)
     if (known := getattr(inner, _TAUGHT, None)) is not None:
         return bool(known)
-    readout = _readout(inner)
-    if readout is None or not isinstance(inner, PreTrainedModel):
+    if not _can_be_taught(inner):
         setattr(inner, _TAUGHT, False)
         return False
-    plain, before = inner.forward, inner.config._attn_implementation
+    before = inner.config._attn_implementation
     inner.set_attn_implementation(NAME)
-    inner.forward = _forward(inner, plain, readout)
+    # A method, and not a closure: a deep copy of the model has to answer with its own weights.
+    inner.forward = MethodType(_answering(type(inner).forward), inner)
     taught = inner.device.type == "meta" or examine(inner)
     if not taught:
-        inner.forward = plain
+        del inner.forward
         inner.set_attn_implementation(before)
     setattr(inner, _TAUGHT, taught)
     return taught
 
 
-def _forward(model: PreTrainedModel, plain: Callable[..., Any], readout: Readout) -> Callable[..., Any]:
+def _answering(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward of a class of models, which also answers for packed rows."""
+
     @wraps(plain)
-    def forward(*args: Any, targets: Targets | None = None, **options: Any) -> Any:
+    def forward(self: PreTrainedModel, *args: Any, targets: Targets | None = None, **options: Any) -> Any:
         if targets is None:
-            return plain(*args, **options)
+            return plain(self, *args, **options)
         given = {name: value for name, value in options.items() if value is not None}
-        hidden = model.base_model(*args, **given).last_hidden_state[0]  # (T, d)
-        return chosen_logprobs(hidden.index_select(0, targets.predictors), targets.ids, readout)
+        hidden = self.base_model(*args, **given).last_hidden_state[0]  # (T, d)
+        return chosen_logprobs(hidden.index_select(0, targets.predictors), targets.ids, _readout(self))
 
     return forward
 
 
-def _readout(model: nn.Module) -> Readout | None:
-    """How the model makes logits; None where packed rows are beyond it as far as its structure tells."""
+def _can_be_taught(model: nn.Module) -> bool:
+    """Whether packed rows are within a model, as far as its structure tells."""
     if not isinstance(model, PreTrainedModel) or is_deepspeed_zero3_enabled():  # whose weights are there in parts only
-        return None
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    head = model.get_output_embeddings()
-    can_be_taught = (
-        type(head) is nn.Linear  # not one with an adapter on it
+        return False
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    return (
+        type(model.get_output_embeddings()) is nn.Linear  # not one with an adapter on it
         and model.base_model is not model
+        and "forward" not in vars(model)  # as of a model spread over devices
         and kinds <= _ATTENDING
         and model.config._attn_implementation in _REPLACED
         and model._can_set_attn_implementation()
     )
-    if not can_be_taught:
-        return None
+
+
+def _readout(model: PreTrainedModel) -> Readout:
+    """How the model makes logits."""
+    config = model.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
-    return Readout(head, scale=scale, cap=getattr(config, "final_logit_softcapping", None))
+    return Readout(model.get_output_embeddings(), scale=scale, cap=getattr(config, "final_logit_softcapping", None))

@@ -10,12 +10,15 @@ carry it in three columns, and it serves instead of a pass of the reference wher
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from freeprm.errors import DataError
 from freeprm.models.encoding import Encoded
+from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.types import Rollout
 
 COLUMNS = ("token_ids", "token_logprobs", "logprobs_of")
@@ -23,6 +26,11 @@ CHECKED = 16
 """Responses computed again, to see that what is noted is true."""
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-3}
 _COARSE_TOLERANCE = 0.1  # of 16 bits: another batch rounds otherwise
+
+
+def key_of(folder: Path, tokenizer: PreTrainedTokenizerBase, *, dtype: str) -> str:
+    """The `model_key` of a model that is here."""
+    return model_key(weights_sha256=weights_hash(folder), template_sha256=template_hash(tokenizer), dtype=dtype)
 
 
 def model_key(*, weights_sha256: str, template_sha256: str | None, dtype: str) -> str:
@@ -83,5 +91,5 @@ def check_stored(
                 f"{encoded[index].name}: the log-probabilities noted at sampling differ from the reference's own by "
                 f"{error:.3g} nats a token on average, but {tolerance} are allowed: they are of another model, or of "
                 "a server that gives them after temperature or truncation. Compute the reference instead: "
-                "--no-stored-reference"
+                "--no-stored-reference in scoring, --set stored_reference=false in training"
             )

@@ -4,25 +4,29 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from freeprm.core.flops import generation_flops
-from freeprm.datasets.base import Dataset, choose
+from freeprm.datasets.reading import limited, load_problems
 from freeprm.engines.base import Engine, Request, Sampled, SamplingParams
-from freeprm.errors import ConfigError, DataError, PluginError
-from freeprm.io.config import build
+from freeprm.errors import ConfigError
+from freeprm.executors.base import Executor
 from freeprm.io.formats import problem_row, rollout_row
 from freeprm.io.jsonl import Row
-from freeprm.io.plugins import load, names
+from freeprm.io.plugins import built
 from freeprm.io.progress import bar
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.types import Cost, Problem, Rollout
 
 ROWS = "rollouts"
-_FLUSH_SECONDS = 1.0
+BLOCK = 1024
+"""Samples of a block, where the work is divided."""
+_SYNC_SECONDS = 1.0
+"""Between two times that rows are forced to disk, which is slow beside writing them."""
 _TRUNCATED = {"length": "truncated: max_new_tokens", "context": "truncated: context"}
 
 
@@ -55,11 +59,15 @@ def sample(
     workers: int | None = None,
     dataset_options: Mapping[str, Any] | None = None,
     engine_options: Mapping[str, Any] | None = None,
+    logprobs: bool = False,
+    executor: str = "local",
+    executor_options: Mapping[str, Any] | None = None,
 ) -> SamplingResult:
     """Draw `n` responses to each problem.
 
     A row of `rollouts.jsonl` is a rollout with the problem's own columns, `n_prompt_tokens`, `n_generated_tokens` and
-    `stop_reason`. An interrupted and an uninterrupted run end in the same file.
+    `stop_reason`; with `logprobs` also the columns of `models.stored_logprobs`, by which the reference costs nothing
+    later where it is the model that drew. An interrupted and an uninterrupted run end in the same file.
 
     Args:
         problems: see `load_problems`, or problems themselves.
@@ -78,21 +86,26 @@ def sample(
         workers: processes to draw in; the engine decides if not given.
         dataset_options: the dataset's other fields, e.g. `difficulty` of `arithmetic`.
         engine_options: the engine's other fields, e.g. `dtype` of `hf`.
+        logprobs: note each token's log-probability under the model.
+        executor: name of an executor: where engines work, `local` or `ray`.
+        executor_options: the executor's fields.
 
     Raises:
         FreePRMError: see the errors of records, settings, data and models.
     """
     params = SamplingParams(
-        temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed, stop=tuple(stop)
-    )
+        temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed, stop=tuple(stop),
+        logprobs=logprobs,
+    )  # fmt: skip
     _check(n, params)
     if isinstance(problems, str | Path):
         name = str(problems)
         chosen = load_problems(problems, split=split, limit=n_problems, seed=problem_seed, options=dataset_options)
     else:
-        name, chosen = "given", _limited(problems, n_problems, problem_seed)
+        name, chosen = "given", limited(problems, n_problems, problem_seed)
     asked = {"model": model} if workers is None else {"model": model, "workers": workers}
-    drawer: Engine = _member("engines", engine, [engine_options or {}, asked])
+    drawer: Engine = built("engines", engine, [engine_options or {}, asked])
+    place: Executor = built("executors", executor, [executor_options or {}])
     settings = {
         "problems": name,
         "problems_sha256": _hash(chosen),
@@ -105,57 +118,18 @@ def sample(
         "max_new_tokens": max_new_tokens,
         "stop": list(stop),
         "seed": seed,
+        "logprobs": logprobs,
     }
     with RunFolder(out, stage="sample", settings=settings) as run:
         if run.complete:
             manifest = read_manifest(out) or {}
             return SamplingResult(folder=out, counts=manifest["counts"], cost=Cost(**manifest["cost"]))
         n_before = len(run.rows(ROWS))
-        _draw(run, drawer, chosen, n, params)
-        rows = _sorted(run.rows(ROWS), chosen)
-        run.rewrite(ROWS, rows)
+        _draw(run, place, partial(_sampler, drawer, params), chosen, n)
+        rows = _finished(run, chosen)
         counts = _counts(rows, n_before)
         cost = run.finish(cost=_cost(rows, drawer), counts=counts)
     return SamplingResult(folder=out, counts=counts, cost=cost)
-
-
-def load_problems(
-    source: str | Path,
-    *,
-    split: str = "train",
-    limit: int | None = None,
-    seed: int = 0,
-    options: Mapping[str, Any] | None = None,
-) -> list[Problem]:
-    """Problems of a dataset, or of rows with `prompt` and, where there are, `problem_id` and `answer`.
-
-    Args:
-        source: a dataset's name, or a .jsonl or .json file or a folder of them.
-        split: of the dataset; rows have none.
-        limit: how many, chosen by the seed; all if not given.
-        seed: of the choice.
-        options: the dataset's other fields.
-
-    Raises:
-        RecordError: a row is broken; names the file and the line.
-        DataError: there are fewer problems than asked for, or none.
-        PluginError: neither a path nor a dataset.
-    """
-    path = Path(source)
-    named = source in names("datasets") or ":" in str(source)
-    if not named and (path.exists() or path.suffix in (".json", ".jsonl")):
-        dataset: Dataset = _member("datasets", "rows", [options or {}, {"path": path}])
-    else:
-        dataset = _member("datasets", str(source), [options or {}])
-    return _limited(list(dataset.problems(split, limit=limit, seed=seed)), limit, seed)
-
-
-def _member(family: str, name: str, layers: Sequence[Mapping[str, Any]]) -> Any:
-    """A dataset or engine with its options."""
-    kind = load(family, name)
-    if not isinstance(kind, type) or not is_dataclass(kind):
-        raise PluginError(f"{family}: {name!r} is {kind!r}; expected a dataclass whose fields are its options")
-    return build(kind, layers)
 
 
 def _check(n: int, params: SamplingParams) -> None:
@@ -167,17 +141,6 @@ def _check(n: int, params: SamplingParams) -> None:
         )
 
 
-def _limited(problems: Sequence[Problem], limit: int | None, seed: int) -> list[Problem]:
-    if limit is not None and limit < 1:
-        raise ConfigError(f"n_problems: is {limit}; expected 1 or more")
-    if len(problems) < (limit or 1):
-        raise DataError(f"{limit or 1} problems were asked for, but there are {len(problems)}")
-    twice = [problem_id for problem_id, count in Counter(item.problem_id for item in problems).items() if count > 1]
-    if twice:
-        raise DataError(f"problem_id: {twice[0]!r} is there more than once; expected each problem once")
-    return list(choose(problems, limit=limit, seed=seed))
-
-
 def _hash(problems: Sequence[Problem]) -> str:
     digest = hashlib.sha256()
     for problem in problems:
@@ -185,7 +148,15 @@ def _hash(problems: Sequence[Problem]) -> str:
     return digest.hexdigest()
 
 
-def _draw(run: RunFolder, engine: Engine, problems: Sequence[Problem], n: int, params: SamplingParams) -> None:
+def _sampler(engine: Engine, params: SamplingParams) -> Callable[[Sequence[Request]], Iterator[Sampled]]:
+    """A worker that draws the samples of a block."""
+    return partial(engine.sample, params=params)
+
+
+def _draw(
+    run: RunFolder, place: Executor, make: Callable[[], Callable[[Sequence[Request]], Iterator[Sampled]]],
+    problems: Sequence[Problem], n: int,
+) -> None:  # fmt: skip
     """Draw what is missing, and append it as it is finished."""
     done: dict[str, set[int]] = {}
     for row in run.rows(ROWS):
@@ -199,27 +170,39 @@ def _draw(run: RunFolder, engine: Engine, problems: Sequence[Problem], n: int, p
         )
         for problem in problems
     ]
+    blocks = _blocks(requests, place.block or BLOCK) if place.remote else [requests]
     by_id = {problem.problem_id: problem for problem in problems}
-    with bar("sample", len(problems) * n, unit="samples") as advance:
-        advance(sum(map(len, done.values())))
-        started, n_tokens = time.perf_counter(), 0
-        for part in _by_time(engine.sample(requests, params=params)):
-            run.append(ROWS, [_row(by_id[sampled.problem_id], sampled) for sampled in part])
-            n_tokens += sum(sampled.n_generated_tokens or 0 for sampled in part)
-            advance(len(part), note=f"{n_tokens / (time.perf_counter() - started):,.0f} tokens/s")
+    n_before = sum(map(len, done.values()))
+    with bar("sample", len(problems) * n, unit="samples", done=n_before) as advance:
+        started = synced = time.perf_counter()
+        n_tokens = 0
+        for sampled in place.run(make, [block for block in blocks if not _is_done(block)]):
+            # One by one: whoever draws may be busy for minutes before the next one comes.
+            now = time.perf_counter()
+            sync = now - synced > _SYNC_SECONDS
+            run.append(ROWS, [_row(by_id[sampled.problem_id], sampled)], sync=sync)
+            synced = now if sync else synced
+            n_tokens += sampled.n_generated_tokens or 0
+            advance(1, note=f"{n_tokens / (now - started):,.0f} tokens/s" if n_tokens else "")
 
 
-def _by_time(samples: Iterable[Sampled]) -> Iterator[list[Sampled]]:
-    """Samples in parts, one a second, so that an interruption costs little and writing costs little."""
-    part: list[Sampled] = []
-    flushed = time.perf_counter()
-    for sampled in samples:
-        part.append(sampled)
-        if time.perf_counter() - flushed > _FLUSH_SECONDS:
-            yield part
-            part, flushed = [], time.perf_counter()
-    if part:
-        yield part
+def _blocks(requests: Sequence[Request], size: int) -> list[list[Request]]:
+    """All samples of the run in blocks of about this many, the same whatever is done already and whoever does them."""
+    blocks: list[list[Request]] = []
+    room = 0
+    for request in requests:
+        for start in range(0, len(request.sample_idxs), size):
+            part = request.sample_idxs[start : start + size]
+            if len(part) > room:
+                blocks.append([])
+                room = size
+            blocks[-1].append(replace(request, sample_idxs=part, done=request.done.intersection(part)))
+            room -= len(part)
+    return blocks
+
+
+def _is_done(block: Sequence[Request]) -> bool:
+    return all(len(request.done) == len(request.sample_idxs) for request in block)
 
 
 def _row(problem: Problem, sampled: Sampled) -> Row:
@@ -227,6 +210,7 @@ def _row(problem: Problem, sampled: Sampled) -> Row:
         "n_prompt_tokens": sampled.n_prompt_tokens,
         "n_generated_tokens": sampled.n_generated_tokens,
         "stop_reason": sampled.stop_reason,
+        **_noted(sampled),
     }
     return rollout_row(
         Rollout(
@@ -241,21 +225,36 @@ def _row(problem: Problem, sampled: Sampled) -> Row:
     )
 
 
-def _sorted(rows: Sequence[Row], problems: Sequence[Problem]) -> list[Row]:
+def _noted(sampled: Sampled) -> Row:
+    """The columns of `models.stored_logprobs`; none where they are not known."""
+    if sampled.token_logprobs is None or sampled.token_ids is None:
+        return {}
+    logprobs = [round(value, 6) for value in sampled.token_logprobs]
+    return {"token_ids": list(sampled.token_ids), "token_logprobs": logprobs, "logprobs_of": sampled.logprobs_of}
+
+
+def _finished(run: RunFolder, problems: Sequence[Problem]) -> list[Row]:
+    """All rows, in order, as the file holds them from now on."""
+    drawn = run.rows(ROWS)
     rank = {problem.problem_id: index for index, problem in enumerate(problems)}
-    return sorted(rows, key=lambda row: (rank[row["problem_id"]], row["sample_idx"]))
+    rows = sorted(drawn, key=lambda row: (rank[row["problem_id"]], row["sample_idx"]))
+    if rows != drawn:
+        run.rewrite(ROWS, rows)
+    return rows
 
 
 def _counts(rows: Sequence[Row], n_before: int) -> dict[str, int]:
     reasons = Counter(row["stop_reason"] for row in rows)
     counts = {"problems": len({row["problem_id"] for row in rows}), "samples": len(rows), "resumed": n_before}
-    return {**counts, **{name: reasons[reason] for reason, name in _TRUNCATED.items() if reasons[reason]}}
+    truncated = {name: reasons[reason] for reason, name in _TRUNCATED.items() if reasons[reason]}
+    uncounted = sum(row["n_generated_tokens"] is None for row in rows)
+    return {**counts, **truncated, **({"without a count of tokens": uncounted} if uncounted else {})}
 
 
 def _cost(rows: Sequence[Row], engine: Engine) -> Cost:
-    """Tokens and FLOPs of all rows, whenever they were drawn."""
-    prompts = {row["problem_id"]: row["n_prompt_tokens"] for row in rows}
-    prompt_tokens, generated_tokens = sum(prompts.values()), sum(row["n_generated_tokens"] for row in rows)
+    """Tokens and FLOPs of all rows that have a count, whenever they were drawn; a prompt's tokens once."""
+    prompts = {row["problem_id"]: row["n_prompt_tokens"] or 0 for row in rows}
+    prompt_tokens, generated_tokens = sum(prompts.values()), sum(row["n_generated_tokens"] or 0 for row in rows)
     shape = engine.shape()
     flops = shape and generation_flops(
         shape,

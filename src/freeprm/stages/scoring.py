@@ -1,8 +1,9 @@
 """Score rollouts with an implicit process reward model: one rewards file for each way of reading the two models."""
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,24 @@ from freeprm.core.flops import ModelShape, forward_flops
 from freeprm.core.rewards import check_reward
 from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
-from freeprm.errors import DataError, SpanError
-from freeprm.io.formats import OnBad, read_rollouts, rollout_row
+from freeprm.errors import ConfigError, DataError
+from freeprm.executors.base import Executor
+from freeprm.formats.processbench import is_processbench, read_processbench
+from freeprm.io.formats import OnBad, read_rollouts
 from freeprm.io.jsonl import Row
-from freeprm.io.processbench import is_processbench, read_processbench
-from freeprm.io.progress import bar
+from freeprm.io.plugins import built
+from freeprm.io.progress import Advance, bar
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.models.encoding import TooLong
-from freeprm.scorers.implicit import ImplicitPRM, TokenLogProbs
-from freeprm.types import Cost, ResponseScore, Rollout
+from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.scorers.reading import PRMSource
+from freeprm.scorers.working import Job, Part, ScoredPart
+from freeprm.types import Cost, Rollout
 
 BATCH = 1024
 """Responses scored before their rows are written."""
+_LEFT_OUT = "left_out"
+_Written = Mapping[str, set[tuple[str, int]]]  # problem and sample of each row, by scorer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +46,7 @@ class Scored:
 def score(
     inputs: Sequence[Path],
     *,
-    prm: ImplicitPRM,
+    prm: ImplicitPRM | PRMSource,
     out: Path,
     rewards: Sequence[str] = ("with-reference",),
     name: str | None = None,
@@ -49,6 +56,8 @@ def score(
     columns: Mapping[str, str] | None = None,
     on_bad: OnBad = "raise",
     token_budget: int | None = None,
+    executor: str = "local",
+    executor_options: Mapping[str, Any] | None = None,
 ) -> Scored:
     """Write each response's step rewards, one row a response, one file a reward; resumed by the same call.
 
@@ -57,7 +66,7 @@ def score(
 
     Args:
         inputs: rollouts, files or run folders; a ProcessBench file brings its own steps.
-        prm: see `ImplicitPRM`.
+        prm: a loaded model, or where it is, for executors whose workers load it themselves.
         out: run folder.
         rewards: names in `freeprm.core.rewards.REWARDS`; both models are run once, whatever is asked for.
         name: of the policy, put before the reward in the scorer's name.
@@ -66,7 +75,9 @@ def score(
         too_long: responses that the context does not hold.
         columns: our column name -> theirs.
         on_bad: stop at a broken record, or count it.
-        token_budget: tokens in one batch, padding included; see `score_tokens`.
+        token_budget: tokens in one batch; see `score_tokens`.
+        executor: name of an executor: where the models run, `local` or `ray`.
+        executor_options: the executor's fields.
 
     Raises:
         FreePRMError: see the errors of records, settings, data and models.
@@ -75,15 +86,18 @@ def score(
         check_reward(reward)
     if splitter is not None and splitter != TOKENS:
         splitter_named(splitter)
+    place: Executor = built("executors", executor, [executor_options or {}])
+    known = _known(prm, place)
     settings = {
-        **prm.identity(),
+        **known.identity(),
         "rewards": list(rewards),
         "name": name,
-        "splitter": splitter or prm.config.splitter,
+        "splitter": splitter or _splitter(known),
         "tokens": tokens,
         "too_long": too_long,
         "columns": dict(columns or {}),
         "on_bad": on_bad,
+        "batch": place.block or BATCH,
     }
     scorers = {scorer_name(name, reward): reward for reward in rewards}
     with RunFolder(out, stage="score", settings=settings, inputs=inputs) as run:
@@ -91,29 +105,22 @@ def score(
             manifest = read_manifest(out) or {}
             return Scored(folder=out, scorers=list(scorers), counts=manifest["counts"], cost=Cost(**manifest["cost"]))
         rollouts, counts = _read(inputs, columns=columns, on_bad=on_bad)
-        todo = _not_yet(run, rollouts, scorers)
-        counts["resumed"] = len(rollouts) - len(todo)
-        scored_tokens, length = 0, 0
-        with bar("score", len(rollouts), unit="responses") as advance:
-
-            def count_tokens(n_tokens: int) -> None:
-                nonlocal scored_tokens
-                scored_tokens += n_tokens
-                advance(0, f"{scored_tokens:,} tokens")
-
-            advance(len(rollouts) - len(todo))
-            for start in range(0, len(todo), BATCH):
-                part = todo[start : start + BATCH]
-                logps, left_out = prm.logprobs(part, too_long=too_long, token_budget=token_budget, advance=count_tokens)
-                counts.update(left_out)
-                counts["scored"] += len(logps)
-                length += sum(len(item.encoded.ids) for item in logps.values())
-                for scorer, reward in scorers.items():
-                    run.append(
-                        file_name(scorer), _rows(prm, part, logps, scorer, reward, splitter=splitter, tokens=tokens)
-                    )
-                advance(len(part))
-        cost = run.finish(cost=_cost(prm, scored_tokens, mean_length=length / max(counts["scored"], 1)), counts=+counts)
+        parts = _parts(rollouts, place.block or BATCH)
+        written = {scorer: {_key(row) for row in run.rows(file_name(scorer))} for scorer in scorers}
+        done = _done(run, parts, written)
+        counts["resumed"] = sum(len(parts[number].rollouts) for number in done)
+        todo = [part for part in parts if part.number not in done]
+        with bar("score", len(rollouts), unit="responses", done=counts["resumed"]) as advance:
+            job = Job(
+                prm=known, scorers=scorers, splitter=splitter, tokens=tokens, too_long=too_long,
+                token_budget=token_budget, passed=None if place.remote else _token_rate(advance),
+            )  # fmt: skip
+            for scored in place.run(job.worker, [[part] for part in todo]):
+                _append(run, scored, written)
+                advance(len(parts[scored.part].rollouts))
+        counts["scored"] = _finish_rows(run, rollouts, scorers)
+        cost = _cost(run, _shape(known), counts)
+        cost = run.finish(cost=cost, counts=+counts)
     return Scored(folder=out, scorers=list(scorers), counts=+counts, cost=cost)
 
 
@@ -160,45 +167,88 @@ def _once(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return list(first.values())
 
 
-def _not_yet(run: RunFolder, rollouts: Sequence[Rollout], scorers: Mapping[str, str]) -> list[Rollout]:
-    """Rollouts that some scorer's file lacks; rows of an unfinished batch are taken back first."""
-    done: list[set[tuple[str, int]]] = []
+def _known(prm: ImplicitPRM | PRMSource, place: Executor) -> ImplicitPRM | PRMSource:
+    """The model loaded, where it works here; where it is, for workers elsewhere."""
+    if not place.remote:
+        return prm.load() if isinstance(prm, PRMSource) else prm
+    if not isinstance(prm, PRMSource):
+        raise ConfigError("prm: is a loaded model, which stays in this process; give workers elsewhere a PRMSource")
+    return prm
+
+
+def _splitter(prm: ImplicitPRM | PRMSource) -> str:
+    return prm.splitter if isinstance(prm, PRMSource) else prm.config.splitter
+
+
+def _shape(prm: ImplicitPRM | PRMSource) -> ModelShape:
+    return prm.shape() if isinstance(prm, PRMSource) else ModelShape.of(prm.policy.model.config.get_text_config())
+
+
+def _token_rate(advance: Advance) -> Callable[[int], None]:
+    """Shows tokens a second, as batches pass."""
+    started, passed = time.perf_counter(), 0
+
+    def count(n_tokens: int) -> None:
+        nonlocal passed
+        passed += n_tokens
+        advance(0, f"{passed / (time.perf_counter() - started):,.0f} tokens/s")
+
+    return count
+
+
+def _parts(rollouts: Sequence[Rollout], size: int) -> list[Part]:
+    starts = range(0, len(rollouts), size)
+    return [Part(number=number, rollouts=tuple(rollouts[start : start + size])) for number, start in enumerate(starts)]
+
+
+def _done(run: RunFolder, parts: Sequence[Part], written: _Written) -> set[int]:
+    """Numbers of the parts that were noted as finished and whose rows are all there."""
+    noted = {part["part"]: part for part in run.parts()}
+    everywhere = set.intersection(*written.values())
+    return {
+        part.number
+        for part in parts
+        if part.number in noted
+        and all(
+            (rollout.problem_id, rollout.sample_idx) in everywhere
+            for index, rollout in enumerate(part.rollouts)
+            if index not in noted[part.number][_LEFT_OUT]
+        )
+    }
+
+
+def _append(run: RunFolder, scored: ScoredPart, written: _Written) -> None:
+    """Write what was not there yet of a part's rows, and then that it is finished."""
+    for scorer, rows in scored.rows.items():
+        run.append(file_name(scorer), [row for row in rows if _key(row) not in written[scorer]])
+    run.log_part({
+        "part": scored.part, _LEFT_OUT: scored.left_out, "counts": dict(scored.counts),
+        "scored_tokens": scored.scored_tokens, "sequence_tokens": scored.sequence_tokens,
+    })  # fmt: skip
+
+
+def _key(row: Row) -> tuple[str, int]:
+    return row["problem_id"], row["sample_idx"]
+
+
+def _finish_rows(run: RunFolder, rollouts: Sequence[Rollout], scorers: Mapping[str, str]) -> int:
+    """Put each file into the order of the rollouts; the number of rows of one."""
+    rank = {(rollout.problem_id, rollout.sample_idx): index for index, rollout in enumerate(rollouts)}
+    n_rows = 0
     for scorer in scorers:
-        done.append({(row["problem_id"], row["sample_idx"]) for row in run.rows(file_name(scorer))})
-    everywhere = set.intersection(*done)
-    for scorer, seen in zip(scorers, done, strict=True):
-        if seen != everywhere:
-            kept = [row for row in run.rows(file_name(scorer)) if (row["problem_id"], row["sample_idx"]) in everywhere]
-            run.rewrite(file_name(scorer), kept)
-    return [rollout for rollout in rollouts if (rollout.problem_id, rollout.sample_idx) not in everywhere]
+        written = run.rows(file_name(scorer))
+        rows = sorted(written, key=lambda row: rank[_key(row)])
+        if rows != written:
+            run.rewrite(file_name(scorer), rows)
+        n_rows = len(rows)
+    return n_rows
 
 
-def _rows(
-    prm: ImplicitPRM, rollouts: Sequence[Rollout], logps: Mapping[int, TokenLogProbs], scorer: str, reward: str,
-    *, splitter: str | None, tokens: bool,
-) -> Iterator[Row]:  # fmt: skip
-    for index, item in logps.items():
-        rollout = rollouts[index]
-        try:
-            result = prm.read(
-                item, rollout.response, splitter=splitter, steps=rollout.extra.get("steps"), reward=reward
-            )
-        except SpanError as error:
-            raise SpanError(f"{item.encoded.name}: {error}") from error
-        yield {**rollout_row(_scored(rollout, scorer, result)), **(_token_columns(result) if tokens else {})}
-
-
-def _scored(rollout: Rollout, scorer: str, result: ResponseScore) -> Rollout:
-    columns = {"reward": result.reward, "step_spans": [list(span) for span in result.steps]}
-    return replace(
-        rollout, scorer=scorer, score=None, step_scores=result.step_rewards, extra={**rollout.extra, **columns}
-    )
-
-
-def _token_columns(result: ResponseScore) -> dict[str, Any]:
-    return {"token_rewards": list(result.token_rewards), "token_spans": [list(span) for span in result.tokens]}
-
-
-def _cost(prm: ImplicitPRM, scored_tokens: int, *, mean_length: float) -> Cost:
-    shape = ModelShape.of(prm.policy.model.config.get_text_config())
+def _cost(run: RunFolder, shape: ModelShape, counts: Counter[str]) -> Cost:
+    """Tokens and FLOPs of all rows, whenever they were made; adds to `counts` what was left out or cut."""
+    parts = {part["part"]: part for part in run.parts()}.values()
+    for part in parts:
+        counts.update(part["counts"])
+    scored_tokens = sum(part["scored_tokens"] for part in parts)
+    mean_length = sum(part["sequence_tokens"] for part in parts) / max(counts["scored"], 1)
     return Cost(scored_tokens=scored_tokens, flops=forward_flops(shape, scored_tokens, mean_length).total)

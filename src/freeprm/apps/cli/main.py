@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import freeprm
-from freeprm.apps.cli import demo, evaluate, grade, output, sample, score, select, train, verify
+from freeprm.apps.cli import bench, convert, demo, evaluate, grade, output, pair, sample, score, select, train, verify
 from freeprm.errors import FreePRMError
 
 INTERRUPTED = 130
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 for command in (
     demo.demo, sample.sample, grade.grade, train.train, score.score, select.select, evaluate.evaluate, verify.verify,
+    convert.convert, pair.pair, bench.bench,
 ):  # fmt: skip
     app.command()(command)
 
@@ -53,7 +54,7 @@ def _outcome() -> tuple[int | str | None, str]:
     try:
         app()
     except FreePRMError as error:
-        return 1, f"{type(error).__name__}: {error}"
+        return 1, f"{type(error).__name__}: {error}{convert.advice(error)}"
     except SystemExit as exit_:
         interrupted = exit_.code == INTERRUPTED
         return exit_.code, "interrupted; the same command goes on from here" if interrupted else ""

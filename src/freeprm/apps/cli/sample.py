@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from freeprm.apps.cli import output
-from freeprm.apps.cli.options import Json, Out, Seed
+from freeprm.apps.cli.options import ExecutorName, ExecutorOptions, Json, Out, Seed
 
 
 def sample(
@@ -28,6 +28,11 @@ def sample(
     dataset_options: Annotated[
         list[str] | None, typer.Option("--dataset-option", help="name=value, a field of the dataset.")
     ] = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="Note token log-probabilities: the reference is free later.")
+    ] = False,
+    executor: ExecutorName = "local",
+    executor_options: ExecutorOptions = None,
     problem_seed: Annotated[int, typer.Option(help="Seed of the choice of problems.")] = 0,
     seed: Seed = 0,
     as_json: Json = False,
@@ -55,5 +60,8 @@ def sample(
             workers=workers,
             dataset_options=read_assignments(dataset_options or ()),
             engine_options=read_assignments(engine_options or ()),
+            logprobs=logprobs,
+            executor=executor,
+            executor_options=read_assignments(executor_options or ()),
         )
     output.show(out=out, counts=made.counts, cost=made.cost, as_json=as_json)

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from freeprm.apps.cli import output
-from freeprm.apps.cli.options import Inputs, Json, Map, Out, SkipBad, on_bad, read_map, read_names
+from freeprm.apps.cli.options import (
+    ExecutorName,
+    ExecutorOptions,
+    Inputs,
+    Json,
+    Map,
+    Out,
+    SkipBad,
+    on_bad,
+    read_map,
+    read_names,
+)
 from freeprm.errors import ConfigError
 
 
@@ -24,6 +35,9 @@ def score(
     ] = None,
     reference: Annotated[str | None, typer.Option(help="Where the reference is now, if it moved.")] = None,
     beta: Annotated[float | None, typer.Option(help="Must equal reward.json's, unless overridden.")] = None,
+    no_stored_reference: Annotated[
+        bool, typer.Option("--no-stored-reference", help="Compute the reference also where rollouts bring it.")
+    ] = False,
     override: Annotated[list[str] | None, typer.Option(help="beta, reference or template: may differ.")] = None,
     splitter: Annotated[
         str | None, typer.Option(help="auto, step_markers, lines, blank_lines, sentences or tokens.")
@@ -38,12 +52,15 @@ def score(
         bool, typer.Option("--trust-remote-code", help="Run code that the model brings.")
     ] = False,
     token_budget: Annotated[int | None, typer.Option(help="Tokens in one batch; by device if not given.")] = None,
+    executor: ExecutorName = "local",
+    executor_options: ExecutorOptions = None,
     columns: Map = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Score every step of every response; writes one file a reward."""
     from freeprm.core.rewards import check_reward
+    from freeprm.io.config import read_assignments
 
     if (prm is None) == (untrained is None):
         raise ConfigError("give either --prm FOLDER or --untrained MODEL")
@@ -53,29 +70,28 @@ def score(
         check_reward(item)
     with output.working():
         from freeprm.models.agreement import check_override
-        from freeprm.models.backbone import LoadOptions, check_dtype, load_backbone
+        from freeprm.models.backbone import LoadOptions, check_dtype
         from freeprm.models.encoding import check_too_long
-        from freeprm.scorers.implicit import ImplicitPRM
+        from freeprm.scorers.reading import PRMSource
         from freeprm.stages.scoring import score as run
 
         for_too_long = check_too_long(too_long)
         options = LoadOptions(
             device=device, dtype=check_dtype(dtype), attention=attention, trust_remote_code=trust_remote_code
         )
-        if prm is not None:
-            model = ImplicitPRM.from_pretrained(
-                prm,
-                reference=reference,
-                load_reference=rewards != ["without-reference"],
-                beta=beta,
-                override=[check_override(item) for item in override or ()],
-                options=options,
-            )
-        else:
-            model = ImplicitPRM.untrained(load_backbone(str(untrained), options), beta=1.0 if beta is None else beta)
+        source = PRMSource(
+            source=str(prm if prm is not None else untrained),
+            trained=prm is not None,
+            reference=reference,
+            load_reference=rewards != ["without-reference"],
+            beta=beta,
+            override=tuple(check_override(item) for item in override or ()),
+            stored_reference=not no_stored_reference,
+            options=options,
+        )
         made = run(
             inputs,
-            prm=model,
+            prm=source,
             out=out,
             rewards=rewards,
             name=name,
@@ -85,5 +101,7 @@ def score(
             columns=mapped,
             on_bad=on_bad(skip_bad),
             token_budget=token_budget,
+            executor=executor,
+            executor_options=read_assignments(executor_options or ()),
         )
     output.show(out=out, counts=made.counts, cost=made.cost, as_json=as_json)

@@ -18,6 +18,7 @@ from freeprm.engines.hf.drawing import draw, uniforms
 from freeprm.engines.hf.text import end_tokens, is_stopped, response_text, stop_position
 from freeprm.errors import ModelError
 from freeprm.models.backbone import Backbone
+from freeprm.models.stored_logprobs import key_of
 from freeprm.types import Prompt
 
 
@@ -80,6 +81,7 @@ class _Rows:
         self._ends = end_tokens(backbone).to(device)
         self._numbers = self._draw_numbers().to(device) if params.temperature > 0 else None
         self._logprobs = torch.zeros(len(self._samples), self.longest, device=device) if params.logprobs else None
+        self._of = key_of(backbone.folder, backbone.tokenizer, dtype=backbone.dtype) if params.logprobs else None
 
     def numbers(self, step: int) -> Tensor | None:
         """(B,) this step's random numbers; None where none are needed."""
@@ -116,6 +118,7 @@ class _Rows:
                 n_prompt_tokens=len(wanted.ids), n_generated_tokens=len(ids),
                 stop_reason=self._reason(cut is not None, at_end, len(ids)),
                 token_logprobs=None if self._logprobs is None else tuple(self._logprobs[row, : len(ids)].tolist()),
+                logprobs_of=self._of,
             )  # fmt: skip
 
     def keep(self, kept: Tensor) -> None:

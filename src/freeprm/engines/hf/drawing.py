@@ -21,9 +21,14 @@ def uniforms(prompt: Prompt, *, sample_idx: int, seed: int, count: int) -> NDArr
 
     From Philox, a counter-based generator, keyed by a hash of seed, index and prompt.
     """
-    identity = json.dumps([seed, sample_idx, prompt], ensure_ascii=False, sort_keys=True)
-    key = int.from_bytes(blake2b(identity.encode(), digest_size=16).digest())
+    identity = sample_identity(prompt, sample_idx=sample_idx, seed=seed)
+    key = int.from_bytes(blake2b(identity, digest_size=16).digest())
     return np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32)
+
+
+def sample_identity(prompt: Prompt, *, sample_idx: int, seed: int) -> bytes:
+    """What a sample's random numbers are made from."""
+    return json.dumps([seed, sample_idx, prompt], ensure_ascii=False, sort_keys=True).encode()
 
 
 def draw(logits: Tensor, numbers: Tensor | None, *, temperature: float, top_p: float) -> Tensor:

@@ -15,7 +15,7 @@ from freeprm.engines.hf.decoding import Wanted, decode
 from freeprm.engines.hf.planning import Limits, plan
 from freeprm.engines.hf.workers import Job, sample_in_workers
 from freeprm.errors import ConfigError, ModelError
-from freeprm.models.backbone import Backbone, Dtype, LoadOptions, load_backbone, load_tokenizer
+from freeprm.models.backbone import Backbone, Dtype, LoadOptions, load_backbone, load_config, load_tokenizer
 from freeprm.models.encoding import encode
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import resolve
@@ -78,7 +78,8 @@ class HFEngine:
 
     def shape(self) -> ModelShape:
         """See `Engine`."""
-        return ModelShape.of(self._backbone.model.config.get_text_config())
+        folder = resolve(self.model, revision=self.revision)
+        return ModelShape.of(load_config(folder, trust_remote_code=self.trust_remote_code).get_text_config())
 
     @cached_property
     def _backbone(self) -> Backbone:

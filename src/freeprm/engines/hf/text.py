@@ -14,13 +14,17 @@ _EXTRA_TOKENS = 8  # looked at beyond a stop string's own length, for tokens tha
 
 def end_tokens(backbone: Backbone) -> Tensor:
     """Ids that end a response: the chat template's end of turn, the tokenizer's and the model's ends of sequence."""
-    tokenizer = backbone.tokenizer
     named = getattr(backbone.model.generation_config, "eos_token_id", None)
+    return torch.tensor(end_ids(backbone.tokenizer, named), dtype=torch.long)
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase, named: int | list[int] | None) -> list[int]:
+    """As `end_tokens`; `named` are the model's own, as its generation config has them."""
     ids = set(named if isinstance(named, list) else [named]) | {tokenizer.eos_token_id}
     turn = tokenizer(turn_end(tokenizer), add_special_tokens=False)["input_ids"]
     if len(turn) == 1:
         ids.add(turn[0])
-    return torch.tensor(sorted(int(token) for token in ids if token is not None), dtype=torch.long)
+    return sorted(int(token) for token in ids if token is not None)
 
 
 def response_text(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:

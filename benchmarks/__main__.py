@@ -1,0 +1,8 @@
+"""`python -m benchmarks [OPTIONS]`, from a checkout: `freeprm bench`."""
+
+import sys
+
+from freeprm.apps.cli.main import run
+
+sys.argv[1:1] = ["bench"]
+run()

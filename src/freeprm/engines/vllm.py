@@ -1,0 +1,228 @@
+"""The `vllm` engine: vLLM's offline `LLM` on the GPUs of this machine, fed with our own token ids.
+
+Prompts are encoded here, as training and scoring encode them, and texts are decoded here, so that vLLM sees and gives
+token ids alone. Calls follow vLLM 0.33, `vllm/entrypoints/llm.py` and `vllm/sampling_params.py`.
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from freeprm.core.flops import ModelShape
+from freeprm.engines.base import Request, Sampled, SamplingParams, StopReason
+from freeprm.engines.hf.drawing import sample_identity
+from freeprm.engines.hf.text import end_ids, response_text, stop_position
+from freeprm.errors import ConfigError, MissingExtraError, ModelError
+from freeprm.models.backbone import load_config, load_tokenizer
+from freeprm.models.encoding import encode
+from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.folders import adapter_base, resolve
+from freeprm.models.stored_logprobs import key_of
+from freeprm.types import Rollout
+
+
+class _Wanted(NamedTuple):
+    """One sample to draw."""
+
+    request: Request
+    prompt_ids: list[int]
+    sample_idx: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLLMEngine:
+    """Draws responses with vLLM.
+
+    A sample's seed comes from its prompt, its index and the run's seed, its random numbers from that seed alone. Its
+    logits depend on what else is in the batch through rounding, unless VLLM_BATCH_INVARIANT=1 is set, so a resumed run
+    draws from the same distributions as one never interrupted, but not always the same tokens.
+    """
+
+    model: str
+    """A folder or a hub id; a whole model, no adapter."""
+    revision: str | None = None
+    """Of a hub model."""
+    dtype: str = "auto"
+    """float32, float16, bfloat16, or "auto": the checkpoint's own, where vLLM takes float16 for float32."""
+    tensor_parallel_size: int = 1
+    """GPUs that one copy of the model is spread over."""
+    gpu_memory_utilization: float = 0.9
+    """Share of each GPU's memory for weights and cache."""
+    max_model_len: int | None = None
+    """Tokens of prompt and response; the model's context if not given."""
+    quantization: str | None = None
+    """How the weights are quantised, e.g. awq or fp8, where the checkpoint does not say."""
+    enable_prefix_caching: bool = True
+    """Encode a prompt once for all of its samples."""
+    trust_remote_code: bool = False
+    """Run code that the model brings."""
+    samples_per_call: int = 4096
+    """Samples given to vLLM at a time; they come back, and to disk, when all of them are drawn."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `vllm.LLM`, e.g. {"enforce_eager": true}."""
+
+    def __post_init__(self) -> None:
+        for name in ("tensor_parallel_size", "samples_per_call"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: is {getattr(self, name)}; expected 1 or more")
+
+    def sample(self, requests: Sequence[Request], *, params: SamplingParams) -> Iterator[Sampled]:
+        """See `Engine`.
+
+        Raises:
+            MissingExtraError: vLLM is not installed.
+            ModelError: vLLM cannot load the model or gave a sample up, or a prompt fills the context by itself.
+        """
+        wanted = self._wanted(requests)
+        for start in range(0, len(wanted), self.samples_per_call):
+            yield from self._drawn(wanted[start : start + self.samples_per_call], params)
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Engine`."""
+        return {
+            "weights_sha256": weights_hash(self._folder), "template_sha256": template_hash(self._tokenizer),
+            "dtype": self.dtype, "quantization": self.quantization, "max_model_len": self.max_model_len,
+            "options": dict(self.options),
+        }  # fmt: skip
+
+    def shape(self) -> ModelShape:
+        """See `Engine`."""
+        config = load_config(self._folder, trust_remote_code=self.trust_remote_code)
+        return ModelShape.of(config.get_text_config())
+
+    def _drawn(self, wanted: Sequence[_Wanted], params: SamplingParams) -> Iterator[Sampled]:
+        vllm = _vllm()
+        outputs = self._llm.generate(
+            [vllm.TokensPrompt(prompt_token_ids=item.prompt_ids) for item in wanted],
+            [vllm.SamplingParams(**self._params(item, params)) for item in wanted],
+            use_tqdm=False,
+        )
+        for item, output in zip(wanted, outputs, strict=True):
+            yield self._sampled(item, output.outputs[0], params)
+
+    def _params(self, item: _Wanted, params: SamplingParams) -> dict[str, Any]:
+        """vLLM's parameters of one sample. It would give the n samples of one request the seeds seed, seed + 1, ...;
+        one request a sample leaves out those drawn already."""
+        identity = sample_identity(item.request.prompt, sample_idx=item.sample_idx, seed=params.seed)
+        return {
+            "n": 1,
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "max_tokens": params.max_new_tokens,
+            "seed": int.from_bytes(blake2b(identity, digest_size=8).digest()) >> 1,  # it takes 63 bits
+            "stop": list(params.stop),
+            "stop_token_ids": self._ends,
+            "logprobs": 0 if params.logprobs else None,  # 0: of the drawn token alone
+            "detokenize": bool(params.stop),
+            "skip_special_tokens": False,
+        }
+
+    def _sampled(self, item: _Wanted, output: Any, params: SamplingParams) -> Sampled:
+        ids = tuple(output.token_ids)
+        name = f"problem {item.request.problem_id!r}, sample {item.sample_idx}"
+        reason = _stop_reason(output, params, name=name)
+        text = response_text(self._tokenizer, item.prompt_ids, ids[:-1] if reason == "end" else ids)
+        return Sampled(
+            problem_id=item.request.problem_id,
+            sample_idx=item.sample_idx,
+            text=text[: stop_position(text, params.stop)],
+            stop_reason=reason,
+            token_ids=ids,
+            n_prompt_tokens=len(item.prompt_ids),
+            n_generated_tokens=len(ids),
+            token_logprobs=_logprobs(ids, output.logprobs) if params.logprobs else None,
+            logprobs_of=self._key if params.logprobs else None,
+        )
+
+    def _wanted(self, requests: Sequence[Request]) -> list[_Wanted]:
+        """The samples not drawn yet, with their prompts as training and scoring will encode them."""
+        longest = self._llm.llm_engine.model_config.max_model_len
+        prompts = [
+            Rollout(problem_id=item.problem_id, sample_idx=0, prompt=item.prompt, response="", truncated=True)
+            for item in requests
+        ]
+        wanted: list[_Wanted] = []
+        for request, encoded in zip(requests, encode(self._tokenizer, prompts), strict=True):
+            if len(encoded.ids) >= longest:
+                raise ModelError(
+                    f"problem {request.problem_id!r}: its prompt has {len(encoded.ids)} tokens, and the context of "
+                    f"{self.model} holds {longest}; leave it out, or choose a model with a longer context"
+                )
+            ids = encoded.ids.tolist()
+            wanted += [_Wanted(request, ids, index) for index in request.sample_idxs if index not in request.done]
+        return wanted
+
+    @cached_property
+    def _llm(self) -> Any:
+        if adapter_base(self._folder) is not None:
+            raise ModelError(f"{self.model}: a LoRA adapter; expected a whole model. Merge it into its base first")
+        vllm = _vllm()
+        try:
+            return vllm.LLM(
+                model=str(self._folder),
+                dtype=self.dtype,
+                tensor_parallel_size=self.tensor_parallel_size,
+                gpu_memory_utilization=self.gpu_memory_utilization,
+                max_model_len=self.max_model_len,
+                quantization=self.quantization,
+                enable_prefix_caching=self.enable_prefix_caching,
+                trust_remote_code=self.trust_remote_code,
+                logprobs_mode="raw_logprobs",  # of the model itself: before temperature and top-p
+                **self.options,
+            )
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise ModelError(f"{self.model}: vLLM cannot load it ({type(error).__name__}: {error})") from error
+
+    @cached_property
+    def _folder(self) -> Path:
+        return resolve(self.model, revision=self.revision)
+
+    @cached_property
+    def _key(self) -> str | None:
+        """What its log-probabilities are of; None where quantization makes them another model's."""
+        dtype = str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
+        return None if self.quantization else key_of(self._folder, self._tokenizer, dtype=dtype)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self._folder, trust_remote_code=self.trust_remote_code)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        try:
+            named = GenerationConfig.from_pretrained(self._folder).eos_token_id
+        except OSError:  # the model has no generation_config.json
+            config = load_config(self._folder, trust_remote_code=self.trust_remote_code)
+            named = getattr(config.get_text_config(), "eos_token_id", None)
+        return end_ids(self._tokenizer, named)
+
+
+def _vllm() -> Any:
+    try:
+        return importlib.import_module("vllm")
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the engine `vllm` needs vLLM ({error}); install it: pip install 'freeprm[vllm]'"
+        ) from error
+
+
+def _stop_reason(output: Any, params: SamplingParams, *, name: str) -> StopReason:
+    """vLLM's reason in our words: `stop` with a text as its cause is a stop string, else an end token."""
+    if output.finish_reason == "stop":
+        return "stop" if isinstance(output.stop_reason, str) else "end"
+    if output.finish_reason == "length":
+        return "length" if len(output.token_ids) >= params.max_new_tokens else "context"
+    raise ModelError(f"{name}: vLLM gave it up ({output.finish_reason}); its log says why. The same command goes on")
+
+
+def _logprobs(ids: Sequence[int], positions: Sequence[Mapping[int, Any]]) -> tuple[float, ...]:
+    return tuple(float(position[token].logprob) for token, position in zip(ids, positions, strict=True))
+
+
+PLUGIN = VLLMEngine

@@ -1,0 +1,162 @@
+"""A few steps of training under a clock: what ours and a peer's run share, and ours."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from freeprm.io.plugins import load
+from freeprm.measurement.timing import timed
+from freeprm.models.encoding import Encoded, encode
+from freeprm.models.logprobs import score_tokens
+from freeprm.objectives.base import Objective
+from freeprm.training.examples import Example, Examples, mismatches
+from freeprm.training.trainer import GroupTrainer
+from freeprm.types import Group, Rollout
+
+BETA = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is trained: the same for ours and a peer's."""
+
+    objective: str
+    """`dpo`, `kto`, ..."""
+    groups: tuple[Group, ...]
+    """In the order of training; each batch takes the next `groups_a_batch`."""
+    groups_a_batch: int
+    learning_rate: float = 1e-6
+
+    @property
+    def n_steps(self) -> int:
+        """Optimisation steps of one pass over the groups."""
+        return len(self.groups) // self.groups_a_batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun:
+    """What a run took, and the numbers that tell whether two runs computed the same."""
+
+    reference_seconds: float
+    """For the reference's log-probabilities of all responses."""
+    step_seconds: tuple[float, ...]
+    """From the end of one optimisation step to the end of the next; so the first step is not among them."""
+    ref_logps: tuple[float, ...]
+    """Summed over each response, in the order of the groups."""
+    losses: tuple[float, ...]
+    """Of every step."""
+    grad_norms: tuple[float, ...]
+    """Before clipping, of every step."""
+
+    def seconds(self, *, n_steps: int) -> float:
+        """Of the steps measured, with their share of the reference's pass."""
+        return sum(self.step_seconds) + self.reference_seconds * len(self.step_seconds) / n_steps
+
+
+class StepClock(TrainerCallback):
+    """Notes when each optimisation step ends and what is logged of it."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.losses: list[float] = []
+        self.grad_norms: list[float] = []
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Note the time, when a GPU has done its work too."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+        logs: Mapping[str, float] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Keep the numbers of a step; what is logged at the end of training has none."""
+        if logs and "loss" in logs and "grad_norm" in logs:
+            self.losses.append(float(logs["loss"]))
+            self.grad_norms.append(float(logs["grad_norm"]))
+
+    def run(self, trainer: Trainer, *, reference_seconds: float, ref_logps: Sequence[float]) -> TrainingRun:
+        """Train under this clock."""
+        for printing in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(printing)
+        trainer.add_callback(self)
+        trainer.train()
+        intervals = [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
+        return TrainingRun(
+            reference_seconds=reference_seconds, step_seconds=tuple(intervals), ref_logps=tuple(ref_logps),
+            losses=tuple(self.losses), grad_norms=tuple(self.grad_norms),
+        )  # fmt: skip
+
+
+def shared_arguments(plan: Plan, model: PreTrainedModel) -> dict[str, Any]:
+    """Fields of `TrainingArguments` that both sides are given; the batch size is each side's own to say."""
+    return {
+        "learning_rate": plan.learning_rate, "lr_scheduler_type": "constant", "max_steps": plan.n_steps,
+        "train_sampling_strategy": "sequential", "logging_steps": 1, "save_strategy": "no", "report_to": "none",
+        "disable_tqdm": True, "dataloader_pin_memory": False, "use_cpu": model.device.type == "cpu", "bf16": False,
+        "seed": 0,
+    }  # fmt: skip
+
+
+def run_ours(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: Plan, *, out: Path) -> TrainingRun:
+    """Train with this package's trainer; the model is changed.
+
+    Args:
+        model: the policy, and the reference before its first step.
+        tokenizer: of the model.
+        plan: what is trained.
+        out: a folder for what the trainer writes.
+    """
+    objective: Objective = load("objectives", plan.objective)()
+    rollouts = [rollout for group in plan.groups for rollout in group.rollouts]
+    others = mismatches(plan.groups, seed=0) if objective.needs_kl else []
+    encoded = encode(tokenizer, [*rollouts, *others])
+    logps: list[Tensor] = []
+    reference_seconds = timed(lambda: logps.extend(score_tokens(model, encoded)))
+    trainer = GroupTrainer(
+        model,
+        TrainingArguments(
+            output_dir=str(out), remove_unused_columns=False, per_device_train_batch_size=plan.groups_a_batch,
+            **shared_arguments(plan, model),
+        ),
+        objective=objective, beta=BETA, train_dataset=Examples(_examples(plan.groups, rollouts, encoded, logps)),
+    )  # fmt: skip
+    sums = [float(part.double().sum()) for part in logps[: len(rollouts)]]
+    return StepClock().run(trainer, reference_seconds=reference_seconds, ref_logps=sums)
+
+
+def _examples(
+    groups: Sequence[Group], rollouts: Sequence[Rollout], encoded: Sequence[Encoded], logps: Sequence[Tensor]
+) -> list[Example]:
+    """Args: `encoded` and `logps` hold the rollouts', then, where there are any, one mismatched response a group."""
+    examples = []
+    start = 0
+    for index, group in enumerate(groups):
+        rows = slice(start, start + len(group.rollouts))
+        start = rows.stop
+        other = len(rollouts) + index if len(encoded) > len(rollouts) else None
+        examples.append(
+            Example(
+                encoded=tuple(encoded[rows]), labels=tuple(rollout.correct is True for rollout in group.rollouts),
+                ref_logps=tuple(logps[rows]), mismatched=None if other is None else encoded[other],
+                mismatched_ref_logps=None if other is None else logps[other],
+            )
+        )  # fmt: skip
+    return examples

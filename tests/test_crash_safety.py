@@ -1,0 +1,176 @@
+"""Stages that are killed at random moments, again and again, end in the records of an uninterrupted run.
+
+Three ways to die: SIGKILL after some time, SIGKILL just before the n-th change to a file of the folder, and a signal
+in the middle of a write, which leaves a torn row.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from freeprm.io.jsonl import write_rows
+from freeprm.io.runs import read_manifest
+from freeprm.models.backbone import load_backbone
+from freeprm.models.fingerprint import weights_hash
+from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
+from nursery import KILLED_BY
+
+KILLS = 50
+SHARES = {"sample": 20, "grade": 12, "score": 18}
+assert sum(SHARES.values()) == KILLS
+
+
+@dataclass(frozen=True)
+class Nursery:
+    """Where runs are born and killed; see nursery.py."""
+
+    process: subprocess.Popen[str]
+
+    def run(self, stage: str, out: Path, kill: dict[str, Any] | None = None, **arguments: str) -> dict[str, Any]:
+        order = {"stage": stage, "out": str(out), "arguments": arguments, "kill": kill}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        assert "error" not in answer, answer["error"]
+        return answer
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("nursery.py"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline()) == "ready"
+        yield Nursery(process)
+        process.communicate()  # closes its input, which ends it
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """What each stage is given."""
+    folder = tmp_path_factory.mktemp("data")
+    base, policy = (tiny.save(folder / name, seed=seed) for seed, name in enumerate(("base", "policy")))
+    reference = Reference(source=str(base), weights_sha256=weights_hash(base))
+    config = RewardConfig(beta=0.5, base=str(base), objective="ce", reference=reference)
+    save_reward_config(config, load_backbone(str(policy)).folder)
+    problems = [{"problem_id": f"p{index}", "prompt": f"{index} + {index}?", "answer": "3"} for index in range(8)]
+    write_rows(folder / "problems.jsonl", problems)
+    rollouts = [
+        {
+            "problem_id": f"p{index // 4}", "sample_idx": index % 4, "prompt": f"{index // 4} + 1?", "answer": "3",
+            "response": "" if index == 5 else f"Step 1: so be it.\nThe answer is {index % 5}",
+        }
+        for index in range(32)
+    ]  # fmt: skip
+    write_rows(folder / "rollouts.jsonl", rollouts)
+    return {
+        "sample": {"model": str(base), "problems": str(folder / "problems.jsonl")},
+        "grade": {"rollouts": str(folder / "rollouts.jsonl")},
+        "score": {"prm": str(policy), "rollouts": str(folder / "rollouts.jsonl")},
+    }
+
+
+@pytest.mark.parametrize("stage", list(SHARES))
+def test_a_stage_killed_at_random_moments_ends_in_the_same_records(stage: str, nursery: Nursery, data, tmp_path: Path):
+    rng = random.Random(stage)
+    whole = tmp_path / "whole"
+    uninterrupted = nursery.run(stage, whole, **data[stage])
+    assert uninterrupted["status"] == 0
+    expected = files_of(whole)
+    kills_left, trial, n_repaired = SHARES[stage], 0, 0
+    while kills_left:
+        trial += 1
+        out = tmp_path / f"killed-{trial}"
+        for _ in range(min(kills_left, rng.randint(1, 3))):
+            status = nursery.run(stage, out, kill_point(rng, uninterrupted, expected), **data[stage])["status"]
+            check_nothing_is_lost_or_changed(out, expected)
+            if -status in KILLED_BY:
+                kills_left -= 1
+            else:
+                assert status == 0  # it was faster than the one who was to kill it
+        assert nursery.run(stage, out, **data[stage])["status"] == 0
+        assert files_of(out) == expected
+        n_repaired += check_manifest(out, whole)
+    assert n_repaired > 0  # so torn rows were among what was met
+
+
+def kill_point(rng: random.Random, uninterrupted: dict[str, Any], expected: dict[str, bytes]) -> dict[str, Any]:
+    """A moment in the life of a run, anywhere in it."""
+    return rng.choice(
+        [
+            {"seconds": rng.uniform(0, uninterrupted["seconds"])},
+            {"event": rng.randint(1, uninterrupted["events"])},
+            {"bytes": rng.randrange(max(map(len, expected.values())))},
+        ]
+    )
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The contents of rows files and metrics."""
+    return {file.name: file.read_bytes() for file in (*folder.glob("*.jsonl"), *folder.glob("metrics.json"))}
+
+
+def check_nothing_is_lost_or_changed(out: Path, expected: dict[str, bytes]) -> None:
+    """Whole rows on disk are rows of the uninterrupted run, each once."""
+    for file in out.glob("*.jsonl"):
+        rows = file.read_bytes().split(b"\n")[:-1]
+        assert len(set(rows)) == len(rows)
+        assert set(rows) <= set(expected[file.name].split(b"\n"))
+
+
+def check_manifest(out: Path, whole: Path) -> int:
+    """The manifest counts what the uninterrupted run's does; the number of sittings that found a torn row."""
+    ours, theirs = read_manifest(out), read_manifest(whole)
+    assert ours is not None
+    assert theirs is not None
+    assert ours["status"] == "complete"
+    for key in ("settings", "counts", "cost"):
+        ours[key], theirs[key] = (
+            {name: value for name, value in one[key].items() if name not in ("resumed", "seconds")}
+            for one in (ours, theirs)
+        )
+        assert ours[key] == theirs[key]
+    assert not list(out.glob("*.partial"))
+    return sum("repaired" in sitting for sitting in ours["sittings"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sample", "grade", "score"])
+def test_a_command_killed_at_random_moments_ends_in_the_same_records(stage: str, data, tmp_path: Path):
+    given = data[stage]
+    arguments = {
+        "sample": [given.get("problems"), "--model", given.get("model"), "--max-new-tokens", 6, "--n", 4],
+        "grade": [given.get("rollouts")],
+        "score": [given.get("rollouts"), "--prm", given.get("prm"), "--tokens"],
+    }[stage]
+    command = [sys.executable, "-m", "freeprm", stage, *map(str, arguments), "--out"]
+    started = time.perf_counter()
+    subprocess.run([*command, str(tmp_path / "whole")], check=True)
+    seconds = time.perf_counter() - started
+    expected, rng = files_of(tmp_path / "whole"), random.Random(stage)
+    out = tmp_path / "killed"
+    for _ in range(3):
+        with subprocess.Popen([*command, str(out)]) as process:
+            try:
+                process.wait(timeout=rng.uniform(0.5, 1) * seconds)  # most of a command's time goes by before its work
+            except subprocess.TimeoutExpired:
+                process.kill()
+        check_nothing_is_lost_or_changed(out, expected)
+    subprocess.run([*command, str(out)], check=True)
+    assert files_of(out) == expected
+    check_manifest(out, tmp_path / "whole")
