@@ -2,18 +2,22 @@
 
 import json
 import random
+import re
+import time
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from freeprm.errors import ConfigError, DataError, RecordError, RunFolderError
+from freeprm.errors import ConfigError, DataError, PluginError, RecordError, RunFolderError
 from freeprm.io.jsonl import write_rows
 from freeprm.io.runs import read_manifest, read_metrics
 from freeprm.stages.grading import grade
 from freeprm.world.problems import generate
-from freeprm.world.solutions import answer, write
+from freeprm.world.solutions import answer
+from freeprm.world.solutions import write as write_solution
 from freeprm.world.students import draw_student, solve_as
 
 ROWS: list[dict[str, Any]] = [
@@ -148,7 +152,7 @@ def test_a_finished_run_is_not_done_again_and_another_is_refused(rollouts: Path,
 def test_rollouts_of_the_embedded_world_get_the_exact_truth_of_their_steps(tmp_path: Path) -> None:
     rng, rows = random.Random(0), []
     for index, problem in enumerate(islice(generate("train", seed=23), 30)):
-        for sample, text in enumerate([write(problem), solve_as(draw_student(rng), problem, rng)]):
+        for sample, text in enumerate([write_solution(problem), solve_as(draw_student(rng), problem, rng)]):
             prompt = problem.text if index % 2 else [{"role": "user", "content": problem.text}]
             row = {"problem_id": f"p{index}", "sample_idx": sample, "prompt": prompt, "answer": answer(problem)}
             rows.append({**row, "response": text})
@@ -172,9 +176,150 @@ def test_rollouts_of_other_worlds_keep_the_step_truth_that_they_bring_and_get_no
     assert [row["first_error"] for row in others] == [1, None]
 
 
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    write_rows(path, [{"problem_id": "p", "prompt": "?", "sample_idx": index, **row} for index, row in enumerate(rows)])
+    return path
+
+
+def verdicts(folder: Path) -> list[Any]:
+    return [row.get("grade_reason", row.get("correct")) for row in graded(folder)]
+
+
+def test_graders_are_chosen_by_name_with_options(tmp_path: Path) -> None:
+    answers = [("(C)", "C"), ("3.1", "\\pi"), ("the Nile", "nile")]
+    source = write(tmp_path / "rows.jsonl", [{"response": f"Answer: {pred}", "answer": gold} for pred, gold in answers])
+    wanted: dict[str, tuple[dict[str, Any], list[Any]]] = {
+        "choice": ({}, [True, *["gold answer is not a choice of ABCDEFGHIJ"] * 2]),
+        "numeric": ({"relative": 0.02}, ["gold answer is not a number", True, "gold answer is not a number"]),
+        "text": ({"ignore_articles": True}, [False, False, True]),
+        "math": ({}, [True, False, False]),
+    }
+    for name, (options, expected) in wanted.items():
+        made = grade([source], out=tmp_path / name, grader=name, grader_options=options)
+        assert verdicts(made.folder) == expected
+    with pytest.raises(RunFolderError, match=r"grader_options\.relative is 0\.02, not 0\.03"):
+        grade([source], out=tmp_path / "numeric", grader="numeric", grader_options={"relative": 0.03})
+
+
+def test_a_users_own_grader_costs_only_the_answers_on_which_it_fails(tmp_path: Path) -> None:
+    preds = ["5", "sleep", "a crash", "6", "an error", "-", "5"]
+    source = write(tmp_path / "rows.jsonl", [{"response": "", "pred": pred, "answer": "5"} for pred in preds])
+    made = grade([source], out=tmp_path / "out", grader="hostile:judge", timeout=1, workers=2)
+    error = "ValueError: invalid literal for int() with base 10: 'x'"
+    died = "its process ended with SIGSEGV"
+    assert verdicts(made.folder) == [
+        True,
+        "took longer than 1 s",
+        died,
+        False,
+        error,
+        "not decided by the grader",
+        True,
+    ]
+    assert made.counts == {
+        "responses": 7, "graded": 3, "ungraded: took longer than 1 s": 1, f"ungraded: {died}": 1,
+        f"ungraded: {error}": 1, "ungraded: not decided by the grader": 1,
+    }  # fmt: skip
+
+
+def test_a_users_own_extractor_says_why_it_failed(tmp_path: Path) -> None:
+    responses = ["so 5", "an error", ""]
+    source = write(tmp_path / "rows.jsonl", [{"response": response, "answer": "5"} for response in responses])
+    made = grade([source], out=tmp_path / "out", extractors=["regex:^ANSWER (.*)", "hostile:find"], no_answer="wrong")
+    assert verdicts(made.folder) == [True, "ValueError: invalid literal for int() with base 10: 'x'", False]
+
+
+def test_a_hostile_answer_costs_its_own_label(tmp_path: Path) -> None:
+    preds = ["x+1", "10^{10^{10}}", "(a+b+c+d+f+g)^{60}", "1+x"]
+    source = write(tmp_path / "rows.jsonl", [{"response": f"\\boxed{{{pred}}}", "answer": "1 + x"} for pred in preds])
+    made = grade([source], out=tmp_path / "out", timeout=2)
+    size = "answer may have more than 20,000 digits"
+    assert verdicts(made.folder)[:2] == [True, size]
+    assert verdicts(made.folder)[2] in (False, "took longer than 2 s")
+    assert verdicts(made.folder)[3] is True
+
+
+def test_a_response_without_an_answer_is_unknown_or_wrong_and_truncated_ones_are_marked(tmp_path: Path) -> None:
+    rows = [
+        {"response": "\\boxed{5}", "answer": "5", "truncated": True},
+        {"response": "so it", "answer": "5", "truncated": True},
+        {"response": "Hm", "answer": "5"},
+        {"response": "Hm", "answer": None},
+    ]
+    source = write(tmp_path / "rows.jsonl", rows)
+    made = grade([source], out=tmp_path / "none")
+    assert verdicts(made.folder) == [True, "no answer found, truncated", "no answer found", "no gold answer"]
+    assert made.counts["truncated"] == 2
+    made = grade([source], out=tmp_path / "wrong", no_answer="wrong")
+    assert verdicts(made.folder) == [True, False, False, "no gold answer"]
+    assert made.counts["graded wrong without an answer"] == 2
+    assert [row.get("truncated", False) for row in graded(made.folder)] == [True, True, False, False]
+    with pytest.raises(ConfigError, match="no_answer: is 'false'; expected one of none, wrong"):
+        grade([source], out=tmp_path / "false", no_answer="false")  # type: ignore[arg-type]  # what users give
+
+
+def test_a_pair_is_judged_once_in_a_run_and_not_again_when_it_is_resumed(tmp_path: Path) -> None:
+    source = write(tmp_path / "rows.jsonl", [{"response": "", "pred": "sleep", "answer": "5"}] * 4)
+    started = time.monotonic()
+    grade([source], out=tmp_path / "out", grader="hostile:judge", timeout=1, workers=1)
+    assert time.monotonic() - started < 3.5
+    whole = (tmp_path / "out" / "rollouts.jsonl").read_bytes()
+    interrupt(tmp_path / "out", rows=1)
+    started = time.monotonic()
+    grade([source], out=tmp_path / "out", grader="hostile:judge", timeout=1, workers=1)
+    assert time.monotonic() - started < 0.9  # the verdict of the first row serves for all
+    assert (tmp_path / "out" / "rollouts.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("rows", [1, 7, 23])
+def test_an_interrupted_run_ends_in_the_same_bytes(tmp_path: Path, rows: int) -> None:
+    preds = [f"{number % 7}x + {number % 3}" for number in range(40)]
+    source = write(tmp_path / "rows.jsonl", [{"response": f"\\boxed{{{pred}}}", "answer": "1 + 2x"} for pred in preds])
+    first = grade([source], out=tmp_path / "out", workers=1)
+    whole = (tmp_path / "out" / "rollouts.jsonl").read_bytes()
+    interrupt(tmp_path / "out", rows=rows)
+    again = grade([source], out=tmp_path / "out", workers=2)
+    assert (tmp_path / "out" / "rollouts.jsonl").read_bytes() == whole
+    assert again == first
+
+
+def interrupt(folder: Path, *, rows: int) -> None:
+    """Leave a finished run as it was after so many rows."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    lines = (folder / "rollouts.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "rollouts.jsonl").write_bytes(b"".join(lines[:rows]))
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written(rollouts: Path, tmp_path: Path) -> None:
+    for setting, message in {"grader": "graders: no 'x'", "executor": "executors: no 'x'"}.items():
+        with pytest.raises(PluginError, match=message):
+            grade([rollouts], out=tmp_path / "out", **{setting: "x"})  # type: ignore[arg-type]  # one of several
+    with pytest.raises(ConfigError, match="expected numbers above 0"):
+        grade([rollouts], out=tmp_path / "out", timeout=0)
+    with pytest.raises(ConfigError, match="workers: is 0; expected 1 or more"):
+        grade([rollouts], out=tmp_path / "out", workers=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_progress_says_the_pass_rate(rollouts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grade([rollouts], out=tmp_path / "out")
+    assert re.fullmatch(r"grade: 5 responses in .*/s, pass rate 66\.7%\n", capsys.readouterr().err)
+
+
 def test_grade_agrees_with_the_labels_of_gsm8k_solutions(real_data: Path, tmp_path: Path) -> None:
     source = real_data / "gsm8k" / "rollouts_example_model_solutions.jsonl"
     result = grade([source], out=tmp_path / "out", regrade=True)
     labels = [json.loads(line)["correct"] for line in source.read_text(encoding="utf-8").splitlines()]
     assert [row.get("correct", False) for row in graded(result.folder)] == labels
     assert result.counts == {"responses": 5276, "graded": 5265, "ungraded: no answer found": 11}
+
+
+def test_grade_agrees_with_the_labels_of_qwen_solutions_but_for_a_wrong_one(real_data: Path, tmp_path: Path) -> None:
+    source = real_data / "qwen_rm_maj_100x8" / "rollouts.jsonl"
+    result = grade([source], out=tmp_path / "out", regrade=True)
+    labels = [json.loads(line)["correct"] for line in source.read_text(encoding="utf-8").splitlines()]
+    rows = graded(result.folder)
+    unlike = [row for row, label in zip(rows, labels, strict=True) if row.get("correct") is not label]
+    assert len(rows) == 800
+    assert [(row["pred"], row["answer"], row["correct"]) for row in unlike] == [("10000", "10{,}000", True)]

@@ -44,7 +44,7 @@ def constant(text: str) -> Value | None:
         return None
 
 
-def decimal_of(value: Value) -> Decimal:
+def _decimal(value: Value) -> Decimal:
     """The value to `PRECISION` digits."""
     if isinstance(value, Decimal):
         return value
@@ -141,18 +141,21 @@ def _negative(value: Value) -> Value:
 
 
 def _add(a: Value, b: Value) -> Value:
-    exact = isinstance(a, Fraction) and isinstance(b, Fraction)
-    return a + b if exact else _CONTEXT.add(decimal_of(a), decimal_of(b))
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        return a + b
+    return _CONTEXT.add(_decimal(a), _decimal(b))
 
 
 def _multiply(a: Value, b: Value) -> Value:
-    exact = isinstance(a, Fraction) and isinstance(b, Fraction)
-    return a * b if exact else _CONTEXT.multiply(decimal_of(a), decimal_of(b))
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        return a * b
+    return _CONTEXT.multiply(_decimal(a), _decimal(b))
 
 
 def _divide(a: Value, b: Value) -> Value:
-    exact = isinstance(a, Fraction) and isinstance(b, Fraction)
-    return a / b if exact else _CONTEXT.divide(decimal_of(a), decimal_of(b))
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        return a / b
+    return _CONTEXT.divide(_decimal(a), _decimal(b))
 
 
 def _power(base: Value, exponent: Value) -> Value:
@@ -163,7 +166,7 @@ def _power(base: Value, exponent: Value) -> Value:
         return Fraction(base**exponent.numerator)
     if base < 0 or (base == 0 and exponent <= 0):
         raise _NoConstantError
-    root = _CONTEXT.power(decimal_of(base), decimal_of(exponent))
+    root = _CONTEXT.power(_decimal(base), _decimal(exponent))
     return _rational(base, exponent, root)
 
 

@@ -91,13 +91,14 @@ class BestFirst:
             raise DataError("no responses to choose from; expected at least one")
         self._batch = batch
         self._running, self._n_steps, self._is_finished = [start] * count, [0] * count, [False] * count
+        self._dropped: set[int] = set()
 
     def wanted(self) -> list[int]:
         """The responses whose next steps are to be scored, most promising first; none once one is found."""
-        unseen = [index for index, n_steps in enumerate(self._n_steps) if n_steps == 0]
+        order = self._order()
+        unseen = sorted(index for index in order if self._n_steps[index] == 0)
         if unseen:
             return unseen
-        order = self._order()
         ahead = order[: next((place for place, index in enumerate(order) if self._is_finished[index]), len(order))]
         return ahead[: self._batch]
 
@@ -118,20 +119,25 @@ class BestFirst:
             self._n_steps[index] += 1
             self._is_finished[index] = step.is_last
 
+    def drop(self, index: int) -> None:
+        """Take out a response that cannot be scored: it is never chosen."""
+        self._dropped.add(index)
+
     def n_steps(self, index: int) -> int:
         """Steps of a response that were noted so far."""
         return self._n_steps[index]
 
     @property
     def found(self) -> Found | None:
-        """The response chosen, None while that is open."""
-        best = min(range(len(self._running)), key=self._key)
-        if not self._is_finished[best] or 0 in self._n_steps:
+        """The response chosen, None while that is open, and where all were dropped."""
+        order = self._order()
+        if not order or not self._is_finished[order[0]] or any(self._n_steps[index] == 0 for index in order):
             return None
+        best = order[0]
         return Found(best, self._running[best], tuple(self._running), tuple(self._n_steps))
 
     def _order(self) -> list[int]:
-        return sorted(range(len(self._running)), key=self._key)
+        return sorted(set(range(len(self._running))) - self._dropped, key=self._key)
 
     def _key(self, index: int) -> tuple[float, int]:
         return -self._running[index], index

@@ -54,7 +54,10 @@ def hazard(text: str, *, length: int = LENGTH, depth: int = DEPTH) -> str | None
             return f"has more than {depth} brackets inside each other"
         if largest > DIGITS:
             break
-    if max(largest, *(group.finish() for group in groups)) > DIGITS:
+    while groups and largest <= DIGITS:  # whatever was not closed
+        inner = groups.pop()
+        largest = max(largest, inner.add(), groups[-1].put(inner.total) if groups else 0.0)
+    if largest > DIGITS:
         return f"may have more than {DIGITS:,} digits"
     return None
 

@@ -5,31 +5,40 @@ out/rollouts.jsonl    the rows with `pred` and `correct`, or `grade_reason` wher
 out/metrics.json      the pass rate
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 
-from freeprm.core.answers import DEFAULT_EXTRACTORS, Verdict, equivalent, extract
+from freeprm.core.answers import NO_ANSWER, Verdict
+from freeprm.core.extraction import DEFAULT_EXTRACTORS, EXTRACTORS, extract, extractor
 from freeprm.core.intervals import wilson
 from freeprm.core.steps import step_markers
-from freeprm.errors import DataError, RecordError
+from freeprm.errors import ConfigError, DataError, RecordError
+from freeprm.executors.base import Executor
+from freeprm.graders.base import QuickGrader, missing
+from freeprm.graders.base import grader as find_grader
+from freeprm.graders.working import Found, Pair, extracting, judging
 from freeprm.io.formats import OnBad, read_rollouts, rollout_row
 from freeprm.io.jsonl import Row, read_rows
-from freeprm.io.progress import track
+from freeprm.io.limited import Limits, cores
+from freeprm.io.plugins import built
+from freeprm.io.progress import bar
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.types import Cost, Metric, Prompt, Rollout
 from freeprm.world.checking import check_steps, first_error
 from freeprm.world.problems import WordProblem, parse
 
 ROWS = "rollouts"
-BATCH = 256
-"""Rows graded before they are written."""
-
-Judge = Callable[[str | None, str | None], Verdict]
+BLOCK = 1024
+"""Answers of a block that an executor gets."""
+T = TypeVar("T")
+NoAnswer = Literal["none", "wrong"]
+_FLUSH_ROWS, _FLUSH_SECONDS = 256, 1.0
+_TRUNCATED = f"{NO_ANSWER}, truncated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +62,20 @@ def grade(
     regrade: bool = False,
     extractors: Sequence[str] = DEFAULT_EXTRACTORS,
     gold: Path | None = None,
+    grader: str = "math",
+    grader_options: Mapping[str, Any] | None = None,
+    no_answer: NoAnswer = "none",
+    timeout: float = Limits().seconds,
+    memory_mib: int = Limits().memory_mib,
+    workers: int | None = None,
+    executor: str = "local",
+    executor_options: Mapping[str, Any] | None = None,
 ) -> GradingResult:
     """Give every response its label; resumed by the same call.
 
-    A label or an answer (`pred`) that a row brings is kept. The interval of the pass rate is Wilson's, over
-    responses as if each were drawn by itself; several to a problem are worth less than that.
+    A label or an answer (`pred`) that a row brings is kept. Each pair of answer and gold answer is judged once, in a
+    worker process unless it is plain. The interval of the pass rate is Wilson's, over responses as if each were drawn
+    by itself; several to a problem are worth less than that.
 
     Args:
         inputs: rollouts, files or run folders.
@@ -65,15 +83,43 @@ def grade(
         columns: our column name -> theirs, e.g. {"answer": "gt"}.
         on_bad: stop at the first broken record, or leave it out and count it.
         regrade: find and judge every answer anew, whatever label the row brings.
-        extractors: names in `core.answers.EXTRACTORS`; the first that finds an answer decides.
+        extractors: see `core.extraction.extractor`; the first that finds an answer decides.
         gold: problems with `problem_id` and `answer`, whose answers replace those of the rows.
+        grader: a member of `graders`, or `package.module:name`, a function `(pred, gold) -> bool | None | Verdict`.
+        grader_options: the grader's fields.
+        no_answer: `none` leaves a response without an answer without a label, with the reason; `wrong` labels it
+            wrong, as the paper's released code does.
+        timeout: seconds for one pair, or one response where an extractor is the user's own.
+        memory_mib: MiB for a worker process.
+        workers: processes; as many as cores here, one for each worker of another executor, if not given.
+        executor: name of an executor.
+        executor_options: the executor's fields.
 
     Raises:
         DataError: no row has a gold answer (or a label to keep).
-        FreePRMError: see the errors of records, settings and run folders.
+        FreePRMError: see the errors of records, settings, plug-ins, workers and run folders.
     """
-    extract("", extractors)  # refuses an unknown name before anything is read
-    settings = {"columns": dict(columns or {}), "on_bad": on_bad, "regrade": regrade, "extractors": list(extractors)}
+    place: Executor = built("executors", executor, [executor_options or {}])
+    judges = _Judges(
+        place=place,
+        grader=grader,
+        options=dict(grader_options or {}),
+        extractors=tuple(extractors),
+        limits=Limits(seconds=timeout, memory_mib=memory_mib),
+        n_workers=workers or (1 if place.remote else cores()),
+    )
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers: is {workers}; expected 1 or more")
+    find_grader(grader, grader_options)  # refused before anything is read, like the next two
+    for name in extractors:
+        extractor(name)
+    if no_answer not in get_args(NoAnswer):
+        raise ConfigError(f"no_answer: is {no_answer!r}; expected one of {', '.join(get_args(NoAnswer))}")
+    settings = {
+        "columns": dict(columns or {}), "on_bad": on_bad, "regrade": regrade, "extractors": list(extractors),
+        "grader": grader, "grader_options": judges.options, "no_answer": no_answer, "timeout": timeout,
+        "memory_mib": memory_mib,
+    }  # fmt: skip
     sources = [*inputs, *([gold] if gold else [])]
     with RunFolder(out, stage="grade", settings=settings, inputs=sources) as run:
         if run.complete:
@@ -81,17 +127,19 @@ def grade(
         read = read_rollouts(inputs, columns=columns, on_bad=on_bad)
         rollouts = read.rollouts if gold is None else _with_gold(read.rollouts, gold)
         _check_gradable(rollouts, regrade=regrade)
+        if regrade:
+            rollouts = [replace(rollout, pred=None, correct=None) for rollout in rollouts]
         done = run.rows(ROWS)
-        written = {(row["problem_id"], row["sample_idx"], row.get("scorer")) for row in done}
-        todo = (row for row in rollouts if (row.problem_id, row.sample_idx, row.scorer) not in written)
-        judge = cache(equivalent)  # responses repeat each other's answers
-        tracked = track(todo, description="grade", total=len(rollouts) - len(done))
-        while rows := [_graded(item, judge, regrade, extractors) for item in islice(tracked, BATCH)]:
-            run.append(ROWS, rows)
-            done += rows
-        kept = 0 if regrade else sum(rollout.correct is not None for rollout in rollouts)
-        counts = _counts(done, kept=kept, skipped=read.skipped)
-        metrics = _pass_rate(done)
+        written = [*done]
+        labels = Counter(row.get("correct") for row in done)
+        with bar("grade", len(rollouts), unit="responses", done=len(done)) as advance:
+            for rows in _by_time(_graded(rollouts, done, judges, no_answer)):
+                run.append(ROWS, rows)
+                labels.update(row.get("correct") for row in rows)
+                advance(len(rows), note=f"pass rate {labels[True] / max(labels[True] + labels[False], 1):.1%}")
+                written += rows
+        counts = _counts(rollouts, written, read.skipped)
+        metrics = _pass_rate(written)
         run.write_metrics(metrics)
         run.finish(cost=Cost(), counts=counts)
     return GradingResult(folder=out, metrics=metrics, counts=counts)
@@ -117,13 +165,87 @@ def _check_gradable(rollouts: Sequence[Rollout], *, regrade: bool) -> None:
         )
 
 
-def _graded(rollout: Rollout, judge: Judge, regrade: bool, extractors: Sequence[str]) -> Row:
-    pred = rollout.pred if rollout.pred is not None and not regrade else extract(rollout.response, extractors)
+@dataclass(frozen=True, kw_only=True)
+class _Judges:
+    """What finds and judges answers, and where."""
+
+    place: Executor
+    grader: str
+    options: Mapping[str, Any]
+    extractors: tuple[str, ...]
+    limits: Limits
+    n_workers: int
+
+    def found(self, responses: Sequence[str]) -> dict[str, Found]:
+        """The answer in each response; extractors of the user's own work in processes with limits."""
+        if {*self.extractors} <= {*EXTRACTORS}:
+            return {response: Found(extract(response, self.extractors), None) for response in responses}
+        make = partial(extracting, self.extractors, n_workers=self.n_workers, limits=self.limits)
+        return dict(self.place.run(make, self._blocks(responses)))
+
+    def verdicts(self, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Verdict]]:
+        """Those that are plain, then the others as they are finished."""
+        judge = find_grader(self.grader, self.options)
+        others = []
+        for pair in pairs:
+            verdict = judge.at_once(*pair) if isinstance(judge, QuickGrader) else None
+            if verdict is None:
+                others.append(pair)
+            else:
+                yield pair, verdict
+        make = partial(judging, self.grader, self.options, n_workers=self.n_workers, limits=self.limits)
+        yield from self.place.run(make, self._blocks(others))
+
+    def _blocks(self, items: Sequence[T]) -> list[Sequence[T]]:
+        size = self.place.block or BLOCK
+        return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _graded(rollouts: Sequence[Rollout], done: Sequence[Row], judges: _Judges, no_answer: NoAnswer) -> Iterator[Row]:
+    """The rows that are not done, in order, each as soon as it and those before it are known."""
+    known = {
+        Pair(row["pred"], rollout.answer): Verdict(row.get("correct"), row.get("grade_reason"))
+        for rollout, row in zip(rollouts, done, strict=False)
+        if rollout.correct is None and rollout.answer is not None and row.get("pred") is not None
+    }
+    todo = rollouts[len(done) :]
+    found = judges.found(list(dict.fromkeys(rollout.response for rollout in todo if rollout.pred is None)))
+    answered = [
+        (rollout, Found(rollout.pred, None) if rollout.pred is not None else found[rollout.response])
+        for rollout in todo
+    ]
+    asked = dict.fromkeys(
+        Pair(answer.pred or "", rollout.answer or "")
+        for rollout, answer in answered
+        if rollout.correct is None and missing(answer.pred, rollout.answer) is None
+    )
+    verdicts = judges.verdicts([pair for pair in asked if pair not in known])
+    for rollout, answer in answered:
+        pair = Pair(answer.pred or "", rollout.answer or "")
+        while pair in asked and pair not in known:
+            known.update([next(verdicts)])
+        verdict = known[pair] if pair in asked else _absent(rollout, answer, no_answer)
+        yield _row(rollout, answer.pred, verdict)
+
+
+def _absent(rollout: Rollout, answer: Found, no_answer: NoAnswer) -> Verdict:
+    """The verdict where an answer is missing."""
+    verdict = missing(answer.pred, rollout.answer) or Verdict(None, NO_ANSWER)
+    if verdict.reason != NO_ANSWER:
+        return verdict
+    if answer.reason is not None:
+        return Verdict(None, answer.reason)
+    if no_answer == "wrong":
+        return Verdict(False, None)
+    return Verdict(None, _TRUNCATED) if rollout.truncated else verdict
+
+
+def _row(rollout: Rollout, pred: str | None, verdict: Verdict) -> Row:
     extra = {key: value for key, value in rollout.extra.items() if key != "grade_reason"}
-    correct = None if regrade else rollout.correct
+    correct = rollout.correct
     if correct is None:
-        correct, reason = judge(pred, rollout.answer)
-        extra |= {"grade_reason": reason} if correct is None else {}
+        correct = verdict.correct
+        extra |= {"grade_reason": verdict.reason} if correct is None else {}
     return rollout_row(replace(rollout, pred=pred, correct=correct, extra={**extra, **_truth(rollout)}))
 
 
@@ -142,10 +264,29 @@ def _word_problem(prompt: Prompt) -> WordProblem | None:
     return parse(prompt if isinstance(prompt, str) else prompt[-1]["content"])
 
 
-def _counts(rows: Sequence[Row], *, kept: int, skipped: Mapping[str, int]) -> dict[str, int]:
-    known = sum(row.get("correct") is not None for row in rows)
-    ungraded = Counter(f"ungraded: {row['grade_reason']}" for row in rows if row.get("correct") is None)
-    counts = Counter({"responses": len(rows), "graded": known - kept, "labels kept": kept, **ungraded})
+def _by_time(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows in parts, so that an interruption costs little and writing costs little."""
+    part: list[Row] = []
+    flushed = time.perf_counter()
+    for row in rows:
+        part.append(row)
+        if len(part) == _FLUSH_ROWS or time.perf_counter() - flushed > _FLUSH_SECONDS:
+            yield part
+            part, flushed = [], time.perf_counter()
+    if part:
+        yield part
+
+
+def _counts(rollouts: Sequence[Rollout], rows: Sequence[Row], skipped: Mapping[str, int]) -> dict[str, int]:
+    counts = Counter({"responses": len(rows), "graded": 0, "labels kept": 0, "truncated": 0})
+    for rollout, row in zip(rollouts, rows, strict=True):
+        correct = row.get("correct")
+        counts["truncated"] += rollout.truncated
+        if correct is None:
+            counts[f"ungraded: {row['grade_reason']}"] += 1
+        else:
+            counts["labels kept" if rollout.correct is not None else "graded"] += 1
+            counts["graded wrong without an answer"] += rollout.correct is None and row.get("pred") is None
     counts.update({f"skipped: {reason}": count for reason, count in skipped.items()})
     return dict(+counts)
 

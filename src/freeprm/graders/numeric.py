@@ -1,0 +1,59 @@
+"""Numbers within a tolerance: `1,234.5`, `5 km`, `$5`, `1/3`, `\\frac{\\sqrt{2}}{2}`, `x = 2`."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from freeprm.core.answers import Verdict
+from freeprm.core.constants import constant
+from freeprm.core.extraction import tidy
+from freeprm.core.quantities import number, quantity
+from freeprm.errors import ConfigError
+from freeprm.graders.base import missing
+
+_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?\s*(?:=|\\approx)\s*")
+_PERCENT = re.compile(r"\\?%$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numeric:
+    """|pred - gold| <= max(absolute, relative * |gold|)."""
+
+    relative: float = 1e-6
+    """Tolerance as a share of the gold answer."""
+    absolute: float = 0.0
+    """Tolerance in the unit of the answer."""
+    percent: bool = False
+    """`5%` is 0.05; else the sign is overlooked, like a unit."""
+
+    def __post_init__(self) -> None:
+        if self.relative < 0 or self.absolute < 0:
+            raise ConfigError(f"tolerances of {self.relative} and {self.absolute}; expected 0 or more")
+
+    def __call__(self, pred: str | None, gold: str | None) -> Verdict:
+        """See `Grader`."""
+        return self.at_once(pred, gold)
+
+    def at_once(self, pred: str | None, gold: str | None) -> Verdict:
+        """See `QuickGrader`; all are."""
+        absent = missing(pred, gold)
+        if absent is not None:
+            return absent
+        given, right = self._value(pred or ""), self._value(gold or "")
+        if right is None:
+            return Verdict(None, "gold answer is not a number")
+        if given is None:
+            return Verdict(None, "answer is not a number")
+        return Verdict(abs(given - right) <= max(Fraction(self.absolute), Fraction(self.relative) * abs(right)), None)
+
+    def _value(self, text: str) -> Fraction | None:
+        text = tidy(_NAME.sub("", tidy(text), count=1))
+        plain = _PERCENT.sub("", text)
+        for read in (number, quantity, constant):
+            value = read(plain)
+            if value is not None:
+                return Fraction(value) / (100 if self.percent and plain != text else 1)
+        return None
+
+
+PLUGIN = Numeric
