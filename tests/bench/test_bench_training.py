@@ -11,7 +11,7 @@ from freeprm.measurement.training_runs import TrainingRun
 
 @pytest.mark.parametrize("objective", ["dpo", "kto"])
 def test_training_has_a_row_for_trl_and_one_for_its_defaults(objective, work, well_formed):
-    pytest.importorskip("trl", minversion="1.16", reason="compares with TRL: pip install 'freeprm[test]'")
+    pytest.importorskip("trl", minversion="1.16", reason="compares with TRL: pip install 'freeprm[bench]'")
     work = replace(work, prompts=4, n=2)
     case = training.Case(work=work, objective=objective, pairs_a_batch=2, rounds=1, as_it_comes=True)
     rows = [well_formed(row) for row in training.measure(case)]
@@ -27,7 +27,7 @@ def test_without_trl_its_row_says_so(work, monkeypatch):
     (row,) = training.measure(case)
     assert row.ours > 0
     assert (row.peer, row.ratio, row.met) == (None, None, None)
-    assert "pip install 'freeprm[test]'" in row.missing
+    assert "pip install 'freeprm[bench]'" in row.missing
 
 
 def test_training_refuses_other_numbers():

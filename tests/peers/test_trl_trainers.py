@@ -6,7 +6,7 @@ from freeprm.measurement.subjects import Workload, random_groups, random_model, 
 from freeprm.measurement.training_runs import Plan, run_ours
 from freeprm.peers.trl_trainers import run_trl
 
-pytest.importorskip("trl", minversion="1.16", reason="compares with TRL's trainers: pip install 'freeprm[test]'")
+pytest.importorskip("trl", minversion="1.16", reason="compares with TRL's trainers: pip install 'freeprm[bench]'")
 
 WORK = Workload(size="0.9M", vocabulary=300, prompts=6, n=2, prompt_tokens=9, response_tokens=30)
 

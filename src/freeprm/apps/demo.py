@@ -91,6 +91,7 @@ def _rollouts(split: str, out: Path, settings: DemoSettings, costs: dict[str, Co
         max_new_tokens=MAX_NEW_TOKENS,
         seed=settings.seed,
         problem_seed=settings.seed,
+        logprobs=True,  # the solver is the reference too, which then costs nothing
     )
     graded = grade([sampled.folder], out=out / f"graded-{split}")
     costs[f"sample {split}"] = sampled.cost

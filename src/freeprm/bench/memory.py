@@ -49,7 +49,7 @@ def training(work: Workload, *, as_it_comes: bool) -> Iterator[Row]:
     target = TARGET if work.vocabulary >= 100_000 else None
     name = f"memory/training dpo, TRL{{}}: {work}"
     if trl_version() is None:
-        missing = "TRL is not installed: pip install 'freeprm[test]'"
+        missing = "TRL is not installed: pip install 'freeprm[bench]'"
         yield _unmeasured(name.format(""), missing, target=target)
         return
     yield _row(name.format(""), _train_ours, _train_trl, work, target=target)

@@ -152,7 +152,7 @@ def _without_trl(case: Case, ours: Rate, details: dict[str, Any]) -> Row:
     return Row(
         name=f"training/{case.objective}, TRL: {case.work}", ours=ours.median, peer=None, ratio=None,
         target=TARGETS[case.objective], unit="tokens/s", details=details,
-        missing="TRL is not installed: pip install 'freeprm[test]'",
+        missing="TRL is not installed: pip install 'freeprm[bench]'",
     )  # fmt: skip
 
 

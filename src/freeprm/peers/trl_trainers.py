@@ -33,7 +33,7 @@ def import_trainers() -> dict[str, tuple[type, Callable[..., Any]]]:
         MissingExtraError: TRL is not installed.
     """
     if trl_version() is None:
-        raise MissingExtraError("TRL is not installed; to compare with its trainers: pip install 'freeprm[test]'")
+        raise MissingExtraError("TRL is not installed; to compare with its trainers: pip install 'freeprm[bench]'")
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
     from trl.trainer.kto_config import KTOConfig
