@@ -43,7 +43,7 @@ def test_long_segments_are_attended_in_parts_to_the_same_effect(architecture, en
     model = tiny.language_model(architecture)
     expected = padded_logprobs(model, encoded)
     prepare(model)
-    monkeypatch.setattr(module, "_QUERIES", 5)
+    monkeypatch.setitem(module._QUERIES, "cpu", 5)
     found, _ = read(model, encoded, least_shared=4)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from freeprm.errors import PluginError
 
-_NOT_MEMBERS = {"base", "jobs", "reading", "released", "working"}
+_NOT_MEMBERS = {"base", "jobs", "reading", "released", "responses", "working"}
 
 
 def load(family: str, name: str) -> Any:

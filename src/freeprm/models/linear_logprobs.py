@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_CPU_ROWS, _CPU_VOCABULARY = 512, 4096
+_CPU_ROWS, _CPU_VOCABULARY = 1024, 2048
 """Of a block on the CPU: 8 MB in float32."""
 _GPU_BYTES = 512 << 20
 """Of a block on a GPU, which is of the whole vocabulary: fewer kernels."""
@@ -61,18 +61,14 @@ class _ChosenLogProbs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, ids: Tensor, weight: Tensor, bias: Tensor | None, scale: float, cap: float | None
     ) -> Tensor:
-        exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        norms = torch.full((len(ids),), -torch.inf, dtype=exact, device=hidden.device)  # (n,) log sum exp
+        blocks = _Blocks(hidden, weight, bias, scale, cap)
+        norms = torch.full((len(ids),), -torch.inf, dtype=blocks.exact, device=hidden.device)  # (n,) log sum exp
         chosen = torch.zeros_like(norms)
-        memory = _memory(hidden, weight)
-        for rows, words in _blocks(len(ids), weight):
-            part = None if bias is None else bias[words]
-            logits = _logits(hidden[rows], weight[words], part, memory, scale=scale, cap=cap).to(exact)
+        for rows, words in blocks:
+            logits = blocks.logits(rows, words)
             own, columns = _within(ids[rows], words)
             chosen[rows][own] = logits[own, columns]
-            top = logits.amax(-1)  # (rows,)
-            total = logits.sub_(top[:, None]).exp_().sum(-1)
-            norms[rows] = torch.logaddexp(norms[rows], top + total.log())
+            norms[rows] = torch.logaddexp(norms[rows], blocks.shares(logits)[1])
         ctx.save_for_backward(hidden, ids, weight, bias, norms)
         ctx.scale, ctx.cap = scale, cap
         return chosen - norms
@@ -87,11 +83,15 @@ class _ChosenLogProbs(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden, dtype=norms.dtype) if of_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=norms.dtype) if of_weight else None
         grad_bias = torch.zeros_like(bias, dtype=norms.dtype) if of_bias else None
-        memory = _memory(hidden, weight)
-        for rows, words in _blocks(len(ids), weight):
-            part = None if bias is None else bias[words]
-            logits = _logits(hidden[rows], weight[words], part, memory, scale=ctx.scale, cap=ctx.cap)
-            delta = _of_logits(logits.to(norms.dtype), norms[rows], grad[rows], _within(ids[rows], words), cap=ctx.cap)
+        blocks = _Blocks(hidden, weight, bias, ctx.scale, ctx.cap)
+        for rows, words in blocks:
+            logits = blocks.logits(rows, words)
+            delta, norm = blocks.shares(logits)
+            delta *= (-grad[rows] * (norm - norms[rows]).exp())[:, None]  # grad * ([y = v] - p(v)), but for the next
+            own, columns = _within(ids[rows], words)
+            delta[own, columns] += grad[rows][own]
+            if ctx.cap is not None:
+                delta *= 1 - (logits / ctx.cap).square()
             if ctx.scale != 1.0:
                 delta *= ctx.scale
             low = delta.to(hidden.dtype)
@@ -108,31 +108,53 @@ class _ChosenLogProbs(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _logits(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, memory: Tensor, *, scale: float, cap: float | None
-) -> Tensor:
-    """(rows, words), written into the memory, where the caller may overwrite them."""
-    logits = memory[: len(hidden) * len(weight)].view(len(hidden), len(weight))
-    torch.mm(hidden, weight.t(), out=logits)
-    if bias is not None:
-        logits += bias
-    if scale != 1.0:
-        logits *= scale
-    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+class _Blocks:
+    """Logits by some rows and some words of the vocabulary, in memory made once: fresh memory costs a CPU more than
+    what is written into it.
 
+    Args:
+        hidden: (n, d)
+        weight: (V, d)
+        bias: (V,)
+        scale: see `Readout`, as for `cap`.
+    """
 
-def _of_logits(logits: Tensor, norms: Tensor, grad: Tensor, own: tuple[Tensor, Tensor], *, cap: float | None) -> Tensor:
-    """(rows, words) the gradient before cap and scale: grad * ([y = v] - p(v)), through the tanh; overwrites logits."""
-    slope = None if cap is None else 1 - (logits / cap).square()
-    delta = logits.sub_(norms[:, None]).exp_().mul_(-grad[:, None])
-    delta[own] += grad[own[0]]
-    return delta if slope is None else delta.mul_(slope)
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, cap: float | None):
+        self._hidden, self._weight, self._bias, self._scale, self._cap = hidden, weight, bias, scale, cap
+        self.exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        on_cpu = weight.device.type == "cpu"
+        self._width = min(_CPU_VOCABULARY, len(weight)) if on_cpu else len(weight)
+        self._height = min(len(hidden), _CPU_ROWS if on_cpu else max(1, _GPU_BYTES // (4 * self._width)))
+        n_cells = self._height * self._width
+        self._raw = hidden.new_empty(n_cells)
+        self._wide = self._raw if hidden.dtype == self.exact else self._raw.new_empty(n_cells, dtype=self.exact)
+        self._shares = torch.empty_like(self._wide)
 
+    def __iter__(self) -> Iterator[tuple[slice, slice]]:
+        """Rows and words of each block."""
+        n_rows, n_words = len(self._hidden), len(self._weight)
+        for top in range(0, n_rows, max(1, self._height)):
+            for left in range(0, n_words, self._width):
+                yield slice(top, min(top + self._height, n_rows)), slice(left, min(left + self._width, n_words))
 
-def _memory(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Room for a block, made once: fresh memory costs a CPU more than what is written into it."""
-    height, width = _block(weight)
-    return hidden.new_empty(min(height, len(hidden)) * width)
+    def logits(self, rows: slice, words: slice) -> Tensor:
+        """(rows, words), valid until the next block's."""
+        hidden, weight = self._hidden[rows], self._weight[words]
+        logits = self._raw[: len(hidden) * len(weight)].view(len(hidden), len(weight))
+        torch.mm(hidden, weight.t(), out=logits)
+        if self._bias is not None:
+            logits += self._bias[words]
+        if self._wide is not self._raw:
+            logits = self._wide[: logits.numel()].view_as(logits).copy_(logits)
+        if self._scale != 1.0:
+            logits *= self._scale
+        return logits if self._cap is None else logits.div_(self._cap).tanh_().mul_(self._cap)
+
+    def shares(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, words) the softmax over the block's own words, valid until the next block's; (rows,) log sum exp."""
+        # The softmax of torch is one pass that stays in cache; exp by itself takes three times as long on a CPU.
+        shares = torch.softmax(logits, -1, out=self._shares[: logits.numel()].view_as(logits))
+        return shares, logits.amax(-1) - shares.amax(-1).log()
 
 
 def _within(ids: Tensor, words: slice) -> tuple[Tensor, Tensor]:
@@ -146,17 +168,3 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
     else:
         total += left @ right
-
-
-def _blocks(n_rows: int, weight: Tensor) -> Iterator[tuple[slice, slice]]:
-    height, width = _block(weight)
-    for top in range(0, n_rows, height):
-        for left in range(0, len(weight), width):
-            yield slice(top, min(top + height, n_rows)), slice(left, min(left + width, len(weight)))
-
-
-def _block(weight: Tensor) -> tuple[int, int]:
-    """Rows and words of a block."""
-    if weight.device.type == "cpu":
-        return _CPU_ROWS, min(_CPU_VOCABULARY, len(weight))
-    return max(1, _GPU_BYTES // (4 * len(weight))), len(weight)

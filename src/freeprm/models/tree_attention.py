@@ -22,7 +22,9 @@ NAME = "freeprm_tree"
 """Of the implementation, among those of transformers."""
 _BEYOND = ("s_aux", "position_bias")
 """What a layer may ask of its attention, and this one does not do: a call that asks does not count."""
-_QUERIES = 1024  # of a long segment attended at a time, which bounds the mask
+_QUERIES = {"cpu": 64}
+"""Of a segment attended at a time: what a causal mask hides from all of them is not computed."""
+_GPU_QUERIES = 1024  # fewer kernels; bounds the mask
 
 
 @dataclass(eq=False)
@@ -107,8 +109,9 @@ def _attend(
     if n_queries == n_keys and cap is None and (window is None or window >= n_keys):
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
     parts = []
-    for start in range(0, n_queries, _QUERIES):
-        part = query[:, :, start : start + _QUERIES]
+    size = _QUERIES.get(query.device.type, _GPU_QUERIES)
+    for start in range(0, n_queries, size):
+        part = query[:, :, start : start + size]
         stop = n_keys - n_queries + start + part.shape[2]  # keys that the last of these queries sees
         mask = _mask(tree, part.shape[2], stop, window, query.device)
         seen = key[:, :, :stop], value[:, :, :stop]

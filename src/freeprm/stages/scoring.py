@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ from freeprm.core.flops import ModelShape, forward_flops
 from freeprm.core.rewards import check_reward
 from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
-from freeprm.errors import ConfigError, DataError
+from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
-from freeprm.formats.processbench import is_processbench, read_processbench
-from freeprm.io.formats import OnBad, read_rollouts
+from freeprm.formats.responses import read_responses
+from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import Row
 from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.models.encoding import TooLong
+from freeprm.scorers.base import Scorer
 from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.scorers.jobs import ScorerJob, ScorerSource
 from freeprm.scorers.reading import PRMSource
 from freeprm.scorers.working import Job, Part, ScoredPart
 from freeprm.types import Cost, Rollout
@@ -100,27 +103,85 @@ def score(
         "batch": place.block or BATCH,
     }
     scorers = {scorer_name(name, reward): reward for reward in rewards}
+
+    def job(passed: Callable[[int], None] | None) -> Job:
+        return Job(
+            prm=known, scorers=scorers, splitter=splitter, tokens=tokens, too_long=too_long, token_budget=token_budget,
+            passed=passed,
+        )  # fmt: skip
+
+    return _scored(inputs, list(scorers), job, out=out, settings=settings, place=place, shape=partial(_shape, known))
+
+
+def score_released(
+    inputs: Sequence[Path],
+    *,
+    scorer: Scorer | ScorerSource,
+    out: Path,
+    name: str | None = None,
+    splitter: str | None = None,
+    too_long: TooLong = "exclude",
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad = "raise",
+    token_budget: int | None = None,
+    executor: str = "local",
+    executor_options: Mapping[str, Any] | None = None,
+) -> Scored:
+    """Write each response's scores by somebody else's reward model, one row a response; resumed by the same call.
+
+    A row is the rollout's own with `scorer`, and `step_scores` with `step_spans`, or `score`, as the model gives them.
+
+    Args:
+        inputs: see `score`, as for all but the next.
+        scorer: a loaded one, or where it is; see `freeprm.scorers`.
+
+    Raises:
+        FreePRMError: see the errors of records, settings, data and models.
+    """
+    place: Executor = built("executors", executor, [executor_options or {}])
+    if place.remote and not isinstance(scorer, ScorerSource):
+        raise ConfigError("scorer: is a loaded model, which stays in this process; give a ScorerSource")
+    known = scorer.load() if isinstance(scorer, ScorerSource) and not place.remote else scorer
+    settings = {
+        **known.identity(),
+        "name": name,
+        "splitter": splitter or known.splitter,
+        "too_long": too_long,
+        "columns": dict(columns or {}),
+        "on_bad": on_bad,
+        "batch": place.block or BATCH,
+    }
+
+    def job(passed: Callable[[int], None] | None) -> ScorerJob:
+        return ScorerJob(
+            scorer=known, name=name, splitter=splitter, too_long=too_long, token_budget=token_budget, passed=passed
+        )
+
+    return _scored(inputs, job(None).scorers, job, out=out, settings=settings, place=place, shape=known.shape)
+
+
+def _scored(
+    inputs: Sequence[Path], scorers: Sequence[str], make_job: Callable[[Callable[[int], None] | None], Job | ScorerJob],
+    *, out: Path, settings: Mapping[str, Any], place: Executor, shape: Callable[[], ModelShape],
+) -> Scored:  # fmt: skip
+    """Do what is left of a job, and put the rows of all of it into order."""
     with RunFolder(out, stage="score", settings=settings, inputs=inputs) as run:
         if run.complete:
             manifest = read_manifest(out) or {}
             return Scored(folder=out, scorers=list(scorers), counts=manifest["counts"], cost=Cost(**manifest["cost"]))
-        rollouts, counts = _read(inputs, columns=columns, on_bad=on_bad)
-        parts = _parts(rollouts, place.block or BATCH)
+        rollouts, counts = read_responses(inputs, columns=settings["columns"], on_bad=settings["on_bad"])
+        parts = _parts(rollouts, settings["batch"])
         written = {scorer: {_key(row) for row in run.rows(file_name(scorer))} for scorer in scorers}
         done = _done(run, parts, written)
         counts["resumed"] = sum(len(parts[number].rollouts) for number in done)
         todo = [part for part in parts if part.number not in done]
         with bar("score", len(rollouts), unit="responses", done=counts["resumed"]) as advance:
-            job = Job(
-                prm=known, scorers=scorers, splitter=splitter, tokens=tokens, too_long=too_long,
-                token_budget=token_budget, passed=None if place.remote else _token_rate(advance),
-            )  # fmt: skip
+            job = make_job(None if place.remote else _token_rate(advance))
             for scored in place.run(job.worker, [[part] for part in todo]):
                 _append(run, scored, written)
                 advance(len(parts[scored.part].rollouts))
         counts["scored"] = _finish_rows(run, rollouts, scorers)
-        cost = _cost(run, _shape(known), counts)
-        cost = run.finish(cost=cost, counts=+counts)
+        cost = run.finish(cost=_cost(run, shape(), counts), counts=+counts)
     return Scored(folder=out, scorers=list(scorers), counts=+counts, cost=cost)
 
 
@@ -132,39 +193,6 @@ def scorer_name(name: str | None, reward: str) -> str:
 def file_name(scorer: str) -> str:
     """The name of a scorer's rows file, without its ending."""
     return "".join(character if character.isalnum() or character in "-_" else "-" for character in scorer)
-
-
-def _read(
-    inputs: Sequence[Path], *, columns: Mapping[str, str] | None, on_bad: OnBad
-) -> tuple[list[Rollout], Counter[str]]:
-    rollouts: list[Rollout] = []
-    counts: Counter[str] = Counter()
-    plain = [path for path in inputs if not is_processbench(path)]
-    for path in inputs:
-        if path not in plain:
-            rollouts += read_processbench(path)
-    if plain:
-        rows = read_rollouts(plain, columns=columns, on_bad=on_bad)
-        rollouts += rows.rollouts
-        counts.update({f"skipped: {reason}": n for reason, n in rows.skipped.items()})
-    if not rollouts:
-        raise DataError("nothing to score")
-    once = _once(rollouts)
-    counts["skipped: again, with the scores of another scorer"] = len(rollouts) - len(once)
-    return once, counts
-
-
-def _once(rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """Each response once, where the input holds it with the scores of several scorers."""
-    first: dict[tuple[str, int], Rollout] = {}
-    for rollout in rollouts:
-        seen = first.setdefault((rollout.problem_id, rollout.sample_idx), rollout)
-        if seen.response != rollout.response:
-            raise DataError(
-                f"problem {rollout.problem_id!r}, sample {rollout.sample_idx}: stands for two different responses in "
-                "the input; score files that share problem_ids into separate folders"
-            )
-    return list(first.values())
 
 
 def _known(prm: ImplicitPRM | PRMSource, place: Executor) -> ImplicitPRM | PRMSource:
@@ -231,7 +259,7 @@ def _key(row: Row) -> tuple[str, int]:
     return row["problem_id"], row["sample_idx"]
 
 
-def _finish_rows(run: RunFolder, rollouts: Sequence[Rollout], scorers: Mapping[str, str]) -> int:
+def _finish_rows(run: RunFolder, rollouts: Sequence[Rollout], scorers: Sequence[str]) -> int:
     """Put each file into the order of the rollouts; the number of rows of one."""
     rank = {(rollout.problem_id, rollout.sample_idx): index for index, rollout in enumerate(rollouts)}
     n_rows = 0

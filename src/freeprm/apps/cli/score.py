@@ -25,6 +25,10 @@ def score(
     inputs: Inputs,
     prm: Annotated[str | None, typer.Option(help="Folder that `freeprm train` wrote, or a hub id.")] = None,
     untrained: Annotated[str | None, typer.Option(help="Instead of --prm: a plain model as its own scorer.")] = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="Instead of --prm: a released model's recipe, e.g. math_shepherd; with --model.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of --scorer: a folder or a hub id.")] = None,
     out: Out = Path("runs/scores"),
     reward: Annotated[
         str | None,
@@ -62,8 +66,12 @@ def score(
     from freeprm.core.rewards import check_reward
     from freeprm.io.config import read_assignments
 
-    if (prm is None) == (untrained is None):
-        raise ConfigError("give either --prm FOLDER or --untrained MODEL")
+    if sum(item is not None for item in (prm, untrained, scorer)) != 1 or (scorer is None) != (model is None):
+        raise ConfigError("give one of --prm FOLDER, --untrained MODEL, or --scorer NAME --model MODEL")
+    if scorer is not None:
+        refused = {"--reward": reward, "--beta": beta, "--override": override, "--tokens": tokens or None}
+        if unfit := [name for name, value in refused.items() if value is not None]:
+            raise ConfigError(f"{unfit[0]}: is for log-ratios; a released model gives the scores that it gives")
     rewards = read_names(reward or ("with-reference" if prm is not None else "reference-only"))
     mapped = read_map(columns)
     for item in rewards:
@@ -72,36 +80,53 @@ def score(
         from freeprm.models.agreement import check_override
         from freeprm.models.backbone import LoadOptions, check_dtype
         from freeprm.models.encoding import check_too_long
+        from freeprm.scorers.jobs import ScorerSource
         from freeprm.scorers.reading import PRMSource
         from freeprm.stages.scoring import score as run
+        from freeprm.stages.scoring import score_released
 
         for_too_long = check_too_long(too_long)
         options = LoadOptions(
             device=device, dtype=check_dtype(dtype), attention=attention, trust_remote_code=trust_remote_code
         )
-        source = PRMSource(
-            source=str(prm if prm is not None else untrained),
-            trained=prm is not None,
-            reference=reference,
-            load_reference=rewards != ["without-reference"],
-            beta=beta,
-            override=tuple(check_override(item) for item in override or ()),
-            stored_reference=not no_stored_reference,
-            options=options,
-        )
-        made = run(
-            inputs,
-            prm=source,
-            out=out,
-            rewards=rewards,
-            name=name,
-            splitter=splitter,
-            tokens=tokens,
-            too_long=for_too_long,
-            columns=mapped,
-            on_bad=on_bad(skip_bad),
-            token_budget=token_budget,
-            executor=executor,
-            executor_options=read_assignments(executor_options or ()),
-        )
+        if scorer is not None and model is not None:
+            made = score_released(
+                inputs,
+                scorer=ScorerSource(scorer=scorer, model=model, reference=reference, options=options),
+                out=out,
+                name=name,
+                splitter=splitter,
+                too_long=for_too_long,
+                columns=mapped,
+                on_bad=on_bad(skip_bad),
+                token_budget=token_budget,
+                executor=executor,
+                executor_options=read_assignments(executor_options or ()),
+            )
+        else:
+            source = PRMSource(
+                source=str(prm if prm is not None else untrained),
+                trained=prm is not None,
+                reference=reference,
+                load_reference=rewards != ["without-reference"],
+                beta=beta,
+                override=tuple(check_override(item) for item in override or ()),
+                stored_reference=not no_stored_reference,
+                options=options,
+            )
+            made = run(
+                inputs,
+                prm=source,
+                out=out,
+                rewards=rewards,
+                name=name,
+                splitter=splitter,
+                tokens=tokens,
+                too_long=for_too_long,
+                columns=mapped,
+                on_bad=on_bad(skip_bad),
+                token_budget=token_budget,
+                executor=executor,
+                executor_options=read_assignments(executor_options or ()),
+            )
     output.show(out=out, counts=made.counts, cost=made.cost, as_json=as_json)

@@ -1,0 +1,144 @@
+"""Any scorer by its member's name, and the work of one process with it: parts of the rollouts in, rows out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from freeprm.core.flops import ModelShape
+from freeprm.errors import ConfigError, PluginError
+from freeprm.io.formats import rollout_row
+from freeprm.io.plugins import load
+from freeprm.io.rows import Row
+from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, load_config
+from freeprm.models.encoding import TooLong
+from freeprm.models.fingerprint import weights_hash
+from freeprm.models.folders import resolve
+from freeprm.scorers.base import Scorer, Scores, Scoring
+from freeprm.scorers.working import Part, ScoredPart
+from freeprm.types import Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerSource:
+    """What it takes to load a scorer, in this process or in another."""
+
+    scorer: str
+    """A member of the family `scorers`, or `package.module:Name` for anyone's own."""
+    model: str
+    """A folder or a hub id."""
+    reference: str | None = None
+    """The second model, where the scorer takes two and it is not where the recipe says."""
+    options: LoadOptions = DEFAULT_OPTIONS
+
+    def load(self) -> Scorer:
+        """The scorer with its model.
+
+        Raises:
+            PluginError: no such scorer, or one that is no recipe for a released model.
+            ModelError: not a model of its kind.
+        """
+        return self._scoring().load(self.model, reference=self.reference, options=self.options)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its scores, as far as it is known without loading it; the dtype as it is asked for.
+
+        Raises:
+            ModelError: the model is not there.
+        """
+        reference = getattr(self._scoring(), "reference", None)
+        where = (self.reference or reference) if reference else None
+        return {
+            "scorer": self.scorer, "dtype": self.options.dtype, "model_sha256": weights_hash(self.folder),
+            "reference_sha256": where and weights_hash(resolve(where)),
+            "trust_remote_code": self.options.trust_remote_code,
+        }  # fmt: skip
+
+    @property
+    def folder(self) -> Path:
+        """Where the model's files are."""
+        return resolve(self.model)
+
+    @property
+    def name(self) -> str:
+        """What rows call it unless told otherwise."""
+        return self._scoring().name
+
+    @property
+    def splitter(self) -> str | None:
+        """How responses are cut into steps unless told otherwise."""
+        return self._scoring().splitter
+
+    def shape(self) -> ModelShape:
+        """What decides the cost of a token; with the output head, which some scorers do not use."""
+        config = load_config(self.folder, trust_remote_code=self.options.trust_remote_code)
+        return ModelShape.of(config.get_text_config())
+
+    def _scoring(self) -> Scoring:
+        scoring = load("scorers", self.scorer)
+        if isinstance(scoring, type) or not hasattr(scoring, "load"):
+            raise PluginError(
+                f"scorers: {self.scorer!r} is {scoring!r}, not a recipe for a released model; a model that `freeprm "
+                "train` wrote is given with --prm"
+            )
+        checked: Scoring = scoring
+        return checked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerJob:
+    """What a worker is told; it can be pickled where `scorer` is a source and nobody waits for `passed`."""
+
+    scorer: Scorer | ScorerSource
+    name: str | None = None
+    """What rows call the scorer; its own name if not given."""
+    splitter: str | None = None
+    too_long: TooLong = "exclude"
+    token_budget: int | None = None
+    passed: Callable[[int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.splitter is not None and self.scorer.splitter is None:
+            raise ConfigError(f"{self.scorer.name}: scores whole responses, not steps; leave the splitter out")
+
+    @property
+    def scorers(self) -> list[str]:
+        """The names that rows have; one."""
+        return [self.name or self.scorer.name]
+
+    def worker(self) -> Callable[[Sequence[Part]], Iterator[ScoredPart]]:
+        """A worker that holds the model."""
+        return partial(self._scored, self.scorer.load() if isinstance(self.scorer, ScorerSource) else self.scorer)
+
+    def _scored(self, scorer: Scorer, parts: Sequence[Part]) -> Iterator[ScoredPart]:
+        [name] = self.scorers
+        for part in parts:
+            batches: list[int] = []
+
+            def passed(n_tokens: int, batches: list[int] = batches) -> None:
+                batches.append(n_tokens)
+                if self.passed is not None:
+                    self.passed(n_tokens)
+
+            scores, counts = scorer.score(
+                part.rollouts, splitter=self.splitter, too_long=self.too_long, token_budget=self.token_budget,
+                advance=passed,
+            )  # fmt: skip
+            yield ScoredPart(
+                part=part.number,
+                rows={name: [_row(part.rollouts[index], name, item) for index, item in scores.items()]},
+                left_out=[index for index in range(len(part.rollouts)) if index not in scores],
+                counts=counts,
+                scored_tokens=sum(batches),
+                sequence_tokens=sum(item.n_tokens for item in scores.values()),
+            )
+
+
+def _row(rollout: Rollout, name: str, scores: Scores) -> Row:
+    spans = {"step_spans": [list(span) for span in scores.steps]} if scores.step_scores is not None else {}
+    return rollout_row(
+        replace(
+            rollout, scorer=name, step_scores=scores.step_scores, score=scores.score, extra={**rollout.extra, **spans}
+        )
+    )

@@ -1,0 +1,227 @@
+"""Released reward models: a recipe says what is written, where it is read, and what becomes of the reading.
+
+A recipe is data. Its constants are those of the model's card or of its authors' code; each family's file has them with
+their source. What every recipe shares is here: nothing of a response is changed, a marker that a response already has
+is refused, and results do not depend on the batch.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from freeprm.core.flops import ModelShape
+from freeprm.core.steps import TOKENS, given_steps
+from freeprm.core.steps import splitter as splitter_named
+from freeprm.errors import ConfigError, DataError, SpanError
+from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions
+from freeprm.models.encoding import TooLong
+from freeprm.models.fingerprint import weights_hash
+from freeprm.models.heads import Layout
+from freeprm.models.marked import Marked, check_tokens, response_name
+from freeprm.models.rewarding import RewardModel, load_reward_model, load_token_model, read_marked
+from freeprm.scorers.base import Scores
+from freeprm.types import Rollout, Span
+
+Normaliser = Callable[[Tensor], Tensor]
+"""(m, C) outputs of the head, float32 -> (m,) scores."""
+
+
+class Form(Protocol):
+    """How a recipe writes a response and where it reads it."""
+
+    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> Marked:
+        """The response as the model reads it.
+
+        Args:
+            tokenizer: the model's.
+            rollout: the response with its prompt.
+            steps: K spans that tile the response; none where the recipe has one score for it.
+
+        Raises:
+            DataError: the response, or its prompt, does not fit the form.
+            ModelError: the tokenizer does not.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How the models of one family are read."""
+
+    name: str
+    """The member's name."""
+    released: tuple[str, ...]
+    """Hub ids that it was written for."""
+    form: Form
+    tokens: Mapping[str, int]
+    """Texts that must be one token, and its id."""
+    head: Layout | tuple[int, ...]
+    """The head on the transformer; or ids of tokens, whose logits a language model is read for."""
+    normalise: Normaliser
+    splitter: str | None
+    """How its authors cut responses into steps; None where it has one score for a response."""
+    aggregation: str | None
+    """How its authors make one score of the step scores."""
+
+    def load(
+        self, source: str, *, reference: str | None = None, options: LoadOptions = DEFAULT_OPTIONS
+    ) -> "ReleasedScorer":
+        """Load a model for this recipe.
+
+        Raises:
+            ConfigError: a reference, which the recipe has no use for.
+            ModelError: another kind of model, or a tokenizer with other tokens than the recipe's.
+        """
+        if reference is not None:
+            raise ConfigError(f"{self.name}: scores with one model; leave the reference out")
+        if isinstance(self.head, Layout):
+            model = load_reward_model(source, self.head, options, recipe=self.name)
+        else:
+            model = load_token_model(source, self.head, options, recipe=self.name)
+        check_tokens(model.tokenizer, self.tokens, recipe=self.name)
+        return ReleasedScorer(recipe=self, model=model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasedScorer:
+    """A released model under its recipe; see `freeprm.scorers.base.Scorer`."""
+
+    recipe: Recipe
+    model: RewardModel
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.recipe.name
+
+    @property
+    def splitter(self) -> str | None:
+        """The recipe's way of cutting responses into steps."""
+        return self.recipe.splitter
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its scores, besides the splitter."""
+        return {
+            "scorer": self.name, "dtype": self.model.dtype, "model_sha256": weights_hash(self.model.folder),
+            "own_code": self.model.own_code,
+        }  # fmt: skip
+
+    def shape(self) -> ModelShape:
+        """What decides the cost of a token."""
+        return self.model.shape
+
+    def score(
+        self,
+        rollouts: Sequence[Rollout],
+        *,
+        splitter: str | None = None,
+        too_long: TooLong = "exclude",
+        token_budget: int | None = None,
+        advance: Callable[[int], None] = lambda n_tokens: None,
+    ) -> tuple[dict[int, Scores], Counter[str]]:
+        """As `freeprm.scorers.base.Scorer.score`.
+
+        Raises:
+            ConfigError: "truncate", since the marks at a response's end would be cut off; or a splitter that is none.
+            DataError: a response that the recipe cannot write, or one too long with "error".
+            SpanError: its steps are not the response's.
+        """
+        if too_long == "truncate":
+            raise ConfigError(f"{self.name}: too_long='truncate' would cut off what is read; choose error or exclude")
+        counts: Counter[str] = Counter()
+        written: dict[int, Marked] = {}
+        for index, rollout in enumerate(rollouts):
+            if not rollout.response.strip():
+                counts["excluded: empty response"] += 1
+                continue
+            item = self.write(rollout, splitter=splitter)
+            if len(item.ids) > self.model.max_length:
+                if too_long == "error":
+                    raise DataError(
+                        f"{item.name}: {len(item.ids)} tokens as {self.name} reads it, but {self.model.max_length} are "
+                        "allowed; choose 'exclude' for responses that are too long"
+                    )
+                counts["excluded: longer than the context"] += 1
+                continue
+            written[index] = item
+        outputs = read_marked(
+            self.model, list(written.values()), n_outputs=_n_outputs, token_budget=token_budget, advance=advance
+        )
+        pairs = zip(written.items(), outputs, strict=True)
+        return {index: self._scores(item, output) for (index, item), output in pairs}, counts
+
+    def write(self, rollout: Rollout, *, splitter: str | None = None) -> Marked:
+        """A response as the model reads it, and where.
+
+        Raises:
+            SpanError: the steps of its row are not the response's; names the response.
+        """
+        return self.recipe.form.write(self.model.tokenizer, rollout, self._steps(rollout, splitter))
+
+    def _steps(self, rollout: Rollout, splitter: str | None) -> Sequence[Span]:
+        if self.recipe.splitter is None:
+            return []
+        given = rollout.extra.get("steps")
+        if given is None:
+            name = splitter or self.recipe.splitter
+            if name == TOKENS:
+                raise ConfigError(f"{self.name}: scores steps, not tokens; choose a splitter of text")
+            return splitter_named(name)(rollout.response)
+        try:
+            return given_steps(rollout.response, given)
+        except SpanError as error:
+            raise SpanError(f"{response_name(rollout)}: {error}") from error
+
+    def _scores(self, item: Marked, output: Tensor) -> Scores:
+        values = tuple(self.recipe.normalise(output).tolist())
+        if item.steps:
+            return Scores(steps=item.steps, step_scores=values, n_tokens=len(item.ids))
+        return Scores(score=values[0], n_tokens=len(item.ids))
+
+
+def first_of_two(outputs: Tensor) -> Tensor:
+    """softmax over two logits, the first's share; in float32, where the authors' code often has 16 bits."""
+    return outputs.softmax(-1)[:, 0]
+
+
+def second_of_two(outputs: Tensor) -> Tensor:
+    """softmax over two logits, the second's share."""
+    return outputs.softmax(-1)[:, 1]
+
+
+def sigmoid(outputs: Tensor) -> Tensor:
+    """sigmoid of the one output."""
+    return outputs[:, 0].sigmoid()
+
+
+def unchanged(outputs: Tensor) -> Tensor:
+    """The one output, unbounded."""
+    return outputs[:, 0]
+
+
+def refuse_marker(rollout: Rollout, at: int | None, *, marker: str, where: str) -> None:
+    """Refuse a text that holds a recipe's marker already.
+
+    Args:
+        rollout: the response.
+        at: the character where it stands; None where it does not.
+        marker: what it is.
+        where: "response" or "prompt".
+
+    Raises:
+        DataError: it does; says what to do.
+    """
+    if at is not None:
+        raise DataError(
+            f"{response_name(rollout)}: the {where} holds the step marker {marker!r} at character {at}, but markers "
+            "are put in by the scorer. Take them out and give the steps in the column 'steps' (`freeprm convert` does "
+            "so for Math-Shepherd's rows)"
+        )
+
+
+def _n_outputs(item: Marked) -> int:
+    return len(item.steps) or 1

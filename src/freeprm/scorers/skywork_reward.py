@@ -1,0 +1,56 @@
+"""Skywork-Reward: one unbounded score at the end of a conversation.
+
+The conversation is written by the model's chat template, which puts the beginning-of-sequence token itself; the text is
+tokenised without another one (the card warns of the second). The score is read at the last token. The authors' class
+looks for the last token that is not padding, which is an earlier one where the padding is `<|eot_id|>`; here the last
+token is the last.
+
+Any `...ForSequenceClassification` with one label and a chat template is read so, Skywork-Reward-V2 included.
+
+Source: the card of Skywork/Skywork-Reward-Llama-3.1-8B; Liu et al. 2024, arXiv:2410.18451.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from freeprm.models.heads import Layout, ScoreHead
+from freeprm.models.marked import Marked, render, response_name, tokenise
+from freeprm.scorers.released import Recipe, unchanged
+from freeprm.types import Message, Rollout, Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeTurn:
+    """A conversation, read at its last token."""
+
+    date: str | None
+    """What Llama 3.1's template writes as today's date where it is told none."""
+
+    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> Marked:
+        """The conversation, read at the last token."""
+        text = render(tokenizer, conversation(rollout), date=self.date)
+        ids = tokenise(tokenizer, text, special=False).ids
+        return Marked(name=response_name(rollout), text=text, ids=ids, positions=(len(ids) - 1,))
+
+
+def conversation(rollout: Rollout) -> list[Message]:
+    """The prompt's turns and the response."""
+    prompt = rollout.prompt
+    asked: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    return [*asked, {"role": "assistant", "content": rollout.response}]
+
+
+PLUGIN = Recipe(
+    name="skywork_reward",
+    released=("Skywork/Skywork-Reward-Llama-3.1-8B", "Skywork/Skywork-Reward-Llama-3.1-8B-v0.2"),
+    form=WholeTurn(date="26 Jul 2024"),  # Llama 3.1's tokenizer_config.json: date_string if not defined
+    tokens={},  # whatever the template writes
+    head=Layout(
+        architectures=("*ForSequenceClassification",), build=ScoreHead, auto_class="AutoModelForSequenceClassification"
+    ),
+    normalise=unchanged,  # rm(**conv_tokenized).logits[0][0] (card)
+    splitter=None,
+    aggregation=None,
+)

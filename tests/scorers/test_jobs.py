@@ -1,0 +1,74 @@
+import pickle
+
+import pytest
+
+import releases
+from freeprm.errors import ConfigError, PluginError
+from freeprm.models.backbone import LoadOptions
+from freeprm.scorers.jobs import ScorerJob, ScorerSource
+from freeprm.scorers.working import Part
+from releases import ROLLOUTS, one, save_released, seeded
+
+CPU = LoadOptions(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = save_released(tmp_path_factory.mktemp("ms"), seeded(releases.mistral), releases.mistral_tokenizer())
+    return ScorerSource(scorer="math_shepherd", model=str(folder), options=CPU)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    model = seeded(lambda: releases.llama(labels=1))
+    folder = save_released(tmp_path_factory.mktemp("sky"), model, releases.llama_tokenizer())
+    return ScorerSource(scorer="skywork_reward", model=str(folder), options=CPU)
+
+
+def test_a_worker_turns_parts_into_rows_and_counts_what_it_left_out(source):
+    passed = []
+    job = ScorerJob(scorer=source.load(), passed=passed.append)
+    part = Part(number=4, rollouts=(ROLLOUTS[0], one(""), ROLLOUTS[2]))
+    [scored] = list(job.worker()([part]))
+    rows = scored.rows["math_shepherd"]
+    assert [row["scorer"] for row in rows] == ["math_shepherd"] * 2
+    assert [len(row["step_scores"]) for row in rows] == [len(row["step_spans"]) for row in rows] == [2, 2]
+    assert rows[0]["response"] == ROLLOUTS[0].response
+    assert (scored.part, scored.left_out, dict(scored.counts)) == (4, [1], {"excluded: empty response": 1})
+    assert sum(passed) == scored.scored_tokens == scored.sequence_tokens > 0
+
+
+def test_rows_of_a_scorer_of_whole_responses_have_one_score(whole):
+    job = ScorerJob(scorer=whole.load(), name="sky")
+    [scored] = list(job.worker()([Part(number=0, rollouts=(ROLLOUTS[0],))]))
+    [row] = scored.rows["sky"]
+    assert row["scorer"] == "sky"
+    assert isinstance(row["score"], float)
+    assert "step_scores" not in row
+    assert "step_spans" not in row
+
+
+def test_a_job_with_a_source_can_be_sent_to_another_process(source):
+    job = pickle.loads(pickle.dumps(ScorerJob(scorer=source)))
+    [scored] = list(job.worker()([Part(number=0, rollouts=(ROLLOUTS[1],))]))
+    assert len(scored.rows["math_shepherd"]) == 1
+
+
+def test_a_source_knows_the_model_without_loading_it(source):
+    scorer = source.load()
+    assert source.identity()["model_sha256"] == scorer.identity()["model_sha256"]
+    assert (source.name, source.splitter) == (scorer.name, scorer.splitter)
+    # The output head, 16 x 32,000 weights, is read for two tokens at a few positions only.
+    assert source.shape().n_parameters - scorer.shape().n_parameters == 16 * 32_000
+
+
+def test_a_splitter_for_a_scorer_of_whole_responses_is_refused(whole):
+    with pytest.raises(ConfigError, match="skywork_reward: scores whole responses"):
+        ScorerJob(scorer=whole, splitter="lines")
+
+
+def test_a_scorer_that_is_none_is_refused():
+    with pytest.raises(PluginError, match="Did you mean 'math_shepherd'"):
+        ScorerSource(scorer="math_shepard", model="x").load()
+    with pytest.raises(PluginError, match=r"'implicit' is .*not a recipe for a released model; .*--prm"):
+        ScorerSource(scorer="implicit", model="x").load()
