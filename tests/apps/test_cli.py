@@ -19,7 +19,9 @@ from freeprm.apps.cli import main
 from freeprm.io.jsonl import write_json, write_rows
 from freeprm.io.runs import read_manifest
 
-COMMANDS = ("demo", "sample", "grade", "train", "score", "select", "evaluate", "verify")
+COMMANDS = (
+    "demo", "sample", "grade", "train", "score", "select", "evaluate", "verify", "convert", "pair", "bench",
+)  # fmt: skip
 HEAVY = ("torch", "transformers", "numpy", "pydantic", "matplotlib", "yaml", "sympy", "datasets", "pandas", "peft")
 
 
@@ -153,7 +155,11 @@ def test_errors_of_ours_are_one_message_and_exit_with_1(rollouts: Path, tmp_path
     refused(run("select", rollouts, "--n", "4,x", *out), "ConfigError", "4,x: expected whole numbers with commas")
     refused(run("select", rollouts, "--aggregator", "min,", *out), "ConfigError", "'min,': expected names with commas")
     refused(run("select", rollouts, "--map", "score=rm", *out), "RecordError", "asked for by --map score=rm")
-    refused(run("score", rollouts, *out), "ConfigError", "give either --prm FOLDER or --untrained MODEL")
+    refused(
+        run("score", rollouts, *out),
+        "ConfigError",
+        "give one of --prm FOLDER, --untrained MODEL, or --scorer NAME --model MODEL",
+    )
     refused(run("score", rollouts, "--prm", "x", "--reward", "none", *out), "ConfigError", "with-reference")
     refused(run("train", rollouts, *out), "ConfigError", "model: is not given")
     assert not (tmp_path / "out" / "manifest.json").exists()

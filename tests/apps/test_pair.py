@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import tiny
-from freeprm.apps.cli import main
+from freeprm.apps.cli import main, output
 from freeprm.apps.cli.data_options import read_shares
 from freeprm.errors import ConfigError
 from freeprm.io.formats import rollout_row
@@ -30,7 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         monkeypatch.setattr(sys, "argv", ["freeprm", *map(str, arguments)])
         monkeypatch.setattr(sys, "path", sys.path[:])
         monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-        monkeypatch.setenv("COLUMNS", "150")
+        monkeypatch.setattr(output, "console", Console(width=150))
         with pytest.raises(SystemExit) as exit_:
             main.run()
         return (int(exit_.value.code or 0), *capsys.readouterr())

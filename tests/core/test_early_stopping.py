@@ -1,7 +1,7 @@
 import json
 import random
 from collections.abc import Sequence
-from math import nan, prod
+from math import inf, nan, prod
 from pathlib import Path
 
 import pytest
@@ -162,3 +162,15 @@ def test_a_real_reward_models_scores_are_chosen_from_alike_for_less_than_half_of
         assert search(responses, aggregator="prod").best == best_of_n([prod(steps) for steps in responses])
         n_steps += sum(found.n_steps)
     assert n_steps < sum(len(steps) for responses in problems.values() for steps in responses) / 2
+
+
+def test_a_response_that_was_dropped_is_never_chosen_whatever_it_scored():
+    race = BestFirst(3)
+    race.drop(0)  # before it was seen
+    assert race.wanted() == [1, 2]
+    race.take({1: Step(0.9, False), 2: Step(0.5, True)})
+    race.drop(1)
+    assert race.found == Found(best=2, score=0.5, running=(inf, 0.9, 0.5), n_steps=(0, 1, 1))
+    race.drop(2)
+    assert race.found is None
+    assert race.wanted() == []

@@ -14,9 +14,10 @@ from freeprm.types import Rollout, Span
 TOKENIZER = tiny.tokenizer()
 # Whatever the splitters look at, so that random texts hold beginnings and whole markers alike.
 PIECES = st.sampled_from([
-    "\n", " ", "\t", "\r", "\n\n", "Step", "step ", "Step 1", "Step 2:", "## Step 3", "**Step 4:**", "**", "*", "-", "- ",
-    ":", ".", "!", "?", "...", "e.g.", "Dr.", "(b)", "1.", "1", "23", "A", "a", "apples", "$", "\\)", "\"", "。", "」", "é",
-    "\u00a0", "\u2028", "x", "#", "•", ")",
+    "\n", " ", "\t", "\r", "\n\n", "Step", "step ",
+    "Step 1", "Step 2:", "## Step 3", "**Step 4:**", "**", "*", "-", "- ",
+    ":", ".", "!", "?", "...", "e.g.", "Dr.", "(b)", "1.", "1", "23", "A", "a", "apples", "$", "\\)", "\"", "。", "」",
+    "é", "\u00a0", "\u2028", "x", "#", "•", ")",
 ])  # fmt: skip
 TEXTS = st.lists(PIECES, max_size=14).map("".join)
 

@@ -13,7 +13,7 @@ from freeprm.graders.working import Found, Pair, Work, extracting, judging
 from freeprm.io.limited import Limits
 
 SECONDS = 1.0
-SLACK = 3.0  # for a machine that does other things
+SLACK = 60.0  # for a machine that does other things; what hangs, hangs for ever
 LIMITS = Limits(seconds=SECONDS, memory_mib=512)
 HOSTILE = {
     "a tower": "9^{9^{9^9}}",
@@ -133,14 +133,15 @@ def test_thousands_of_texts_come_back_within_their_limit(judge: Work[Pair, Verdi
 
 
 def test_a_users_own_grader_may_hang_or_break_and_says_how() -> None:
-    judge = judging("hostile:judge", {}, n_workers=2, limits=LIMITS)
+    limits = Limits(seconds=5, memory_mib=512)  # enough to fill the memory on a loaded machine
+    judge = judging("hostile:judge", {}, n_workers=2, limits=limits)
     started = time.monotonic()
     names = ["a loop in C", "memory", "a crash", "an error", "?", "-", "5", "6", "sleep"]
     found = verdicts(judge, [Pair(name, "5") for name in names])
-    assert time.monotonic() - started < 4 * SECONDS + SLACK
+    assert time.monotonic() - started < 4 * limits.seconds + SLACK
     assert {pair.pred: verdict.reason or verdict.correct for pair, verdict in found.items()} == {
-        "a loop in C": "took longer than 1 s",
-        "sleep": "took longer than 1 s",
+        "a loop in C": "took longer than 5 s",
+        "sleep": "took longer than 5 s",
         "memory": "needed more than 512 MiB of memory",
         "a crash": "its process ended with SIGSEGV",
         "an error": "ValueError: invalid literal for int() with base 10: 'x'",

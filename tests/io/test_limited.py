@@ -17,12 +17,21 @@ from freeprm.io.limited import CHUNK, Limits, Outcome, Pool
 from hostile import HOSTILE, fail_to_prepare, make, make_none, make_nothing
 
 SECONDS = 1.0
+SLACK = 30.0  # for a machine that does other things; what hangs, hangs for ever
 SLOW = ("sleep", "a loop in C", "a power in C", "a child that stays")
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
     made = Pool(make, n_workers=2, limits=Limits(seconds=SECONDS, memory_mib=256))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def patient() -> Iterator[Pool]:
+    """Waits so long that even on a loaded machine it is not the clock that ends a call."""
+    made = Pool(make, n_workers=1, limits=Limits(seconds=60, memory_mib=256))
     yield made
     made.close()
 
@@ -43,7 +52,7 @@ def test_a_hostile_call_costs_its_own_result_within_its_limit(pool: Pool, name: 
     started = time.monotonic()
     tasks = [*range(CHUNK), name, *range(3 * CHUNK)]
     outcomes = run(pool, tasks)
-    assert time.monotonic() - started < SECONDS + 4  # the rest is a machine that does other things
+    assert time.monotonic() - started < SECONDS + SLACK
     failed = outcomes.pop(CHUNK)
     assert failed.value is None
     assert failed.failure
@@ -52,28 +61,25 @@ def test_a_hostile_call_costs_its_own_result_within_its_limit(pool: Pool, name: 
         assert failed.failure == "took longer than 1 s"
 
 
-@pytest.mark.parametrize(
-    ("name", "failure"),
-    [
-        ("memory", "needed more than 256 MiB of memory"),
-        ("a crash", "its process ended with SIGSEGV"),
-        ("an exit", "SystemExit: 3"),
-        ("the end of its process", "its process ended with exit code 3"),
-        ("an error", "ValueError: invalid literal for int() with base 10: 'x'"),
-        ("what cannot be sent", "its result cannot be sent"),
-        ("deep recursion", "RecursionError: maximum recursion depth exceeded"),
-    ],
-)
-def test_a_failure_says_why(pool: Pool, name: str, failure: str) -> None:
-    (outcome,) = run(pool, [name])
-    assert outcome.failure is not None
-    assert outcome.failure.startswith(failure)
+def test_a_failure_says_why(patient: Pool) -> None:
+    expected = {
+        "memory": "needed more than 256 MiB of memory",
+        "a crash": "its process ended with SIGSEGV",
+        "an exit": "SystemExit: 3",
+        "the end of its process": "its process ended with exit code 3",
+        "an error": "ValueError: invalid literal for int() with base 10: 'x'",
+        "what cannot be sent": "its result cannot be sent",
+        "deep recursion": "RecursionError: maximum recursion depth exceeded",
+    }
+    for failure, outcome in zip(expected.values(), run(patient, list(expected)), strict=True):
+        assert outcome.failure is not None
+        assert outcome.failure.startswith(failure)
 
 
 def test_hostile_calls_side_by_side_each_cost_one_limit(pool: Pool) -> None:
     started = time.monotonic()
     outcomes = run(pool, ["sleep", 1, "a loop in C", 2])
-    assert time.monotonic() - started < 2 * SECONDS + 3
+    assert time.monotonic() - started < 2 * SECONDS + SLACK
     assert [outcome.value for outcome in outcomes] == [None, -1, None, -2]
 
 

@@ -80,3 +80,24 @@ def test_a_model_that_diverged_is_refused_by_response_and_step(tmp_path: Path, r
     stepwise = StepwiseRewards(policy=broken, reference=None, reward="without-reference", beta=BETA)
     with pytest.raises(NonFiniteError, match="problem 'p0', sample 2: the reward of step 0 is not finite"):
         stepwise.rewards([(ReadPrompt(responses[2].encoded), responses[2], 0)])
+
+
+def test_a_references_log_probabilities_that_are_known_are_not_read_and_others_are_read_from_the_beginning(
+    models, responses
+):
+    item = max(responses, key=lambda one: len(one.steps))
+    assert len(item.steps) >= 3
+    (ref,) = score_tokens(models[1].model, [item.encoded])
+    plain, taught = (
+        StepwiseRewards(policy=models[0], reference=models[1], reward="with-reference", beta=BETA) for _ in range(2)
+    )
+    prompts = ReadPrompt(item.encoded), ReadPrompt(item.encoded)
+    n_read = []
+    for step, (start, stop) in enumerate(item.steps):
+        known = ref[start:stop] if step < 2 else None
+        (expected,) = plain.rewards([(prompts[0], item, step)])
+        (found,) = taught.rewards([(prompts[1], item, step)], known=[known])
+        assert found == pytest.approx(expected, abs=1e-5)
+        n_read.append(plain.n_tokens - taught.n_tokens)
+    assert n_read[1] == item.encoded.n_prompt - 1 + item.steps[1].stop  # what the reference would have read
+    assert n_read[-1] == 0

@@ -261,13 +261,13 @@ def test_a_response_without_an_answer_is_unknown_or_wrong_and_truncated_ones_are
 def test_a_pair_is_judged_once_in_a_run_and_not_again_when_it_is_resumed(tmp_path: Path) -> None:
     source = write(tmp_path / "rows.jsonl", [{"response": "", "pred": "sleep", "answer": "5"}] * 4)
     started = time.monotonic()
-    grade([source], out=tmp_path / "out", grader="hostile:judge", timeout=1, workers=1)
-    assert time.monotonic() - started < 3.5
+    grade([source], out=tmp_path / "out", grader="hostile:judge", timeout=3, workers=1)
+    assert time.monotonic() - started < 11  # four times would be 12
     whole = (tmp_path / "out" / "rollouts.jsonl").read_bytes()
     interrupt(tmp_path / "out", rows=1)
     started = time.monotonic()
-    grade([source], out=tmp_path / "out", grader="hostile:judge", timeout=1, workers=1)
-    assert time.monotonic() - started < 0.9  # the verdict of the first row serves for all
+    grade([source], out=tmp_path / "out", grader="hostile:judge", timeout=3, workers=1)
+    assert time.monotonic() - started < 2.9  # the verdict of the first row serves for all
     assert (tmp_path / "out" / "rollouts.jsonl").read_bytes() == whole
 
 

@@ -12,8 +12,9 @@ from freeprm.core.flops import ModelShape
 from freeprm.errors import ConfigError
 from freeprm.types import Prompt
 
-StopReason = Literal["end", "stop", "length", "context"]
-"""The model ended its turn; a stop string; `max_new_tokens` were drawn; the model's context was full."""
+StopReason = Literal["end", "stop", "length", "context", "abandoned"]
+"""The model ended its turn; a stop string; `max_new_tokens` were drawn; the model's context was full; the sample could
+not be the best any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class Sampled:
     @property
     def truncated(self) -> bool:
         """Cut off before its end."""
-        return self.stop_reason in ("length", "context")
+        return self.stop_reason in ("length", "context", "abandoned")
 
 
 class Engine(Protocol):

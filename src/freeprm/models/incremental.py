@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache
 
 from freeprm.errors import ModelError
 from freeprm.models.encoding import Ints
-from freeprm.models.slots import Slots, SlotTable, plain_layers
+from freeprm.models.slots import Slots, SlotTable, n_kept_layers, plain_layers
 
 _CPU_BUDGET, _GPU_BUDGET = 4096, 65_536  # tokens in a forward pass, with what is gathered before them
 _LOGIT_BYTES = 512 << 20  # of logits in float32 held at a time
@@ -181,6 +181,11 @@ class IncrementalReader:
             raise _unsuited(self._model, self._name)
 
 
+def is_begun(piece: Piece) -> bool:
+    """What stands before the piece has been read, so that it can be."""
+    return piece.ids[: piece.start].tobytes() in piece.prompt.read
+
+
 def _row(piece: Piece) -> _Row:
     past = piece.prompt.read.get(piece.ids[: piece.start].tobytes())
     assert past is not None, "a piece begins where its prompt ends, or a piece that was read"
@@ -200,10 +205,10 @@ def _chosen(logits: Tensor, ids: Tensor) -> Tensor:
 
 def _n_layers(model: PreTrainedModel, name: str) -> int:
     """Layers that keep keys and values."""
-    layers = DynamicCache(config=model.config).layers
-    if not layers or any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+    n_layers = n_kept_layers(model)
+    if n_layers is None:
         raise _unsuited(model, name)
-    return len(layers)
+    return n_layers
 
 
 def _unsuited(model: PreTrainedModel, name: str) -> ModelError:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 Slots = NDArray[np.int64]
 
@@ -84,6 +85,13 @@ class _Gathered(DynamicLayer):
         self.dtype, self.device = keys.dtype, keys.device
         self.keys, self.values = keys, values
         self.is_initialized = True
+
+
+def n_kept_layers(model: PreTrainedModel) -> int | None:
+    """Layers that keep keys and values; None where some keep something else."""
+    layers = DynamicCache(config=model.config).layers
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    return len(layers) if layers and plain else None
 
 
 def plain_layers(cache: Cache) -> list[DynamicLayer]:

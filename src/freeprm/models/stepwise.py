@@ -13,7 +13,7 @@ from freeprm.core.rewards import REWARDS, check_reward
 from freeprm.errors import ModelError, NonFiniteError
 from freeprm.models.backbone import Backbone
 from freeprm.models.encoding import Encoded
-from freeprm.models.incremental import IncrementalReader, Piece, Prompt
+from freeprm.models.incremental import IncrementalReader, Piece, Prompt, is_begun
 from freeprm.types import Span
 
 
@@ -73,14 +73,20 @@ class StepwiseRewards:
         """Tokens, of prompts and responses that are open at a time, that there is memory for."""
         return min(reader.capacity for reader in self._readers) // len(self._readers)
 
-    def rewards(self, wanted: Sequence[tuple[ReadPrompt, Stepped, int]]) -> list[float]:
+    def rewards(
+        self, wanted: Sequence[tuple[ReadPrompt, Stepped, int]], *, known: Sequence[Tensor | None] = ()
+    ) -> list[float]:
         """Reward of one step of each response, whose steps before were asked for before.
+
+        Args:
+            wanted: a response with its prompt, and the step.
+            known: for each, the reference's log-probabilities of the step's tokens; None where they are to be read.
 
         Raises:
             NonFiniteError: a log-probability is NaN or infinite; names the response.
         """
         policy = _logprobs(self._policy, [_piece(prompt.policy, item, step) for prompt, item, step in wanted])
-        ref = _logprobs(self._reference, [_piece(prompt.reference, item, step) for prompt, item, step in wanted])
+        ref = self._reference_logprobs(wanted, known or [None] * len(wanted))
         policy, ref = policy or ref, ref or policy
         rewards = []
         for (_, item, step), p, r in zip(wanted, policy, ref, strict=True):
@@ -99,6 +105,19 @@ class StepwiseRewards:
             self._policy.close(prompt.policy)
         if self._reference:
             self._reference.close(prompt.reference)
+
+    def _reference_logprobs(
+        self, wanted: Sequence[tuple[ReadPrompt, Stepped, int]], known: Sequence[Tensor | None]
+    ) -> list[Tensor]:
+        if self._reference is None:
+            return []
+        unknown = [one for one, logprobs in zip(wanted, known, strict=True) if logprobs is None]
+        pieces = [_piece(prompt.reference, item, step) for prompt, item, step in unknown]
+        # Where steps before were known, nothing of them has been read.
+        unread = [piece for piece in pieces if piece.start > len(piece.prompt.ids) and not is_begun(piece)]
+        self._reference.read([piece._replace(start=len(piece.prompt.ids), stop=piece.start) for piece in unread])
+        read = iter(self._reference.read(pieces))
+        return [next(read) if logprobs is None else logprobs for logprobs in known]
 
     @property
     def _readers(self) -> list[IncrementalReader]:

@@ -1,12 +1,14 @@
 """`freeprm sample`: rollouts from a model."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from freeprm.apps.cli import output
 from freeprm.apps.cli.options import ExecutorName, ExecutorOptions, Json, Out, Seed
+from freeprm.errors import ConfigError
 
 
 def sample(
@@ -31,6 +33,23 @@ def sample(
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="Note token log-probabilities: the reference is free later.")
     ] = False,
+    early_stop: Annotated[
+        bool,
+        typer.Option("--early-stop", help="Find the best of n by --prm, and abandon samples that have fallen behind."),
+    ] = False,
+    prm: Annotated[str | None, typer.Option(help="With --early-stop: what `freeprm train` wrote, or a hub id.")] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="With --early-stop: with-reference (default), ..., as for `score`.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="With --early-stop: where the reference is, if it moved.")
+    ] = None,
+    splitter: Annotated[
+        str | None, typer.Option(help="With --early-stop: step_markers, lines, blank_lines or sentences.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="With --early-stop: samples of a problem written on at a time; 1 by default.")
+    ] = None,
     executor: ExecutorName = "local",
     executor_options: ExecutorOptions = None,
     problem_seed: Annotated[int, typer.Option(help="Seed of the choice of problems.")] = 0,
@@ -40,6 +59,27 @@ def sample(
     """Sample responses; the same command goes on where it was interrupted."""
     from freeprm.io.config import read_assignments
 
+    of_early = {
+        "--prm": prm, "--reward": reward, "--reference": reference, "--splitter": splitter, "--batch": batch,
+    }  # fmt: skip
+    if early_stop:
+        whole = {
+            "--workers": workers, "--engine": None if engine == "hf" else engine, "--logprobs": logprobs or None,
+            "--executor": None if executor == "local" else executor, "--executor-option": executor_options,
+        }  # fmt: skip
+        _refuse(whole, "is for samples that are all finished; --early-stop draws with the hf engine, in one process")
+        common: dict[str, Any] = {
+            "model": model, "out": out, "split": split, "n_problems": n_problems, "n": n, "temperature": temperature,
+            "top_p": top_p, "max_new_tokens": max_new_tokens, "stop": stop or (), "seed": seed,
+            "problem_seed": problem_seed, "dataset_options": read_assignments(dataset_options or ()),
+            "engine_options": read_assignments(engine_options or ()),
+        }  # fmt: skip
+        _early(
+            problems, common, as_json=as_json, prm=prm, reward=reward or "with-reference", reference=reference,
+            splitter=splitter, batch=1 if batch is None else batch,
+        )  # fmt: skip
+        return
+    _refuse(of_early, "goes with --early-stop; to score whole samples: freeprm score ROLLOUTS --prm FOLDER")
     with output.working():
         from freeprm.stages.sampling import sample as run
 
@@ -65,3 +105,42 @@ def sample(
             executor_options=read_assignments(executor_options or ()),
         )
     output.show(out=out, counts=made.counts, cost=made.cost, as_json=as_json)
+
+
+def _early(
+    problems: str, common: Mapping[str, Any], *, as_json: bool, prm: str | None, reward: str, reference: str | None,
+    splitter: str | None, batch: int,
+) -> None:  # fmt: skip
+    from freeprm.core.rewards import check_reward
+    from freeprm.core.settled import check_settling
+
+    if prm is None:
+        raise ConfigError("--early-stop: give the reward model that is to choose, --prm FOLDER")
+    check_reward(reward)
+    if splitter is not None:
+        check_settling(splitter)
+    with output.working():
+        from freeprm.models.backbone import LoadOptions, check_dtype
+        from freeprm.scorers.implicit import ImplicitPRM
+        from freeprm.stages.early_sampling import sample_early
+
+        given = common["engine_options"]
+        loaded = ImplicitPRM.from_pretrained(
+            prm,
+            reference=reference,
+            load_reference=reward != "without-reference",
+            options=LoadOptions(device=given.get("device"), dtype=check_dtype(given.get("dtype", "auto"))),
+        )
+        made = sample_early(problems, prm=loaded, reward=reward, splitter=splitter, batch=batch, **common)
+    output.show(out=made.folder, counts=made.counts, cost=made.cost, as_json=as_json)
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    """Refuse options that were given.
+
+    Raises:
+        ConfigError: names the first.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{name} {why}")

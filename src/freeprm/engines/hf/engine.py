@@ -11,7 +11,9 @@ import torch
 
 from freeprm.core.flops import ModelShape
 from freeprm.engines.base import Request, Sampled, SamplingParams
+from freeprm.engines.hf.best_first import Decided, Judge, search
 from freeprm.engines.hf.decoding import Wanted, decode
+from freeprm.engines.hf.piecewise import Writer
 from freeprm.engines.hf.planning import Limits, plan
 from freeprm.engines.hf.workers import Job, sample_in_workers
 from freeprm.errors import ConfigError, ModelError
@@ -19,6 +21,7 @@ from freeprm.models.backbone import Backbone, Dtype, LoadOptions, load_backbone,
 from freeprm.models.encoding import encode
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import resolve
+from freeprm.models.stored_logprobs import key_of
 from freeprm.types import Rollout
 
 SMALL_BYTES = 256 << 20
@@ -80,6 +83,22 @@ class HFEngine:
         """See `Engine`."""
         folder = resolve(self.model, revision=self.revision)
         return ModelShape.of(load_config(folder, trust_remote_code=self.trust_remote_code).get_text_config())
+
+    def best_first(
+        self, requests: Sequence[Request], *, params: SamplingParams, judge: Judge, batch: int
+    ) -> Iterator[Decided]:
+        """The best of each problem's samples, found while they are written; see `best_first.search`, in this process.
+
+        Raises:
+            ModelError: as for `sample`, or the model cannot write samples piece by piece.
+        """
+        with _one_thread_if(self._is_small):
+            writer = Writer(self._backbone, params=params)
+            yield from search(self._encoded(requests), writer=writer, judge=judge, batch=batch)
+
+    def key(self) -> str:
+        """Tells the model from every other; see `models.stored_logprobs`."""
+        return key_of(self._backbone.folder, self._backbone.tokenizer, dtype=self._backbone.dtype)
 
     @cached_property
     def _backbone(self) -> Backbone:

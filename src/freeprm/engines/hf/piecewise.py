@@ -1,0 +1,221 @@
+"""Drawing samples piece by piece: each is written on when asked, from its own kept keys and values.
+
+A sample's random numbers are those of its place, so it becomes, token for token, what `decoding` draws at once, up to
+the rounding of another batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from freeprm.engines.base import SamplingParams, StopReason
+from freeprm.engines.hf.cache import InPlaceLayer, keep
+from freeprm.engines.hf.decoding import Wanted
+from freeprm.engines.hf.drawing import draw, uniforms
+from freeprm.engines.hf.text import end_tokens, is_stopped, response_text, stop_position
+from freeprm.errors import ModelError
+from freeprm.models.backbone import Backbone
+from freeprm.models.slots import Slots, SlotTable, n_kept_layers, plain_layers
+
+_CPU_ROWS, _GPU_ROWS = 256, 1024  # samples written on at a time
+_STRETCH = 32  # tokens after which rows are gathered anew, so that a batch need not have room for whole responses
+_HALF_CHARACTER = "\ufffd"
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """A sample that is being written."""
+
+    wanted: Wanted
+    sample_idx: int
+    room: int
+    """Tokens that it may have."""
+    past: Slots
+    """Of the tokens that were read: of prompt and sample all but the last."""
+    numbers: NDArray[np.float32]
+    """(room,) what decides its tokens."""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    """Of `ids` under the model itself."""
+    stop_reason: StopReason | None = None
+    """None while it can be written on."""
+
+
+class Writer:
+    """Writes samples on with one causal language model.
+
+    Args:
+        backbone: the model; all of its layers must keep keys and values.
+        params: how tokens are drawn; `logprobs` is not looked at, they are noted.
+
+    Raises:
+        ModelError: the model keeps its state in another way.
+    """
+
+    def __init__(self, backbone: Backbone, *, params: SamplingParams):
+        self._backbone, self._params = backbone, params
+        device = backbone.model.device
+        n_layers = n_kept_layers(backbone.model)
+        if n_layers is None:
+            raise self._unsuited()
+        self._n_layers = n_layers
+        self._slots = SlotTable(device)
+        self._ends = end_tokens(backbone).to(device)
+        self._max_rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
+        self._slots.free(self._read([0]))  # a token on trial shows what the model keeps, and how large it is
+        self.capacity = self._slots.capacity
+        """Tokens, of prompts and samples, that there is memory for."""
+
+    def room(self, wanted: Wanted) -> int:
+        """Tokens that a sample may have."""
+        return min(self._params.max_new_tokens, self._backbone.max_length - len(wanted.ids))
+
+    def open(self, wanted: Wanted) -> list[Draft]:
+        """The samples of a prompt, without a token as yet; the prompt is read."""
+        past = self._read(wanted.ids[:-1])
+        room = self.room(wanted)
+        return [
+            Draft(wanted=wanted, sample_idx=index, room=room, past=past, numbers=self._numbers(wanted, index, room))
+            for index in wanted.sample_idxs
+        ]
+
+    @torch.inference_mode()
+    def write(self, drafts: Sequence[Draft], is_enough: Callable[[Draft], bool]) -> None:
+        """Write each sample on until it is finished or there is enough, which is asked after each token."""
+        waiting = list(drafts)
+        while waiting:
+            waiting.sort(key=lambda draft: len(draft.past))
+            batches = [
+                waiting[start : start + self._max_rows] for start in range(0, len(waiting), self._max_rows)
+            ]  # of similar length
+            waiting = [draft for batch in batches for draft in self._stretch(batch, is_enough)]
+
+    def text(self, draft: Draft) -> str:
+        """What a sample says so far; of a finished one, its response."""
+        ids = draft.ids[:-1] if draft.stop_reason == "end" else draft.ids
+        text = response_text(self._backbone.tokenizer, draft.wanted.ids, ids)
+        return text[: stop_position(text, self._params.stop)]
+
+    def settled_text(self, draft: Draft) -> str:
+        """What the response begins with for certain: no character that lacks bytes, nor what may open a stop string."""
+        text = self.text(draft).rstrip(_HALF_CHARACTER)
+        held = max(map(len, self._params.stop), default=1) - 1
+        return text[: max(0, len(text) - held)]
+
+    def close(self, drafts: Sequence[Draft]) -> None:
+        """Forget the samples of a prompt, all of them; their slots are used again."""
+        used = np.unique(np.concatenate([draft.past for draft in drafts]))
+        self._slots.free(used)
+
+    def _stretch(self, drafts: Sequence[Draft], is_enough: Callable[[Draft], bool]) -> list[Draft]:
+        """Write on by some tokens; gives the samples that have not had enough."""
+        device = self._backbone.model.device
+        pasts = [len(draft.past) for draft in drafts]
+        past = max(pasts)
+        cache, mask = self._gather([draft.past for draft in drafts], past)
+        numbers = torch.from_numpy(np.stack([_next_numbers(draft) for draft in drafts])).to(device)
+        last = [draft.ids[-1] if draft.ids else draft.wanted.ids[-1] for draft in drafts]
+        tokens, position = torch.tensor(last, device=device), torch.tensor(pasts, device=device)
+        rows = list(drafts)
+        for step in range(_STRETCH):
+            logits = self._backbone.model(
+                input_ids=tokens[:, None], attention_mask=mask[:, : past + step + 1], position_ids=position[:, None],
+                past_key_values=cache, use_cache=True,
+            ).logits[:, -1]  # fmt: skip
+            self._check(cache, past + step + 1)
+            tokens = draw(
+                logits,
+                numbers[:, step] if self._params.temperature > 0 else None,
+                temperature=self._params.temperature,
+                top_p=self._params.top_p,
+            )
+            logprobs = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+            self._note(rows, tokens, logprobs)
+            stays = [draft.stop_reason is None and not is_enough(draft) for draft in rows]
+            if step + 1 < _STRETCH and all(stays):
+                position = position + 1
+                continue
+            is_last = step + 1 == _STRETCH
+            leaving = [
+                draft.stop_reason is None and (is_last or not stay) for draft, stay in zip(rows, stays, strict=True)
+            ]
+            self._keep(cache, past, rows, [(step + 1) * leaves for leaves in leaving])
+            rows = [draft for draft, stay in zip(rows, stays, strict=True) if stay]
+            if is_last or not rows:
+                return rows
+            kept = torch.tensor(stays, device=device).nonzero()[:, 0]
+            keep(cache, kept)
+            tokens, mask, position, numbers = tokens[kept], mask[kept], position[kept] + 1, numbers[kept]
+        return rows
+
+    def _note(self, rows: Sequence[Draft], tokens: Tensor, logprobs: Tensor) -> None:
+        """Each row's new token, and whether it is its last."""
+        ends = torch.isin(tokens, self._ends).tolist()
+        for draft, token, logprob, at_end in zip(rows, tokens.tolist(), logprobs.tolist(), ends, strict=True):
+            draft.ids.append(token)
+            draft.logprobs.append(logprob)
+            stop = self._params.stop
+            if at_end:
+                draft.stop_reason = "end"
+            elif stop and is_stopped(self._backbone.tokenizer, draft.wanted.ids, draft.ids, stop):
+                draft.stop_reason = "stop"
+            elif len(draft.ids) == draft.room:
+                draft.stop_reason = "length" if draft.room == self._params.max_new_tokens else "context"
+
+    def _keep(self, cache: Cache, past: int, rows: Sequence[Draft], lengths: Sequence[int]) -> None:
+        if any(lengths):
+            for draft, slots in zip(rows, self._slots.keep(cache, past, lengths), strict=True):
+                draft.past = np.concatenate([draft.past, slots])
+
+    def _gather(self, pasts: Sequence[Slots], past: int) -> tuple[Cache, Tensor]:
+        """What rows have read, padded on the left, with room on the right; and (B, past + room) what is no padding."""
+        device = self._backbone.model.device
+        places = np.zeros((len(pasts), past), dtype=np.int64)  # slot 0 is padding
+        mask = np.ones((len(pasts), past + _STRETCH), dtype=np.bool_)
+        for row, slots in enumerate(pasts):
+            places[row, past - len(slots) :] = slots
+            mask[row, : past - len(slots)] = False
+        cache: Cache = self._slots.gather(places)
+        if past:
+            rows = torch.arange(len(pasts), device=device)
+            wide = [InPlaceLayer(layer, rows, width=past + _STRETCH) for layer in plain_layers(cache)]
+            cache = Cache(layers=list(wide))
+        return cache, torch.from_numpy(mask).to(device)
+
+    @torch.inference_mode()
+    def _read(self, ids: Sequence[int]) -> Slots:
+        """Slots of a prompt's tokens."""
+        if not ids:
+            return np.empty(0, dtype=np.int64)
+        cache = self._slots.gather(np.empty((1, 0), dtype=np.int64))
+        given = torch.tensor([list(ids)], device=self._backbone.model.device)
+        self._backbone.model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        self._check(cache, len(ids))
+        (slots,) = self._slots.keep(cache, 0, [len(ids)])
+        return slots
+
+    def _numbers(self, wanted: Wanted, sample_idx: int, room: int) -> NDArray[np.float32]:
+        return uniforms(wanted.prompt, sample_idx=sample_idx, seed=self._params.seed, count=room)
+
+    def _check(self, cache: Cache, length: int) -> None:
+        layers = plain_layers(cache)
+        if len(layers) != self._n_layers or any(layer.get_seq_length() != length for layer in layers):
+            raise self._unsuited()
+
+    def _unsuited(self) -> ModelError:
+        return ModelError(
+            f"{self._backbone.source}: a {type(self._backbone.model).__name__}, whose layers do not all keep keys and "
+            "values in transformers' way; its samples cannot be written piece by piece. Draw them whole: leave out "
+            "--early-stop"
+        )
+
+
+def _next_numbers(draft: Draft) -> NDArray[np.float32]:
+    """(stretch,) zeros where the sample has no more room."""
+    numbers = draft.numbers[len(draft.ids) : len(draft.ids) + _STRETCH]
+    return np.pad(numbers, (0, _STRETCH - len(numbers)))
