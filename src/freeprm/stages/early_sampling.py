@@ -22,8 +22,8 @@ from freeprm.core.flops import ModelShape, forward_flops, generation_flops
 from freeprm.core.settled import check_settling
 from freeprm.datasets.reading import limited, load_problems
 from freeprm.engines.base import Request, SamplingParams
-from freeprm.engines.hf.engine import HFEngine
 from freeprm.engines.hf.best_first import Judge, Written
+from freeprm.engines.hf.engine import HFEngine
 from freeprm.errors import ConfigError
 from freeprm.io.formats import problem_row, rollout_row
 from freeprm.io.jsonl import Row
