@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -39,7 +39,15 @@ def test_results_before_an_error_are_given_and_then_the_error():
     assert "freeprm-openai" not in threads()
 
 
-def test_an_interrupt_while_it_waits_cancels_the_work():
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process that was started in the background ignores interrupts, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_while_it_waits_cancels_the_work(interruptible: None):
     cancelled = threading.Event()
 
     async def endless(give: Callable[[int], None]) -> None:

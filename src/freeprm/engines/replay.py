@@ -78,7 +78,7 @@ class ReplayEngine:
 def _sampled(problem_id: str, rollout: Rollout) -> Sampled:
     extra = rollout.extra
     reason = extra.get("stop_reason")
-    fits = reason in get_args(StopReason) and (reason in ("length", "context")) == rollout.truncated
+    fits = reason in get_args(StopReason) and (reason in ("length", "context", "abandoned")) == rollout.truncated
     return Sampled(
         problem_id=problem_id,
         sample_idx=rollout.sample_idx,
