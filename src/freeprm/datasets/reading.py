@@ -1,5 +1,7 @@
 """Problems by the name of a dataset, or from anyone's rows."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 from freeprm.datasets.base import Dataset, choose
 from freeprm.errors import ConfigError, DataError
+from freeprm.io.formats import problem_row
 from freeprm.io.hub import is_hub_name
 from freeprm.io.plugins import built, names
 from freeprm.types import Problem
@@ -58,3 +61,11 @@ def limited(problems: Sequence[Problem], limit: int | None, seed: int) -> list[P
     if twice:
         raise DataError(f"problem_id: {twice[0]!r} is there more than once; expected each problem once")
     return list(choose(problems, limit=limit, seed=seed))
+
+
+def problems_hash(problems: Sequence[Problem]) -> str:
+    """SHA-256 of the problems' rows, in order: by it a run knows whether it is asked for the same ones."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(json.dumps(problem_row(problem), sort_keys=True).encode())
+    return digest.hexdigest()

@@ -10,8 +10,6 @@ Selected is the sample that drawing all of them, scoring all of them and taking 
 `freeprm select` selects it from these rows by best-of-n, too; votes and averages need whole samples.
 """
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +18,12 @@ from typing import Any
 
 from freeprm.core.flops import ModelShape, forward_flops, generation_flops
 from freeprm.core.settled import check_settling
-from freeprm.datasets.reading import limited, load_problems
+from freeprm.datasets.reading import limited, load_problems, problems_hash
 from freeprm.engines.base import Request, SamplingParams
 from freeprm.engines.hf.best_first import Judge, Written
 from freeprm.engines.hf.engine import HFEngine
 from freeprm.errors import ConfigError
-from freeprm.io.formats import problem_row, rollout_row
+from freeprm.io.formats import rollout_row
 from freeprm.io.jsonl import Row
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
@@ -102,7 +100,7 @@ def sample_early(
     )  # fmt: skip
     settings = {
         "problems": str(problems) if isinstance(problems, str | Path) else "given",
-        "problems_sha256": _hash(chosen),
+        "problems_sha256": problems_hash(chosen),
         "model": model,
         "engine": "hf",
         **engine.identity(),
@@ -194,13 +192,6 @@ def _row(problem: Problem, written: Written, *, scorer: str, selected: bool) -> 
             extra={**problem.extra, **columns},
         )
     )
-
-
-def _hash(problems: Sequence[Problem]) -> str:
-    digest = hashlib.sha256()
-    for problem in problems:
-        digest.update(json.dumps(problem_row(problem), sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, int]:

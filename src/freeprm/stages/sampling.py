@@ -1,7 +1,5 @@
 """Draw rollouts: problems in, a run folder of responses out, resumed by the same call."""
 
-import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.core.flops import generation_flops
-from freeprm.datasets.reading import limited, load_problems
+from freeprm.datasets.reading import limited, load_problems, problems_hash
 from freeprm.engines.base import Engine, Request, Sampled, SamplingParams
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
-from freeprm.io.formats import problem_row, rollout_row
+from freeprm.io.formats import rollout_row
 from freeprm.io.jsonl import Row
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
@@ -108,7 +106,7 @@ def sample(
     place: Executor = built("executors", executor, [executor_options or {}])
     settings = {
         "problems": name,
-        "problems_sha256": _hash(chosen),
+        "problems_sha256": problems_hash(chosen),
         "model": model,
         "engine": engine,
         **drawer.identity(),
@@ -139,13 +137,6 @@ def _check(n: int, params: SamplingParams) -> None:
         raise ConfigError(
             f"n: is {n} at temperature 0, where all samples of a problem are the same; set n = 1, or a temperature"
         )
-
-
-def _hash(problems: Sequence[Problem]) -> str:
-    digest = hashlib.sha256()
-    for problem in problems:
-        digest.update(json.dumps(problem_row(problem), sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 def _sampler(engine: Engine, params: SamplingParams) -> Callable[[Sequence[Request]], Iterator[Sampled]]:
