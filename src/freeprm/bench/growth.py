@@ -23,7 +23,7 @@ MEANINGS = {
 def benchmark(*, quick: bool) -> Iterator[Row]:
     """See `Benchmark`."""
     for axis, x, work in _quick() if quick else _full():
-        yield measure(axis, x, work, rounds=2 if quick else 3)
+        yield measure(axis, x, work, rounds=2)
 
 
 def measure(axis: str, x: int, work: Workload, *, rounds: int) -> Row:

@@ -105,9 +105,9 @@ def full() -> Iterator[Case]:
         for n in (4, 16, 64):
             for prompt in (80, 500):
                 work = replace(stated, vocabulary=vocabulary, n=n, prompt_tokens=prompt)
-                yield Case(work=work, rounds=2, peer_responses=8)
+                yield Case(work=work, rounds=1, peer_responses=4)
     for size in ("0.9M", "8M", "400M"):
-        yield Case(work=replace(stated, size=size, n=16), rounds=2, peer_responses=8)
+        yield Case(work=replace(stated, size=size, n=16), rounds=2, peer_responses=4)
 
 
 def _quick() -> list[Case]:

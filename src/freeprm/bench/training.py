@@ -124,8 +124,8 @@ def _quick() -> Iterator[Case]:
 def _full() -> Iterator[Case]:
     for vocabulary in (32_000, 128_000):
         for objective in TARGETS:
-            work = Workload(size="50M", vocabulary=vocabulary, prompts=16, n=2, prompt_tokens=180)
-            yield Case(work=work, objective=objective, pairs_a_batch=4, rounds=2, as_it_comes=objective == "dpo")
+            work = Workload(size="50M", vocabulary=vocabulary, prompts=12, n=2, prompt_tokens=180)
+            yield Case(work=work, objective=objective, pairs_a_batch=4, rounds=1, as_it_comes=objective == "dpo")
 
 
 def _run(name: str, work: Workload, plan: Plan) -> TrainingRun:
