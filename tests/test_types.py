@@ -6,7 +6,8 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from freeprm.types import Cost, Metric, ResponseScore, Rollout, Span, group_rollouts
+from costs import charge
+from freeprm.types import NOT_ITEMISED, Cost, Metric, ResponseScore, Rollout, Span, group_rollouts
 
 
 def rollout(problem_id: str, sample_idx: int, **more: object) -> Rollout:
@@ -33,6 +34,38 @@ def test_costs_add_up_field_by_field():
         prompt_tokens=2, generated_tokens=4, scored_tokens=6, trained_tokens=8, flops=10.0, seconds=12.0
     )
     assert sum([one], Cost()) == one
+
+
+def test_costs_with_charges_are_the_sum_of_these_also_after_they_are_added():
+    drawn = Cost(generated_tokens=3, charges=(charge("decode", 3, 60, 4),), devices=("cpu",))
+    scored = Cost(scored_tokens=5, charges=(charge("policy forward", 5, 100, 10), charge("decode", 1, 20, 1)))
+    both = drawn + scored
+    assert drawn.flops == 64
+    assert scored.flops == 131
+    assert both.flops == 195
+    assert both.charges == (charge("decode", 4, 80, 5), charge("policy forward", 5, 100, 10))
+    assert both.devices == ("cpu",)
+    # A sum of which nothing more is known is an item of its own, and counts as the parameters'.
+    assert (both + Cost(scored_tokens=7, flops=5.0)).charges[-1] == charge(NOT_ITEMISED, 7, 5)
+    assert (both + Cost(seconds=1.0)).charges == both.charges
+
+
+def test_a_cost_is_not_known_where_a_charge_is_not():
+    unknown = Cost(charges=(charge("decode", 3, None), charge("prefill", 1, 20)))
+    assert unknown.flops is None
+    assert (unknown + Cost(charges=(charge("decode", 1, 20),))).flops is None
+    assert (Cost(flops=None, scored_tokens=2) + Cost(charges=(charge("decode", 1, 20),))).flops is None
+
+
+def test_seconds_of_a_charge_are_known_where_those_of_its_parts_are():
+    timed, untimed = charge("decode", 1, 2, seconds=1.5), charge("decode", 1, 2)
+    assert (timed + timed).seconds == 3
+    assert (timed + untimed).seconds is None
+
+
+def test_devices_of_a_sum_are_the_most_that_were_held_at_a_time():
+    one, two = Cost(devices=("cpu",)), Cost(devices=("NVIDIA H200", "NVIDIA H200"))
+    assert (one + two + two + one).devices == ("NVIDIA H200", "NVIDIA H200", "cpu")
 
 
 def test_p_correct_is_the_sigmoid_of_q_and_does_not_overflow():

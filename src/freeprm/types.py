@@ -1,5 +1,6 @@
 """The records that flow from stage to stage. Frozen, plain, and free of torch."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp
@@ -112,6 +113,42 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """One thing that a stage paid for: tokens that went through a model, in one of its roles."""
+
+    what: str
+    """`prefill`, `decode`, `policy forward`, `reference forward`, `training`, ...; see `core.ledger.GROUPS`."""
+    tokens: int
+    """That went through; 0 where the stage had for nothing what this would have paid for."""
+    parameter_flops: int | None
+    """2 P a token and pass, as `core.flops` counts them; None where the model's shape is not known."""
+    attention_flops: int | None
+    """What grows with the context; None as above."""
+    seconds: float | None = None
+    """That the model worked, where that was timed. Two models may work in the same seconds."""
+
+    @property
+    def flops(self) -> int | None:
+        """Both together."""
+        if self.parameter_flops is None or self.attention_flops is None:
+            return None
+        return self.parameter_flops + self.attention_flops
+
+    def __add__(self, other: "Charge") -> "Charge":
+        return Charge(
+            what=self.what,
+            tokens=self.tokens + other.tokens,
+            parameter_flops=_known_sum(self.parameter_flops, other.parameter_flops),
+            attention_flops=_known_sum(self.attention_flops, other.attention_flops),
+            seconds=None if self.seconds is None or other.seconds is None else self.seconds + other.seconds,
+        )
+
+
+NOT_ITEMISED = "not itemised"
+"""A charge for FLOPs of which only the sum is known; they count as the parameters'."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What a stage used, from measured tokens and clocks."""
 
@@ -121,11 +158,59 @@ class Cost:
     """Tokens passed forward through a model without gradients, prompts included."""
     trained_tokens: int = 0
     """Tokens passed forward and backward."""
-    flops: float = 0.0
+    sequence_tokens: int = 0
+    """Tokens of the sequences trained on, each in full and as often as the objective takes it: a pair is two."""
+    flops: float | None = 0.0
+    """The sum of the charges, where there are any; None where it is not known."""
     seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    """Seconds times the GPUs that were held; 0 on a CPU."""
+    devices: tuple[str, ...] = ()
+    """What the models worked on, a kind for each device: `cpu`, `NVIDIA H200`."""
+    charges: tuple[Charge, ...] = ()
+    """What the FLOPs are made of, each kind once."""
+
+    def __post_init__(self) -> None:
+        if self.charges:
+            object.__setattr__(self, "flops", _sum_of(self.charges))
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in Cost.__slots__})
+        """The same things together: charges of a kind are one, devices are the most held at a time."""
+        flops = None if self.flops is None or other.flops is None else self.flops + other.flops
+        itemised = [*self.itemised(), *other.itemised()] if self.charges or other.charges else []
+        by_kind: dict[str, Charge] = {}
+        for charge in itemised:
+            by_kind[charge.what] = by_kind[charge.what] + charge if charge.what in by_kind else charge
+        return Cost(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            generated_tokens=self.generated_tokens + other.generated_tokens,
+            scored_tokens=self.scored_tokens + other.scored_tokens,
+            trained_tokens=self.trained_tokens + other.trained_tokens,
+            sequence_tokens=self.sequence_tokens + other.sequence_tokens,
+            flops=flops,
+            seconds=self.seconds + other.seconds,
+            gpu_seconds=self.gpu_seconds + other.gpu_seconds,
+            devices=tuple(sorted((Counter(self.devices) | Counter(other.devices)).elements())),
+            charges=tuple(by_kind.values()),
+        )
+
+    def itemised(self) -> tuple[Charge, ...]:
+        """The charges; one for the whole sum where only that is known."""
+        if self.charges or self.flops == 0:
+            return self.charges
+        tokens = self.prompt_tokens + self.generated_tokens + self.scored_tokens + self.trained_tokens
+        whole = None if self.flops is None else round(self.flops)
+        attention = None if self.flops is None else 0
+        return (Charge(what=NOT_ITEMISED, tokens=tokens, parameter_flops=whole, attention_flops=attention),)
+
+
+def _known_sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+def _sum_of(charges: Sequence[Charge]) -> float | None:
+    known = [charge.flops for charge in charges if charge.flops is not None]
+    return float(sum(known)) if len(known) == len(charges) else None
 
 
 def group_rollouts(rollouts: Sequence[Rollout]) -> list[Group]:

@@ -6,7 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from freeprm.core.flops import ModelShape, forward_flops, generation_flops, training_flops
+from freeprm.core.flops import (
+    Flops,
+    ModelShape,
+    charge,
+    forward_charges,
+    forward_flops,
+    generation_charges,
+    generation_flops,
+    training_flops,
+)
 from freeprm.errors import ModelError
 
 TINY = ModelShape(n_parameters=1000, n_layers=2, attention_width=8)
@@ -97,3 +106,36 @@ def test_shape_of_something_else_says_what_is_missing():
 def test_flops_load_no_torch():
     code = "import sys, freeprm.core.flops; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_adapters_leave_out_the_gradients_of_frozen_weights():
+    forward, adapted = forward_flops(TINY, 5, 5), training_flops(TINY, 5, 5, adapters=True)
+    assert (adapted.parameters, adapted.attention) == (2 * forward.parameters, 3 * forward.attention)
+    assert training_flops(TINY, 5, 5, adapters=True, checkpointing=True).parameters == 3 * forward.parameters
+
+
+def test_charges_are_whole_operations():
+    made = charge("policy forward", 3, Flops(parameters=6000.0, attention=10.4), seconds=1.5)
+    assert (made.parameter_flops, made.attention_flops, made.flops, made.seconds) == (6000, 10, 6010, 1.5)
+    assert charge("decode", 3, None).flops is None
+
+
+def test_generation_is_charged_by_prefill_and_decode_also_where_the_shape_is_not_known():
+    sizes = {"n_prompts": 1, "prompt_tokens": 3, "n_samples": 2, "generated_tokens": 8}
+    prefill, decode = generation_charges(TINY, **sizes)
+    assert (prefill.tokens, prefill.flops) == (3, forward_flops(TINY, 3, 3).total)
+    assert (decode.tokens, decode.flops) == (8, generation_flops(TINY, **sizes).decode.total)
+    assert [item.flops for item in generation_charges(None, **sizes)] == [None, None]
+
+
+def test_forward_passes_are_charged_by_what_they_are():
+    policy, reference = forward_charges(TINY, {"policy": 5, "reference": 0}, 5, seconds={"policy": 2.0})
+    assert (policy.flops, policy.seconds) == (forward_flops(TINY, 5, 5).total, 2.0)
+    assert (reference.flops, reference.seconds) == (0, None)
+
+
+def test_a_head_of_other_outputs_counts_by_these():
+    config = SimpleNamespace(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=4, vocab_size=100,
+    )  # fmt: skip
+    assert ModelShape.of(config).n_parameters - ModelShape.of(config, n_outputs=0).n_parameters == 8 * 100

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import NonFiniteError, RecordError, RunFolderError
+from freeprm.io.costs import read_cost
 from freeprm.io.jsonl import write_json, write_rows
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.types import Cost, Metric
@@ -47,7 +48,7 @@ def test_a_run_is_running_until_it_finishes(tmp_path: Path):
         cost = run.finish(cost=Cost(scored_tokens=7), counts={"rows": 1})
     made = manifest(tmp_path / "a")
     assert (made["stage"], made["status"], made["counts"]) == ("grade", "complete", {"rows": 1})
-    assert Cost(**made["cost"]) == cost
+    assert read_cost(made["cost"]) == cost
     assert cost.scored_tokens == 7
     assert made["versions"]["freeprm"]
     assert made["settings"] == {"beta": 0.05}
@@ -407,3 +408,15 @@ def test_a_full_disk_stops_the_run_with_whole_rows_and_the_same_command_goes_on(
         assert manifest(disk / "a")["status"] == "complete"
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_complete_run_that_is_added_to_keeps_the_time_of_its_first_sitting(tmp_path: Path):
+    with RunFolder(tmp_path / "run", stage="x", settings={}) as run:
+        run.append("rows", [{"a": 1}])
+        run.finish(cost=Cost(), counts={})
+    with RunFolder(tmp_path / "run", stage="x", settings={}) as run:
+        run.reopen()
+        assert not run.complete
+        run.finish(cost=Cost(), counts={})
+        assert run.complete
+    assert len(read_manifest(tmp_path / "run")["sittings"]) == 2

@@ -9,10 +9,12 @@ Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1, where attention over 
 context is 2 L d n for sequences of n tokens.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
 from freeprm.errors import ModelError
+from freeprm.types import Charge
 
 UNGATED = frozenset((
     "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt", "opt", "phi",
@@ -70,8 +72,12 @@ class ModelShape:
     """d: heads times head size, which is the hidden size in most models."""
 
     @classmethod
-    def of(cls, config: TransformerConfig) -> Self:
+    def of(cls, config: TransformerConfig, *, n_outputs: int | None = None) -> Self:
         """The shape that a transformers configuration describes.
+
+        Args:
+            config: of a decoder.
+            n_outputs: of the output head; the vocabulary if not given.
 
         Raises:
             ModelError: the configuration lacks a size that a decoder has.
@@ -82,7 +88,7 @@ class ModelShape:
             n_kv_heads = _first(config, "num_key_value_heads", default=n_heads)
             attention = hidden * head_size * (2 * n_heads + 2 * n_kv_heads)
             per_layer = attention + _mlp_parameters(config)
-            n_parameters = n_layers * per_layer + hidden * config.vocab_size
+            n_parameters = n_layers * per_layer + hidden * (config.vocab_size if n_outputs is None else n_outputs)
         except (AttributeError, TypeError) as error:
             raise ModelError(
                 f"{type(config).__name__}: not the configuration of a decoder ({error}); cannot count its FLOPs"
@@ -101,9 +107,24 @@ def forward_flops(shape: ModelShape, n_tokens: float, mean_length: float) -> Flo
     return _pass(shape, n_tokens, context=(mean_length + 1) / 2)
 
 
-def training_flops(shape: ModelShape, n_tokens: float, mean_length: float, *, checkpointing: bool = False) -> Flops:
-    """Three forward passes' worth: one forward, two backward; a fourth where activations are recomputed."""
-    return _times(4 if checkpointing else 3, forward_flops(shape, n_tokens, mean_length))
+def training_flops(
+    shape: ModelShape, n_tokens: float, mean_length: float, *, checkpointing: bool = False, adapters: bool = False
+) -> Flops:
+    """Three forward passes' worth: one forward, two backward, `2 P + 4 P` a token.
+
+    Args:
+        shape: the model.
+        n_tokens: as for `forward_flops`, like the next.
+        mean_length: see there.
+        checkpointing: activations are recomputed, which is a fourth pass.
+        adapters: only adapters are trained: the other matrices pass gradients on, and get none, `2 P + 2 P`. What the
+            adapters take themselves, about 1 % of it, is left out.
+    """
+    forward = forward_flops(shape, n_tokens, mean_length)
+    again = 1 if checkpointing else 0
+    return Flops(
+        parameters=(again + (2 if adapters else 3)) * forward.parameters, attention=(again + 3) * forward.attention
+    )
 
 
 def generation_flops(
@@ -126,15 +147,45 @@ def generation_flops(
     )
 
 
+def charge(what: str, tokens: int, flops: Flops | None, *, seconds: float | None = None) -> Charge:
+    """A charge of so many FLOPs, in whole operations, so that sums equal their parts; None: not known."""
+    return Charge(
+        what=what,
+        tokens=tokens,
+        parameter_flops=None if flops is None else round(flops.parameters),
+        attention_flops=None if flops is None else round(flops.attention),
+        seconds=seconds,
+    )
+
+
+def generation_charges(
+    shape: ModelShape | None, *, n_prompts: int, prompt_tokens: int, n_samples: int, generated_tokens: int
+) -> tuple[Charge, Charge]:
+    """`prefill` and `decode`; see `generation_flops`. Their FLOPs are not known where the shape is not."""
+    flops = shape and generation_flops(
+        shape, n_prompts=n_prompts, prompt_tokens=prompt_tokens, n_samples=n_samples, generated_tokens=generated_tokens
+    )
+    return (
+        charge("prefill", prompt_tokens, flops and flops.prefill),
+        charge("decode", generated_tokens, flops and flops.decode),
+    )
+
+
+def forward_charges(
+    shape: ModelShape, tokens: Mapping[str, int], mean_length: float, *, seconds: Mapping[str, float] | None = None
+) -> tuple[Charge, ...]:
+    """Forward passes by what they are; see `forward_flops`."""
+    return tuple(
+        charge(what, n, forward_flops(shape, n, mean_length), seconds=(seconds or {}).get(what))
+        for what, n in tokens.items()
+    )
+
+
 def _pass(shape: ModelShape, n_tokens: float, *, context: float) -> Flops:
     return Flops(
         parameters=2.0 * shape.n_parameters * n_tokens,
         attention=4.0 * shape.n_layers * shape.attention_width * context * n_tokens,
     )
-
-
-def _times(factor: int, flops: Flops) -> Flops:
-    return Flops(parameters=factor * flops.parameters, attention=factor * flops.attention)
 
 
 def _mlp_parameters(config: TransformerConfig) -> int:

@@ -13,13 +13,14 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
-from math import isfinite
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from freeprm.errors import NonFiniteError, RecordError, RunFolderError
+from freeprm.errors import RecordError, RunFolderError
+from freeprm.io.costs import cost_row, timed
+from freeprm.io.finite import check_finite
 from freeprm.io.identity import content_hash, difference, plain, versions
 from freeprm.io.jsonl import MANIFEST, Row, read_rows, write_json, write_rows
 from freeprm.io.lock import LOCK, FolderLock
@@ -97,6 +98,10 @@ class RunFolder:
         """The stage has already finished here with the same settings and inputs."""
         return self._manifest().get("status") == "complete"
 
+    def reopen(self) -> None:
+        """Go on with a run that was complete, to add to it: it is not, until it is finished again."""
+        self._begin_sitting()
+
     def rows(self, name: str) -> list[Row]:
         """The rows written so far."""
         file = self.path / f"{name}.jsonl"
@@ -154,12 +159,17 @@ class RunFolder:
             RunFolderError: the disk is full, or fails.
         """
         for metric in metrics:
-            _check_finite(metric)
+            check_finite(metric)
         with self._writing():
             write_json(self.path / METRICS, [asdict(metric) for metric in metrics])
 
-    def finish(self, *, cost: Cost, counts: Mapping[str, Any]) -> Cost:
+    def finish(self, *, cost: Cost, counts: Mapping[str, Any], models: Mapping[str, str] | None = None) -> Cost:
         """Mark the run complete, with what it cost and counted (skipped records too).
+
+        Args:
+            cost: without its time.
+            counts: by what was counted.
+            models: where the models were that it took, by role: the way from a result to all that it cost.
 
         Returns:
             The cost with the seconds of all sittings; see `sittings.SAVE_SECONDS` for those that were killed.
@@ -168,17 +178,17 @@ class RunFolder:
             RunFolderError: the disk is full, or fails.
         """
         sittings = self._sittings()
-        timed = replace(cost, seconds=total_seconds(sittings))
+        whole = timed(cost, total_seconds(sittings))
         manifest = {
-            **self._identity, "status": "complete", "counts": dict(counts), "cost": asdict(timed), "sittings": sittings,
-            "versions": versions(),
+            **self._identity, "status": "complete", "models": dict(models or {}), "counts": dict(counts),
+            "cost": cost_row(whole), "sittings": sittings, "versions": versions(),
         }  # fmt: skip
         with self._writing():
             for file in self.path.glob("*.jsonl"):
                 sync_path(file)
             write_json(self.path / MANIFEST, manifest)
             (self.path / PARTS).unlink(missing_ok=True)
-        return timed
+        return whole
 
     def _manifest(self) -> dict[str, Any]:
         return read_manifest(self.path) or {}
@@ -204,7 +214,7 @@ class RunFolder:
     def _begin_sitting(self) -> None:
         manifest = self._manifest()
         sittings = self._watch.begin(manifest.get("sittings", ()), repaired=self.repaired)
-        write_json(self.path / MANIFEST, {**manifest, "sittings": sittings})
+        write_json(self.path / MANIFEST, {**manifest, "status": "running", "sittings": sittings})
         sync_path(self.path)
 
     def _sittings(self) -> list[Sitting]:
@@ -285,14 +295,3 @@ def read_metrics(folder: Path) -> list[Metric]:
 def _is_ours(file: Path) -> bool:
     """What opening a folder leaves in it."""
     return file.name in (MANIFEST, LOCK, f"{MANIFEST}.partial")
-
-
-def _check_finite(metric: Metric) -> None:
-    for name in ("value", "low", "high"):
-        number = getattr(metric, name)
-        if number is not None and not isfinite(number):
-            named = ", ".join(str(part) for part in (metric.scorer, metric.selector, metric.group) if part is not None)
-            raise NonFiniteError(
-                f"metric {metric.metric}{f' ({named})' if named else ''}: {name} is {number}, over {metric.count}; "
-                "expected a finite number, and no metric where there is nothing to measure"
-            )

@@ -74,4 +74,9 @@ def _cost(cost: Cost) -> str:
         "trained": cost.trained_tokens,
     }  # fmt: skip
     parts = [f"{count:,} {name} tokens" for name, count in tokens.items() if count]
-    return ", ".join([*parts, f"{cost.flops:.3g} FLOPs", f"{cost.seconds:.1f} s"])
+    if cost.flops is None:
+        parts.append("unknown FLOPs")
+    elif cost.flops or parts:
+        parts.append(f"{cost.flops:.3g} FLOPs")
+    parts.append(f"{cost.seconds:.1f} s")
+    return ", ".join([*parts, *([f"{cost.gpu_seconds:.1f} GPU-s"] if cost.gpu_seconds else [])])

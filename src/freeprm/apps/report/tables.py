@@ -62,7 +62,7 @@ def _cost_row(stage: str, cost: Cost, class_: str | None = None) -> str:
     tokens = (cost.generated_tokens, cost.scored_tokens, cost.trained_tokens)
     cells = [
         f"{cost.seconds:,.1f}",
-        quantity(cost.flops) if cost.flops else "–",
+        "unknown" if cost.flops is None else quantity(cost.flops) if cost.flops else "–",
         *[f"{n:,}" if n else "–" for n in tokens],
     ]
     return _row([_head(stage, scope="row"), *[_cell(text, class_="num") for text in cells]], class_=class_)

@@ -1,0 +1,174 @@
+"""The ledger: what was paid for, entry by entry, with switches for what is charged; sums equal their parts.
+
+    book = ledger_of(runs)                  # of `Paid`, one a run folder; `apps.cost.bills` reads them
+    book.total()                            # everything
+    book.only(DEVELOPMENT, charged=("generation", "training")).total(attention=False).flops
+    {group: part.total().flops for group, part in book.by("group").items()}
+
+FLOPs and tokens are whole numbers, so every partition of a ledger adds up to it exactly. The seconds of a run that no
+charge accounts for (loading, tokenising, files) are an entry of their own; it is below zero where two models worked at
+the same time.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import fsum
+from typing import Literal, NamedTuple
+
+from freeprm.types import Charge, Cost
+
+Group = Literal["generation", "annotation", "reference", "training", "scoring", "other"]
+"""What can be switched on and off."""
+GROUPS: tuple[Group, ...] = ("generation", "annotation", "reference", "training", "scoring", "other")
+Purpose = Literal["development", "use"]
+"""To make a reward model, or to use one: what a trained model descends from is development."""
+DEVELOPMENT: Purpose = "development"
+USE: Purpose = "use"
+
+PREFILL, DECODE = "prefill", "decode"
+POLICY, SCORER, REFERENCE = "policy forward", "scorer forward", "reference forward"
+TRAINING, RECOMPUTED, KL, EVALUATED = (
+    "training", "recomputed activations", "KL estimate", "evaluation while training",
+)  # fmt: skip
+UNTIMED = "time not itemised"
+"""The entry of a run's other seconds."""
+_OF_CHARGE: Mapping[str, Group] = {
+    PREFILL: "generation",
+    DECODE: "generation",
+    POLICY: "scoring",
+    SCORER: "scoring",
+    REFERENCE: "reference",
+    TRAINING: "training",
+    RECOMPUTED: "training",
+    KL: "training",
+    EVALUATED: "training",
+}
+_OF_STAGE: Mapping[str, Group] = {
+    "sample": "generation", "label": "annotation", "train": "training", "score": "scoring",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paid:
+    """What one run cost."""
+
+    folder: str
+    stage: str
+    purpose: Purpose
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One charge of one run."""
+
+    folder: str
+    stage: str
+    purpose: Purpose
+    group: Group
+    what: str
+    tokens: int
+    parameter_flops: int | None
+    """None where the model's shape is not known, as the next."""
+    attention_flops: int | None
+    seconds: float
+    gpu_seconds: float
+    sequence_tokens: int = 0
+    """Of `training`: see `Cost.sequence_tokens`."""
+
+
+class Total(NamedTuple):
+    """A sum over entries."""
+
+    tokens: int
+    parameter_flops: int
+    attention_flops: int
+    n_known: int
+    """Entries with tokens whose FLOPs are known."""
+    n_unknown: int
+    """Those whose FLOPs are not; if any, the FLOPs above are of the others."""
+    seconds: float
+    gpu_seconds: float
+
+    @property
+    def flops(self) -> int:
+        """Parameters and attention together."""
+        return self.parameter_flops + self.attention_flops
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Entries, each run's once."""
+
+    entries: tuple[Entry, ...] = ()
+
+    def only(self, purpose: Purpose | None = None, *, charged: Collection[Group] = GROUPS) -> "Ledger":
+        """The entries for a purpose, and of the groups that are charged."""
+        kept = (entry for entry in self.entries if purpose is None or entry.purpose == purpose)
+        return Ledger(tuple(entry for entry in kept if entry.group in charged))
+
+    def by(self, field: Literal["folder", "stage", "purpose", "group", "what"]) -> dict[str, "Ledger"]:
+        """The entries divided by one of their fields."""
+        parts: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            parts.setdefault(getattr(entry, field), []).append(entry)
+        return {name: Ledger(tuple(part)) for name, part in parts.items()}
+
+    def total(self, *, attention: bool = True) -> Total:
+        """The sum; without the attention term where that is not charged."""
+        known = [entry for entry in self.entries if entry.parameter_flops is not None]
+        return Total(
+            tokens=sum(entry.tokens for entry in self.entries),
+            parameter_flops=sum(entry.parameter_flops or 0 for entry in known),
+            attention_flops=sum(entry.attention_flops or 0 for entry in known) if attention else 0,
+            n_known=sum(entry.tokens > 0 for entry in known),
+            n_unknown=len(self.entries) - len(known),
+            seconds=fsum(entry.seconds for entry in self.entries),
+            gpu_seconds=fsum(entry.gpu_seconds for entry in self.entries),
+        )
+
+    def __add__(self, other: "Ledger") -> "Ledger":
+        """Both, and what both have once; a run that either has for development is development."""
+        made = {entry.folder for entry in (*self.entries, *other.entries) if entry.purpose == DEVELOPMENT}
+        merged = {(entry.folder, entry.what): entry for entry in (*self.entries, *other.entries)}
+        return Ledger(
+            tuple(replace(item, purpose=DEVELOPMENT) if item.folder in made else item for item in merged.values())
+        )
+
+
+def ledger_of(runs: Iterable[Paid]) -> Ledger:
+    """The ledger of runs; a run that is there twice counts once."""
+    return Ledger(tuple(entry for run in {run.folder: run for run in runs}.values() for entry in _entries(run)))
+
+
+def group_of(stage: str, what: str) -> Group:
+    """Where a charge belongs: a labeler's are annotation but for the reference, others go by what they are."""
+    by_stage = _OF_STAGE.get(stage, "other")
+    by_charge = _OF_CHARGE.get(what, by_stage)
+    return by_stage if stage == "label" and by_charge != "reference" else by_charge
+
+
+def _entries(run: Paid) -> Iterator[Entry]:
+    left = run.cost.seconds
+    for charge in run.cost.itemised():
+        left -= charge.seconds or 0.0
+        yield _entry(run, charge, charge.seconds or 0.0)
+    if left:
+        yield _entry(run, Charge(what=UNTIMED, tokens=0, parameter_flops=0, attention_flops=0), left)
+
+
+def _entry(run: Paid, charge: Charge, seconds: float) -> Entry:
+    cost = run.cost
+    return Entry(
+        folder=run.folder,
+        stage=run.stage,
+        purpose=run.purpose,
+        group=group_of(run.stage, charge.what),
+        what=charge.what,
+        tokens=charge.tokens,
+        parameter_flops=charge.parameter_flops,
+        attention_flops=charge.attention_flops,
+        seconds=seconds,
+        gpu_seconds=seconds / cost.seconds * cost.gpu_seconds if cost.seconds else 0.0,
+        sequence_tokens=cost.sequence_tokens if charge.what == TRAINING else 0,
+    )

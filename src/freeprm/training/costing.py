@@ -1,0 +1,89 @@
+"""What training took, counted from what went through the models."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from freeprm.core.flops import ModelShape, charge, forward_charges, forward_flops, training_flops
+from freeprm.core.ledger import EVALUATED, KL, RECOMPUTED, REFERENCE, TRAINING
+from freeprm.models.devices import device_name
+from freeprm.models.logprobs import n_read, prepare
+from freeprm.training.examples import Example
+from freeprm.training.trainer import GroupTrainer
+from freeprm.types import Cost
+
+
+def training_cost(
+    trainer: GroupTrainer, shape: ModelShape, examples: Sequence[Example], *, held_out: Sequence[Example],
+    reference_tokens: int | None,
+) -> Cost:  # fmt: skip
+    """The cost of a training run that is over.
+
+    The policy's tokens in training are counted batch by batch as it reads them: a beginning that responses share once,
+    a response that occurs twice once. Those of the KL estimate and of evaluations are counted group by group.
+
+    Args:
+        trainer: has trained.
+        shape: of the policy, and of the reference.
+        examples, held_out: what it trained on, and what it was evaluated on.
+        reference_tokens: that went through the reference, 0 where all of its log-probabilities were there already;
+            None where training has none.
+    """
+    args = trainer.args
+    lengths = [len(item.ids) for example in examples for item in example.encoded]
+    mean = sum(lengths) / len(lengths)
+    trained = int(trainer.state.num_input_tokens_seen)
+    whole = training_flops(shape, trained, mean, adapters=_has_adapters(trainer))
+    charges = [charge(TRAINING, trained, whole)]
+    if args.gradient_checkpointing:
+        charges.append(charge(RECOMPUTED, trained, forward_flops(shape, trained, mean)))
+    passes = _forward_passes(trainer, examples, held_out)
+    if reference_tokens is not None:
+        passes[REFERENCE] = reference_tokens
+    return Cost(
+        trained_tokens=trained,
+        scored_tokens=sum(passes.values()),
+        sequence_tokens=round(_epochs(trainer) * _sequence_tokens(examples, paired=trainer.objective.needs_pairs)),
+        charges=(*charges, *forward_charges(shape, passes, mean)),
+        devices=(device_name(args.device),) * (args.world_size * max(1, args.n_gpu)),
+    )
+
+
+def _forward_passes(trainer: GroupTrainer, examples: Sequence[Example], held_out: Sequence[Example]) -> dict[str, int]:
+    """Tokens that the policy reads besides, by charge."""
+    passes = {}
+    n_evaluations = sum("eval_loss" in entry for entry in trainer.state.log_history)
+    if trainer.objective.needs_kl:
+        others = _epochs(trainer) * _mismatched_tokens(examples) + n_evaluations * _mismatched_tokens(held_out)
+        passes[KL] = round(others)
+    if n_evaluations:
+        packed = prepare(_model(trainer))
+        read = sum(n_read(example.encoded, packed=packed) for example in held_out)
+        passes[EVALUATED] = n_evaluations * read
+    return passes
+
+
+def _has_adapters(trainer: GroupTrainer) -> bool:
+    return any(not weight.requires_grad for weight in _model(trainer).parameters())
+
+
+def _model(trainer: GroupTrainer) -> nn.Module:
+    assert trainer.model is not None
+    return trainer.model
+
+
+def _epochs(trainer: GroupTrainer) -> float:
+    return trainer.state.epoch or 0.0
+
+
+def _mismatched_tokens(examples: Sequence[Example]) -> int:
+    return sum(len(example.mismatched.ids) for example in examples if example.mismatched is not None)
+
+
+def _sequence_tokens(examples: Sequence[Example], *, paired: bool) -> int:
+    """Of one epoch: each response with its prompt, once, or once for every pair that it is in."""
+    return sum(
+        len(item.ids) * (example.labels.count(not label) if paired else 1)
+        for example in examples
+        for item, label in zip(example.encoded, example.labels, strict=True)
+    )
