@@ -26,6 +26,8 @@ def test_each_response_is_found_again_token_by_token(batch, least_shared):
     packed = pack(batch, least_shared=least_shared)
     for one, places in zip(batch, packed.places, strict=True):
         assert packed.targets[places].tolist() == one.ids[one.n_prompt :].tolist()
+        assert packed.ids[packed.answering[places]].tolist() == one.ids[one.n_prompt :].tolist()
+        assert packed.positions[packed.answering[places]].tolist() == list(range(one.n_prompt, len(one.ids)))
         assert packed.positions[packed.predictors[places]].tolist() == list(range(one.n_prompt - 1, len(one.ids) - 1))
         assert packed.ids[packed.predictors[places]].tolist() == one.ids[one.n_prompt - 1 : -1].tolist()
 

@@ -12,7 +12,7 @@ import tiny
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import prepare, token_logprobs
 from freeprm.models.padded import padded_logprobs
-from freeprm.models.readout import core, is_taught, teach
+from freeprm.models.readout import Reads, core, is_taught, teach
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +105,16 @@ def test_activation_checkpointing_changes_no_gradient(architecture, encoded):
         gradients.append([parameter.grad for parameter in model.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_classifier_that_reads_no_packed_rows_still_answers_at_positions():
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    model = LlamaForSequenceClassification(LlamaConfig(**tiny.sizes(num_labels=1))).eval()
+    assert not teach(model, examine=lambda model: False)
+    ids = torch.tensor([[5, 6, 7], [8, 9, 0]])
+    reads = Reads(torch.tensor([2, 4]), lambda model, hidden: model.score(hidden)[:, 0])
+    answers = model(input_ids=ids, reads=reads)
+    # Positions are counted through both rows: the last of the first, and the second of the other.
+    expected = [model(input_ids=row[None]).logits.item() for row in (ids[0], ids[1, :2])]
+    assert answers.tolist() == pytest.approx(expected, abs=1e-6)

@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from freeprm.errors import ModelError
-from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config, save_reward_config
+from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, load_reward_config, save_reward_config
 
 CONFIG = RewardConfig(
     beta=0.05, base="a/b", reference=Reference(source="a/b", revision="r1", weights_sha256="0" * 64), objective="kto",
@@ -11,9 +12,28 @@ CONFIG = RewardConfig(
 )  # fmt: skip
 
 
-def test_a_configuration_is_read_as_it_was_written(tmp_path):
+VALUES = replace(
+    CONFIG, beta=1.0, reference=None, parameterisation="tokens", read_at="steps", judgement=("+", "-"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [CONFIG, VALUES], ids=["log-ratio", "values"])
+def test_a_configuration_is_read_as_it_was_written(config, tmp_path):
+    save_reward_config(config, tmp_path)
+    assert load_reward_config(tmp_path) == config
+
+
+def test_one_that_says_nothing_of_its_parameterisation_is_of_a_log_ratio(tmp_path):
     save_reward_config(CONFIG, tmp_path)
+    file = tmp_path / "reward.json"
+    older = {
+        key: value
+        for key, value in json.loads(file.read_text()).items()
+        if key not in ("parameterisation", "read_at", "judgement")
+    }
+    file.write_text(json.dumps(older))
     assert load_reward_config(tmp_path) == CONFIG
+    assert CONFIG.parameterisation == LOG_RATIO
 
 
 def test_a_folder_without_one_is_refused_with_what_to_do(tmp_path):
@@ -27,6 +47,7 @@ def test_a_folder_without_one_is_refused_with_what_to_do(tmp_path):
         ({"gamma": 1}, "unknown setting 'gamma'"),
         ({"reference": {"source": "a/b"}}, "not a reward configuration"),
         ({"beta": None}, "not a reward configuration"),
+        ({"parameterisation": "linear"}, "parameterisation 'linear' with a reference"),
     ],
 )
 def test_a_configuration_that_is_not_ours_is_refused(tmp_path, change, message):
@@ -35,6 +56,14 @@ def test_a_configuration_that_is_not_ours_is_refused(tmp_path, change, message):
     changed = {key: value for key, value in {**json.loads(file.read_text()), **change}.items() if value is not None}
     file.write_text(json.dumps(changed))
     with pytest.raises(ModelError, match=message):
+        load_reward_config(tmp_path)
+
+
+def test_a_log_ratio_without_its_reference_is_refused(tmp_path):
+    save_reward_config(replace(VALUES, parameterisation=LOG_RATIO), tmp_path)
+    with pytest.raises(
+        ModelError, match=r"not a reward configuration .parameterisation 'log_ratio' without a reference"
+    ):
         load_reward_config(tmp_path)
 
 

@@ -9,6 +9,7 @@ from freeprm.errors import ConfigError, DataError, ModelError, RewardMismatchErr
 from freeprm.models.agreement import check_override
 from freeprm.models.backbone import LoadOptions, load_backbone
 from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.logprobs import score_tokens
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Rollout
@@ -244,3 +245,18 @@ def test_the_reference_of_real_weights_earns_exactly_nothing_too(stories):
     score = untrained.score("Once upon a time", ["there was a cat.\n\nThe cat was big. 🙂"], splitter="blank_lines")[0]
     assert set(score.token_rewards) == {0.0}
     assert len(score.steps) == 2
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_models_side_by_side_say_what_they_say_one_by_one(folder, at_once, monkeypatch):
+    monkeypatch.setattr("freeprm.scorers.implicit.are_apart", lambda policy, reference: at_once)
+    prm = ImplicitPRM.from_pretrained(folder, reference_device="cpu")
+    rollouts = [Rollout(problem_id="p", sample_idx=i, prompt=PROMPT, response=r) for i, r in enumerate(RESPONSES)]
+    found, _ = prm.logprobs(rollouts, token_budget=20)
+    for index, item in found.items():
+        for model, logps in ((prm.policy.model, item.policy), (prm.reference.model, item.ref)):
+            [alone] = score_tokens(model, [item.encoded])
+            assert logps == pytest.approx(alone.numpy(), abs=1e-6), index
+    ours = [part.token_rewards for part in prm.score(PROMPT, RESPONSES)]
+    monkeypatch.setattr("freeprm.scorers.implicit.are_apart", lambda policy, reference: False)
+    assert ours == [part.token_rewards for part in prm.score(PROMPT, RESPONSES)]

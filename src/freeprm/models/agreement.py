@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
-from freeprm.errors import ConfigError, RewardMismatchError
+from freeprm.errors import ConfigError, ModelError, RewardMismatchError
 from freeprm.models.backbone import Backbone
 from freeprm.models.fingerprint import template_hash, weights_hash
-from freeprm.models.reward_config import RewardConfig
+from freeprm.models.reward_config import Reference, RewardConfig
 
 Override = Literal["beta", "reference", "template"]
 OVERRIDES: tuple[Override, ...] = get_args(Override)
@@ -26,16 +26,36 @@ def check_override(name: str) -> Override:
     raise ConfigError(f"override {name!r}: expected one of {', '.join(OVERRIDES)}")
 
 
-def check_template(config: RewardConfig, policy: Backbone, *, override: Sequence[Override]) -> None:
+def reference_of(config: RewardConfig, *, source: str) -> Reference:
+    """The reference that a log-ratio is against.
+
+    Raises:
+        ModelError: the model gives values, and no log-ratio.
+    """
+    if config.reference is None:
+        raise ModelError(
+            f"{source}: gives values ({config.parameterisation}, read at the end of the {config.read_at}), not "
+            f"log-ratios, so it is no implicit process reward model; score with `freeprm score --prm {source}`, or "
+            "load it with freeprm.scorers.valued.Valued.load"
+        )
+    return config.reference
+
+
+def check_template(config: RewardConfig, policy: Backbone, *, override: Sequence[Override] | None = None) -> None:
     """Refuse a tokenizer with another chat template than in training.
+
+    Args:
+        config: of the policy.
+        policy: the trained model.
+        override: what may differ; None where there is no leave to be had.
 
     Raises:
         RewardMismatchError: they differ.
     """
-    if "template" not in override and config.template_sha256 != template_hash(policy.tokenizer):
+    if "template" not in (override or ()) and config.template_sha256 != template_hash(policy.tokenizer):
         raise RewardMismatchError(
-            f"{policy.source}: the chat template is not the one it was trained with; restore the tokenizer's files, or "
-            "allow it with --override template"
+            f"{policy.source}: the chat template is not the one it was trained with; restore the tokenizer's files"
+            + ("" if override is None else ", or allow it with --override template")
         )
 
 
@@ -45,9 +65,10 @@ def check_reference(
     """Refuse another reference than in training.
 
     Raises:
+        ModelError: the configuration is not of a log-ratio.
         RewardMismatchError: the weights differ.
     """
-    recorded, found = config.reference, weights_hash(reference.folder)
+    recorded, found = reference_of(config, source=policy.source), weights_hash(reference.folder)
     if found != recorded.weights_sha256 and "reference" not in override:
         raise RewardMismatchError(
             f"{policy.source} was trained against {recorded.source} (weights {recorded.weights_sha256[:12]}), but "

@@ -1,5 +1,6 @@
 """Causal language models and their tokenizers, loaded for inference or training."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -146,20 +147,46 @@ def check_same_vocabulary(policy: PreTrainedTokenizerBase, reference: PreTrained
 
 def _load_model(folder: Path, options: LoadOptions) -> PreTrainedModel:
     """A whole model, checked to be a language model of which nothing is missing."""
-    architectures = load_config(folder, trust_remote_code=options.trust_remote_code).architectures or []
-    if architectures and not any(part in name for name in architectures for part in _LANGUAGE_MODELS):
+    config = load_config(folder, trust_remote_code=options.trust_remote_code)
+    if not is_language_model(config):
         raise ModelError(
-            f"{folder}: a {architectures[0]}, not a causal language model; an implicit process reward model needs "
-            "next-token log-probabilities"
+            f"{folder}: a {(config.architectures or [''])[0]}, not a causal language model; an implicit process reward "
+            "model needs next-token log-probabilities"
         )
+    return load_weights(AutoModelForCausalLM, folder, options)
+
+
+def is_language_model(config: PreTrainedConfig) -> bool:
+    """Whether a checkpoint says that it is a causal language model, or says nothing."""
+    names = config.architectures or []
+    return not names or any(part in name for name in names for part in _LANGUAGE_MODELS)
+
+
+def load_weights(
+    kind: Any, folder: Path, options: LoadOptions, *, config: PreTrainedConfig | None = None,
+    may_lack: Collection[str] = (),
+) -> PreTrainedModel:  # fmt: skip
+    """A folder's weights as a model of some kind, on its device.
+
+    Args:
+        kind: an automatic class of transformers.
+        folder: of a whole model.
+        options: device, dtype and the like.
+        config: instead of the folder's own.
+        may_lack: names of weights that need not be there; the caller fills them.
+
+    Raises:
+        ModelError: it cannot be loaded as this kind, or lacks other weights.
+    """
+    given = {} if config is None else {"config": config}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder, dtype=options.dtype, attn_implementation=options.attention,
-            trust_remote_code=options.trust_remote_code, output_loading_info=True,
+            trust_remote_code=options.trust_remote_code, output_loading_info=True, **given,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: the model cannot be loaded ({error})") from error
-    missing = sorted(loaded[1]["missing_keys"])
+    missing = sorted(set(loaded[1]["missing_keys"]) - set(may_lack))
     if missing:
         raise ModelError(
             f"{folder}: the checkpoint lacks {len(missing)} weights, first {missing[0]}; a wrong or incomplete "

@@ -34,6 +34,13 @@ class Layout:
     """What the transformer is where config.json names a model type that transformers does not know."""
 
 
+def output_width(layout: Layout, config: PreTrainedConfig) -> int:
+    """Numbers that a layout's head gives at one position (the gated one's: two), found without holding its weights."""
+    with torch.device("meta"):
+        outputs: Tensor = layout.build(config)(torch.empty(2, config.hidden_size))
+    return outputs.shape[-1]
+
+
 class ScoreHead(nn.Module):
     """score = w · h: `...ForSequenceClassification` of transformers with one label."""
 

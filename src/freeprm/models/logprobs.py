@@ -5,23 +5,23 @@ once, and the logits of a few rows at a time, never of all. A model that cannot 
 padded rows instead (see `padded`). Either way the log-softmax is taken in float32 or better.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from freeprm.errors import NonFiniteError
 from freeprm.models import packing, padded
+from freeprm.models.batching import NOT_FINITE, Advance, budget, first_not_finite, in_batches
 from freeprm.models.encoding import Encoded
 from freeprm.models.packing import Packed, pack
 from freeprm.models.padded import padded_logprobs
-from freeprm.models.readout import core, inputs, is_taught, teach
+from freeprm.models.readout import core, has_output_head, inputs, is_taught, teach
+from freeprm.models.reads import packed_reads, padded_reads
 from freeprm.models.tree_attention import Tree
-
-CPU_BUDGET, GPU_BUDGETS = 4096, (4096, 131_072)
-"""Tokens in a batch of scoring, unless told otherwise: what a processor's caches take; on a GPU between these two,
-as much as half of its free memory holds."""
 
 _EXACT_ERROR, _ROUNDED_ERROR = 1e-2, 0.1
 """Nats by which packed and padded rows may differ in a trial: at most in float32, on average in 16 bits."""
@@ -51,16 +51,16 @@ def score_tokens(
     encoded: Sequence[Encoded],
     *,
     token_budget: int | None = None,
-    advance: Callable[[int, int], None] = lambda n_tokens, n_responses: None,
+    advance: Advance = lambda n_tokens, n_responses: None,
 ) -> list[Tensor]:
     """Token log-probabilities without gradients, in batches whose responses share what they can.
 
     Args:
         model: see `token_logprobs`.
         encoded: any number of prompts with responses, in any order.
-        token_budget: tokens in a batch; a single longer row is a batch of its own. By default `CPU_BUDGET`, or what
-            the GPU's free memory allows. A batch that does not fit after all is halved.
-        advance: told of each finished batch the tokens that went through the model, and the different responses.
+        token_budget: tokens in a batch; a single longer row is a batch of its own. By default `batching.budget`. A
+            batch that does not fit after all is halved.
+        advance: see `batching.Advance`.
 
     Returns:
         One (T,) float32 tensor a response on the CPU, in the order given.
@@ -71,24 +71,15 @@ def score_tokens(
     if not encoded:
         return []
     unique, places = distinct(encoded)
-    divide = packing.divide if prepare(model) else padded.divide
-    results: list[Tensor] = [torch.empty(0)] * len(unique)
-    todo = list(divide(unique, token_budget=token_budget or _budget(model)))[::-1]
-    while todo:
-        rows = todo.pop()
+
+    def read(rows: Sequence[int]) -> tuple[Sequence[Tensor], int]:
         part = [unique[row] for row in rows]
-        try:
-            flat, n_tokens = _read(model, part)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-            todo += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
-            continue
+        flat, n_tokens = _read(model, part)
         flat = flat.cpu()
         check_finite(flat, part)
-        for row, logps in zip(rows, flat.split([item.n_response for item in part]), strict=True):
-            results[row] = logps
-        advance(n_tokens, len(part))
+        return flat.split([item.n_response for item in part]), n_tokens
+
+    results = in_batches(divide(model, unique, token_budget=token_budget), read, advance=advance)
     return [results[place] for place in places]
 
 
@@ -100,6 +91,12 @@ def prepare(model: nn.Module) -> bool:
     """
     known = is_taught(model)
     return teach(model, examine=_reads_alike) if known is None else known
+
+
+def divide(model: nn.Module, encoded: Sequence[Encoded], *, token_budget: int | None) -> Iterator[list[int]]:
+    """Indices in batches as a model reads them, packed or padded; see `packing.divide` and `padded.divide`."""
+    way = packing.divide if prepare(model) else padded.divide
+    return way(encoded, token_budget=token_budget or budget(model))
 
 
 def n_read(batch: Sequence[Encoded], *, packed: bool) -> int:
@@ -134,32 +131,11 @@ def check_finite(logps: Tensor, batch: Sequence[Encoded]) -> None:
     Raises:
         NonFiniteError: names the response and the token.
     """
-    finite = logps.isfinite()
-    if bool(finite.all()):
-        return
-    token = int((~finite).nonzero()[0])
-    value = logps[token].item()
-    for item in batch:
-        if token < item.n_response:
-            raise NonFiniteError(
-                f"{item.name}: the log-probability of its token {token} is {value}; the model's weights or its dtype "
-                "are at fault (float16 overflows where bfloat16 does not), or training diverged"
-            )
-        token -= item.n_response
-
-
-def _budget(model: nn.Module) -> int:
-    weight = next(model.parameters())
-    if weight.device.type == "cpu":
-        return CPU_BUDGET
-    least, most = GPU_BUDGETS
-    if weight.device.type != "cuda":
-        return least
-    config = core(model).config.get_text_config()
-    # What the widest place of a layer holds of a token: the hidden states, and the two halves of a gated MLP.
-    width: int = 4 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
-    free, _ = torch.cuda.mem_get_info(weight.device)
-    return min(max(free // 2 // (width * weight.dtype.itemsize), least), most)
+    bad = first_not_finite(logps, [item.n_response for item in batch])
+    if bad is not None:
+        raise NonFiniteError(
+            f"{batch[bad.row].name}: the log-probability of its token {bad.place} is {bad.value}; {NOT_FINITE}"
+        )
 
 
 def _read(model: nn.Module, batch: Sequence[Encoded]) -> tuple[Tensor, int]:
@@ -187,10 +163,21 @@ def _reads_alike(model: nn.Module) -> bool:
         )
         for end in ends
     ]
+    everywhere = [np.arange(item.n_response) for item in batch]
     packed = pack(batch, least_shared=1)
     tree = Tree(packed.segments)
     with torch.inference_mode():
-        error = (_answers(model, packed, tree) - padded_logprobs(model, batch)).abs()
+        if has_output_head(core(model)):
+            ways = _answers(model, packed, tree), padded_logprobs(model, batch)
+        else:
+            ways = packed_reads(model, packed, tree, everywhere, _trial), padded_reads(model, batch, everywhere, _trial)
+    error = (ways[0] - ways[1]).abs()
     exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
     alike = error.max() < _EXACT_ERROR if exact else error.mean() < _ROUNDED_ERROR
     return tree.calls == config.num_hidden_layers and bool(alike)
+
+
+def _trial(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """(n,) of order 1: a head that is not of zeros, as that of a fresh classifier is."""
+    signs = 1.0 - 2.0 * (torch.arange(hidden.shape[1], device=hidden.device) % 2)
+    return (hidden.float() * signs).sum(1) / math.sqrt(hidden.shape[1])

@@ -43,6 +43,8 @@ class Packed:
     """(n,) ids of the tokens of responses."""
     predictors: Index
     """(n,) the token of the row that predicts each of them: the one before it in its response or prompt."""
+    answering: Index
+    """(n,) the token of the row that each of them is."""
     places: tuple[Index, ...]
     """For each prompt and response given, (T_response,) where its tokens stand among the n."""
 
@@ -74,7 +76,7 @@ def pack(batch: Sequence[Encoded], *, least_shared: int = LEAST_SHARED) -> Packe
     by_index = dict(zip(order, parts, strict=True))
     return Packed(
         ids=ids, positions=positions, segments=tuple(tree.segments), targets=ids[answering],
-        predictors=before[answering], places=tuple(by_index[index] for index in range(len(batch))),
+        predictors=before[answering], answering=answering, places=tuple(by_index[index] for index in range(len(batch))),
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def padded_logprobs(model: nn.Module, batch: Sequence[Encoded]) -> Tensor:
     Returns:
         (T_total,) float32 (float64 for a float64 model), response after response.
     """
-    ids = _padded(batch).to(next(model.parameters()).device, non_blocking=True)  # (B, L)
+    ids = padded_ids(batch).to(next(model.parameters()).device, non_blocking=True)  # (B, L)
     start = min(item.n_prompt for item in batch)
     # The first response token is predicted at the last prompt position, hence one more than the tokens from `start` on.
     n_positions = ids.shape[1] - start + 1
@@ -54,15 +54,15 @@ def divide(encoded: Sequence[Encoded], *, token_budget: int) -> Iterator[list[in
         yield batch
 
 
-def _chosen(logits: Tensor, ids: Tensor) -> Tensor:
-    """(T,) log-softmax of (T, V) logits at (T,) ids, in float32 or better."""
-    exact = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    return -cross_entropy(exact, ids, reduction="none")
-
-
-def _padded(batch: Sequence[Encoded]) -> Tensor:
+def padded_ids(batch: Sequence[Encoded]) -> Tensor:
     """(B, L) ids; the padding is never attended nor scored, so any id serves."""
     ids = torch.zeros(len(batch), max(len(item.ids) for item in batch), dtype=torch.long)
     for row, item in enumerate(batch):
         ids[row, : len(item.ids)] = torch.from_numpy(item.ids)
     return ids
+
+
+def _chosen(logits: Tensor, ids: Tensor) -> Tensor:
+    """(T,) log-softmax of (T, V) logits at (T,) ids, in float32 or better."""
+    exact = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return -cross_entropy(exact, ids, reduction="none")

@@ -1,7 +1,8 @@
 """reward.json: what a model folder must say of itself to be read as a reward model.
 
-The weights alone do not say which reference they were trained against, nor beta. Scoring with another
-of either is refused unless it is asked for by name.
+The weights alone do not say which reference they were trained against, nor beta; nor whether they are a policy whose
+log-ratio is the reward or a model of values, and where those are read. Scoring with another reference or beta is
+refused unless it is asked for by name.
 """
 
 import json
@@ -14,6 +15,8 @@ from freeprm.errors import ModelError
 from freeprm.io.jsonl import write_json
 
 REWARD_FILE = "reward.json"
+LOG_RATIO = "log_ratio"
+"""The parameterisation of implicit process reward models; any other is one of `freeprm.models.values`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +31,20 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardConfig:
-    """How a policy's log-probabilities become rewards."""
+    """How a model's outputs become rewards."""
 
     beta: float
-    """Scale of the log-ratio; rewards are in beta * nats."""
+    """Scale of the log-ratio; rewards are in beta * nats. 1 for values, which are log-odds."""
     base: str
     """The model that training started from."""
-    reference: Reference
-    """The model that training started from, frozen; recorded even where training went without it."""
+    reference: Reference | None
+    """The model that training started from, frozen; recorded even where training went without it. None for values."""
+    parameterisation: str = LOG_RATIO
+    """What the reward is: beta * log(pi_phi / pi_ref), or a value: "linear" in the hidden state, or of "tokens"."""
+    read_at: str | None = None
+    """Where values are read: at the end of "steps", or of the "response". None for the log-ratio."""
+    judgement: tuple[str, str] | None = None
+    """The texts of the tokens good and bad, whose logits' difference is the value."""
     trained_with_reference: bool = True
     objective: str
     objective_options: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +78,21 @@ def load_reward_config(folder: Path) -> RewardConfig:
         unknown = sorted(set(raw) - known)
         if unknown:
             raise ModelError(f"{path}: unknown setting {unknown[0]!r}; written by a newer freeprm?")
-        return RewardConfig(**{**raw, "reference": Reference(**raw["reference"])})
+        return _built(raw)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: not a reward configuration ({error})") from error
+
+
+def _built(raw: Mapping[str, Any]) -> RewardConfig:
+    """Raises: ValueError, TypeError or KeyError, where the settings are not those of a reward model."""
+    reference = raw["reference"]
+    judgement = raw.get("judgement")
+    config = RewardConfig(**{
+        **raw,
+        "reference": None if reference is None else Reference(**reference),
+        "judgement": None if judgement is None else tuple(judgement),
+    })  # fmt: skip
+    if (config.reference is None) == (config.parameterisation == LOG_RATIO):
+        how = "without a" if reference is None else "with a"
+        raise ValueError(f"parameterisation {config.parameterisation!r} {how} reference")
+    return config

@@ -17,7 +17,7 @@ from freeprm.core.flops import ModelShape
 from freeprm.errors import ModelError, NonFiniteError
 from freeprm.models.backbone import LoadOptions, context_length, load_backbone, load_config, load_tokenizer
 from freeprm.models.folders import resolve
-from freeprm.models.heads import Layout, TokenHead, load_head
+from freeprm.models.heads import Layout, TokenHead, load_head, output_width
 from freeprm.models.marked import Marked
 
 _CPU_BUDGET, _GPU_BUDGET = 4096, 16_384  # tokens in a batch, padding included
@@ -86,6 +86,8 @@ class _Foreign:
     """A model that runs its own code: one response at a time, because nothing is known of how it treats padding."""
 
     model: PreTrainedModel
+    width: int
+    """What the recipe's head gives at one position."""
 
     def __call__(self, batch: Sequence[Marked]) -> Tensor:
         return torch.cat([self._one(item) for item in batch])
@@ -97,6 +99,11 @@ class _Foreign:
         if output is None:
             output = given.logits if hasattr(given, "logits") else given[0]
         if item.steps:  # one output a token: (1, L, C), or (1, L)
+            if output.numel() != len(item.ids) * self.width:
+                raise ModelError(
+                    f"{item.name}: the model gives {tuple(output.shape)} numbers for {len(item.ids)} tokens, where "
+                    f"{self.width} a token are expected; a language model's logits are no rewards"
+                )
             return output.float().reshape(len(item.ids), -1)[list(item.positions)].cpu()
         if output.numel() != 1:
             raise ModelError(f"the model gives {tuple(output.shape)} numbers for one response, where one is expected")
@@ -118,7 +125,8 @@ def load_reward_model(source: str, layout: Layout, options: LoadOptions, *, reci
     own = (stored.get("auto_map") or {}).get(layout.auto_class)
     if own and options.trust_remote_code:
         model = _load(getattr(transformers, layout.auto_class), folder, options)
-        return _made(_Foreign(model=model), model, folder, options, own_code=True)
+        answers = _Foreign(model=model, width=output_width(layout, model.config.get_text_config()))
+        return _made(answers, model, folder, options, own_code=True)
     if not any(fnmatchcase(names[0], pattern) for pattern in layout.architectures):
         expected = " or ".join(layout.architectures)
         if own:
@@ -132,8 +140,8 @@ def load_reward_model(source: str, layout: Layout, options: LoadOptions, *, reci
     config = _config(folder, stored, layout)
     head = load_head(layout.build(config.get_text_config()), folder, wanted=f"{recipe} ({names[0]})")
     core = _load(AutoModel, folder, replace(options, trust_remote_code=False), config=config)
-    answers = _Headed(core=core, head=head.to(core.device, core.dtype).eval())
-    return _made(answers, core, folder, options)
+    headed = _Headed(core=core, head=head.to(core.device, core.dtype).eval())
+    return _made(headed, core, folder, options)
 
 
 def load_token_model(source: str, tokens: tuple[int, ...], options: LoadOptions, *, recipe: str) -> RewardModel:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from freeprm.core.ledger import POLICY, REFERENCE
 from freeprm.core.rewards import REWARDS, check_reward
 from freeprm.errors import ModelError, NonFiniteError
 from freeprm.models.backbone import Backbone
@@ -67,6 +68,12 @@ class StepwiseRewards:
     def n_tokens(self) -> int:
         """Tokens that went through either model so far, prompts included."""
         return sum(reader.n_tokens for reader in self._readers)
+
+    @property
+    def read(self) -> dict[str, int]:
+        """Of these, the tokens of each model, by charge; an untrained policy is its own reference."""
+        readers = {POLICY: self._policy, REFERENCE: self._reference}
+        return {what: reader.n_tokens for what, reader in readers.items() if reader is not None}
 
     @property
     def capacity(self) -> int:

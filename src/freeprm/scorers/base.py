@@ -7,7 +7,9 @@ A member of the family, told by its file's name, sets `PLUGIN` to what satisfies
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import torch
 
 from freeprm.core.flops import ModelShape
 from freeprm.models.backbone import LoadOptions
@@ -77,6 +79,16 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
+class OnDevice(Protocol):
+    """A scorer that knows what its model works on."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model."""
+        ...
+
+
 class Scoring(Protocol):
     """A way of scoring, before a model is loaded for it."""
 
@@ -105,5 +117,18 @@ class Scoring(Protocol):
 
         Raises:
             ModelError: not a model of this kind.
+        """
+        ...
+
+
+@runtime_checkable
+class ByFolder(Protocol):
+    """A member that scores as each model's folder says."""
+
+    def of(self, source: str) -> Scoring:
+        """The way of scoring that a folder or a hub id asks for.
+
+        Raises:
+            ModelError: it does not say, or is not of this member's kind.
         """
         ...

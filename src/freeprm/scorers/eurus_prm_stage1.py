@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from freeprm.core.flops import ModelShape
 from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, check_same_vocabulary, load_backbone
 from freeprm.models.encoding import TooLong
@@ -74,6 +76,11 @@ class ImplicitScorer:
     def splitter(self) -> str | None:
         """The model's own way of cutting responses into steps."""
         return self.prm.config.splitter
+
+    @property
+    def device(self) -> torch.device:
+        """Of the policy."""
+        return self.prm.policy.model.device
 
     def identity(self) -> dict[str, Any]:
         """What decides its scores, besides the splitter."""

@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
+from freeprm.core.ledger import POLICY, REFERENCE
 from freeprm.core.rewards import REWARDS, Floats, check_reward, q_values, step_rewards
-from freeprm.core.steps import TOKENS, given_steps, splitter, token_spans
 from freeprm.errors import ConfigError, DataError, ModelError
-from freeprm.models.agreement import Override, check_reference, check_template, with_beta
+from freeprm.models.agreement import Override, check_reference, check_template, reference_of, with_beta
 from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions, check_same_vocabulary, load_backbone
 from freeprm.models.encoding import Encoded, TooLong, encode, fit
 from freeprm.models.fingerprint import template_hash, weights_hash
@@ -21,7 +21,12 @@ from freeprm.models.folders import portable, resolve
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config
 from freeprm.models.stored_logprobs import check_stored, model_key, stored_logprobs
-from freeprm.types import Prompt, ResponseScore, Rollout, Span
+from freeprm.scorers.cutting import steps_of
+from freeprm.scorers.tally import Tally
+from freeprm.scorers.two_models import Advance, are_apart, both
+from freeprm.types import Prompt, ResponseScore, Rollout
+
+_Score = Callable[[Sequence[Encoded]], list[Tensor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,7 @@ class ImplicitPRM:
         override: Sequence[Override] = (),
         stored_reference: bool = True,
         options: LoadOptions = DEFAULT_OPTIONS,
+        reference_device: str | None = None,
     ) -> Self:
         """Load a folder that `freeprm train` wrote.
 
@@ -73,20 +79,22 @@ class ImplicitPRM:
             override: what may differ from reward.json: "beta", "reference", "template".
             stored_reference: see `ImplicitPRM`.
             options: device, dtype and the like, for both models.
+            reference_device: of the reference, if another one; the models then work at the same time.
 
         Raises:
-            ModelError: no reward.json, or a model that cannot be loaded.
+            ModelError: no reward.json, one of a model that gives values, or a model that cannot be loaded.
             RewardMismatchError: another beta, reference or chat template than reward.json records.
         """
         config = load_reward_config(resolve(str(source)))
+        recorded = reference_of(config, source=str(source))
         policy = load_backbone(str(source), options)
         check_template(config, policy, override=override)
         config = with_beta(config, policy, beta=beta, override=override)
         if not load_reference:
             return cls(config, policy=policy, reference=None)
         # Both in the policy's precision: the log-ratio would be of two roundings otherwise.
-        options = replace(options, dtype=policy.dtype)
-        ref = load_backbone(str(reference), options) if reference is not None else _recorded(config, source, options)
+        options = replace(options, dtype=policy.dtype, device=reference_device or options.device)
+        ref = load_backbone(str(reference), options) if reference is not None else _recorded(recorded, source, options)
         check_reference(config, ref, policy=policy, override=override)
         check_same_vocabulary(policy.tokenizer, ref.tokenizer)
         return cls(config, policy=policy, reference=ref, stored_reference=stored_reference)
@@ -166,6 +174,7 @@ class ImplicitPRM:
         too_long: TooLong = "exclude",
         token_budget: int | None = None,
         advance: Callable[[int], None] = lambda n_tokens: None,
+        tally: Tally | None = None,
     ) -> tuple[dict[int, TokenLogProbs], Counter[str]]:
         """Both models' token log-probabilities: all that any reward, splitter or granularity is computed from.
 
@@ -174,6 +183,7 @@ class ImplicitPRM:
             too_long: what to do with a response that the context does not hold.
             token_budget: tokens in one batch; see `score_tokens`.
             advance: told the tokens of each batch, once for each model.
+            tally: counts and times what each model reads.
 
         Returns:
             By index into `rollouts`, without those left out; and the counts of what was left out or cut, by reason,
@@ -186,18 +196,20 @@ class ImplicitPRM:
         def passed(n_tokens: int, n_responses: int) -> None:
             advance(n_tokens)
 
-        policy = score_tokens(self.policy.model, fitted.encoded, token_budget=token_budget, advance=passed)
         counts = +Counter(fitted.counts)
-        ref: Sequence[Tensor | None] = [None] * len(policy)
-        if self.reference is self.policy:
-            ref = policy
-        elif self.reference is not None:
-            score_ref = partial(score_tokens, self.reference.model, token_budget=token_budget, advance=passed)
-            stored = self._stored([chosen[row] for row in fitted.kept], fitted.encoded, score_ref, counts)
-            rest = [index for index in range(len(policy)) if index not in stored]
-            computed = score_ref([fitted.encoded[index] for index in rest])
-            known = {**stored, **dict(zip(rest, computed, strict=True))}
-            ref = [known[index] for index in range(len(policy))]
+        score = partial(_scoring, tally=tally or Tally(), token_budget=token_budget)
+        reference = self.reference
+        ref: Sequence[Tensor | None]
+        if reference is None or reference is self.policy:
+            policy = score(POLICY, self.policy, passed)(fitted.encoded)
+            ref = policy if reference else [None] * len(policy)
+        else:
+            kept = [chosen[row] for row in fitted.kept]
+            policy, ref = both(
+                lambda tell: score(POLICY, self.policy, tell)(fitted.encoded),
+                lambda tell: self._of_reference(kept, fitted.encoded, score(REFERENCE, reference, tell), counts),
+                advance=passed, at_once=are_apart(self.policy.model, reference.model),
+            )  # fmt: skip
         if len(chosen) < len(rollouts):
             counts["excluded: empty response"] = len(rollouts) - len(chosen)
         parts = zip(fitted.kept, fitted.encoded, policy, ref, strict=True)
@@ -206,25 +218,31 @@ class ImplicitPRM:
             for kept, item, p, r in parts
         }, counts
 
+    def _of_reference(
+        self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], score: _Score, counts: Counter[str]
+    ) -> list[Tensor]:
+        """The reference's log-probabilities, from sampling or computed."""
+        stored = self._stored(rollouts, encoded, score, counts)
+        rest = [index for index in range(len(encoded)) if index not in stored]
+        computed = score([encoded[index] for index in rest])
+        known = {**stored, **dict(zip(rest, computed, strict=True))}
+        return [known[index] for index in range(len(encoded))]
+
     def _stored(
-        self,
-        rollouts: Sequence[Rollout],
-        encoded: Sequence[Encoded],
-        score_ref: Callable[[Sequence[Encoded]], Sequence[Tensor]],
-        counts: Counter[str],
+        self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], score: _Score, counts: Counter[str]
     ) -> dict[int, Tensor]:
         """By index, the reference's log-probabilities that rollouts bring from sampling, checked on some of them."""
         if not self._takes_stored:
             return {}
         dtype = self.policy.dtype
         key = model_key(
-            weights_sha256=self.config.reference.weights_sha256,
+            weights_sha256=reference_of(self.config, source=self.policy.source).weights_sha256,
             template_sha256=self.config.template_sha256,
             dtype=dtype,
         )
         stored = stored_logprobs(rollouts, encoded, key=key, counts=counts)
         if stored:
-            check_stored(stored, encoded, dtype=dtype, compute=score_ref)
+            check_stored(stored, encoded, dtype=dtype, compute=score)
         return stored
 
     def read(
@@ -259,9 +277,13 @@ class ImplicitPRM:
         )
 
 
-def _recorded(config: RewardConfig, source: str | Path, options: LoadOptions) -> Backbone:
+def _scoring(what: str, model: Backbone, tell: Advance, *, tally: Tally, token_budget: int | None) -> _Score:
+    """One model's pass, timed from now on."""
+    return partial(score_tokens, model.model, token_budget=token_budget, advance=tally.timing(what, model.model, tell))
+
+
+def _recorded(recorded: Reference, source: str | Path, options: LoadOptions) -> Backbone:
     """The reference from where reward.json says it is."""
-    recorded = config.reference
     try:
         return load_backbone(recorded.source, options, revision=recorded.revision)
     except ModelError as error:
@@ -269,18 +291,6 @@ def _recorded(config: RewardConfig, source: str | Path, options: LoadOptions) ->
             f"the reference that {source} names cannot be loaded: {error}. Say where it is now with --reference, or "
             "score without it: --reward without-reference"
         ) from error
-
-
-def steps_of(
-    covered: Sequence[Span], response: str, name: str, *, given: Sequence[str] | None
-) -> tuple[Sequence[Span], list[Span]]:
-    """Character spans of the steps, and the token ranges that go with them."""
-    if given is None and name == TOKENS:
-        return covered, [Span(index, index + 1) for index in range(len(covered))]
-    text = response[: covered[-1].stop] if covered else ""  # less than the response only if that was cut to fit
-    spans = splitter(name)(text) if given is None else given_steps(response, given)
-    spans = [Span(start, min(stop, len(text))) for start, stop in spans if start < len(text)]
-    return spans, token_spans(covered, spans, text=text)
 
 
 def _array(logps: Tensor) -> Floats:

@@ -1,5 +1,6 @@
 """Any scorer by its member's name, and the work of one process with it: parts of the rollouts in, rows out."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.core.flops import ModelShape
+from freeprm.core.ledger import SCORER
 from freeprm.errors import ConfigError, PluginError
 from freeprm.io.formats import rollout_row
 from freeprm.io.plugins import load
@@ -15,7 +17,8 @@ from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, load_config
 from freeprm.models.encoding import TooLong
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.folders import resolve
-from freeprm.scorers.base import Scorer, Scores, Scoring
+from freeprm.scorers.base import ByFolder, OnDevice, Scorer, Scores, Scoring
+from freeprm.scorers.tally import Reading, place_of
 from freeprm.scorers.working import Part, ScoredPart
 from freeprm.types import Rollout
 
@@ -47,12 +50,13 @@ class ScorerSource:
         Raises:
             ModelError: the model is not there.
         """
-        reference = getattr(self._scoring(), "reference", None)
+        scoring = self._scoring()
+        reference = getattr(scoring, "reference", None)
         where = (self.reference or reference) if reference else None
         return {
             "scorer": self.scorer, "dtype": self.options.dtype, "model_sha256": weights_hash(self.folder),
             "reference_sha256": where and weights_hash(resolve(where)),
-            "trust_remote_code": self.options.trust_remote_code,
+            "trust_remote_code": self.options.trust_remote_code, **getattr(scoring, "settings", {}),
         }  # fmt: skip
 
     @property
@@ -76,7 +80,8 @@ class ScorerSource:
         return ModelShape.of(config.get_text_config())
 
     def _scoring(self) -> Scoring:
-        scoring = load("scorers", self.scorer)
+        member = load("scorers", self.scorer)
+        scoring = member.of(self.model) if isinstance(member, ByFolder) else member
         if isinstance(scoring, type) or not hasattr(scoring, "load"):
             raise PluginError(
                 f"scorers: {self.scorer!r} is {scoring!r}, not a recipe for a released model; a model that `freeprm "
@@ -115,6 +120,7 @@ class ScorerJob:
         [name] = self.scorers
         for part in parts:
             batches: list[int] = []
+            started = time.perf_counter()
 
             def passed(n_tokens: int, batches: list[int] = batches) -> None:
                 batches.append(n_tokens)
@@ -132,7 +138,13 @@ class ScorerJob:
                 counts=counts,
                 scored_tokens=sum(batches),
                 sequence_tokens=sum(item.n_tokens for item in scores.values()),
+                readings={SCORER: _reading(scorer, sum(batches), seconds=time.perf_counter() - started)},
             )
+
+
+def _reading(scorer: Scorer, tokens: int, *, seconds: float) -> Reading:
+    place, device = place_of(scorer.device) if isinstance(scorer, OnDevice) else ("", "")
+    return Reading(tokens=tokens, seconds=seconds, place=place, device=device)
 
 
 def _row(rollout: Rollout, name: str, scores: Scores) -> Row:

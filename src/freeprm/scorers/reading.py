@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.core.flops import ModelShape
-from freeprm.models.agreement import Override
+from freeprm.models.agreement import Override, reference_of
 from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, load_backbone, load_config
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.folders import resolve
@@ -22,12 +22,13 @@ class PRMSource:
     trained: bool = True
     """False: a plain model as its own scorer, see `ImplicitPRM.untrained`."""
     reference: str | None = None
-    """See `ImplicitPRM.from_pretrained`, as the next five."""
+    """See `ImplicitPRM.from_pretrained`, as the next six."""
     load_reference: bool = True
     beta: float | None = None
     override: tuple[Override, ...] = ()
     stored_reference: bool = True
     options: LoadOptions = DEFAULT_OPTIONS
+    reference_device: str | None = None
 
     def load(self) -> ImplicitPRM:
         """The model.
@@ -41,19 +42,21 @@ class PRMSource:
         return ImplicitPRM.from_pretrained(
             self.source, reference=self.reference, load_reference=self.load_reference, beta=self.beta,
             override=self.override, stored_reference=self.stored_reference, options=self.options,
+            reference_device=self.reference_device,
         )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
         """As `ImplicitPRM.identity`; the dtype as it is asked for, "auto" where the worker decides.
 
         Raises:
-            ModelError: the model or its reference is not there.
+            ModelError: the model or its reference is not there, or the model gives values and no log-ratio.
         """
         recorded = load_reward_config(self.folder) if self.trained else None
         reference: Path | None = self.folder
         if recorded is not None:
-            where = self.reference or recorded.reference.source
-            revision = None if self.reference else recorded.reference.revision
+            of = reference_of(recorded, source=self.source)
+            where = self.reference or of.source
+            revision = None if self.reference else of.revision
             reference = resolve(where, revision=revision) if self.load_reference else None
         beta = self.beta if self.beta is not None else recorded.beta if recorded else 1.0
         return {

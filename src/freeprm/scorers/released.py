@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -102,6 +103,11 @@ class ReleasedScorer:
     def splitter(self) -> str | None:
         """The recipe's way of cutting responses into steps."""
         return self.recipe.splitter
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model."""
+        return self.model.device
 
     def identity(self) -> dict[str, Any]:
         """What decides its scores, besides the splitter."""

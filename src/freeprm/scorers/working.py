@@ -12,6 +12,7 @@ from freeprm.models.encoding import TooLong
 from freeprm.models.stored_logprobs import COLUMNS
 from freeprm.scorers.implicit import ImplicitPRM, TokenLogProbs
 from freeprm.scorers.reading import PRMSource
+from freeprm.scorers.tally import Reading, Tally
 from freeprm.types import ResponseScore, Rollout
 
 
@@ -35,6 +36,8 @@ class ScoredPart:
     scored_tokens: int
     sequence_tokens: int
     """Tokens of prompts and responses, each response with its prompt."""
+    readings: Mapping[str, Reading]
+    """Of which model the scored tokens are, by charge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +65,9 @@ class Job:
                 if self.passed is not None:
                     self.passed(n_tokens)
 
+            tally = Tally()
             logps, counts = prm.logprobs(
-                part.rollouts, too_long=self.too_long, token_budget=self.token_budget, advance=passed
+                part.rollouts, too_long=self.too_long, token_budget=self.token_budget, advance=passed, tally=tally
             )
             yield ScoredPart(
                 part=part.number,
@@ -72,6 +76,7 @@ class Job:
                 counts=counts,
                 scored_tokens=sum(batches),
                 sequence_tokens=sum(len(item.encoded.ids) for item in logps.values()),
+                readings=tally.readings,
             )
 
     def _rows(self, prm: ImplicitPRM, part: Part, logps: Mapping[int, TokenLogProbs], scorer: str) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 """`freeprm score`: step rewards for rollouts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,9 @@ def score(
     tokens: Annotated[bool, typer.Option("--tokens", help="Write token rewards too.")] = False,
     too_long: Annotated[str, typer.Option(help="error, exclude or truncate.")] = "exclude",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    reference_device: Annotated[
+        str | None, typer.Option(help="Of the reference, e.g. cuda:1: both models then work at the same time.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     attention: Annotated[str | None, typer.Option(help="e.g. flash_attention_2.")] = None,
     trust_remote_code: Annotated[
@@ -68,10 +72,17 @@ def score(
 
     if sum(item is not None for item in (prm, untrained, scorer)) != 1 or (scorer is None) != (model is None):
         raise ConfigError("give one of --prm FOLDER, --untrained MODEL, or --scorer NAME --model MODEL")
+    of_log_ratios = {
+        "--reward": reward,
+        "--beta": beta,
+        "--override": override,
+        "--tokens": tokens or None,
+        "--reference-device": reference_device,
+    }
     if scorer is not None:
-        refused = {"--reward": reward, "--beta": beta, "--override": override, "--tokens": tokens or None}
-        if unfit := [name for name, value in refused.items() if value is not None]:
-            raise ConfigError(f"{unfit[0]}: is for log-ratios; a released model gives the scores that it gives")
+        _refuse(of_log_ratios, "a released model gives the scores that it gives")
+    if untrained is not None and reference_device is not None:
+        raise ConfigError("--reference-device: is for --prm; a model that is its own reference is on one device")
     rewards = read_names(reward or ("with-reference" if prm is not None else "reference-only"))
     mapped = read_map(columns)
     for item in rewards:
@@ -80,6 +91,8 @@ def score(
         from freeprm.models.agreement import check_override
         from freeprm.models.backbone import LoadOptions, check_dtype
         from freeprm.models.encoding import check_too_long
+        from freeprm.models.folders import resolve
+        from freeprm.models.reward_config import load_reward_config
         from freeprm.scorers.jobs import ScorerSource
         from freeprm.scorers.reading import PRMSource
         from freeprm.stages.scoring import score as run
@@ -89,6 +102,9 @@ def score(
         options = LoadOptions(
             device=device, dtype=check_dtype(dtype), attention=attention, trust_remote_code=trust_remote_code
         )
+        if prm is not None and load_reward_config(resolve(prm)).reference is None:
+            _refuse({**of_log_ratios, "--reference": reference}, f"{prm} gives values")
+            scorer, model = "valued", prm
         if scorer is not None and model is not None:
             made = score_released(
                 inputs,
@@ -113,6 +129,7 @@ def score(
                 override=tuple(check_override(item) for item in override or ()),
                 stored_reference=not no_stored_reference,
                 options=options,
+                reference_device=reference_device,
             )
             made = run(
                 inputs,
@@ -130,3 +147,9 @@ def score(
                 executor_options=read_assignments(executor_options or ()),
             )
     output.show(out=out, counts=made.counts, cost=made.cost, as_json=as_json)
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Refuse options that were given though they are for log-ratios."""
+    if unfit := [name for name, value in options.items() if value is not None]:
+        raise ConfigError(f"{unfit[0]}: is for log-ratios; {why}")

@@ -1,0 +1,45 @@
+"""Batches that do not fit are halved; numbers that are none are found."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+import tiny
+from freeprm.models.batching import CPU_BUDGET, budget, first_not_finite, in_batches
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_others_are_not():
+    read, told = [], []
+
+    def scarce(rows: Sequence[int]) -> tuple[list[torch.Tensor], int]:
+        read.append(list(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [torch.tensor([float(row)]) for row in rows], 10 * len(rows)
+
+    found = in_batches([[4, 3, 2, 1, 0], [5, 6]], scarce, advance=lambda *done: told.append(done))
+    assert {row: numbers.item() for row, numbers in found.items()} == {row: row for row in range(7)}
+    assert read == [[4, 3, 2, 1, 0], [4, 3], [2, 1, 0], [2], [1, 0], [5, 6]]
+    assert told == [(20, 2), (10, 1), (20, 2), (20, 2)]
+
+
+def test_a_single_row_that_does_not_fit_is_an_error():
+    def full(rows: Sequence[int]) -> tuple[list[torch.Tensor], int]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_batches([[0, 1]], full, advance=lambda n_tokens, n_rows: None)
+
+
+def test_what_is_no_number_is_found_in_its_row():
+    numbers = torch.tensor([1.0, 2.0, 3.0, -torch.inf, torch.nan])
+    bad = first_not_finite(numbers, [2, 0, 3])
+    assert bad is not None
+    assert (bad.row, bad.place, bad.value) == (2, 1, -torch.inf)
+    assert first_not_finite(numbers[:3], [2, 0, 1]) is None
+    assert first_not_finite(torch.empty(0), []) is None
+
+
+def test_a_processor_has_a_budget_of_its_own():
+    assert budget(tiny.language_model()) == CPU_BUDGET
