@@ -12,7 +12,7 @@ MakeBatch = Callable[..., RewardBatch]
 
 @pytest.fixture(scope="session")
 def batch_of() -> MakeBatch:
-    """Builds a batch in float64 whose token rewards ask for a gradient."""
+    """Builds a batch in float64 whose token rewards ask for a gradient; steps are counted through all responses."""
 
     def build(
         responses: Sequence[Sequence[float]],
@@ -20,6 +20,8 @@ def batch_of() -> MakeBatch:
         groups: Sequence[int] | None = None,
         *,
         kl: float | None = None,
+        steps: Sequence[Sequence[int]] | None = None,
+        step_labels: Sequence[float] | None = None,
     ) -> RewardBatch:
         flat = [reward for response in responses for reward in response]
         rows = [row for row, response in enumerate(responses) for _ in response]
@@ -29,6 +31,8 @@ def batch_of() -> MakeBatch:
             labels=torch.tensor(labels, dtype=torch.bool),
             groups=torch.tensor(groups if groups is not None else [0] * len(labels)),
             kl=None if kl is None else torch.tensor(kl, dtype=torch.float64),
+            steps=None if steps is None else torch.tensor([step for response in steps for step in response]),
+            step_labels=None if step_labels is None else torch.tensor(step_labels, dtype=torch.float32),
         )
 
     return build

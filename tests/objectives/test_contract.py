@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from freeprm.errors import DataError
 from freeprm.io import plugins
-from freeprm.objectives.base import RewardBatch, pairs
+from freeprm.objectives.base import NEEDS, RewardBatch, pairs
 
 NAMES = plugins.names("objectives")
 OF_THE_BATCH = {"bco"}
@@ -20,16 +21,21 @@ def load(name):
 
 
 def random_batch(seed, *, labels=(1, 0, 1, 0, 0, 1), groups=(0, 0, 0, 1, 1, 1), scale=1.0):
-    """Responses of 1 to 5 tokens with normal rewards."""
+    """Responses of 1 to 5 tokens with normal rewards, cut into steps at random, whose labels are their response's."""
     rng = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 6, (len(labels),), generator=rng)
     tokens = scale * torch.randn(int(lengths.sum()), generator=rng, dtype=torch.float64)
+    rows = torch.arange(len(labels)).repeat_interleave(lengths)
+    opens = torch.rand(len(tokens), generator=rng) < 0.5
+    opens |= rows != torch.cat([rows.new_tensor([-1]), rows[:-1]])  # the first token of a response opens a step
     return RewardBatch(
         token_rewards=tokens.requires_grad_(),
-        rows=torch.arange(len(labels)).repeat_interleave(lengths),
+        rows=rows,
         labels=torch.tensor(labels, dtype=torch.bool),
         groups=torch.tensor(groups),
         kl=torch.tensor(0.3, dtype=torch.float64),
+        steps=opens.cumsum(0) - 1,
+        step_labels=torch.tensor(labels, dtype=torch.float32)[rows[opens]],
     )
 
 
@@ -37,12 +43,15 @@ def permuted(batch, order):
     """The same responses in another order."""
     tokens = [batch.token_rewards[batch.rows == row] for row in order]
     lengths = torch.tensor([len(one) for one in tokens])
+    steps = torch.cat([batch.steps[batch.rows == row] for row in order])
     return dataclasses.replace(
         batch,
         token_rewards=torch.cat(tokens),
         rows=torch.arange(len(order)).repeat_interleave(lengths),
         labels=batch.labels[order],
         groups=batch.groups[order],
+        steps=steps.unique_consecutive(return_inverse=True)[1],
+        step_labels=torch.cat([batch.step_labels[batch.step_rows == row] for row in order]),
     )
 
 
@@ -54,6 +63,8 @@ def joined(first, second):
         rows=torch.cat([first.rows, second.rows + len(first.labels)]),
         labels=torch.cat([first.labels, second.labels]),
         groups=torch.cat([first.groups, second.groups + 1 + first.groups.max()]),
+        steps=torch.cat([first.steps, second.steps + len(first.step_labels)]),
+        step_labels=torch.cat([first.step_labels, second.step_labels]),
     )
 
 
@@ -63,10 +74,23 @@ def test_an_objective_is_a_frozen_keyword_only_dataclass_with_documented_needs(n
     assert dataclasses.is_dataclass(kind)
     assert kind.__dataclass_params__.frozen
     assert all(field.kw_only for field in dataclasses.fields(kind))
-    assert isinstance(kind.needs_pairs, bool)
-    assert isinstance(kind.needs_kl, bool)
-    assert {"needs_pairs", "needs_kl"}.isdisjoint(field.name for field in dataclasses.fields(kind))
-    assert kind.__name__.lower() == name
+    assert all(isinstance(getattr(kind, need), bool) for need in NEEDS)
+    assert set(NEEDS).isdisjoint(field.name for field in dataclasses.fields(kind))
+    assert kind.needs_steps or not kind.needs_step_labels
+    assert kind.__name__.lower() == name.replace("_", "")
+
+
+@every_objective
+def test_an_objective_takes_only_what_it_says_it_needs(name):
+    objective, batch = load(name), random_batch(0)
+    absent = {"kl": objective.needs_kl, "steps": objective.needs_steps, "step_labels": objective.needs_step_labels}
+    for field, needed in absent.items():
+        without = dataclasses.replace(batch, **{field: None})
+        if needed:
+            with pytest.raises(DataError, match="the batch carries no"):
+                objective.losses(without)
+        else:
+            assert torch.equal(objective.losses(without), objective.losses(batch))
 
 
 @every_objective
@@ -103,7 +127,9 @@ def test_an_objective_raises_right_and_lowers_wrong_responses_of_an_untrained_po
     assert (batch.token_rewards.grad[~right] > 0).all()
 
 
-@pytest.mark.parametrize("name", sorted({"ce", "dpo", "kto", "simpo", "bco", "ipvrm"} & set(NAMES)))
+@pytest.mark.parametrize(
+    "name", sorted({"ce", "dpo", "kto", "simpo", "bco", "ipvrm", "osv", "step_ce", "step_kto"} & set(NAMES))
+)
 @pytest.mark.parametrize("seed", range(5))
 def test_a_monotone_objective_never_lowers_a_right_or_raises_a_wrong_response(name, seed):
     batch = random_batch(seed, scale=5.0)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from freeprm.objectives.base import RewardBatch, pairs
+from freeprm.errors import DataError
+from freeprm.objectives.base import RewardBatch, mean_by_response, pairs
 
 
 def test_a_batch_sums_token_rewards_by_response(batch_of):
@@ -49,3 +50,27 @@ def test_pairs_are_all_right_with_all_wrong_of_their_own_group():
 def test_pairs_of_groups_with_one_class_are_none():
     chosen, rejected = pairs(torch.tensor([True, True, False]), torch.tensor([0, 0, 1]))
     assert len(chosen) == len(rejected) == 0
+
+
+def test_steps_sum_to_their_response_and_their_values_run_to_its_reward(batch_of):
+    batch = batch_of([[1.0, 2.0, 4.0], [8.0], [0.5, 0.25]], [True, False, True], steps=[[0, 0, 1], [2], [3, 4]])
+    assert batch.step_rows.tolist() == [0, 0, 1, 2, 2]
+    assert batch.step_rewards.tolist() == [3.0, 4.0, 8.0, 0.5, 0.25]
+    assert batch.step_values.tolist() == [3.0, 7.0, 8.0, 0.5, 0.75]
+
+
+def test_values_at_places_are_prefix_values_of_their_differences(batch_of):
+    # Values 2, -1, 0.5 of one response and -3 of another, each place a token and a step.
+    batch = batch_of([[2.0, -3.0, 1.5], [-3.0]], [True, False], steps=[[0, 1, 2], [3]])
+    assert batch.prefix_values.tolist() == batch.step_values.tolist() == [2.0, -1.0, 0.5, -3.0]
+    assert batch.rewards.tolist() == [0.5, -3.0]
+
+
+def test_a_batch_without_steps_says_so(batch_of):
+    with pytest.raises(DataError, match="the batch carries no steps; an objective that looks at steps sets needs_ste"):
+        _ = batch_of([[1.0]], [True]).step_values
+
+
+def test_a_mean_by_response_is_over_its_own_values_and_0_where_there_are_none():
+    values, rows = torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 2])
+    assert mean_by_response(values, rows, n_responses=4).tolist() == [2.0, 0.0, 5.0, 0.0]

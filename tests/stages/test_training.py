@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from freeprm.errors import ConfigError, DataError, RunFolderError
+from freeprm.errors import ConfigError, DataError, PluginError, RunFolderError
 from freeprm.io.formats import rollout_row
 from freeprm.io.runs import read_manifest
 from freeprm.models.encoding import encode
@@ -99,7 +99,8 @@ def test_a_run_tells_what_it_used_measured_and_cost(run):
     # The reference reads each beginning once; a step of training reads again what it shares with another step.
     tokenizer = tiny.tokenizer(template=tiny.LLAMA3)
     used, held_out = (encode(tokenizer, rows) for rows in (tiny.rollouts(8), tiny.rollouts(3, seed=5)))
-    assert made.cost.scored_tokens == n_read(used, packed=True) + n_read(held_out, packed=True)
+    # What is held out is read by both: by the policy too, at the one evaluation.
+    assert made.cost.scored_tokens == n_read(used, packed=True) + 2 * n_read(held_out, packed=True)
     assert n_read(used, packed=True) <= made.cost.trained_tokens < n_read(used, packed=False)
     assert made.cost.flops > 0
 
@@ -142,16 +143,22 @@ class _Interrupt(ConsoleCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("objective", "sampling", "at"), [("ce", "random", 3), ("kto", "group_by_length", 7)])
-def test_a_run_that_was_interrupted_ends_with_the_same_weights(run, monkeypatch, objective, sampling, at):
+LINEAR = {"objective": "osv", "parameterisation": "linear"}
+
+
+@pytest.mark.parametrize(
+    ("how", "sampling", "at"),
+    [({"objective": "ce"}, "random", 3), ({"objective": "kto"}, "group_by_length", 7), (LINEAR, "group_by_length", 5)],
+)
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(run, monkeypatch, how, sampling, at):
     often = {"save_steps": 2, "num_train_epochs": 2.0, "optim": "adamw_torch", "train_sampling_strategy": sampling}
     monkeypatch.setattr(_Interrupt, "at", at)  # of 8 steps, 4 an epoch
-    whole = run(out="whole", objective=objective, trainer=often)
+    whole = run(out="whole", trainer=often, **how)
     with monkeypatch.context() as patch:
         patch.setattr("freeprm.stages.training.ConsoleCallback", _Interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run(out="resumed", objective=objective, trainer=often)
-    resumed = run(out="resumed", objective=objective, trainer=often)
+            run(out="resumed", trainer=often, **how)
+    resumed = run(out="resumed", trainer=often, **how)
     assert_same_weights(whole.folder, resumed.folder)
     assert resumed.cost.trained_tokens == whole.cost.trained_tokens
     assert [entry["step"] for entry in resumed.log] == [entry["step"] for entry in whole.log]
@@ -162,6 +169,18 @@ def test_every_objective_trains(run, objective):
     made = run(objective=objective, trainer={"max_steps": 2})
     assert load_reward_config(made.folder).objective == objective
     assert made.log[-1]["loss"] == pytest.approx(made.log[-1]["loss"])
+
+
+def test_an_objective_of_somebody_elses_that_does_not_say_what_it_needs_is_refused(run):
+    with pytest.raises(PluginError, match="Silent: does not say needs_steps; expected needs_pairs, needs_kl"):
+        run(objective=f"{__name__}:Silent")
+
+
+class Silent:
+    """An objective from before there were steps."""
+
+    needs_pairs = False
+    needs_kl = False
 
 
 def test_an_objective_takes_its_options(run):
@@ -233,7 +252,7 @@ def test_long_responses_are_counted(run):
     assert run([*rollouts, long]).counts["excluded: longer than the context"] == 1
 
 
-def launched(start: Path, tmp_path: Path, n_processes: int) -> Path:
+def launched(start: Path, tmp_path: Path, n_processes: int, how: dict[str, Any]) -> Path:
     """Train in so many processes of `accelerate launch`, one prompt a process and batch."""
     data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(8))
     dev = write(tmp_path / "dev.jsonl", tiny.rollouts(3, seed=4))
@@ -242,7 +261,7 @@ def launched(start: Path, tmp_path: Path, n_processes: int) -> Path:
         "per_device_train_batch_size": 4 // n_processes, "learning_rate": 1e-3, "logging_steps": 1, "use_cpu": True,
         "per_device_eval_batch_size": 2, "dataloader_pin_memory": False,
     }  # fmt: skip
-    options = {"model": str(start), "beta": 0.5, "objective": "kto", "trainer": trainer}
+    options = {"model": str(start), "beta": 0.5, **how, "trainer": trainer}
     script = tmp_path / "script.py"
     script.write_text(
         "import sys, json\nfrom pathlib import Path\n"
@@ -261,8 +280,9 @@ def launched(start: Path, tmp_path: Path, n_processes: int) -> Path:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(start, tmp_path):
-    one, two = (launched(start, tmp_path, n) for n in (1, 2))
+@pytest.mark.parametrize("how", [{"objective": "kto"}, LINEAR], ids=["kto", "linear osv"])
+def test_two_processes_train_as_one_does(start, tmp_path, how):
+    one, two = (launched(start, tmp_path, n, how) for n in (1, 2))
     assert_same_weights(one, two)
     logs = [json.loads((out / "log.json").read_text()) for out in (one, two)]
     for a, b in zip(*logs, strict=True):

@@ -70,7 +70,9 @@ def test_the_batch_of_the_world_carries_the_rewards_and_the_divergence_of_the_po
         [torch.randn(shape, generator=generator, dtype=torch.float64).log_softmax(-1) for shape in shapes]
         for _ in range(2)
     )
-    batch = verifying._batch(logits, reference, torch.zeros(81, dtype=torch.bool))
+    step_labels = torch.zeros(81 * 2)
+    batch = verifying._batch(logits, reference, torch.zeros(81, dtype=torch.bool), step_labels)
+    assert batch.step_rows.tolist() == [row for row in range(81) for _ in range(2)]
     # Response 2 1 0 2 is number 2 * 27 + 1 * 9 + 0 * 3 + 2 = 65; its prefixes are 2, 2 * 3 + 1 = 7, 7 * 3 + 0 = 21.
     steps = [(0, 0, 2), (1, 2, 1), (2, 7, 0), (3, 21, 2)]
     by_hand = [0.5 * (logits[t][prefix, token] - reference[t][prefix, token]).item() for t, prefix, token in steps]
@@ -88,6 +90,8 @@ class Broken:
 
     needs_pairs = False
     needs_kl = False
+    needs_steps = False
+    needs_step_labels = False
 
     def losses(self, batch: RewardBatch) -> torch.Tensor:
         return batch.rewards / 0.0
@@ -96,4 +100,13 @@ class Broken:
 def test_an_objective_with_a_loss_that_is_not_a_number_is_named():
     reference = verifying._random(verifying.np.random.default_rng(0))
     with pytest.raises(NonFiniteError, match="Broken: the loss is nan after 0 steps"):
-        verifying._train(f"{__name__}:Broken", reference, torch.zeros(81, dtype=torch.bool))
+        verifying._train(
+            f"{__name__}:Broken", reference, torch.zeros(81, dtype=torch.bool), step_labels=torch.zeros(162)
+        )
+
+
+def test_responses_that_begin_alike_share_the_labels_of_the_steps_that_they_share():
+    labels = verifying._step_labels(verifying.np.random.default_rng(0)).reshape(81, 2)
+    # Responses 9 k to 9 k + 8 have the same first two tokens of four, hence the same first step.
+    assert all(len(labels[9 * k : 9 * k + 9, 0].unique()) == 1 for k in range(9))
+    assert len(labels[:, 0].unique()) == len(labels[:, 1].unique()) == 2

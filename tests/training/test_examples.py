@@ -1,8 +1,15 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
 import torch
 
+import stepped
 import tiny
 from freeprm.models.encoding import encode
 from freeprm.training.examples import Example, Examples, collate, mismatches
+from freeprm.training.steps import StepReader, in_tokens
 from freeprm.types import group_rollouts
 
 
@@ -26,6 +33,45 @@ def test_a_batch_lays_examples_side_by_side():
     assert torch.bincount(batch.rows).tolist() == lengths
     assert batch.ref_logps.tolist() == [float(t) for length in lengths for t in range(length)]
     assert batch.mismatched == []
+
+
+def test_tokens_know_their_step_and_steps_are_counted_through(example_of_steps):
+    one, two = example_of_steps(0), example_of_steps(1)
+    batch = collate([one, two])["batch"]
+    assert torch.bincount(batch.rows).tolist() == [item.n_response for item in batch.encoded]
+    ends = [own.ends for part in (one, two) for own in part.steps]
+    lengths = [int(n) for own in ends for n in np.diff(own, prepend=-1)]
+    assert torch.bincount(batch.steps).tolist() == lengths
+    assert batch.steps.tolist() == sorted(batch.steps.tolist())
+    assert len(batch.step_labels) == len(lengths)
+
+
+def test_places_stand_for_tokens_where_values_are_read(example_of_steps):
+    one = example_of_steps(0)
+    read = replace(one, ref_logps=(), places=tuple(own.ends for own in one.steps))
+    batch = collate([read, read])["batch"]
+    n_steps = [len(own.ends) for own in one.steps] * 2
+    assert torch.bincount(batch.rows).tolist() == n_steps
+    assert batch.steps.tolist() == list(range(sum(n_steps)))
+    assert batch.places == [*read.places, *read.places]
+    assert len(batch.ref_logps) == 0
+
+
+@pytest.fixture
+def example_of_steps():
+    """An example of the toy task with steps."""
+
+    def make(problem: int) -> Example:
+        made = stepped.rollouts(problem + 1)[4 * problem :]
+        reader = StepReader(splitter="auto", labels="hard")
+        encoded = encode(tiny.tokenizer(), made)
+        steps = [
+            in_tokens(reader.in_text(rollout), item, rollout.response, Counter())
+            for rollout, item in zip(made, encoded, strict=True)
+        ]
+        return replace(example(4, problem=problem), encoded=tuple(encoded), steps=tuple(steps))
+
+    return make
 
 
 def test_pairs_of_an_example_are_right_times_wrong():

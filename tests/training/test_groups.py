@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 
 import labelled
+import stepped
 import tiny
 from freeprm.core.graded import n_pairs
 from freeprm.core.preferences import Pair, pair
-from freeprm.errors import ConfigError, DataError
+from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.io.formats import rollout_row
 from freeprm.objectives.ce import CE
 from freeprm.objectives.dpo import DPO
+from freeprm.objectives.step_ce import StepCE
+from freeprm.objectives.step_kto import StepKTO
 from freeprm.training.groups import divide, groups_of_pairs, read_groups
 from freeprm.training.settings import TrainSettings
 from freeprm.types import Group, Rollout, group_rollouts
@@ -60,10 +63,10 @@ def written(path: Path, rollouts: list[Rollout]) -> list[Path]:
     return [path]
 
 
-def read(path: Path, rollouts: list[Rollout], objective=CE, *, held_out=False, **settings):
+def read(path: Path, rollouts: list[Rollout], objective=CE, *, held_out=False, on_bad="raise", **settings):
     groups, counts, _ = read_groups(
         written(path / "rows.jsonl", rollouts), TrainSettings(model="m", **settings), objective(), columns=None,
-        on_bad="raise", held_out=held_out,
+        on_bad=on_bad, held_out=held_out,
     )  # fmt: skip
     return groups, counts
 
@@ -106,6 +109,42 @@ def test_balancing_and_pairing_follow_the_settings(tmp_path):
     paired, counts = read(tmp_path, rollouts, DPO, max_pairs=2)
     assert shapes(paired) == ["+--"] * 2
     assert counts == {"skipped: pairs above max_pairs": 2, "skipped: responses only in pairs above max_pairs": 2}
+
+
+def test_responses_without_step_labels_are_left_out_before_anything_else_and_counted(tmp_path):
+    made = stepped.rollouts(4)
+    made[0] = replace(made[0], extra={})
+    made[1] = replace(made[1], extra={**made[1].extra, "step_labels": [None, None]})
+    groups, counts = read(tmp_path, made, StepCE, responses=3)
+    assert [len(one.rollouts) for one in groups] == [2, 3, 3, 3]
+    # The limit of 3 leaves out one of the 4 of each other group.
+    assert counts == {
+        "skipped: responses without step labels": 2,
+        "skipped: responses left out by subsampling": 3,
+    }
+
+
+def test_groups_of_one_class_serve_an_objective_on_steps(tmp_path):
+    made = [rollout for rollout in stepped.rollouts(4) if rollout.correct == (rollout.problem_id in ("p0", "p1"))]
+    groups, counts = read(tmp_path, made, StepKTO)
+    assert len(groups) == 4
+    assert not counts
+
+
+def test_step_labels_that_do_not_fit_stop_training_or_are_counted_under_skip(tmp_path):
+    made = stepped.rollouts(2)
+    made[5] = replace(made[5], extra={**made[5].extra, "step_labels": [True]})
+    with pytest.raises(RecordError, match="problem 'p1', sample 1: step_labels: has 1 labels"):
+        read(tmp_path, made, StepCE)
+    groups, counts = read(tmp_path, made, StepCE, on_bad="skip")
+    assert [len(one.rollouts) for one in groups] == [4, 3]
+    assert counts == {"skipped: another number of step_labels than steps": 1}
+
+
+def test_data_without_any_step_label_is_refused_with_the_column_that_was_looked_at(tmp_path):
+    made = stepped.with_columns(stepped.rollouts(2), step_values=None)
+    with pytest.raises(DataError, match=r"nothing to train on \(8 responses without step labels\).* 'step_values'"):
+        read(tmp_path, made, StepCE, step_labels="soft")
 
 
 def pairs_of(groups: list[Group]) -> list[tuple[str, int, int]]:

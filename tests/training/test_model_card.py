@@ -1,3 +1,5 @@
+import pytest
+
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.training.model_card import model_card
 from freeprm.training.settings import TrainSettings
@@ -15,6 +17,30 @@ def test_the_card_says_how_to_read_the_reward_and_what_it_was_made_of():
     assert "| right responses | 5 |" in card
     assert "| loss | 0.2500 |" in card
     assert "Seed 3." in card
+
+
+@pytest.mark.parametrize(
+    ("parameterisation", "judgement", "read_at", "said"),
+    [
+        ("linear", None, "response", ["# Outcome reward model (linear, ce)", "the response's last token", "V = w . h"]),
+        (
+            "tokens",
+            ("+", "-"),
+            "steps",
+            ["# Process reward model", "last token of each step", "logit('+') - logit('-')"],
+        ),
+    ],
+)
+def test_the_card_of_values_says_what_they_are_and_where_they_are_read(parameterisation, judgement, read_at, said):
+    config = RewardConfig(
+        beta=1.0, base="a/b", reference=None, objective="ce", parameterisation=parameterisation, read_at=read_at,
+        judgement=judgement,
+    )  # fmt: skip
+    card = model_card(config, TrainSettings(model="a/b"), counts={"labelled steps": 9}, final={})
+    assert all(text in card for text in said)
+    assert "Trained from a/b on labels of steps, with objective `ce`." in card
+    assert "ImplicitPRM" not in card
+    assert "pi_ref" not in card
 
 
 def test_a_base_that_is_no_hub_model_is_not_given_as_one():

@@ -6,6 +6,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 import tiny
 from freeprm.errors import ModelError
+from freeprm.models.values import Valuation
 from freeprm.training.policy import load_policy, without_dropout
 from freeprm.training.settings import TrainSettings
 
@@ -48,6 +49,18 @@ def test_adapters_start_from_the_model_as_it_is(model_folder):
     trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert trained
     assert all("lora_" in name for name in trained)
+
+
+@pytest.mark.parametrize(("parameterisation", "judgement"), [("linear", None), ("tokens", ("+", "-"))])
+def test_adapters_of_a_model_of_values_train_its_fresh_head_too(model_folder, parameterisation, judgement):
+    valuation = Valuation(parameterisation=parameterisation, read_at="response", judgement=judgement)
+    settings = TrainSettings(model=str(model_folder), parameterisation=parameterisation, lora=4)
+    policy = load_policy(settings, model_folder, CPU, valuation=valuation)
+    trained = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
+    assert any("lora_" in name for name in trained)
+    assert [name for name in trained if "lora_" not in name] == [
+        "base_model.model.score.modules_to_save.default.weight"
+    ] * (parameterisation == "linear")
 
 
 def test_an_adapter_is_no_start(model_folder, tmp_path):

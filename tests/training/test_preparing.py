@@ -6,8 +6,10 @@ import pytest
 import torch
 from accelerate import PartialState
 
+import stepped
 import tiny
 from freeprm.errors import DataError, ModelError
+from freeprm.io.plugins import load
 from freeprm.models.backbone import load_backbone
 from freeprm.models.logprobs import score_tokens
 from freeprm.training.examples import Example
@@ -20,13 +22,12 @@ LONG = "~" * 2 * tiny.CONTEXT
 
 
 def prepare(
-    folder: Path, cache: Path, rollouts: list[Rollout] = ROLLOUTS, *, needs_kl: bool = False, needs_pairs: bool = False,
-    **settings: object,
-) -> tuple[list[Example], Counter[str], Preparer]:  # fmt: skip
-    preparer = Preparer(TrainSettings(model=str(folder), **settings), folder, cache, PartialState())
+    folder: Path, cache: Path, rollouts: list[Rollout] = ROLLOUTS, *, objective: str = "ce", **settings: object
+) -> tuple[list[Example], Counter[str], Preparer]:
+    chosen = load("objectives", objective)()
+    preparer = Preparer(TrainSettings(model=str(folder), **settings), folder, cache, PartialState(), objective=chosen)
     counts: Counter[str] = Counter()
-    examples = preparer.examples(group_rollouts(rollouts), needs_kl=needs_kl, needs_pairs=needs_pairs, counts=counts)
-    return examples, counts, preparer
+    return preparer.examples(group_rollouts(rollouts), counts=counts), counts, preparer
 
 
 def test_an_example_holds_its_groups_responses_with_the_references_log_probabilities(model_folder, tmp_path):
@@ -78,7 +79,7 @@ def test_long_responses_are_left_out_and_counted(model_folder, tmp_path):
 
 def test_a_group_that_the_context_leaves_with_one_class_gives_no_pairs_and_is_counted(model_folder, tmp_path):
     rollouts = [replace(r, response=LONG) if r.problem_id == "p1" and r.correct else r for r in ROLLOUTS]
-    examples, counts, _ = prepare(model_folder, tmp_path, rollouts, needs_pairs=True)
+    examples, counts, _ = prepare(model_folder, tmp_path, rollouts, objective="dpo")
     assert len(examples) == 2
     assert counts["groups that the context leaves with one class"] == 1
 
@@ -97,11 +98,59 @@ def test_data_of_which_only_one_class_fits_is_refused(model_folder, tmp_path):
 
 
 def test_a_kl_needs_two_prompts(model_folder, tmp_path):
-    examples, _, _ = prepare(model_folder, tmp_path, needs_kl=True)
+    examples, _, _ = prepare(model_folder, tmp_path, objective="kto")
     assert all(example.mismatched is not None for example in examples)
     assert all(len(e.mismatched_ref_logps) == e.mismatched.n_response for e in examples)
     with pytest.raises(DataError, match="expected at least two prompts"):
-        prepare(model_folder, tmp_path, tiny.rollouts(1), needs_kl=True)
+        prepare(model_folder, tmp_path, tiny.rollouts(1), objective="kto")
+
+
+def test_values_need_no_reference_and_are_read_at_the_responses_last_token(model_folder, tmp_path):
+    examples, _, preparer = prepare(model_folder, tmp_path, parameterisation="linear")
+    assert preparer.reference is None
+    assert preparer.scored_tokens == 0
+    for example in examples:
+        assert example.ref_logps == example.steps == ()
+        assert [at.tolist() for at in example.places] == [[item.n_response - 1] for item in example.encoded]
+
+
+def test_steps_that_values_are_read_at_are_read_at_their_last_tokens(model_folder, tmp_path):
+    examples, counts, _ = prepare(
+        model_folder, tmp_path, stepped.rollouts(3), objective="step_ce", parameterisation="tokens"
+    )
+    for example in examples:
+        for item, at, steps in zip(example.encoded, example.places, example.steps, strict=True):
+            assert at.tolist() == steps.ends.tolist()
+            assert at[-1] == item.n_response - 1  # the end-of-turn token belongs to the last step
+    labels = [label for rollout in stepped.rollouts(3) for label in rollout.extra["step_labels"]]
+    assert counts["labelled steps"] == len(labels)
+    assert sum(steps.labels.sum() for example in examples for steps in example.steps) == sum(labels)
+
+
+def test_outcome_objectives_look_at_no_steps_even_where_values_are_read_at_them(model_folder, tmp_path):
+    rollouts = stepped.with_columns(stepped.rollouts(2), step_labels=None)
+    examples, _, _ = prepare(model_folder, tmp_path, rollouts, parameterisation="linear", read_at="steps")
+    assert all(example.steps == () for example in examples)
+    assert {len(at) for example in examples for at in example.places} == {1, 2, 3}
+
+
+def test_a_response_whose_labels_the_context_cuts_off_is_counted(model_folder, tmp_path):
+    far = replace(
+        ROLLOUTS[0], response="~" * 100 + "\nnow\nyes", extra={"step_labels": [None, True, False]}
+    )  # fmt: skip
+    examples, counts, _ = prepare(
+        model_folder, tmp_path, [far, *stepped.rollouts(3)[1:]], objective="step_kto", splitter="lines",
+        too_long="truncate", max_length=100,
+    )  # fmt: skip
+    assert [len(example.encoded) for example in examples] == [3, 4, 4]
+    assert counts["responses without a step label within the context"] == 1
+    assert counts["step labels cut off by the context"] == 2
+
+
+def test_step_labels_that_are_all_alike_are_refused(model_folder, tmp_path):
+    rollouts = [replace(r, extra={"step_labels": [True] * len(r.extra["steps"])}) for r in stepped.rollouts(2)]
+    with pytest.raises(DataError, match="step labels are 1; expected right steps and wrong ones"):
+        prepare(model_folder, tmp_path, rollouts, objective="step_ce")
 
 
 def test_the_reachable_reward_is_beta_times_the_right_responses_surprise():

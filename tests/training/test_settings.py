@@ -15,7 +15,7 @@ def load(*assignments: str, preset: str | None = None, file: Path | None = None,
 
 def test_without_anything_said_it_is_the_released_recipe():
     settings = load()
-    assert (settings.objective, settings.beta, settings.with_reference) == ("ce", 0.05, True)
+    assert (settings.objective, settings.beta, settings.with_reference) == ("ce", None, True)
     assert settings.trainer == RECIPE
 
 
@@ -84,6 +84,10 @@ def test_fields_of_training_arguments_take_the_types_they_have():
         ("seed=-1", "seed: is -1; expected at least 0"),
         ("splitter=step_marker", "splitter 'step_marker': .*Did you mean 'step_markers'"),
         ("too_long=cut", "too_long: is 'cut'; input should be 'error', 'exclude' or 'truncate'"),
+        ("parameterisation=head", "parameterisation: is 'head'; input should be 'log_ratio', 'linear' or 'tokens'"),
+        ("read_at=steps", "read_at: is 'steps', but a log-ratio is of every token"),
+        ("step_labels=soft!", "step_labels: is 'soft!'; input should be 'hard' or 'soft'"),
+        ("judgement=+", r"judgement: is '\+'; input should be a valid tuple"),
         ("objectiv=ce", "objectiv: no such setting. Did you mean 'objective'"),
     ],
 )  # fmt: skip
@@ -124,3 +128,10 @@ def test_other_sources_are_tables_of_shares_in_every_layer(tmp_path: Path):
 def test_no_response_to_a_prompt_is_too_few():
     with pytest.raises(ConfigError, match="responses: is 0; expected at least 1"):
         load(responses=0)
+
+
+def test_values_have_no_beta_whatever_a_preset_says_and_their_tokens_are_plus_and_minus():
+    settings = load(preset="embedded", parameterisation="tokens")
+    assert settings.beta is None
+    assert settings.judgement == ("+", "-")
+    assert load('judgement=["good", "bad"]', parameterisation="tokens").judgement == ("good", "bad")

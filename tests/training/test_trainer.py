@@ -6,10 +6,12 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+import stepped
 import tiny
 from freeprm.errors import NonFiniteError
 from freeprm.io.plugins import load
 from freeprm.models.logprobs import token_logprobs
+from freeprm.models.values import load_valued
 from freeprm.training.trainer import n_items_of
 from freeprm.types import Rollout
 
@@ -74,6 +76,66 @@ def test_a_step_is_that_of_the_definition(make_trainer):
     expected = [parameter.detach() - 1e-3 * parameter.grad for parameter in model.parameters()]
     trainer = make_trainer(unequal(), model=tiny.language_model(seed=3))
     assert_same(weights_after(trainer), expected)
+
+
+WAYS = {
+    "step_kto": {}, "step_ce": {"parameterisation": "tokens"}, "osv": {"parameterisation": "linear"},
+    "ce": {"parameterisation": "linear"}, "dpo": {"parameterisation": "tokens"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("objective", WAYS)
+def test_accumulation_does_not_change_a_step_on_steps_or_values_either(make_trainer, objective):
+    made = [
+        make_trainer(
+            stepped.rollouts(4)[:-1], objective=objective, how=WAYS[objective], per_device_train_batch_size=size,
+            gradient_accumulation_steps=4 // size,
+        )
+        for size in (4, 2, 1)
+    ]  # fmt: skip
+    start = [parameter.detach().clone() for parameter in made[0].model.parameters()]
+    whole, *parts = map(weights_after, made)
+    assert not all(torch.equal(a, b) for a, b in zip(start, whole, strict=True))
+    for part in parts:
+        assert_same(whole, part)
+    assert made[0].state.log_history[0]["loss"] == pytest.approx(made[2].state.log_history[0]["loss"], abs=1e-5)
+
+
+def test_a_step_on_values_is_that_of_the_definition(make_trainer, model_folder):
+    trainer = make_trainer(stepped.rollouts(2), objective="step_ce", how={"parameterisation": "tokens"})
+    valuation = trainer.reading.valuation
+    model = load_valued(str(model_folder), valuation).model
+    losses = []
+    for index in range(2):
+        example = trainer.train_dataset[index]
+        for item, steps in zip(example.encoded, example.steps, strict=True):
+            # One label a step, the value read with the step's last token as the last that the model has seen.
+            ids = torch.from_numpy(item.ids.astype("int64"))[None]
+            good, bad = (tiny.tokenizer()(text, add_special_tokens=False)["input_ids"][0] for text in "+-")
+            logits = model(input_ids=ids).logits[0, item.n_prompt + torch.from_numpy(steps.ends).long()]
+            values = logits[:, good] - logits[:, bad]
+            losses.append(binary_cross_entropy_with_logits(values, torch.from_numpy(steps.labels)))
+    torch.stack(losses).mean().backward()
+    expected = [parameter.detach() - 1e-3 * parameter.grad for parameter in model.parameters()]
+    assert_same(weights_after(trainer), expected)
+
+
+@pytest.mark.parametrize("objective", WAYS)
+def test_steps_and_values_are_learnt(make_trainer, objective):
+    labelled, held_out = stepped.rollouts(8), stepped.rollouts(6, seed=9)
+    trainer = make_trainer(
+        labelled, dev=held_out, objective=objective, how=WAYS[objective], optim="adamw_torch", learning_rate=3e-3,
+        max_steps=30,
+    )  # fmt: skip
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_loss"] < 0.8 * before["eval_loss"]
+    assert after["eval_margin"] > 0.5
+    assert "eval_kl_to_reference" not in after or objective == "step_kto"
+    assert ("eval_step_accuracy" in after) == objective.startswith("step_")
+    if objective.startswith("step_"):
+        assert after["eval_step_accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("objective", sorted({*OBJECTIVES} - {"kto"}))  # KTO draws mismatched responses by position

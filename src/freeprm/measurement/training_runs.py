@@ -26,6 +26,7 @@ from freeprm.models.encoding import Encoded, encode
 from freeprm.models.logprobs import score_tokens
 from freeprm.objectives.base import Objective
 from freeprm.training.examples import Example, Examples, mismatches
+from freeprm.training.readings import LogRatios
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Group, Rollout
 
@@ -136,7 +137,8 @@ def run_ours(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: P
             output_dir=str(out), remove_unused_columns=False, per_device_train_batch_size=plan.groups_a_batch,
             **shared_arguments(plan, model),
         ),
-        objective=objective, beta=BETA, train_dataset=Examples(_examples(plan.groups, rollouts, encoded, logps)),
+        objective=objective, reading=LogRatios(beta=BETA),
+        train_dataset=Examples(_examples(plan.groups, rollouts, encoded, logps)),
     )  # fmt: skip
     sums = [float(part.double().sum()) for part in logps[: len(rollouts)]]
     return StepClock().run(trainer, reference_seconds=reference_seconds, ref_logps=sums)

@@ -1,7 +1,9 @@
 """What an objective sees (`RewardBatch`) and what it must be (`Objective`).
 
-Beta and the reference belong to the reward, not to the objective, so an objective never sees a
-token id, a log-probability or a model.
+Beta and the reference belong to the reward, not to the objective, so an objective never sees a token id, a
+log-probability or a model. Nor does it see how the reward is read: where a model says values V_k at K places instead of
+log-ratios, each place counts as one token, and its reward is V_k - V_(k-1) with V_0 = 0. So a response's reward is the
+last value, and the running sums are the values.
 """
 
 from dataclasses import dataclass
@@ -9,6 +11,9 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from freeprm.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +21,8 @@ class RewardBatch:
     """The rewards of B responses with T_total tokens in all, and their outcome labels."""
 
     token_rewards: Tensor
-    """(T_total,) float32: beta * (log pi_phi - log pi_ref) of each response token, response after response."""
+    """(T_total,) float32: beta * (log pi_phi - log pi_ref) of each response token, response after response; of values,
+    V_k - V_(k-1) of each place where one is read."""
     rows: Tensor
     """(T_total,) int64: the response that each token belongs to, ascending from 0; every response has a token."""
     labels: Tensor
@@ -25,6 +31,12 @@ class RewardBatch:
     """(B,) int64: equal for responses to the same prompt."""
     kl: Tensor | None = None
     """() beta * KL(pi_phi || pi_ref), estimated without gradient; given to objectives with `needs_kl`."""
+    steps: Tensor | None = None
+    """(T_total,) int64: the step that each token belongs to, ascending over the batch from 0; every step has a token.
+    Given to objectives with `needs_steps`."""
+    step_labels: Tensor | None = None
+    """(S_total,) float32 in [0, 1]: 1 right, 0 wrong, between them how likely it is to be right, NaN not known. Given
+    to objectives with `needs_step_labels`; every response has one that is known."""
 
     @property
     def lengths(self) -> Tensor:
@@ -50,6 +62,33 @@ class RewardBatch:
         starts = self.lengths.cumsum(0) - self.lengths
         return torch.arange(len(self.rows), device=self.rows.device) - starts[self.rows] + 1
 
+    @property
+    def step_rows(self) -> Tensor:
+        """(S_total,) int64: the response that each step belongs to."""
+        return self.rows[self._step_ends]
+
+    @property
+    def step_rewards(self) -> Tensor:
+        """(S_total,) r_k: token rewards summed by step."""
+        sums = self.token_rewards.new_zeros(len(self._step_ends))
+        return sums.index_add(0, self._given_steps, self.token_rewards)
+
+    @property
+    def step_values(self) -> Tensor:
+        """(S_total,) the value after each step: the running sum of the token rewards up to its last token."""
+        return self.prefix_values[self._step_ends]
+
+    @property
+    def _step_ends(self) -> Tensor:
+        """(S_total,) the last token of each step."""
+        return torch.bincount(self._given_steps).cumsum(0) - 1
+
+    @property
+    def _given_steps(self) -> Tensor:
+        if self.steps is None:
+            raise DataError("the batch carries no steps; an objective that looks at steps sets needs_steps = True")
+        return self.steps
+
 
 class Pairs(NamedTuple):
     """Indices into a batch's responses: `chosen[i]` is right, `rejected[i]` wrong, both of one group."""
@@ -73,13 +112,54 @@ def pairs(labels: Tensor, groups: Tensor) -> Pairs:
     return Pairs(chosen, rejected)
 
 
+def step_cross_entropy(logits: Tensor, batch: RewardBatch) -> Tensor:
+    """-y log sigmoid(z) - (1 - y) log(1 - sigmoid(z)) against the step labels y, mean over a response's labelled steps.
+
+    Args:
+        logits: (S_total,) z.
+        batch: has step labels, hard or soft; steps without one count for nothing.
+
+    Returns:
+        (B,) in nats.
+
+    Raises:
+        DataError: the batch carries no step labels.
+    """
+    if batch.step_labels is None:
+        raise DataError("the batch carries no step labels; an objective on them sets needs_step_labels = True")
+    known = batch.step_labels.isfinite().nonzero()[:, 0]
+    labels = batch.step_labels[known].to(logits.dtype)
+    losses = binary_cross_entropy_with_logits(logits[known], labels, reduction="none")
+    return mean_by_response(losses, batch.step_rows[known], n_responses=len(batch.labels))
+
+
+def mean_by_response(values: Tensor, rows: Tensor, *, n_responses: int) -> Tensor:
+    """(B,) the mean of each response's values; 0 where it has none.
+
+    Args:
+        values: (M,)
+        rows: (M,) int64, the response of each.
+        n_responses: B.
+    """
+    counts = torch.bincount(rows, minlength=n_responses).clamp(min=1)
+    return values.new_zeros(n_responses).index_add(0, rows, values) / counts
+
+
+NEEDS = ("needs_pairs", "needs_kl", "needs_steps", "needs_step_labels")
+"""What every objective has to say."""
+
+
 class Objective(Protocol):
     """Turns a batch of rewards into losses, one for each item that it trains on."""
 
     needs_pairs: ClassVar[bool]
     """Items are pairs inside a group, so that groups with one class give none; otherwise responses."""
     needs_kl: ClassVar[bool]
-    """`RewardBatch.kl` must be given."""
+    """`RewardBatch.kl` must be given, which only log-ratios have."""
+    needs_steps: ClassVar[bool]
+    """`RewardBatch.steps` must be given."""
+    needs_step_labels: ClassVar[bool]
+    """`RewardBatch.step_labels` must be given; implies `needs_steps`."""
 
     def losses(self, batch: RewardBatch) -> Tensor:
         """(M,) float32, one loss an item: a response, or a pair in the order of `pairs`."""

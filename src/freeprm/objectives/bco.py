@@ -25,6 +25,8 @@ class BCO:
 
     needs_pairs: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = False
+    needs_steps: ClassVar[bool] = False
+    needs_step_labels: ClassVar[bool] = False
 
     delta: float | None = None
     """A fixed shift in beta * nats, e.g. measured on other data: makes items independent. None: the batch's own."""

@@ -21,6 +21,8 @@ class CE:
 
     needs_pairs: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = False
+    needs_steps: ClassVar[bool] = False
+    needs_step_labels: ClassVar[bool] = False
 
     def losses(self, batch: RewardBatch) -> Tensor:
         """(B,) binary cross-entropy of sigmoid(r) against the outcome label, in nats."""

@@ -18,6 +18,8 @@ class DPO:
 
     needs_pairs: ClassVar[bool] = True
     needs_kl: ClassVar[bool] = False
+    needs_steps: ClassVar[bool] = False
+    needs_step_labels: ClassVar[bool] = False
 
     def losses(self, batch: RewardBatch) -> Tensor:
         """(M,) one loss a pair, in the order of `pairs`, in nats."""

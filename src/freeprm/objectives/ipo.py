@@ -22,6 +22,8 @@ class IPO:
 
     needs_pairs: ClassVar[bool] = True
     needs_kl: ClassVar[bool] = False
+    needs_steps: ClassVar[bool] = False
+    needs_step_labels: ClassVar[bool] = False
 
     margin: float = 0.5
     """The difference of rewards to reach, above 0, in beta * nats (a token, with `per_token`)."""

@@ -23,6 +23,8 @@ class IPVRM:
 
     needs_pairs: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = False
+    needs_steps: ClassVar[bool] = False
+    needs_step_labels: ClassVar[bool] = False
 
     margin: float = 5.0
     """m, 0 or more, in beta * nats a token. The paper's 5 goes with its beta of 10: half a nat a token."""

@@ -22,6 +22,8 @@ class KTO:
 
     needs_pairs: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = True
+    needs_steps: ClassVar[bool] = False
+    needs_step_labels: ClassVar[bool] = False
 
     desirable_weight: float = 1.0
     """w_D, of right responses, above 0. Advised: w_D n_right / (w_U n_wrong) between 1 and 4/3."""

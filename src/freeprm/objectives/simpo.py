@@ -22,6 +22,8 @@ class SimPO:
 
     needs_pairs: ClassVar[bool] = True
     needs_kl: ClassVar[bool] = False
+    needs_steps: ClassVar[bool] = False
+    needs_step_labels: ClassVar[bool] = False
 
     gamma: float = 0.5
     """The margin, 0 or more, in beta * nats a token."""

@@ -1,4 +1,4 @@
-"""Train an implicit process reward model: graded rollouts in, a model folder with reward.json out."""
+"""Train a reward model, implicit or one of the baselines: graded rollouts in, a model folder with reward.json out."""
 
 import json
 import warnings
@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig, PrinterCallback, ProgressCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 
 from freeprm.core.curation import Operation, recalled, recorded
-from freeprm.core.flops import ModelShape, forward_flops, training_flops
-from freeprm.errors import ConfigError
+from freeprm.core.flops import ModelShape
+from freeprm.errors import ConfigError, PluginError
+from freeprm.io.costs import read_cost
 from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import write_json
 from freeprm.io.plugins import load
@@ -21,15 +22,19 @@ from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.models.backbone import load_config
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import downloaded_revision, portable, resolve
-from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
-from freeprm.objectives.base import Objective
+from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, save_reward_config
+from freeprm.objectives.base import NEEDS, Objective
 from freeprm.training.arguments import last_checkpoint, training_arguments
 from freeprm.training.console import ConsoleCallback
+from freeprm.training.continuing import carried_on
+from freeprm.training.costing import training_cost
 from freeprm.training.examples import Example, Examples
 from freeprm.training.groups import read_groups, recipe_of
 from freeprm.training.model_card import model_card
 from freeprm.training.policy import load_policy
 from freeprm.training.preparing import Preparer, reachable_reward
+from freeprm.training.readings import Reading, reading_of
+from freeprm.training.reference import reference_folder
 from freeprm.training.settings import TrainSettings
 from freeprm.training.sources import source_paths
 from freeprm.training.trainer import GroupTrainer
@@ -65,11 +70,11 @@ def train(
     dev: Sequence[Path] = (),
     cache: Path | None = None,
 ) -> Trained:
-    """Train the policy of the log-ratio on outcome labels.
+    """Train a model so that its reward fits the labels: the policy of a log-ratio, or a model of values.
 
     Args:
-        inputs: graded rollouts, files or run folders.
-        settings: model, objective, beta, hyper-parameters.
+        inputs: graded rollouts, files or run folders, with step labels where the objective needs them.
+        settings: model, parameterisation, objective, beta, hyper-parameters.
         out: becomes a model folder; the same command continues a run that was interrupted.
         columns: our column name -> theirs.
         on_bad: stop at a broken record, or count it.
@@ -81,6 +86,8 @@ def train(
     """
     objective = _objective(settings)
     start = resolve(settings.model, revision=settings.revision)
+    settings = carried_on(settings, start)
+    reading = reading_of(settings, objective)
     arguments = training_arguments(settings, out, evaluates=bool(dev))
     is_main = arguments.process_index == 0
     folder = RunFolder(
@@ -90,21 +97,23 @@ def train(
     with folder if is_main else nullcontext():
         if folder.complete:
             return _finished(out)
-        preparer = Preparer(settings, start, cache or out / "reference", arguments.distributed_state)
         groups, counts, operations = read_groups(inputs, settings, objective, columns=columns, on_bad=on_bad)
-        examples = _examples(preparer, groups, objective, counts)
+        preparer = Preparer(
+            settings, start, cache or out / "reference", arguments.distributed_state, objective=objective
+        )
+        examples = _examples(preparer, groups, counts)
         held_out: list[Example] = []
         if dev:
             dev_groups, dev_counts, _ = read_groups(
                 dev, settings, objective, columns=columns, on_bad=on_bad, held_out=True
             )
-            held_out = _examples(preparer, dev_groups, objective, dev_counts)
+            held_out = _examples(preparer, dev_groups, dev_counts)
             counts.update({f"dev: {what}": n for what, n in dev_counts.items()})
-        _warn(examples, settings, arguments)
-        trainer = _run(settings, objective, arguments, start, examples, held_out)
+        _warn(examples, reading, arguments)
+        trainer = _run(settings, objective, reading, arguments, start, examples, held_out)
         log = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
         metrics = _metrics(log, settings)
-        cost = _cost(trainer, load_config(start, trust_remote_code=settings.trust_remote_code), examples, preparer)
+        cost = _cost(trainer, settings, start, preparer, examples, held_out)
         if is_main:
             _describe(out, preparer, settings, counts, log)
             folder.write_metrics(metrics)
@@ -114,10 +123,10 @@ def train(
 
 def _identity(settings: TrainSettings, start: Path, columns: Mapping[str, str] | None, on_bad: OnBad) -> dict[str, Any]:
     """Everything that decides the result, besides the data."""
-    reference = start if settings.reference is None else resolve(settings.reference)
+    has_reference = settings.parameterisation == LOG_RATIO
     return {
         **asdict(settings), "columns": dict(columns or {}), "on_bad": on_bad, "model_sha256": weights_hash(start),
-        "reference_sha256": weights_hash(reference),
+        "reference_sha256": weights_hash(reference_folder(settings, start)) if has_reference else None,
     }  # fmt: skip
 
 
@@ -127,16 +136,18 @@ def _objective(settings: TrainSettings) -> Objective:
         objective: Objective = kind(**settings.objective_options)
     except TypeError as error:
         raise ConfigError(f"objective_options of {settings.objective}: {error}") from error
+    if missing := [need for need in NEEDS if not hasattr(objective, need)]:
+        raise PluginError(f"objective {settings.objective}: does not say {missing[0]}; expected {', '.join(NEEDS)}")
     return objective
 
 
-def _examples(preparer: Preparer, groups: Sequence[Group], objective: Objective, counts: Counter[str]) -> list[Example]:
+def _examples(preparer: Preparer, groups: Sequence[Group], counts: Counter[str]) -> list[Example]:
     counts["prompts"] = len({group.problem_id for group in groups})
-    return preparer.examples(groups, needs_kl=objective.needs_kl, needs_pairs=objective.needs_pairs, counts=counts)
+    return preparer.examples(groups, counts=counts)
 
 
 def _run(
-    settings: TrainSettings, objective: Objective, arguments: TrainingArguments, start: Path,
+    settings: TrainSettings, objective: Objective, reading: Reading, arguments: TrainingArguments, start: Path,
     examples: Sequence[Example], held_out: Sequence[Example],
 ) -> GroupTrainer:  # fmt: skip
     """Train, from the last checkpoint where there is one, and save the model."""
@@ -144,8 +155,8 @@ def _run(
     out = Path(str(arguments.output_dir))
     with ConsoleCallback() as console:
         trainer = GroupTrainer(
-            load_policy(settings, start, arguments.device), arguments, objective=objective, beta=settings.beta,
-            with_reference=settings.with_reference, train_dataset=Examples(examples),
+            load_policy(settings, start, arguments.device, valuation=reading.valuation), arguments,
+            objective=objective, reading=reading, train_dataset=Examples(examples),
             eval_dataset=Examples(held_out) if held_out else None, callbacks=[console],
         )  # fmt: skip
         for printing in (ProgressCallback, PrinterCallback):  # they print on stdout
@@ -155,13 +166,13 @@ def _run(
     return trainer
 
 
-def _warn(examples: Sequence[Example], settings: TrainSettings, arguments: TrainingArguments) -> None:
+def _warn(examples: Sequence[Example], reading: Reading, arguments: TrainingArguments) -> None:
     """Warn where rewards cannot grow, even for a policy certain of the right responses, and where GPUs are wasted."""
-    reach = reachable_reward(examples, settings.beta) if settings.with_reference else None
+    reach = reachable_reward(examples, reading.beta) if reading.with_reference else None
     if reach is not None and reach < SMALL_REACH:
-        enough = settings.beta * SMALL_REACH / max(reach, 1e-9)
+        enough = reading.beta * SMALL_REACH / max(reach, 1e-9)
         warnings.warn(
-            f"beta {settings.beta} lets an average right response earn {reach:.2f} at most, because the reference is "
+            f"beta {reading.beta} lets an average right response earn {reach:.2f} at most, because the reference is "
             f"confident already: too little to fit. Try a beta of {enough:.2g} or more",
             stacklevel=3,
         )
@@ -177,15 +188,15 @@ def _describe(
     out: Path, preparer: Preparer, settings: TrainSettings, counts: Mapping[str, Any], log: Sequence[dict[str, float]]
 ) -> None:
     """Put beside the weights what a reader of the folder needs: tokenizer, reward.json, model card, log."""
+    valuation = preparer.reading.valuation
     config = RewardConfig(
-        beta=settings.beta,
+        beta=preparer.reading.beta,
         base=portable(settings.model),
-        reference=Reference(
-            source=portable(settings.reference or settings.model),
-            revision=downloaded_revision(preparer.reference_folder),
-            weights_sha256=preparer.reference_sha256,
-        ),
-        trained_with_reference=settings.with_reference,
+        reference=_reference(preparer, settings),
+        parameterisation=settings.parameterisation,
+        read_at=valuation.read_at if valuation else None,
+        judgement=valuation.judgement if valuation else None,
+        trained_with_reference=preparer.reading.with_reference,
         objective=settings.objective,
         objective_options=dict(settings.objective_options),
         template_sha256=template_hash(preparer.tokenizer),
@@ -198,18 +209,32 @@ def _describe(
     write_json(out / "log.json", list(log))
 
 
+def _reference(preparer: Preparer, settings: TrainSettings) -> Reference | None:
+    """What reward.json says of the reference; values have none."""
+    if preparer.reference is None:
+        return None
+    return Reference(
+        source=portable(settings.reference or settings.model),
+        revision=downloaded_revision(preparer.reference.folder),
+        weights_sha256=preparer.reference.sha256,
+    )
+
+
 def _last(log: Sequence[dict[str, float]], key: str = "loss") -> dict[str, float]:
     return next((entry for entry in reversed(log) if key in entry), {})
 
 
+_COUNTED_IN = {"step_accuracy": "labelled_steps"}
+
+
 def _metrics(log: Sequence[dict[str, float]], settings: TrainSettings) -> list[Metric]:
     """The last logged of each kind: over the last steps of training, and over the held-out responses."""
-    names = ("loss", "sign_accuracy", "reward_right", "reward_wrong", "margin", "kl_to_reference")
+    names = ("loss", "sign_accuracy", "step_accuracy", "reward_right", "reward_wrong", "margin", "kl_to_reference")
     kinds = {"train": ("", _last(log)), "dev": ("eval_", _last(log, "eval_loss"))}
     return [
         Metric(
-            metric=f"{kind}_{name}", value=last[prefix + name], count=int(last[prefix + "responses"]),
-            seed=settings.seed, scorer=settings.objective,
+            metric=f"{kind}_{name}", value=last[prefix + name], seed=settings.seed, scorer=settings.objective,
+            count=int(last[prefix + _COUNTED_IN.get(name, "responses")]),
         )
         for kind, (prefix, last) in kinds.items()
         for name in names
@@ -217,20 +242,21 @@ def _metrics(log: Sequence[dict[str, float]], settings: TrainSettings) -> list[M
     ]  # fmt: skip
 
 
-def _cost(trainer: GroupTrainer, config: PreTrainedConfig, examples: Sequence[Example], preparer: Preparer) -> Cost:
-    shape = ModelShape.of(config.get_text_config())
-    lengths = [len(item.ids) for example in examples for item in example.encoded]
-    mean = sum(lengths) / len(lengths)
-    checkpointing = bool(trainer.args.activation_checkpointing)
-    trained_tokens = trainer.state.num_input_tokens_seen
-    trained = training_flops(shape, trained_tokens, mean, checkpointing=checkpointing)
-    scored = forward_flops(shape, preparer.scored_tokens, mean)
-    return Cost(trained_tokens=trained_tokens, scored_tokens=preparer.scored_tokens, flops=trained.total + scored.total)
+def _cost(
+    trainer: GroupTrainer, settings: TrainSettings, start: Path, preparer: Preparer, examples: Sequence[Example],
+    held_out: Sequence[Example],
+) -> Cost:  # fmt: skip
+    config = load_config(start, trust_remote_code=settings.trust_remote_code).get_text_config()
+    reading = preparer.reading
+    return training_cost(
+        trainer, ModelShape.of(config, n_outputs=None if reading.valuation is None else 0), examples, held_out=held_out,
+        reference_tokens=preparer.scored_tokens if reading.with_reference else None,
+    )  # fmt: skip
 
 
 def _finished(out: Path) -> Trained:
     manifest = read_manifest(out) or {}
     log = json.loads((out / "log.json").read_text(encoding="utf-8"))
     counts, operations = recalled(manifest["counts"])
-    cost = Cost(**manifest["cost"])
+    cost = read_cost(manifest["cost"])
     return Trained(folder=out, metrics=read_metrics(out), counts=counts, operations=operations, log=log, cost=cost)

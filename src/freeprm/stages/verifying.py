@@ -1,8 +1,9 @@
 """`freeprm verify`: the paper's propositions, checked by enumeration for every objective that is installed.
 
-A tabular policy over all responses of a tiny world is trained with each objective on random outcome labels. Whatever
-it learnt, its summed log-ratios must be exponential averages of its outcome reward (Proposition 3.1). This says that
-the rewards are Q values of the reward that was learnt; not that this reward is a good one.
+A tabular policy over all responses of a tiny world is trained with each objective on random labels: of outcomes, or of
+steps where the objective is one on steps. Whatever it learnt, its summed log-ratios must be exponential averages of its
+outcome reward (Proposition 3.1). This says that the rewards are Q values of the reward that was learnt; not that this
+reward is a good one. It says nothing of rewards that are no log-ratios, as the values of a head.
 """
 
 import time
@@ -37,6 +38,8 @@ from freeprm.types import Cost, Metric
 
 VOCABULARY = 3
 LENGTH = 4
+STEP_LENGTH = 2
+"""Tokens of a step: a response has two."""
 BETA = 0.5
 STEPS = 40
 LEARNING_RATE = 0.05
@@ -170,14 +173,14 @@ def _objective(name: str, rng: np.random.Generator) -> Iterator[Check]:
     """Proposition 3.1 for a policy trained with this objective, and that it was trained at all."""
     reference = _random(rng)
     labels = torch.as_tensor(rng.permutation(np.arange(VOCABULARY**LENGTH) % 2 == 0))
-    policy, before, after = _train(name, reference, labels)
+    policy, before, after = _train(name, reference, labels, step_labels=_step_labels(rng))
     ratio = q_from_ratio(policy, reference, beta=BETA)
     yield Check(
         name=f"training_lowers_the_loss/{name}",
         measured=after - before,
         tolerance=-1e-3,
         count=VOCABULARY**LENGTH,
-        detail=f"mean loss {before:.4f} before, {after:.4f} after {STEPS} steps on random labels",
+        detail=f"mean loss {before:.4f} before, {after:.4f} after {STEPS} updates on random labels",
     )
     yield Check(
         name=f"proposition_3_1/{name}",
@@ -188,7 +191,15 @@ def _objective(name: str, rng: np.random.Generator) -> Iterator[Check]:
     )
 
 
-def _train(name: str, reference: Tables, labels: Tensor) -> tuple[list[Floats], float, float]:
+def _step_labels(rng: np.random.Generator) -> Tensor:
+    """(V**T * T / STEP_LENGTH,) a random label for each step that there is: responses that begin alike share it."""
+    responses = np.arange(VOCABULARY**LENGTH)
+    ends = range(STEP_LENGTH, LENGTH + 1, STEP_LENGTH)
+    labels = [rng.integers(0, 2, VOCABULARY**end)[responses // VOCABULARY ** (LENGTH - end)] for end in ends]
+    return torch.as_tensor(np.stack(labels, axis=1).ravel(), dtype=torch.float64)
+
+
+def _train(name: str, reference: Tables, labels: Tensor, *, step_labels: Tensor) -> tuple[list[Floats], float, float]:
     """A policy trained from the reference on all responses; the mean loss before and after."""
     objective: Objective = plugins.load("objectives", name)()
     frozen = [torch.as_tensor(table) for table in reference]
@@ -196,7 +207,7 @@ def _train(name: str, reference: Tables, labels: Tensor) -> tuple[list[Floats], 
     optimizer = torch.optim.Adam(logits, lr=LEARNING_RATE)
     losses: list[float] = []
     for step in range(STEPS + 1):
-        loss = objective.losses(_batch(logits, frozen, labels)).mean()
+        loss = objective.losses(_batch(logits, frozen, labels, step_labels)).mean()
         if not loss.isfinite():
             raise NonFiniteError(f"{name}: the loss is {loss.item()} after {step} steps; expected a finite number")
         losses.append(loss.item())
@@ -208,8 +219,8 @@ def _train(name: str, reference: Tables, labels: Tensor) -> tuple[list[Floats], 
     return policy, losses[0], losses[-1]
 
 
-def _batch(logits: Sequence[Tensor], reference: Sequence[Tensor], labels: Tensor) -> RewardBatch:
-    """Every response of the world as one batch: one prompt, V**T responses of T tokens."""
+def _batch(logits: Sequence[Tensor], reference: Sequence[Tensor], labels: Tensor, step_labels: Tensor) -> RewardBatch:
+    """Every response of the world as one batch: one prompt, V**T responses of T tokens in steps of equal length."""
     responses = torch.arange(VOCABULARY**LENGTH)
     policy_logps = _token_logps([table.log_softmax(-1) for table in logits], responses)
     token_rewards = BETA * (policy_logps - _token_logps(reference, responses))  # (V**T, T)
@@ -220,6 +231,8 @@ def _batch(logits: Sequence[Tensor], reference: Sequence[Tensor], labels: Tensor
         labels=labels,
         groups=torch.zeros_like(responses),
         kl=kl,
+        steps=torch.arange(VOCABULARY**LENGTH * LENGTH) // STEP_LENGTH,
+        step_labels=step_labels,
     )
 
 

@@ -11,9 +11,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from freeprm.io.progress import Advance, bar
 
 _SHOWN = {
-    "loss": "loss {:.4f}", "sign_accuracy": "sign accuracy {:.3f}", "reward_right": "right {:+.3f}",
-    "reward_wrong": "wrong {:+.3f}", "margin": "margin {:+.3f}", "kl_to_reference": "KL {:.3f}",
-    "grad_norm": "gradient {:.3g}", "learning_rate": "lr {:.2g}",
+    "loss": "loss {:.4f}", "sign_accuracy": "sign accuracy {:.3f}", "step_accuracy": "step accuracy {:.3f}",
+    "reward_right": "right {:+.3f}", "reward_wrong": "wrong {:+.3f}", "margin": "margin {:+.3f}",
+    "kl_to_reference": "KL {:.3f}", "grad_norm": "gradient {:.3g}", "learning_rate": "lr {:.2g}",
 }  # fmt: skip
 
 

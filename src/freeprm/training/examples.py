@@ -1,14 +1,16 @@
-"""Graded rollouts as training examples: groups of encoded responses with labels and reference log-probabilities."""
+"""Graded rollouts as training examples: groups of encoded responses with all that their rewards are formed of."""
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from freeprm.models.encoding import Encoded
+from freeprm.models.encoding import Encoded, Ints
+from freeprm.training.steps import TokenSteps
 from freeprm.types import Group, Rollout
 
 
@@ -19,8 +21,12 @@ class Example:
     encoded: tuple[Encoded, ...]
     labels: tuple[bool, ...]
     """(G,) True where the final answer is right."""
-    ref_logps: tuple[Tensor, ...]
-    """G tensors (T,); zeros where training goes without reference."""
+    ref_logps: tuple[Tensor, ...] = ()
+    """G tensors (T,); zeros where log-ratios go without reference; none where values are read."""
+    places: tuple[Ints, ...] = ()
+    """G arrays: the tokens of a response after which its values are read; none where log-ratios are."""
+    steps: tuple[TokenSteps, ...] = ()
+    """G, where the objective looks at steps."""
     mismatched: Encoded | None = None
     """This prompt with a response to another one, for the KL estimate of KTO."""
     mismatched_ref_logps: Tensor | None = None
@@ -37,13 +43,19 @@ class Batch:
 
     encoded: list[Encoded]
     ref_logps: Tensor
-    """(T_total,)"""
+    """(T_total,); nothing where values are read."""
+    places: list[Ints]
+    """B, as in `Example`; nothing where log-ratios are."""
     rows: Tensor
-    """(T_total,)"""
+    """(T_total,) the response of each token, or of each place that is read."""
     labels: Tensor
     """(B,) bool"""
     groups: Tensor
     """(B,)"""
+    steps: Tensor | None
+    """(T_total,) see `RewardBatch`; nothing where the objective does not look at steps."""
+    step_labels: Tensor | None
+    """(S_total,) see `RewardBatch`."""
     mismatched: list[Encoded]
     mismatched_ref_logps: Tensor
     kl: Tensor | None = None
@@ -89,16 +101,35 @@ def mismatches(groups: Sequence[Group], *, seed: int) -> list[Rollout]:
 def collate(examples: Sequence[Example]) -> dict[str, Batch]:
     """One batch of examples; padding is the log-probability engine's business."""
     encoded = [item for example in examples for item in example.encoded]
-    lengths = torch.tensor([item.n_response for item in encoded])
+    places = [own for example in examples for own in example.places]
+    steps = [own for example in examples for own in example.steps]
+    lengths = torch.tensor([len(own) for own in places] or [item.n_response for item in encoded])
     sizes = torch.tensor([len(example.encoded) for example in examples])
     other_logps = [example.mismatched_ref_logps for example in examples if example.mismatched_ref_logps is not None]
+    read = places or [np.arange(item.n_response, dtype=np.int32) for item in encoded]
     batch = Batch(
         encoded=encoded,
-        ref_logps=torch.cat([logps for example in examples for logps in example.ref_logps]),
+        ref_logps=_joined([logps for example in examples for logps in example.ref_logps]),
+        places=places,
         rows=torch.repeat_interleave(torch.arange(len(encoded)), lengths),
         labels=torch.tensor([label for example in examples for label in example.labels]),
         groups=torch.repeat_interleave(torch.arange(len(examples)), sizes),
+        steps=_numbered(steps, read) if steps else None,
+        step_labels=torch.from_numpy(np.concatenate([own.labels for own in steps])) if steps else None,
         mismatched=[example.mismatched for example in examples if example.mismatched is not None],
-        mismatched_ref_logps=torch.cat(other_logps) if other_logps else torch.empty(0),
+        mismatched_ref_logps=_joined(other_logps),
     )
     return {"batch": batch}
+
+
+def _numbered(steps: Sequence[TokenSteps], read: Sequence[Ints]) -> Tensor:
+    """(T_total,) the step of each token that is read, steps being counted through all responses."""
+    parts, before = [], 0
+    for own, tokens in zip(steps, read, strict=True):
+        parts.append(before + np.searchsorted(own.ends, tokens))  # the first step that ends at the token or after it
+        before += len(own.ends)
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if parts else torch.empty(0)

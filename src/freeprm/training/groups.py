@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from freeprm.core.curation import Operation, Recipe, curate, make_pairs
-from freeprm.core.graded import n_pairs
+from freeprm.core.graded import keep, n_pairs
 from freeprm.core.preferences import Pair
-from freeprm.errors import ConfigError
+from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.io.formats import OnBad
 from freeprm.objectives.base import Objective
+from freeprm.training.readings import step_reader
 from freeprm.training.settings import TrainSettings
-from freeprm.training.sources import read_graded
+from freeprm.training.sources import Graded, read_graded
+from freeprm.training.steps import StepReader
 from freeprm.types import Group, Rollout
 
 
@@ -55,7 +57,7 @@ def read_groups(
     Raises:
         ConfigError: groups of one response, where pairs are needed; a setting out of range.
         RecordError: a broken record.
-        DataError: no right or no wrong response, or no pair where pairs are needed.
+        DataError: no right or no wrong response, no pair where pairs are needed, or no step label where they are.
     """
     if objective.needs_pairs and settings.group_size < 2:
         raise ConfigError(f"group_size: is {settings.group_size}; {settings.objective} needs pairs, so 2 or more")
@@ -63,6 +65,8 @@ def read_groups(
     if held_out:
         recipe = replace(recipe, mix={}, replace={}, deduplicate=None, instructions=1.0, responses=None)
     read = read_graded(inputs, recipe, columns=columns, on_bad=on_bad)
+    if (reader := step_reader(settings, objective)) is not None:
+        read = _with_steps(read, reader, on_bad=on_bad)
     groups, operations = curate(
         read.groups, recipe, sources=read.sources, name=read.name, needs_pairs=objective.needs_pairs
     )
@@ -120,6 +124,36 @@ def divide(groups: Iterable[Group], *, size: int, needs_pairs: bool) -> tuple[li
             parts = [part for part in parts if n_pairs(part)]
         divided += parts
     return divided, +counts
+
+
+def _with_steps(read: Graded, reader: StepReader, *, on_bad: OnBad) -> Graded:
+    """Only the responses whose steps, and labels where those are needed, can be read."""
+    counts: Counter[str] = Counter()
+
+    def usable(rollout: Rollout) -> bool:
+        if rollout.correct is None or not rollout.response.strip():
+            return True  # left out, and counted, with all that cannot be trained on
+        try:
+            steps = reader.in_text(rollout)
+        except RecordError as error:
+            if on_bad == "raise":
+                raise
+            counts[error.reason] += 1
+            return False
+        counts["responses without step labels"] += steps is None
+        return steps is not None
+
+    def kept(groups: Sequence[Group]) -> list[Group]:
+        return keep(groups, lambda group: filter(usable, group.rollouts))
+
+    groups, sources = kept(read.groups), {name: kept(own) for name, own in read.sources.items()}
+    if not groups:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in (+counts).items())
+        raise DataError(
+            f"{read.name}: nothing to train on ({reasons}). Step labels are read from the column {reader.column!r}; "
+            "give rows labels with `freeprm label`, or choose the other column with --step-labels"
+        )
+    return read._replace(groups=groups, sources=sources, skipped=read.skipped + counts)
 
 
 def _is_complete(pairs: Sequence[Pair], size: int) -> bool:

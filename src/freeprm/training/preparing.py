@@ -1,101 +1,144 @@
-"""From groups of graded rollouts to examples: encode, fit the context, attach the reference's log-probabilities."""
+"""From groups of graded rollouts to examples: encode, fit the context, attach what the rewards are formed of."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
+import numpy as np
 from accelerate import PartialState
-from accelerate.utils import reduce
-from torch import Tensor, nn
+from torch import Tensor
 
 from freeprm.errors import DataError
-from freeprm.io.progress import bar
-from freeprm.models.backbone import (
-    LoadOptions,
-    check_same_vocabulary,
-    context_length,
-    load_backbone,
-    load_config,
-    load_tokenizer,
-)
+from freeprm.models.backbone import context_length, load_config, load_tokenizer
 from freeprm.models.encoding import Encoded, encode, fit
-from freeprm.models.fingerprint import template_hash, weights_hash
-from freeprm.models.folders import resolve
-from freeprm.models.logprobs import distinct, score_tokens
-from freeprm.models.reference_cache import ReferenceCache
-from freeprm.models.stored_logprobs import check_stored, model_key, stored_logprobs
+from freeprm.objectives.base import Objective
 from freeprm.training.examples import Example, mismatches
+from freeprm.training.readings import Reading, reading_of, step_reader
+from freeprm.training.reference import FrozenReference
 from freeprm.training.settings import TrainSettings
+from freeprm.training.steps import TokenSteps, in_tokens
 from freeprm.types import Group, Rollout
 
 
+class _Prepared(NamedTuple):
+    """One response that fits the context."""
+
+    row: int
+    """Among all rollouts."""
+    encoded: Encoded
+    steps: TokenSteps | None
+
+
 class Preparer:
-    """Makes examples; the reference is loaded only where its log-probabilities are not on disk yet.
+    """Makes examples.
 
     Args:
         settings: of the training run.
         start: folder of the model that training starts from; gives the tokenizer.
         cache: where reference log-probabilities are kept; shared by all processes.
         process: this one among those that train together; each computes its share of the reference.
+        objective: decides what an example has to hold.
     """
 
-    def __init__(self, settings: TrainSettings, start: Path, cache: Path, process: PartialState):
-        trust = settings.trust_remote_code
-        self.tokenizer = load_tokenizer(start, trust_remote_code=trust)
-        self.reference_folder = start if settings.reference is None else resolve(settings.reference)
-        self.reference_sha256 = weights_hash(self.reference_folder)
-        self.scored_tokens = 0
-        """Tokens that went through the reference, over all processes."""
-        if settings.reference is not None:
-            check_same_vocabulary(self.tokenizer, load_tokenizer(self.reference_folder, trust_remote_code=trust))
-        self._settings = settings
-        self._process = process
-        self._cache = ReferenceCache(cache, model_key=self._model_key())
-        config = load_config(start, trust_remote_code=trust)
+    def __init__(
+        self, settings: TrainSettings, start: Path, cache: Path, process: PartialState, *, objective: Objective
+    ):
+        self.reading: Reading = reading_of(settings, objective)
+        self.tokenizer = load_tokenizer(start, trust_remote_code=settings.trust_remote_code)
+        self.reference = (
+            FrozenReference(settings, start, self.tokenizer, cache, process) if self.reading.valuation is None else None
+        )
+        """Of log-ratios, also where training goes without it; values have none."""
+        self._settings, self._objective = settings, objective
+        self._step_reader = step_reader(settings, objective)
+        config = load_config(start, trust_remote_code=settings.trust_remote_code)
         self._max_length = min(settings.max_length or context_length(config), context_length(config))
 
-    def examples(
-        self, groups: Sequence[Group], *, needs_kl: bool, needs_pairs: bool, counts: Counter[str]
-    ) -> list[Example]:
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens that went through the reference, over all processes."""
+        return self.reference.scored_tokens if self.reference else 0
+
+    def examples(self, groups: Sequence[Group], *, counts: Counter[str]) -> list[Example]:
         """Examples of the responses that fit the context; counts what does not, and what is used.
 
         Args:
-            groups: graded, none empty.
-            needs_kl: add to each group its prompt with a response to another prompt.
-            needs_pairs: leave out groups that the context leaves with one class.
+            groups: graded, none empty, with the steps and labels that the objective needs.
             counts: added to.
 
         Raises:
-            DataError: nothing to train on fits the context, or a KL is needed and there is only one prompt.
+            DataError: nothing to train on fits the context, labels are all alike, or a KL is needed and there is only
+                one prompt.
         """
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        fitted = fit(encode(self.tokenizer, rollouts), max_length=self._max_length, too_long=self._settings.too_long)
-        counts.update(fitted.counts)
-        others = self._mismatched(groups) if needs_kl else {}
-        stored = self._stored([rollouts[row] for row in fitted.kept], fitted.encoded, counts)
-        logps = self._reference_logps([*fitted.encoded, *others.values()], stored)
-        other_logps = dict(zip(others, logps[len(fitted.encoded) :], strict=True))
-        by_row = dict(zip(fitted.kept, zip(fitted.encoded, logps[: len(fitted.encoded)], strict=True), strict=True))
+        prepared = self._fitted(rollouts, counts)
+        others = self._mismatched(groups) if self._objective.needs_kl else {}
+        logps = self._reference_logps(rollouts, prepared, list(others.values()), counts)
+        other_logps = dict(zip(others, logps[len(prepared) :], strict=True)) if logps else {}
+        by_row = {one.row: index for index, one in enumerate(prepared)}
         examples = []
         for position, rows in enumerate(_rows_of(groups)):
-            kept = [row for row in rows if row in by_row]
-            example = Example(
-                encoded=tuple(by_row[row][0] for row in kept),
-                labels=tuple(rollouts[row].correct is True for row in kept),
-                ref_logps=tuple(by_row[row][1] for row in kept),
+            own = [by_row[row] for row in rows if row in by_row]
+            example = self._example(
+                [prepared[index] for index in own],
+                labels=tuple(rollouts[prepared[index].row].correct is True for index in own),
+                ref_logps=tuple(logps[index] for index in own) if logps else (),
                 mismatched=others.get(position),
                 mismatched_ref_logps=other_logps.get(position),
             )
-            if needs_pairs and not example.n_pairs:
+            if self._objective.needs_pairs and not example.n_pairs:
                 counts["groups that the context leaves with one class"] += 1
-            elif kept:
+            elif own:
                 examples.append(example)
         _count_used(examples, counts, max_length=self._max_length)
+        if self._objective.needs_step_labels:
+            _count_step_labels(examples, counts)
         return examples
+
+    def _fitted(self, rollouts: Sequence[Rollout], counts: Counter[str]) -> list[_Prepared]:
+        """Those that fit the context, with at least one step label where labels are needed."""
+        fitted = fit(encode(self.tokenizer, rollouts), max_length=self._max_length, too_long=self._settings.too_long)
+        counts.update(fitted.counts)
+        prepared = []
+        for row, item in zip(fitted.kept, fitted.encoded, strict=True):
+            steps = None
+            if self._step_reader is not None:
+                read = self._step_reader.in_text(rollouts[row])
+                assert read is not None  # those without labels have been left out of the groups
+                steps = in_tokens(read, item, rollouts[row].response, counts)
+                if self._objective.needs_step_labels and not np.isfinite(steps.labels).any():
+                    counts["responses without a step label within the context"] += 1
+                    continue
+            prepared.append(_Prepared(row, item, steps))
+        return prepared
+
+    def _reference_logps(
+        self, rollouts: Sequence[Rollout], prepared: Sequence[_Prepared], others: Sequence[Encoded],
+        counts: Counter[str],
+    ) -> list[Tensor]:  # fmt: skip
+        """One (T,) tensor a response, those to other prompts last; none where values are read."""
+        if self.reference is None:
+            return []
+        encoded = [one.encoded for one in prepared]
+        stored = self.reference.stored([rollouts[one.row] for one in prepared], encoded, counts)
+        return self.reference.logprobs([*encoded, *others], stored)
+
+    def _example(
+        self, responses: Sequence[_Prepared], *, labels: tuple[bool, ...], ref_logps: tuple[Tensor, ...],
+        mismatched: Encoded | None, mismatched_ref_logps: Tensor | None,
+    ) -> Example:  # fmt: skip
+        places = [self.reading.places(one.encoded, one.steps) for one in responses]
+        steps = [one.steps for one in responses] if self._objective.needs_steps else []
+        return Example(
+            encoded=tuple(one.encoded for one in responses),
+            labels=labels,
+            ref_logps=ref_logps,
+            places=tuple(own for own in places if own is not None),
+            steps=tuple(own for own in steps if own is not None),
+            mismatched=mismatched,
+            mismatched_ref_logps=mismatched_ref_logps,
+        )
 
     def _mismatched(self, groups: Sequence[Group]) -> dict[int, Encoded]:
         """By position of the group: its prompt with a response to another one, cut to the context."""
@@ -106,76 +149,6 @@ class Preparer:
             )
         fitted = fit(encode(self.tokenizer, drawn), max_length=self._max_length, too_long="truncate")
         return dict(zip(fitted.kept, fitted.encoded, strict=True))
-
-    def _stored(
-        self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], counts: Counter[str]
-    ) -> dict[int, Tensor]:
-        """By index, the reference's log-probabilities that rollouts bring from sampling, checked on some of them."""
-        s = self._settings
-        if not (s.with_reference and s.stored_reference) or s.trainer.get("bf16"):
-            return {}
-        key = model_key(
-            weights_sha256=self.reference_sha256, template_sha256=template_hash(self.tokenizer), dtype=s.dtype
-        )
-        stored = stored_logprobs(rollouts, encoded, key=key, counts=counts)
-        if stored:
-            check_stored(stored, encoded, dtype=s.dtype, compute=partial(score_tokens, self._load_reference()))
-        return stored
-
-    def _reference_logps(self, encoded: Sequence[Encoded], stored: Mapping[int, Tensor]) -> list[Tensor]:
-        """One (T,) tensor a response: as stored, else from the cache, else computed."""
-        if not self._settings.with_reference:
-            return [torch.zeros(item.n_response) for item in encoded]
-        rest = [index for index in range(len(encoded)) if index not in stored]
-        computed = self._cached([encoded[index] for index in rest]) if rest else []
-        known = {**stored, **dict(zip(rest, computed, strict=True))}
-        return [known[index] for index in range(len(encoded))]
-
-    def _cached(self, encoded: Sequence[Encoded]) -> list[Tensor]:
-        process = self._process
-        missing = self._cache.missing(encoded)
-        process.wait_for_everyone()  # all have seen what is missing before anyone adds to it
-        own = missing[process.process_index :: process.num_processes]
-        n_tokens = self._compute(own) if own else 0
-        process.wait_for_everyone()
-        self.scored_tokens += int(reduce(torch.tensor(float(n_tokens), device=process.device), reduction="sum"))
-        return self._cache.read(encoded)
-
-    def _compute(self, chunks: Sequence[Sequence[Encoded]]) -> int:
-        """Put chunks into the cache; the tokens that went through the reference for it."""
-        s = self._settings
-        scored_tokens = 0
-        reference = self._load_reference()
-        total = sum(len(distinct(part)[0]) for part in chunks)
-        # As the policy will compute, or it would not start from rewards of zero.
-        precision = (
-            torch.autocast(self._process.device.type, torch.bfloat16) if s.trainer.get("bf16") else nullcontext()
-        )
-        with precision, bar("reference", total, unit="responses") as advance:
-
-            def count(n_tokens: int, n_responses: int) -> None:
-                nonlocal scored_tokens
-                scored_tokens += n_tokens
-                advance(n_responses, f"{scored_tokens:,} tokens")
-
-            self._cache.compute(reference, chunks, token_budget=s.token_budget, advance=count)
-        return scored_tokens
-
-    def _load_reference(self) -> nn.Module:
-        s = self._settings
-        options = LoadOptions(
-            device=str(self._process.device),
-            dtype=s.dtype,
-            attention=s.attention,
-            trust_remote_code=s.trust_remote_code,
-        )
-        return load_backbone(str(self.reference_folder), options).model
-
-    def _model_key(self) -> str:
-        s = self._settings
-        config = load_config(self.reference_folder, trust_remote_code=s.trust_remote_code)
-        config_sha256 = hashlib.sha256(config.to_json_string().encode()).hexdigest()
-        return f"{self.reference_sha256}/{config_sha256}/{s.dtype}/{bool(s.trainer.get('bf16'))}"
 
 
 def reachable_reward(examples: Sequence[Example], beta: float) -> float | None:
@@ -201,6 +174,15 @@ def _count_used(examples: Sequence[Example], counts: Counter[str], *, max_length
     counts["right responses"] += n_right
     counts["wrong responses"] += n_responses - n_right
     counts["groups"] += len(examples)
+
+
+def _count_step_labels(examples: Sequence[Example], counts: Counter[str]) -> None:
+    """Raises: DataError, if all labels are the same."""
+    labels = np.concatenate([steps.labels for example in examples for steps in example.steps])
+    known = labels[np.isfinite(labels)]
+    if known.min() == known.max():
+        raise DataError(f"all {len(known)} step labels are {known[0]:g}; expected right steps and wrong ones")
+    counts.update(+Counter({"labelled steps": len(known), "steps without a label": len(labels) - len(known)}))
 
 
 def _rows_of(groups: Sequence[Group]) -> Iterator[range]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_type_hints
 from freeprm.core.steps import TOKENS, splitter
 from freeprm.errors import ConfigError
 from freeprm.io.config import build, convert, read_assignments, read_file, suggestion
+from freeprm.models.reward_config import LOG_RATIO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +26,26 @@ class TrainSettings:
     """A file in `freeprm/objectives`, or `package.module:Name`."""
     objective_options: Mapping[str, Any] = field(default_factory=dict)
     """The objective's own settings, e.g. `desirable_weight` of KTO."""
-    beta: float = 0.05
-    """Reward scale. 0.05 suits models with hundreds of nats a response; see the warning on reachable rewards."""
+    parameterisation: Literal["log_ratio", "linear", "tokens"] = "log_ratio"
+    """What the reward is: beta * log(pi_phi / pi_ref), or a value V that the model says after having read a token: by a
+    linear head on the hidden state, or as logit(good) - logit(bad) of two tokens. V is the log-odds of being right."""
+    read_at: Literal["steps", "response"] | None = None
+    """Where values are trained and read: at the last token of each step, or of the response. By default at the steps
+    for objectives on steps, else at the response. Log-ratios have no such places."""
+    judgement: tuple[str, str] = ("+", "-")
+    """Good and bad, of `tokens`: two texts that are one token each."""
+    step_labels: Literal["hard", "soft"] = "hard"
+    """For objectives on step labels: the column `step_labels` (true, false), or `step_values` (0 to 1)."""
+    beta: float | None = None
+    """Reward scale of log-ratios; values have none. By default that of a reward model that is trained on, else 0.05,
+    which suits models with hundreds of nats a response: see the warning on reachable rewards."""
     with_reference: bool = True
     """False trains r = beta * log pi_phi, the reference taken as uniform (Table 4)."""
     reference: str | None = None
-    """Another frozen reference than `model`."""
+    """Another frozen reference than `model`; where `model` is a reward model itself, its own is kept unless one is
+    named."""
+    reference_revision: str | None = None
+    """Of a hub reference."""
     mix: Mapping[str, float] = field(default_factory=dict)
     """Other graded rollouts -> their share of the instructions; the inputs have the rest. See docs/preferences.md."""
     replace: Mapping[str, float] = field(default_factory=dict)
@@ -58,7 +73,7 @@ class TrainSettings:
     too_long: Literal["error", "exclude", "truncate"] = "exclude"
     """What happens to longer ones; always counted."""
     splitter: str = "auto"
-    """Written to reward.json: how responses are cut into steps when scored. Training does not use it."""
+    """How responses without a column `steps` are cut into steps, by objectives on steps and at scoring."""
     lora: int = 0
     """Rank of LoRA adapters on all linear layers; 0 trains every weight."""
     lora_alpha: int | None = None
@@ -129,7 +144,8 @@ def load_settings(
     layers = [*_preset_layers(preset, objective), *given]
     settings = build(TrainSettings, [{"trainer": _recipe(layers)}, *layers])
     _check(settings)
-    return dataclasses.replace(settings, trainer=_checked_arguments(settings.trainer))
+    beta = settings.beta if settings.parameterisation == LOG_RATIO else None
+    return dataclasses.replace(settings, beta=beta, trainer=_checked_arguments(settings.trainer))
 
 
 def preset_names() -> list[str]:
@@ -160,7 +176,7 @@ def _recipe(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _check(settings: TrainSettings) -> None:
-    if not 0 < settings.beta < math.inf:
+    if settings.beta is not None and not 0 < settings.beta < math.inf:
         raise ConfigError(f"beta: is {settings.beta}; expected a number above 0")
     least = {
         "group_size": 1, "token_budget": 1, "lora": 0, "lora_alpha": 1, "max_length": 2, "max_pairs": 1, "responses": 1,
@@ -173,6 +189,11 @@ def _check(settings: TrainSettings) -> None:
     if settings.reference is not None and not settings.with_reference:
         raise ConfigError(
             f"reference: is {settings.reference!r}, but training is to be without one; give the one or the other"
+        )
+    if settings.parameterisation == LOG_RATIO and settings.read_at is not None:
+        raise ConfigError(
+            f"read_at: is {settings.read_at!r}, but a log-ratio is of every token; it is for parameterisation linear "
+            "or tokens"
         )
     if settings.splitter != TOKENS:
         splitter(settings.splitter)  # refuses an unknown name now, and not when the model is done

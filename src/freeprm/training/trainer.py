@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 
-from freeprm.models.logprobs import check_finite, n_read, prepare, token_logprobs
+from freeprm.models.logprobs import n_read, prepare, token_logprobs
 from freeprm.objectives.base import Objective, RewardBatch, pairs
 from freeprm.training.examples import Batch, Examples, collate
+from freeprm.training.readings import Reading
 from freeprm.training.sampling import SimilarLengths
 from freeprm.training.statistics import SUMS, means, per_example
 
 
 class GroupTrainer(Trainer):
-    """Trains log pi_phi so that the reward beta * log(pi_phi / pi_ref) fits the outcome labels.
+    """Trains a model so that its reward, whatever that is read from, fits the labels.
 
     The loss of an optimisation step is the sum of all items' losses over their number, wherever they
     fall: gradient accumulation and the number of devices change nothing.
@@ -31,9 +32,8 @@ class GroupTrainer(Trainer):
         model: the policy.
         args: of the parent class.
         objective: turns rewards and labels into losses.
-        beta: reward scale.
-        with_reference: the examples' reference log-probabilities are a model's, not zeros.
-        train_dataset, eval_dataset: examples; reference log-probabilities ride with them.
+        reading: how the model's answer becomes rewards.
+        train_dataset, eval_dataset: examples; reference log-probabilities and places ride with them.
         callbacks: of the parent class.
     """
 
@@ -43,9 +43,8 @@ class GroupTrainer(Trainer):
         args: TrainingArguments,
         *,
         objective: Objective,
-        beta: float,
+        reading: Reading,
         train_dataset: Examples,
-        with_reference: bool = True,
         eval_dataset: Examples | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ):
@@ -54,8 +53,7 @@ class GroupTrainer(Trainer):
             compute_metrics=self._evaluated, callbacks=callbacks,
         )  # fmt: skip
         self.objective: Objective = objective
-        self.beta = beta
-        self.with_reference = with_reference
+        self.reading: Reading = reading
         self._reads_packed = prepare(model)
         self.loss_is_scaled_for_ga = True  # by the number of items, below
         self._sums = torch.zeros(len(SUMS), device=args.device)
@@ -86,7 +84,7 @@ class GroupTrainer(Trainer):
         """Sum of the batch's losses over the number of items in the whole step."""
         rewards = self._rewards(model, inputs["batch"])
         losses = self.objective.losses(rewards)
-        sums = per_example(self.objective, rewards, losses, beta=self.beta)
+        sums = per_example(self.objective, rewards, losses, reading=self.reading)
         if model.training:
             self._sums += sums.sum(0)
         n_items = max(len(losses), 1) if num_items_in_batch is None else num_items_in_batch
@@ -116,7 +114,7 @@ class GroupTrainer(Trainer):
         if "loss" in logs:
             sums = self._over_devices(self._sums[None])
             self._sums = torch.zeros_like(self._sums)
-            logs = {**logs, **means(sums.tolist(), with_reference=self.with_reference)}
+            logs = {**logs, **means(sums.tolist(), with_reference=self.reading.with_reference)}
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
@@ -129,19 +127,20 @@ class GroupTrainer(Trainer):
 
     def _evaluated(self, prediction: EvalPrediction) -> dict[str, float]:
         sums = np.asarray(prediction.predictions).sum(0)  # (len(SUMS),) over examples
-        return means(sums.tolist(), with_reference=self.with_reference)
+        return means(sums.tolist(), with_reference=self.reading.with_reference)
 
     def _rewards(self, model: nn.Module, batch: Batch) -> RewardBatch:
-        logps = token_logprobs(model, batch.encoded)
-        check_finite(logps.detach(), batch.encoded)
-        device = logps.device
+        token_rewards = self.reading.token_rewards(model, batch)
+        device = token_rewards.device
         kl = self._kl(model, [batch]) if self.objective.needs_kl and batch.kl is None else batch.kl
         return RewardBatch(
-            token_rewards=self.beta * (logps - batch.ref_logps.to(device, logps.dtype)),
+            token_rewards=token_rewards,
             rows=batch.rows.to(device),
             labels=batch.labels.to(device),
             groups=batch.groups.to(device),
             kl=kl,
+            steps=None if batch.steps is None else batch.steps.to(device),
+            step_labels=None if batch.step_labels is None else batch.step_labels.to(device),
         )
 
     @torch.no_grad()
@@ -154,7 +153,7 @@ class GroupTrainer(Trainer):
                 log_ratios = logps - batch.mismatched_ref_logps.to(logps.device)
                 sums += torch.stack([log_ratios.sum(), log_ratios.new_tensor(float(len(batch.mismatched)))])
         total, count = self._over_devices(sums[None]).unbind()
-        return self.beta * total / count.clamp(min=1)
+        return self.reading.beta * total / count.clamp(min=1)
 
     def _over_devices(self, counts: Tensor) -> Tensor:
         """(S,) the sum over all processes of their (1, S) or (S,) counts."""

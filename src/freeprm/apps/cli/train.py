@@ -1,4 +1,4 @@
-"""`freeprm train`: graded rollouts to an implicit process reward model."""
+"""`freeprm train`: graded rollouts to a reward model, implicit or one of the baselines."""
 
 import os
 from pathlib import Path
@@ -27,8 +27,22 @@ def train(
     out: Out = Path("runs/prm"),
     model: Annotated[str | None, typer.Option(help="Start and reference: a folder, a hub id, or solver:base.")] = None,
     objective: Annotated[str | None, typer.Option(help="ce, dpo, kto, nca, ... or package.module:Name.")] = None,
+    parameterisation: Annotated[
+        str | None, typer.Option(help="log_ratio (default), or a value read off the model itself: linear or tokens.")
+    ] = None,
+    read_at: Annotated[
+        str | None, typer.Option(help="Where values are read: steps or response; by default what the objective needs.")
+    ] = None,
+    judgement: Annotated[
+        tuple[str, str] | None, typer.Option(help="Good and bad token of parameterisation tokens; + - by default.")
+    ] = None,
+    step_labels: Annotated[
+        str | None, typer.Option(help="hard (column step_labels) or soft (step_values), for objectives on steps.")
+    ] = None,
     beta: Annotated[float | None, typer.Option(help="Reward scale; 0.05 unless the preset says otherwise.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Another reference than the model itself.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Another reference than the model itself, or than its own if it has one.")
+    ] = None,
     no_reference: Annotated[bool, typer.Option("--no-reference", help="Train r = beta * log pi alone.")] = False,
     pairing: Pairing = None,
     max_pairs: MaxPairs = None,
@@ -55,11 +69,12 @@ def train(
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
-    """Train an implicit process reward model on right-or-wrong labels."""
+    """Train an implicit process reward model on right-or-wrong labels, or a baseline."""
     from freeprm.training.settings import load_settings
 
     options: dict[str, Any] = {
-        "model": model, "objective": objective, "beta": beta, "reference": reference, "lora": lora,
+        "model": model, "objective": objective, "parameterisation": parameterisation, "read_at": read_at,
+        "judgement": judgement, "step_labels": step_labels, "beta": beta, "reference": reference, "lora": lora,
         "max_length": max_length, "too_long": too_long, "seed": seed, "with_reference": False if no_reference else None,
         "pairing": pairing, "max_pairs": max_pairs, "balance": balance, "deduplicate": deduplicate,
         "instructions": instructions, "responses": responses, "mix": read_shares(mix, option="--mix"),

@@ -1,0 +1,127 @@
+"""The frozen reference in training: its log-probabilities as stored with the rollouts, from the cache, or computed."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from freeprm.io.progress import bar
+from freeprm.models.backbone import LoadOptions, check_same_vocabulary, load_backbone, load_config, load_tokenizer
+from freeprm.models.encoding import Encoded
+from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.folders import resolve
+from freeprm.models.logprobs import distinct, score_tokens
+from freeprm.models.reference_cache import ReferenceCache
+from freeprm.models.stored_logprobs import check_stored, model_key, stored_logprobs
+from freeprm.training.settings import TrainSettings
+from freeprm.types import Rollout
+
+
+class FrozenReference:
+    """The reference of a run; it is loaded only where its log-probabilities are not known yet.
+
+    Args:
+        settings: of the training run.
+        start: folder of the model that training starts from: the reference, unless another is named.
+        tokenizer: of that model.
+        cache: where log-probabilities are kept; shared by all processes.
+        process: this one among those that train together; each computes its share.
+
+    Raises:
+        ModelError: its vocabulary is another one.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, start: Path, tokenizer: PreTrainedTokenizerBase, cache: Path,
+        process: PartialState,
+    ):  # fmt: skip
+        self.folder = reference_folder(settings, start)
+        self.sha256 = weights_hash(self.folder)
+        self.scored_tokens = 0
+        """Tokens that went through it, over all processes."""
+        self._settings, self._tokenizer, self._process = settings, tokenizer, process
+        if settings.reference is not None:
+            theirs = load_tokenizer(self.folder, trust_remote_code=settings.trust_remote_code)
+            check_same_vocabulary(tokenizer, theirs)
+        self._cache = ReferenceCache(cache, model_key=self._model_key())
+
+    def stored(
+        self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], counts: Counter[str]
+    ) -> dict[int, Tensor]:
+        """By index, the log-probabilities that rollouts bring from sampling, checked on some of them."""
+        s = self._settings
+        if not (s.with_reference and s.stored_reference) or s.trainer.get("bf16"):
+            return {}
+        key = model_key(weights_sha256=self.sha256, template_sha256=template_hash(self._tokenizer), dtype=s.dtype)
+        stored = stored_logprobs(rollouts, encoded, key=key, counts=counts)
+        if stored:
+            check_stored(stored, encoded, dtype=s.dtype, compute=partial(score_tokens, self._load()))
+        return stored
+
+    def logprobs(self, encoded: Sequence[Encoded], stored: Mapping[int, Tensor]) -> list[Tensor]:
+        """One (T,) tensor a response: as stored, else from the cache, else computed; zeros where it is left out."""
+        if not self._settings.with_reference:
+            return [torch.zeros(item.n_response) for item in encoded]
+        rest = [index for index in range(len(encoded)) if index not in stored]
+        computed = self._cached([encoded[index] for index in rest]) if rest else []
+        known = {**stored, **dict(zip(rest, computed, strict=True))}
+        return [known[index] for index in range(len(encoded))]
+
+    def _cached(self, encoded: Sequence[Encoded]) -> list[Tensor]:
+        process = self._process
+        missing = self._cache.missing(encoded)
+        process.wait_for_everyone()  # all have seen what is missing before anyone adds to it
+        own = missing[process.process_index :: process.num_processes]
+        n_tokens = self._compute(own) if own else 0
+        process.wait_for_everyone()
+        self.scored_tokens += int(reduce(torch.tensor(float(n_tokens), device=process.device), reduction="sum"))
+        return self._cache.read(encoded)
+
+    def _compute(self, chunks: Sequence[Sequence[Encoded]]) -> int:
+        """Put chunks into the cache; the tokens that went through the reference for it."""
+        s = self._settings
+        scored_tokens = 0
+        reference = self._load()
+        total = sum(len(distinct(part)[0]) for part in chunks)
+        # As the policy will compute, or it would not start from rewards of zero.
+        precision = (
+            torch.autocast(self._process.device.type, torch.bfloat16) if s.trainer.get("bf16") else nullcontext()
+        )
+        with precision, bar("reference", total, unit="responses") as advance:
+
+            def count(n_tokens: int, n_responses: int) -> None:
+                nonlocal scored_tokens
+                scored_tokens += n_tokens
+                advance(n_responses, f"{scored_tokens:,} tokens")
+
+            self._cache.compute(reference, chunks, token_budget=s.token_budget, advance=count)
+        return scored_tokens
+
+    def _load(self) -> nn.Module:
+        s = self._settings
+        options = LoadOptions(
+            device=str(self._process.device),
+            dtype=s.dtype,
+            attention=s.attention,
+            trust_remote_code=s.trust_remote_code,
+        )
+        return load_backbone(str(self.folder), options).model
+
+    def _model_key(self) -> str:
+        s = self._settings
+        config = load_config(self.folder, trust_remote_code=s.trust_remote_code)
+        config_sha256 = hashlib.sha256(config.to_json_string().encode()).hexdigest()
+        return f"{self.sha256}/{config_sha256}/{s.dtype}/{bool(s.trainer.get('bf16'))}"
+
+
+def reference_folder(settings: TrainSettings, start: Path) -> Path:
+    """Where the reference is: the start, unless another is named."""
+    return start if settings.reference is None else resolve(settings.reference, revision=settings.reference_revision)

@@ -1,0 +1,170 @@
+"""The steps of a training response with their labels: found in its row, then in its tokens.
+
+Steps are those of the row's column `steps` (texts), else what the splitter cuts. Labels are `step_labels` (true, false
+or null: hard) or `step_values` (0 to 1, or null: soft). Both are known by the response's text, so that rows are refused
+or left out before anything is encoded; what the context then cuts off is dropped with its label, and counted.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from freeprm.core.steps import given_steps, splitter, token_spans
+from freeprm.errors import RecordError, SpanError
+from freeprm.models.encoding import Encoded, Ints
+from freeprm.models.marked import response_name
+from freeprm.types import Rollout, Span
+
+
+class TextSteps(NamedTuple):
+    """K steps in the text of a response."""
+
+    spans: list[Span]
+    """They tile the text."""
+    labels: list[float]
+    """(K,) 1 right, 0 wrong, NaN not known; all NaN where none are asked for."""
+
+
+class TokenSteps(NamedTuple):
+    """The steps of a response that have a token, of those that the model reads."""
+
+    ends: Ints
+    """(K,) the last token of each, ascending; the last one is the response's."""
+    labels: NDArray[np.float32]
+    """(K,) as in `TextSteps`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReader:
+    """Reads the steps of rows.
+
+    Args:
+        splitter: of responses without a column `steps`.
+        labels: `hard` or `soft`; None where no labels are needed.
+    """
+
+    splitter: str
+    labels: str | None
+
+    @property
+    def column(self) -> str | None:
+        """Where the labels are."""
+        return None if self.labels is None else _COLUMNS[self.labels].name
+
+    def in_text(self, rollout: Rollout) -> TextSteps | None:
+        """The steps of a response; None where labels are needed and it has none.
+
+        Raises:
+            RecordError: the steps are not the response's, or labels that do not fit them; names problem and sample.
+        """
+        labels = None if self.labels is None else _labels(rollout, _COLUMNS[self.labels])
+        if self.labels is not None and labels is None:
+            return None
+        given = rollout.extra.get("steps")
+        if given is None:
+            spans = splitter(self.splitter)(rollout.response)
+            origin = f"that splitter {self.splitter!r} finds; give them in a column 'steps', or choose another splitter"
+        else:
+            spans, origin = _given(rollout, given), "of column 'steps'"
+        if labels is not None and len(labels) != len(spans):
+            raise RecordError(
+                f"{response_name(rollout)}: {self.column}: has {len(labels)} labels; expected one for each of the "
+                f"{len(spans)} steps {origin}",
+                reason=f"another number of {self.column} than steps",
+            )
+        return TextSteps(spans, labels or [nan] * len(spans))
+
+
+def in_tokens(steps: TextSteps, item: Encoded, response: str, counts: Counter[str]) -> TokenSteps:
+    """The tokens of steps, as far as they were kept.
+
+    Args:
+        steps: of the response.
+        item: the response as the model reads it, perhaps cut.
+        response: its text.
+        counts: labels that were lost are added, by reason.
+    """
+    covered = item.spans
+    text = response[: covered[-1].stop]  # less than the response only if that was cut
+    begun = [span for span in steps.spans if span.start < len(text)]
+    clipped = [Span(start, min(stop, len(text))) for start, stop in begun]
+    whole = [len(response[:stop].rstrip()) <= len(text) for _, stop in begun]
+    tokens = token_spans(covered, clipped, text=text)
+    labels = [label if kept else nan for label, kept in zip(steps.labels, whole, strict=False)]
+    here = [index for index, span in enumerate(tokens) if span.stop > span.start]
+    lost = Counter({
+        "step labels cut off by the context": _known(steps.labels) - _known(labels),
+        "step labels of steps without a token of their own": _known(labels) - _known([labels[i] for i in here]),
+    })  # fmt: skip
+    counts.update(+lost)
+    return TokenSteps(
+        ends=np.array([tokens[index].stop - 1 for index in here], dtype=np.int32),
+        labels=np.array([labels[index] for index in here], dtype=np.float32),
+    )
+
+
+class _Labels(NamedTuple):
+    """A column of labels."""
+
+    name: str
+    expected: str
+    convert: Callable[[Any], float]
+    """Raises ValueError."""
+
+
+def _hard(value: Any) -> float:
+    if not isinstance(value, bool):
+        raise ValueError
+    return float(value)
+
+
+def _soft(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError
+    return float(value)
+
+
+_COLUMNS: Mapping[str, _Labels] = {
+    "hard": _Labels("step_labels", "true, false or null for each step", _hard),
+    "soft": _Labels("step_values", "a number from 0 to 1, or null, for each step", _soft),
+}
+
+
+def _labels(rollout: Rollout, column: _Labels) -> list[float] | None:
+    """The labels of a row, NaN where not known; None where none is."""
+    given = rollout.extra.get(column.name)
+    if given is None:
+        return None
+    name = response_name(rollout)
+    wrong = f"{column.name} is not {column.expected}"
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise RecordError(f"{name}: {column.name}: is {given!r}; expected a list: {column.expected}", reason=wrong)
+    labels = []
+    for index, value in enumerate(given):
+        try:
+            labels.append(nan if value is None else column.convert(value))
+        except ValueError as error:
+            raise RecordError(
+                f"{name}: {column.name}: has {value!r} for step {index}; expected {column.expected}", reason=wrong
+            ) from error
+    return labels if _known(labels) else None
+
+
+def _given(rollout: Rollout, given: Any) -> list[Span]:
+    name = response_name(rollout)
+    if not isinstance(given, Sequence) or not all(isinstance(step, str) for step in given):
+        raise RecordError(f"{name}: steps: is {given!r}; expected a list of texts", reason="steps is no list of texts")
+    try:
+        return given_steps(rollout.response, given)
+    except SpanError as error:
+        raise RecordError(f"{name}: steps: {error}", reason="steps that are not the response's") from error
+
+
+def _known(labels: Sequence[float]) -> int:
+    """How many labels there are."""
+    return sum(label == label for label in labels)  # NaN equals nothing
