@@ -48,3 +48,17 @@ def test_a_cache_with_sliding_windows_stays_transformers_own():
     assert spreaded is prompts
     assert type(spreaded.layers[0]) is not DynamicLayer
     assert torch.equal(spreaded.layers[0].keys, states(2, 3, seed=0)[[1, 0, 1]])
+
+
+def test_rows_may_become_more_up_to_the_room_there_is():
+    ours, theirs = DynamicCache(), DynamicCache()
+    for cache in (ours, theirs):
+        cache.update(states(2, 3, seed=0), states(2, 3, seed=1), 0)
+    roomy = spread(ours, torch.arange(2), width=9, capacity=4)
+    for seed, rows in ((2, [0, 1, 0, 1]), (4, [2, 1]), (6, [1, 1, 0])):
+        index = torch.tensor(rows)
+        keep(roomy, index)
+        theirs.batch_select_indices(index)
+        new = states(len(rows), 1, seed=seed), states(len(rows), 1, seed=seed + 1)
+        for got, expected in zip(roomy.update(*new, 0), theirs.update(*new, 0), strict=True):
+            assert torch.equal(got, expected)

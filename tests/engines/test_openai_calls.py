@@ -1,5 +1,7 @@
 """Seeds and the fields of a request."""
 
+from dataclasses import replace
+
 from freeprm.engines.base import Request, SamplingParams
 from freeprm.engines.openai.calls import Call, Form, open_calls, seed_of
 
@@ -43,3 +45,23 @@ def test_a_prompt_stands_in_its_template_whatever_braces_it_has():
     assert body["prompt"] == "{{Q}} {x}? {A}"
     assert body["logprobs"] == 0
     assert "stop" not in body
+
+
+def test_a_beginning_stands_behind_the_prompt_of_a_completion():
+    form = Form(model="m", api="completions", template="Q: {prompt}\nA: ", params=SamplingParams())
+    request = Request(problem_id="p", prompt="2 + 2?", prefix="First. ", sample_idxs=(0,))
+    (begun,) = open_calls([request], within_lines=True)
+    assert form.body(begun)["prompt"] == "Q: 2 + 2?\nA: First."  # the space is for the model to write
+    (begun,) = open_calls([replace(request, prefix="First.\n")], within_lines=True)
+    assert form.body(begun)["prompt"] == "Q: 2 + 2?\nA: First.\n"
+
+
+def test_a_beginning_is_an_unfinished_message_of_a_chat():
+    form = Form(model="m", api="chat", template="{prompt}", params=SamplingParams())
+    (begun,) = open_calls([Request(problem_id="p", prompt="2 + 2?", prefix="First.\n", sample_idxs=(0,))])
+    body = form.body(begun)
+    assert body["messages"] == [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "First."}]
+    assert body["continue_final_message"] is True
+    assert body["add_generation_prompt"] is False
+    assert "continue_final_message" not in form.body(call())
+    assert seed_of(begun, seed=0) != seed_of(call(), seed=0)

@@ -234,3 +234,25 @@ def test_an_address_that_is_none_is_refused():
 
 def test_the_engine_is_found_by_name():
     assert load("engines", "openai") is OpenAIEngine
+
+
+def test_samples_go_on_from_a_beginning_where_the_server_can(serve):
+    stub = serve(lambda path, body, number: (200, chat(" It is 4.")))
+    request = Request(problem_id="p", prompt="2 + 2?", prefix="Add them.\n", sample_idxs=(0,))
+    with pytest.raises(ConfigError, match=r"continues=true .* api=completions"):
+        list(OpenAIEngine(model="m", base_url=stub.url).sample([request], params=PARAMS))
+    assert not stub.bodies
+    engine = OpenAIEngine(model="m", base_url=stub.url, api="chat", continues=True)
+    (sampled,) = engine.sample([request], params=PARAMS)
+    assert sampled.text == "Add them. It is 4."
+    assert stub.bodies[0]["messages"][-1] == {"role": "assistant", "content": "Add them."}
+    completing = serve(lambda path, body, number: (200, {"choices": [{"text": "It is 4.", "finish_reason": "stop"}]}))
+    engine = OpenAIEngine(model="m", base_url=completing.url, api="completions")
+    (sampled,) = engine.sample([request], params=PARAMS)
+    assert sampled.text == "Add them.\nIt is 4."
+    assert completing.bodies[0]["prompt"] == "2 + 2?\nAdd them.\n"
+
+
+def test_that_a_server_continues_is_part_of_what_it_is():
+    assert "continues" not in OpenAIEngine(model="m").identity()
+    assert OpenAIEngine(model="m", continues=True).identity()["continues"] is True

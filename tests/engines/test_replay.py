@@ -7,7 +7,7 @@ import pytest
 
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.replay import ReplayEngine
-from freeprm.errors import ModelError, RecordError
+from freeprm.errors import ConfigError, ModelError, RecordError
 from freeprm.io.jsonl import Row, read_rows, write_rows
 from freeprm.io.plugins import load
 from freeprm.stages.sampling import sample
@@ -107,3 +107,8 @@ def test_a_run_of_samples_replays_into_the_same_rows(record: Path, tmp_path: Pat
 
 def test_the_engine_is_found_by_name():
     assert load("engines", "replay") is ReplayEngine
+
+
+def test_it_does_not_go_on_from_a_beginning(record: Path):
+    with pytest.raises(ConfigError, match="cannot go on from the beginning"):
+        replay(record, replace(request("a", 0), prefix="2"))

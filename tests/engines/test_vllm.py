@@ -160,6 +160,16 @@ def test_reasons_texts_and_log_probabilities_come_as_other_engines_give_them(sav
     assert all(sampled.token_logprobs is None for sampled in plain)
 
 
+def test_samples_go_on_from_a_beginning_as_those_of_the_hf_engine(save_tiny: SaveTiny, fake: type[FakeLLM]):
+    model, params = str(save_tiny()), replace(PARAMS, temperature=0.0)
+    asked = [replace(requests(1)[0], prefix=prefix, problem_id=prefix) for prefix in ("a.\n", "a. ", "")]
+    ours = draw_all(VLLMEngine(model=model), asked, params)
+    assert ours == draw_all(HFEngine(model=model), asked, params)
+    assert ours["a.\n", 0].text.startswith("a.\n")
+    drawn = draw_all(VLLMEngine(model=model), [replace(item, sample_idxs=(0, 1)) for item in asked])
+    assert len({sampled.token_ids for sampled in drawn.values()}) == 6
+
+
 @pytest.mark.parametrize("reason", ["abort", "error", "repetition"])
 def test_a_sample_that_vllm_gave_up_is_an_error(save_tiny: SaveTiny, fake, monkeypatch, reason: str):
     monkeypatch.setattr(fake, "_finish", lambda *_: (reason, None))

@@ -5,8 +5,8 @@ it is asked for samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from freeprm.core.flops import ModelShape
 from freeprm.errors import ConfigError
@@ -49,6 +49,8 @@ class Request:
 
     problem_id: str
     prompt: Prompt
+    prefix: str = ""
+    """The beginning of a response that the samples go on from, up to the end of a step; see `engines.reading`."""
     sample_idxs: tuple[int, ...]
     """All that belong to the run, drawn already or not."""
     done: frozenset[int] = frozenset()
@@ -63,12 +65,15 @@ class Sampled:
     problem_id: str
     sample_idx: int
     text: str
-    """What follows the rendered prompt, without the end-of-turn token or stop string."""
+    """What follows the rendered prompt, the prefix included, without the end-of-turn token or stop string."""
     stop_reason: StopReason
     token_ids: tuple[int, ...] | None = None
     """As generated, end-of-turn token included; None where the engine does not say."""
     n_prompt_tokens: int | None = None
-    """None where the engine does not say."""
+    """Of the prompt, and of the prefix where there is one; None where the engine does not say."""
+    n_read_tokens: int | None = field(default=None, compare=False)
+    """Of these, how many went through the model for this sample; what samples share is counted with one of them, so
+    that it is no property of the sample. None where the engine does not say."""
     n_generated_tokens: int | None = None
     """Tokens drawn, end-of-turn token included; None where the engine does not say."""
     token_logprobs: tuple[float, ...] | None = None
@@ -88,10 +93,11 @@ class Engine(Protocol):
     def sample(self, requests: Sequence[Request], *, params: SamplingParams) -> Iterator[Sampled]:
         """Each wanted sample once, as it is finished, in any order.
 
-        A sample depends on its prompt, its index, and the parameters, seed included; on the other requests only
-        through rounding.
+        A sample depends on its prompt, its prefix, its index, and the parameters, seed included; on the other
+        requests only through rounding.
 
         Raises:
+            ConfigError: a prefix, of an engine that cannot go on from one.
             ModelError: the model cannot be used, or a prompt leaves no room in its context.
         """
         ...
@@ -103,3 +109,17 @@ class Engine(Protocol):
     def shape(self) -> ModelShape | None:
         """What decides the cost of a token; None where that is not known."""
         ...
+
+
+@runtime_checkable
+class OnDevices(Protocol):
+    """An engine that knows what its model works on."""
+
+    def devices(self) -> tuple[str, ...]:
+        """As `Cost.devices`; loads no weights."""
+        ...
+
+
+def devices_of(engine: Engine) -> tuple[str, ...]:
+    """What an engine draws on; nothing where it does not know."""
+    return engine.devices() if isinstance(engine, OnDevices) else ()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 from freeprm.engines.base import Request, Sampled, SamplingParams, StopReason
-from freeprm.errors import ModelError
+from freeprm.errors import ConfigError, ModelError
 from freeprm.io.formats import read_rollouts
 from freeprm.io.identity import content_hash
 from freeprm.types import Group, Prompt, Rollout, group_rollouts
@@ -30,9 +30,15 @@ class ReplayEngine:
         """See `Engine`.
 
         Raises:
+            ConfigError: a prefix: what was recorded begins as it begins.
             RecordError: the record cannot be read.
             ModelError: a sample is not in it; names the problem.
         """
+        if any(request.prefix for request in requests):
+            raise ConfigError(
+                "engine 'replay': gives responses as they were recorded, and cannot go on from the beginning of one; "
+                "use an engine that draws: hf, vllm or openai"
+            )
         groups = group_rollouts(read_rollouts([Path(self.model)], columns=self.columns).rollouts)
         by_id = {group.problem_id: group for group in groups}
         by_prompt = {_key(group.prompt): group for group in reversed(groups)}  # the first one of a prompt counts

@@ -18,13 +18,13 @@ from freeprm.core.flops import ModelShape
 from freeprm.engines.base import Request, Sampled, SamplingParams, StopReason
 from freeprm.engines.hf.drawing import sample_identity
 from freeprm.engines.hf.text import end_ids, response_text, stop_position
+from freeprm.engines.reading import begin
 from freeprm.errors import ConfigError, MissingExtraError, ModelError
 from freeprm.models.backbone import load_config, load_tokenizer
-from freeprm.models.encoding import encode
+from freeprm.models.devices import device_name
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import adapter_base, resolve
 from freeprm.models.stored_logprobs import key_of
-from freeprm.types import Rollout
 
 
 class _Wanted(NamedTuple):
@@ -32,6 +32,8 @@ class _Wanted(NamedTuple):
 
     request: Request
     prompt_ids: list[int]
+    prefix: str
+    """The beginning of a response, whose ids are the last ones."""
     sample_idx: int
 
 
@@ -59,7 +61,7 @@ class VLLMEngine:
     quantization: str | None = None
     """How the weights are quantised, e.g. awq or fp8, where the checkpoint does not say."""
     enable_prefix_caching: bool = True
-    """Encode a prompt once for all of its samples."""
+    """Encode a prompt, and the beginning of a response, once for all samples that begin so."""
     trust_remote_code: bool = False
     """Run code that the model brings."""
     samples_per_call: int = 4096
@@ -96,6 +98,10 @@ class VLLMEngine:
         config = load_config(self._folder, trust_remote_code=self.trust_remote_code)
         return ModelShape.of(config.get_text_config())
 
+    def devices(self) -> tuple[str, ...]:
+        """See `OnDevices`."""
+        return (device_name(),) * self.tensor_parallel_size
+
     def _drawn(self, wanted: Sequence[_Wanted], params: SamplingParams) -> Iterator[Sampled]:
         vllm = _vllm()
         outputs = self._llm.generate(
@@ -109,7 +115,9 @@ class VLLMEngine:
     def _params(self, item: _Wanted, params: SamplingParams) -> dict[str, Any]:
         """vLLM's parameters of one sample. It would give the n samples of one request the seeds seed, seed + 1, ...;
         one request a sample leaves out those drawn already."""
-        identity = sample_identity(item.request.prompt, sample_idx=item.sample_idx, seed=params.seed)
+        identity = sample_identity(
+            item.request.prompt, sample_idx=item.sample_idx, seed=params.seed, prefix=item.prefix
+        )
         return {
             "n": 1,
             "temperature": params.temperature,
@@ -131,7 +139,7 @@ class VLLMEngine:
         return Sampled(
             problem_id=item.request.problem_id,
             sample_idx=item.sample_idx,
-            text=text[: stop_position(text, params.stop)],
+            text=item.prefix + text[: stop_position(text, params.stop)],
             stop_reason=reason,
             token_ids=ids,
             n_prompt_tokens=len(item.prompt_ids),
@@ -143,20 +151,13 @@ class VLLMEngine:
     def _wanted(self, requests: Sequence[Request]) -> list[_Wanted]:
         """The samples not drawn yet, with their prompts as training and scoring will encode them."""
         longest = self._llm.llm_engine.model_config.max_model_len
-        prompts = [
-            Rollout(problem_id=item.problem_id, sample_idx=0, prompt=item.prompt, response="", truncated=True)
-            for item in requests
+        begun = begin(self._tokenizer, requests, max_length=longest, model=self.model)
+        return [
+            _Wanted(request, list(item.ids), item.prefix, index)
+            for request, item in zip(requests, begun, strict=True)
+            for index in request.sample_idxs
+            if index not in request.done
         ]
-        wanted: list[_Wanted] = []
-        for request, encoded in zip(requests, encode(self._tokenizer, prompts), strict=True):
-            if len(encoded.ids) >= longest:
-                raise ModelError(
-                    f"problem {request.problem_id!r}: its prompt has {len(encoded.ids)} tokens, and the context of "
-                    f"{self.model} holds {longest}; leave it out, or choose a model with a longer context"
-                )
-            ids = encoded.ids.tolist()
-            wanted += [_Wanted(request, ids, index) for index in request.sample_idxs if index not in request.done]
-        return wanted
 
     @cached_property
     def _llm(self) -> Any:

@@ -1,7 +1,7 @@
 """The loop that draws responses to a batch of prompts, token by token.
 
-Each prompt is encoded once for all of its samples; a finished row leaves the batch at once, and the last
-row takes its place.
+A row of the batch is a text, with all samples that have it so far: a prompt at first (see `prefill`), and what becomes
+of it where samples draw different tokens. So each text is read once, however many samples begin with it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache
+from torch import Tensor, nn
 
 from freeprm.engines.base import Sampled, SamplingParams, StopReason
 from freeprm.engines.hf.cache import keep, spread
 from freeprm.engines.hf.drawing import draw, uniforms
+from freeprm.engines.hf.prefill import prefill
 from freeprm.engines.hf.text import end_tokens, is_stopped, response_text, stop_position
-from freeprm.errors import ModelError
 from freeprm.models.backbone import Backbone
 from freeprm.models.stored_logprobs import key_of
 from freeprm.types import Prompt
@@ -30,6 +29,8 @@ class Wanted:
     prompt: Prompt
     ids: tuple[int, ...]
     sample_idxs: tuple[int, ...]
+    prefix: str = ""
+    """The beginning of a response, whose ids are the last ones."""
 
 
 @torch.inference_mode()
@@ -41,20 +42,27 @@ def decode(backbone: Backbone, batch: Sequence[Wanted], *, params: SamplingParam
         batch: prompts with their samples.
         params: how to draw.
     """
-    rows = _Rows(backbone, batch, params)
-    logits, cache, mask, position = _prefill(backbone, batch, rows.problem, width=rows.longest)
-    n_filled = mask.shape[1] - rows.longest
-    for step in range(rows.longest):
-        tokens = draw(logits, rows.numbers(step), temperature=params.temperature, top_p=params.top_p)  # (B,)
-        finished = rows.take(step, tokens, logits)  # (B,)
+    read = prefill(backbone, batch)
+    samples = _Samples(backbone, batch, params, n_read=read.n_read)
+    n_filled = read.mask.shape[1]
+    prompts = torch.arange(len(batch), device=read.mask.device)
+    cache = spread(read.cache, prompts, width=n_filled + samples.longest, capacity=len(samples))
+    # (U, prompt + response) the attention mask, false on the prompts' padding, which is on the left
+    mask = nn.functional.pad(read.mask, (0, samples.longest), value=True)
+    logits, position = read.logits, read.mask.sum(-1)  # (U, V), (U,)
+    for step in range(samples.longest):
+        tokens = samples.draw(step, logits)  # (B,)
+        finished = samples.take(step, tokens, logits)  # (B,)
         if bool(finished.any()):
-            yield from rows.results(step, finished)
-            kept = _kept(finished)
-            if not len(kept):
+            yield from samples.results(step, finished)
+            samples.keep(~finished)
+            tokens = tokens[~finished]
+            if not len(samples):
                 return
-            rows.keep(kept)
-            keep(cache, kept)
-            tokens, mask, position = tokens[kept], mask[kept], position[kept]
+        parents, tokens, samples.text = _parted(samples.text, tokens)
+        if not _are_the_same(parents, len(position)):
+            keep(cache, parents)
+            mask, position = mask[parents], position[parents]
         n_filled += 1
         logits = backbone.model(
             input_ids=tokens[:, None], attention_mask=mask[:, :n_filled], position_ids=position[:, None],
@@ -63,19 +71,22 @@ def decode(backbone: Backbone, batch: Sequence[Wanted], *, params: SamplingParam
         position = position + 1
 
 
-class _Rows:
-    """The samples still being drawn: B rows, fewer with each one that is finished."""
+class _Samples:
+    """The samples still being drawn: B, fewer with each one that is finished."""
 
-    def __init__(self, backbone: Backbone, batch: Sequence[Wanted], params: SamplingParams):
+    def __init__(
+        self, backbone: Backbone, batch: Sequence[Wanted], params: SamplingParams, *, n_read: Sequence[int]
+    ):  # fmt: skip
         device = backbone.model.device
         self._tokenizer, self._params, self._batch = backbone.tokenizer, params, batch
         self._samples = [(problem, index) for problem, wanted in enumerate(batch) for index in wanted.sample_idxs]
+        self._n_read = n_read  # of each problem
         rooms = [min(params.max_new_tokens, backbone.max_length - len(wanted.ids)) for wanted in batch]
         self.longest = max(rooms)
         """Tokens that a response of the batch may have."""
-        self.problem = torch.tensor([problem for problem, _ in self._samples], device=device)
-        """(B at the start,) the prompt of each sample."""
-        self._room = torch.tensor(rooms, device=device)[self.problem]  # (B,)
+        self.text = torch.tensor([problem for problem, _ in self._samples], device=device)
+        """(B,) which of the U texts each sample has so far: its prompt at first."""
+        self._room = torch.tensor(rooms, device=device)[self.text]  # (B,)
         self._row = torch.arange(len(self._samples), device=device)  # (B,) index into the samples
         self._tokens = torch.zeros(len(self._samples), self.longest, dtype=torch.long, device=device)
         self._ends = end_tokens(backbone).to(device)
@@ -83,19 +94,23 @@ class _Rows:
         self._logprobs = torch.zeros(len(self._samples), self.longest, device=device) if params.logprobs else None
         self._of = key_of(backbone.folder, backbone.tokenizer, dtype=backbone.dtype) if params.logprobs else None
 
-    def numbers(self, step: int) -> Tensor | None:
-        """(B,) this step's random numbers; None where none are needed."""
-        return None if self._numbers is None else self._numbers[self._row, step]
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def draw(self, step: int, logits: Tensor) -> Tensor:
+        """(B,) what follows each sample's text, by the (U, V) logits of the texts."""
+        numbers = None if self._numbers is None else self._numbers[self._row, step]
+        return draw(logits[self.text], numbers, temperature=self._params.temperature, top_p=self._params.top_p)
 
     def take(self, step: int, tokens: Tensor, logits: Tensor) -> Tensor:
-        """Note this step's (B,) tokens and, where asked for, how likely (B, V) logits make them.
+        """Note this step's (B,) tokens and, where asked for, how likely the texts' (U, V) logits make them.
 
         Returns:
             (B,) bool: this one ended its turn, used up its room, or completed a stop string.
         """
         self._tokens[self._row, step] = tokens
         if self._logprobs is not None:
-            self._logprobs[self._row, step] = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+            self._logprobs[self._row, step] = logits.float().log_softmax(-1)[self.text, tokens]
         finished = torch.isin(tokens, self._ends) | (step + 1 >= self._room)
         if self._params.stop:
             rows, all_ids = self._row.tolist(), self._tokens[self._row, : step + 1].tolist()
@@ -104,7 +119,7 @@ class _Rows:
         return finished
 
     def results(self, step: int, finished: Tensor) -> Iterator[Sampled]:
-        """The samples of the rows that have finished."""
+        """Those that have finished."""
         rows = self._row[finished]
         all_ids = self._tokens[rows, : step + 1].tolist()
         ended = torch.isin(self._tokens[rows, step], self._ends).tolist()
@@ -114,20 +129,27 @@ class _Rows:
             text = response_text(self._tokenizer, wanted.ids, ids[:-1] if at_end else ids)
             cut = stop_position(text, self._params.stop)
             yield Sampled(
-                problem_id=wanted.problem_id, sample_idx=sample_idx, text=text[:cut], token_ids=tuple(ids),
-                n_prompt_tokens=len(wanted.ids), n_generated_tokens=len(ids),
+                problem_id=wanted.problem_id, sample_idx=sample_idx, text=wanted.prefix + text[:cut],
+                token_ids=tuple(ids), n_prompt_tokens=len(wanted.ids), n_generated_tokens=len(ids),
+                n_read_tokens=self._n_read[problem] if sample_idx == wanted.sample_idxs[0] else 0,
                 stop_reason=self._reason(cut is not None, at_end, len(ids)),
                 token_logprobs=None if self._logprobs is None else tuple(self._logprobs[row, : len(ids)].tolist()),
                 logprobs_of=self._of,
             )  # fmt: skip
 
     def keep(self, kept: Tensor) -> None:
-        """Go on with these rows."""
-        self._row, self._room = self._row[kept], self._room[kept]
+        """Go on with these."""
+        self._row, self._room, self.text = self._row[kept], self._room[kept], self.text[kept]
 
     def _draw_numbers(self) -> Tensor:
         drawn = [
-            uniforms(self._batch[problem].prompt, sample_idx=index, seed=self._params.seed, count=self.longest)
+            uniforms(
+                self._batch[problem].prompt,
+                sample_idx=index,
+                seed=self._params.seed,
+                count=self.longest,
+                prefix=self._batch[problem].prefix,
+            )
             for problem, index in self._samples
         ]
         return torch.from_numpy(np.stack(drawn))  # (samples, longest)
@@ -144,50 +166,30 @@ class _Rows:
         return "length" if n_tokens == self._params.max_new_tokens else "context"
 
 
-def _prefill(
-    backbone: Backbone, batch: Sequence[Wanted], problem: Tensor, *, width: int
-) -> tuple[Tensor, Cache, Tensor, Tensor]:
-    """Encode each prompt once, and spread it over its samples.
+def _parted(texts: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What texts become where samples go on with them in different ways.
 
     Args:
-        backbone: the model.
-        batch: P prompts.
-        problem: (B,) the prompt of each sample.
-        width: tokens that a response may have.
+        texts: (B,) the row of each sample's text.
+        tokens: (B,) what it goes on with.
 
     Returns:
-        (B, V) next-token logits; the cache; (B, prompt + width) the attention mask, false on the prompts' padding,
-        which is on the left; (B,) the next token's position.
-
-    Raises:
-        ModelError: the model keeps its state in another way.
+        (U,) the row of the text that each new one goes on with, its own where that can be; (U,) its last token; (B,)
+        the row of each sample's new text.
     """
-    longest = max(len(wanted.ids) for wanted in batch)
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    mask = torch.ones(len(batch), longest + width, dtype=torch.bool)
-    for row, wanted in enumerate(batch):
-        padding = longest - len(wanted.ids)
-        ids[row, padding:] = torch.tensor(wanted.ids)
-        mask[row, :padding] = False
-    ids, mask = ids.to(backbone.model.device), mask.to(backbone.model.device)
-    attended = mask[:, :longest]
-    cache = DynamicCache(config=backbone.model.config)
-    logits = backbone.model(
-        input_ids=ids, attention_mask=attended, position_ids=(attended.cumsum(-1) - 1).clamp(min=0),
-        past_key_values=cache, use_cache=True, logits_to_keep=1,
-    ).logits[:, -1]  # fmt: skip
-    if not any(getattr(layer, "is_initialized", False) for layer in cache.layers):
-        raise ModelError(
-            f"{backbone.source}: a {type(backbone.model).__name__}, which keeps no key-value cache of transformers' "
-            "kind; this engine needs one"
-        )
-    cache_of_samples = spread(cache, problem, width=longest + width)
-    return logits[problem], cache_of_samples, mask[problem], attended.sum(-1)[problem]
+    n_words = tokens.amax() + 1
+    pairs, places = torch.unique(texts * n_words + tokens, return_inverse=True)  # in order of texts
+    parents = pairs // n_words
+    stays = parents < len(pairs)
+    stays[1:] &= parents[1:] != parents[:-1]  # the first that goes on with a text has its row
+    is_free = torch.ones_like(stays)
+    is_free[parents[stays]] = False
+    rows = parents.clone()  # of each pair
+    rows[~stays] = is_free.nonzero()[:, 0]
+    order = rows.argsort()
+    return parents[order], (pairs % n_words)[order], rows[places]
 
 
-def _kept(finished: Tensor) -> Tensor:
-    """Indices of the rows that go on: the last of them take the places of those that do not."""
-    n_kept = int((~finished).sum())
-    kept = torch.arange(n_kept, device=finished.device)
-    kept[finished[:n_kept]] = n_kept + (~finished[n_kept:]).nonzero()[:, 0]
-    return kept
+def _are_the_same(parents: Tensor, n_rows: int) -> bool:
+    """Whether each of so many rows goes on as it is."""
+    return len(parents) == n_rows and bool((parents == torch.arange(n_rows, device=parents.device)).all())

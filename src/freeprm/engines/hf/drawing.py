@@ -16,19 +16,20 @@ from freeprm.errors import NonFiniteError
 from freeprm.types import Prompt
 
 
-def uniforms(prompt: Prompt, *, sample_idx: int, seed: int, count: int) -> NDArray[np.float32]:
+def uniforms(prompt: Prompt, *, sample_idx: int, seed: int, count: int, prefix: str = "") -> NDArray[np.float32]:
     """(count,) numbers in [0, 1), the same for the same arguments; fewer are the first of more.
 
-    From Philox, a counter-based generator, keyed by a hash of seed, index and prompt.
+    From Philox, a counter-based generator, keyed by a hash of seed, index, prompt and prefix.
     """
-    identity = sample_identity(prompt, sample_idx=sample_idx, seed=seed)
+    identity = sample_identity(prompt, sample_idx=sample_idx, seed=seed, prefix=prefix)
     key = int.from_bytes(blake2b(identity, digest_size=16).digest())
     return np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32)
 
 
-def sample_identity(prompt: Prompt, *, sample_idx: int, seed: int) -> bytes:
+def sample_identity(prompt: Prompt, *, sample_idx: int, seed: int, prefix: str = "") -> bytes:
     """What a sample's random numbers are made from."""
-    return json.dumps([seed, sample_idx, prompt], ensure_ascii=False, sort_keys=True).encode()
+    parts = [seed, sample_idx, prompt, *([prefix] if prefix else [])]
+    return json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()
 
 
 def draw(logits: Tensor, numbers: Tensor | None, *, temperature: float, top_p: float) -> Tensor:

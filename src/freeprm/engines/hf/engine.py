@@ -16,19 +16,20 @@ from freeprm.engines.hf.decoding import Wanted, decode
 from freeprm.engines.hf.piecewise import Writer
 from freeprm.engines.hf.planning import Limits, plan
 from freeprm.engines.hf.workers import Job, sample_in_workers
-from freeprm.errors import ConfigError, ModelError
+from freeprm.engines.reading import begin
+from freeprm.errors import ConfigError
 from freeprm.models.backbone import Backbone, Dtype, LoadOptions, load_backbone, load_config, load_tokenizer
-from freeprm.models.encoding import encode
+from freeprm.models.devices import device_name
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import resolve
 from freeprm.models.stored_logprobs import key_of
-from freeprm.types import Rollout
 
 SMALL_BYTES = 256 << 20
 """Weights up to this size leave cores idle, or waiting for each other, when one process has them all."""
 _ROWS_PER_WORKER = 512  # fewer do not repay the seconds that a process takes to start
 _CPU_CACHE_BYTES = 1 << 30  # of one process
-_CPU_ROWS, _GPU_ROWS = 256, 1024
+_ROWS = 1024
+_CPU_LOGITS = 1 << 26  # at a time: some copies of so many, in float32, are a gigabyte
 _GPU_CACHE_SHARE = 0.5  # of the device's memory; weights and activations need the rest
 
 
@@ -42,7 +43,7 @@ class HFEngine:
     """Processes to draw in, at most one a batch; by default one, or one a core for a large job with a small model on
     the CPU."""
     max_rows: int | None = None
-    """Samples drawn at a time in one process; by default 256 on the CPU and 1,024 on a GPU."""
+    """Samples drawn at a time in one process; by default 1,024, fewer on a CPU where the vocabulary is large."""
     revision: str | None = None
     """Of a hub model."""
     dtype: Dtype = "auto"
@@ -84,6 +85,10 @@ class HFEngine:
         folder = resolve(self.model, revision=self.revision)
         return ModelShape.of(load_config(folder, trust_remote_code=self.trust_remote_code).get_text_config())
 
+    def devices(self) -> tuple[str, ...]:
+        """See `OnDevices`."""
+        return (device_name(self.device),)
+
     def best_first(
         self, requests: Sequence[Request], *, params: SamplingParams, judge: Judge, batch: int
     ) -> Iterator[Decided]:
@@ -121,26 +126,16 @@ class HFEngine:
                 yield from decode(self._backbone, batch, params=params)
 
     def _encoded(self, requests: Sequence[Request]) -> list[Wanted]:
-        """Prompts as training and scoring will encode them."""
+        """Prompts, with the beginnings of responses, as training and scoring will encode them."""
         backbone = self._backbone
-        prompts = [
-            Rollout(problem_id=item.problem_id, sample_idx=0, prompt=item.prompt, response="", truncated=True)
-            for item in requests
-        ]
-        wanted = []
-        for request, encoded in zip(requests, encode(backbone.tokenizer, prompts), strict=True):
-            if len(encoded.ids) >= backbone.max_length:
-                raise ModelError(
-                    f"problem {request.problem_id!r}: its prompt has {len(encoded.ids)} tokens, and the context of "
-                    f"{self.model} holds {backbone.max_length}; leave it out, or choose a model with a longer context"
-                )
-            wanted.append(
-                Wanted(
-                    problem_id=request.problem_id, prompt=request.prompt, ids=tuple(encoded.ids.tolist()),
-                    sample_idxs=request.sample_idxs,
-                )
-            )  # fmt: skip
-        return wanted
+        begun = begin(backbone.tokenizer, requests, max_length=backbone.max_length, model=self.model)
+        return [
+            Wanted(
+                problem_id=request.problem_id, prompt=request.prompt, ids=item.ids, sample_idxs=request.sample_idxs,
+                prefix=item.prefix,
+            )
+            for request, item in zip(requests, begun, strict=True)
+        ]  # fmt: skip
 
     def _limits(self, params: SamplingParams) -> Limits:
         model = self._backbone.model
@@ -150,7 +145,7 @@ class HFEngine:
         on_gpu = model.device.type == "cuda"
         memory = torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0
         return Limits(
-            max_rows=self.max_rows or (_GPU_ROWS if on_gpu else _CPU_ROWS),
+            max_rows=self.max_rows or (_ROWS if on_gpu else min(_ROWS, max(1, _CPU_LOGITS // config.vocab_size))),
             cache_bytes=int(memory * _GPU_CACHE_SHARE) if on_gpu else _CPU_CACHE_BYTES,
             bytes_per_token=2 * config.num_hidden_layers * n_heads * head_size * model.dtype.itemsize,
             max_new_tokens=min(params.max_new_tokens, self._backbone.max_length),

@@ -26,6 +26,8 @@ class Call:
     problem_id: str
     prompt: Prompt
     sample_idxs: tuple[int, ...]
+    prefix: str = ""
+    """The beginning of a response that is continued, as it is sent."""
 
     def split(self, size: int) -> tuple["Call", "Call | None"]:
         """The first samples, up to so many, and the others."""
@@ -50,7 +52,7 @@ class Form:
         params = self.params
         fields: dict[str, Any] = {
             "model": self.model,
-            **self._prompt(call.prompt),
+            **self._prompt(call),
             "temperature": params.temperature,
             "top_p": params.top_p,
             "max_tokens": params.max_new_tokens,
@@ -65,26 +67,38 @@ class Form:
         fields |= self.extra_body
         return {name: value for name, value in fields.items() if value is not None}
 
-    def _prompt(self, prompt: Prompt) -> dict[str, Any]:
+    def _prompt(self, call: Call) -> dict[str, Any]:
+        prompt = call.prompt
         if self.api == "completions":
             assert isinstance(prompt, str)
-            return {"prompt": self.template.replace(PROMPT, prompt)}
+            return {"prompt": self.template.replace(PROMPT, prompt) + call.prefix}
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        return {"messages": messages}
+        if not call.prefix:
+            return {"messages": messages}
+        begun = {"role": "assistant", "content": call.prefix}  # vLLM's and SGLang's fields say that it is not finished
+        return {"messages": [*messages, begun], "continue_final_message": True, "add_generation_prompt": False}
 
 
-def open_calls(requests: Sequence[Request]) -> deque[Call]:
-    """What is still to be drawn, one call a problem."""
+def open_calls(requests: Sequence[Request], *, within_lines: bool = False) -> deque[Call]:
+    """What is still to be drawn, one call a problem.
+
+    Args:
+        requests: what is wanted.
+        within_lines: of the whitespace that ends the beginning of a response, spaces and tabs alone are left to the
+            model; else all of it, which chat templates are free to strip.
+    """
     calls: deque[Call] = deque()
     for request in requests:
         missing = tuple(index for index in request.sample_idxs if index not in request.done)
         if missing:
-            calls.append(Call(problem_id=request.problem_id, prompt=request.prompt, sample_idxs=missing))
+            prefix = request.prefix.rstrip(" \t" if within_lines else None)
+            calls.append(Call(problem_id=request.problem_id, prompt=request.prompt, sample_idxs=missing, prefix=prefix))
     return calls
 
 
 def seed_of(call: Call, *, seed: int, variant: int = 0) -> int:
-    """A number from the run's seed, the prompt and the first sample's index: the same in a resumed run."""
-    identity = json.dumps([seed, call.sample_idxs[0], call.prompt, variant], ensure_ascii=False, sort_keys=True)
+    """A number from the run's seed, the prompt, the prefix and the first sample's index: the same in a resumed run."""
+    parts = [seed, call.sample_idxs[0], call.prompt, variant, *([call.prefix] if call.prefix else [])]
+    identity = json.dumps(parts, ensure_ascii=False, sort_keys=True)
     digest = blake2b(identity.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest) >> (64 - _SEED_BITS)

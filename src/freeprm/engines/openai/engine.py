@@ -53,6 +53,9 @@ class OpenAIEngine:
     """For one answer."""
     reasoning: Reasoning | None = None
     """What becomes of reasoning that the server gives apart from the text: `join` as <think>...</think>, or `drop`."""
+    continues: bool = False
+    """A server that continues the last message of a chat where it is told `continue_final_message`, as vLLM does; of
+    another one it would be a message of the past. Completions need no such thing."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of each request, e.g. `top_k`; null takes one of ours away."""
 
@@ -78,10 +81,17 @@ class OpenAIEngine:
         """See `Engine`.
 
         Raises:
+            ConfigError: a prefix for a chat whose server is not known to continue one.
             ModelError: no server, an unknown model, a refused key or problem; a server lost on the way, with how
                 many samples there are.
         """
-        calls = open_calls(requests)
+        if self.api != "completions" and not self.continues and any(request.prefix for request in requests):
+            raise ConfigError(
+                "engine 'openai': a chat does not go on from the beginning of a response, unless the server can. Set "
+                "continues=true for a server of vLLM's or SGLang's, or api=completions with a template that renders "
+                "prompts as the model's chat template does"
+            )
+        calls = open_calls(requests, within_lines=self.api == "completions")
         if not calls:
             return
         total = sum(len(request.sample_idxs) for request in requests)
@@ -103,7 +113,7 @@ class OpenAIEngine:
         """See `Engine`; without the address, so that a run may go on when its server has moved."""
         return {
             "api": self.api, "template": self.template, "reasoning": self.reasoning,
-            "extra_body": dict(self.extra_body),
+            "extra_body": dict(self.extra_body), **({"continues": True} if self.continues else {}),
         }  # fmt: skip
 
     def shape(self) -> None:

@@ -58,7 +58,7 @@ class Reading:
         if n_generated is None:
             n_generated = len(token_ids or logprobs or ()) or None
         return Sampled(
-            problem_id=call.problem_id, sample_idx=sample_idx, text=text[:cut],
+            problem_id=call.problem_id, sample_idx=sample_idx, text=call.prefix + text[:cut],
             stop_reason="stop" if cut is not None else self._reason(choice, n_generated, limit),
             token_ids=token_ids, n_prompt_tokens=n_prompt, n_generated_tokens=n_generated,
             token_logprobs=logprobs if token_ids and logprobs and len(token_ids) == len(logprobs) else None,

@@ -1,0 +1,65 @@
+"""Prompts as token ids, with the beginnings of responses that samples go on from.
+
+Prompt and beginning are one string when they are tokenised, as in training and scoring. A beginning ends with a step,
+and the whitespace behind a step belongs to it; a tokenizer may see that otherwise. Two kinds of tokens stand there:
+
+- `.\\n\\n`, which ends the step: it is read with it, as it stands in the whole response.
+- ` The`, which opens the next step: alone, its space would be a token that no response has in this place. Tokens of
+  spaces and tabs at the end of a beginning are left out, and the model writes them, with the word or without.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from freeprm.engines.base import Request
+from freeprm.errors import ModelError
+from freeprm.models.encoding import encode
+from freeprm.types import Rollout
+
+_WITHIN_LINES = " \t"
+
+
+class Begun(NamedTuple):
+    """What a sample goes on from."""
+
+    ids: tuple[int, ...]
+    """Of the rendered prompt and the beginning of the response."""
+    prefix: str
+    """The beginning as far as it was read."""
+
+
+def begin(
+    tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], *, max_length: int, model: str
+) -> list[Begun]:
+    """What the samples of each request go on from.
+
+    Args:
+        tokenizer: of the model that draws.
+        requests: any number.
+        max_length: tokens that the model's context holds.
+        model: its name, for messages.
+
+    Raises:
+        ModelError: a prompt, with its beginning, fills the context by itself; names the problem.
+    """
+    asked = [
+        Rollout(problem_id=item.problem_id, sample_idx=0, prompt=item.prompt, response=item.prefix, truncated=True)
+        for item in requests
+    ]
+    begun = []
+    for request, encoded in zip(requests, encode(tokenizer, asked), strict=True):
+        ids, prefix = encoded.ids, request.prefix
+        for start, _ in encoded.offsets.tolist()[::-1]:
+            if prefix[start:].strip(_WITHIN_LINES) or len(ids) == 1:
+                break
+            ids, prefix = ids[:-1], prefix[:start]
+        if len(ids) >= max_length:
+            what = "its prompt with the beginning of a response" if request.prefix else "its prompt"
+            raise ModelError(
+                f"problem {request.problem_id!r}: {what} has {len(ids)} tokens, and the context of {model} holds "
+                f"{max_length}; leave it out, or choose a model with a longer context"
+            )
+        begun.append(Begun(tuple(ids.tolist()), prefix))
+    return begun

@@ -1,0 +1,216 @@
+"""Label steps: graded rollouts in; out the same with a label for each step, and how far the labels are from the truth.
+
+out/rollouts.jsonl    the rows with `steps`, `step_labels`, `step_values`, `first_error` and `labeler`; what the row
+                      said of its steps before is the truth: `true_step_labels`, `true_first_error`
+out/metrics.json      errors of the labels, where there is a truth
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from freeprm.core.label_errors import LabelledResponse, label_errors
+from freeprm.core.step_labels import first_error, labelled_steps, steps_of
+from freeprm.core.steps import given_steps
+from freeprm.core.steps import splitter as splitter_named
+from freeprm.errors import DataError, SpanError
+from freeprm.formats.responses import read_responses
+from freeprm.io.costs import read_cost
+from freeprm.io.formats import OnBad, read_rollouts, rollout_row
+from freeprm.io.plugins import built
+from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.labelers.base import Divided, Labeler, Notebook, StepLabels
+from freeprm.types import Cost, Metric, Rollout
+
+ROWS = "rollouts"
+_ESTIMATES = ("step_labels", "first_error", "step_values", "step_completions", "labeler")
+"""Columns that a labeler fills."""
+_TRUTH = {"step_labels": "true_step_labels", "first_error": "true_first_error"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelResult:
+    """What labeling made."""
+
+    folder: Path
+    """Holds `rollouts.jsonl`."""
+    counts: Mapping[str, int]
+    """Responses, those labelled and those not by reason, and what the labeler counts."""
+    metrics: list[Metric]
+    """Errors of the labels; nothing where there is no truth to hold them against."""
+    cost: Cost
+
+
+def label(
+    inputs: Sequence[Path],
+    *,
+    labeler: str,
+    out: Path,
+    options: Mapping[str, Any] | None = None,
+    splitter: str | None = None,
+    reference: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad = "raise",
+    seed: int = 0,
+) -> LabelResult:
+    """Give every step of every response its label; resumed by the same call, with the same rows.
+
+    Every response keeps its row; one that cannot be labelled has no labels in it, and is counted by reason.
+
+    Args:
+        inputs: graded rollouts, files or run folders.
+        labeler: name of a labeler, `monte_carlo` or `autopsv`.
+        out: run folder.
+        options: the labeler's fields.
+        splitter: how responses are cut into steps, unless their rows bring steps, or labels for as many steps as one of
+            the splitters finds.
+        reference: labels of the same responses whose `step_values` are taken for the truth, e.g. of `monte_carlo` with
+            many more completions; they become the column `true_step_values`.
+        columns: our column name -> theirs.
+        on_bad: stop at a broken record, or count it.
+        seed: of the completions, and of the intervals.
+
+    Raises:
+        FreePRMError: see the errors of records, settings, data, models and run folders.
+    """
+    if splitter is not None:
+        splitter_named(splitter)
+    made: Labeler = built("labelers", labeler, [options or {}])
+    settings = {
+        "labeler": labeler, **made.identity(), "splitter": splitter, "columns": dict(columns or {}), "on_bad": on_bad,
+        "seed": seed, "reference": None if reference is None else str(reference),
+    }  # fmt: skip
+    sources = [*inputs, *([reference] if reference else [])]
+    with RunFolder(out, stage="label", settings=settings, inputs=sources) as run:
+        if run.complete:
+            manifest = read_manifest(out) or {}
+            return LabelResult(
+                folder=out, counts=manifest["counts"], metrics=read_metrics(out), cost=read_cost(manifest["cost"])
+            )
+        read, counts = read_responses(inputs, columns=columns, on_bad=on_bad)
+        rollouts = [_with_truth(rollout) for rollout in read]
+        rollouts = rollouts if reference is None else _with_reference(rollouts, reference)
+        divided = {index: item for index, rollout in enumerate(rollouts) if (item := _divided(rollout, splitter))}
+        notebook = Notebook(known=run.parts(), note=run.log_part)
+        done = made.label(list(divided.values()), seed=seed, notebook=notebook)
+        places = list(divided)
+        labels = {places[index]: given for index, given in done.labels.items()}
+        rows = [
+            _labelled(rollout, divided.get(index), labels.get(index), labeler) for index, rollout in enumerate(rollouts)
+        ]
+        run.rewrite(ROWS, [rollout_row(row) for row in rows])
+        counts = _counts(rollouts, divided, labels) + counts + done.counts
+        metrics = label_errors(_judged(rows, labels, counts), labeler=labeler, seed=seed)
+        run.write_metrics(metrics)
+        cost = run.finish(cost=done.cost, counts=counts, models=made.models())
+    return LabelResult(folder=out, counts=counts, metrics=metrics, cost=cost)
+
+
+def _with_truth(rollout: Rollout) -> Rollout:
+    """What the row says of its steps, as the truth; a labeler's estimates are dropped."""
+    extra = dict(rollout.extra)
+    if "labeler" not in extra:
+        extra |= {theirs: extra[name] for name, theirs in _TRUTH.items() if name in extra}
+    return replace(rollout, extra={name: value for name, value in extra.items() if name not in _ESTIMATES})
+
+
+def _with_reference(rollouts: Sequence[Rollout], reference: Path) -> list[Rollout]:
+    """With the soft labels of the reference as the truth.
+
+    Raises:
+        DataError: the reference lacks a response, has another one in its place, or has no soft labels.
+    """
+    known = {(item.problem_id, item.sample_idx): item for item in read_rollouts([reference]).rollouts}
+    found = []
+    for rollout in rollouts:
+        other = known.get((rollout.problem_id, rollout.sample_idx))
+        if other is None or other.response != rollout.response:
+            raise DataError(
+                f"{reference}: problem {rollout.problem_id!r}, sample {rollout.sample_idx}: "
+                f"{'is not there' if other is None else 'is another response'}; expected labels of the same responses"
+            )
+        values = other.extra.get("step_values")
+        found.append(replace(rollout, extra={**rollout.extra, "true_step_values": values}))
+    if all(rollout.extra["true_step_values"] is None for rollout in found):
+        raise DataError(f"{reference}: no response has `step_values`; expected what `freeprm label` wrote")
+    return found
+
+
+def _divided(rollout: Rollout, splitter: str | None) -> Divided | None:
+    """With its steps; None where it is empty.
+
+    Raises:
+        SpanError: the row's own steps are not those of its response; names it.
+    """
+    if not rollout.response.strip():
+        return None
+    try:
+        spans = given_steps(rollout.response, _texts(rollout, splitter))
+    except SpanError as error:
+        raise SpanError(f"problem {rollout.problem_id!r}, sample {rollout.sample_idx}: {error}") from error
+    texts = [rollout.response[span.start : span.stop].strip() for span in spans]
+    return Divided(rollout=replace(rollout, extra={**rollout.extra, "steps": texts}), steps=tuple(spans))
+
+
+def _texts(rollout: Rollout, splitter: str | None) -> list[str]:
+    if splitter is not None and "steps" not in rollout.extra:
+        return [rollout.response[span.start : span.stop] for span in splitter_named(splitter)(rollout.response)]
+    truth = rollout.extra.get("true_step_labels")
+    try:
+        return steps_of(rollout, count=len(truth) if isinstance(truth, list) else None)
+    except DataError:  # no splitter finds as many; what is known of those steps is no truth of these
+        return steps_of(rollout)
+
+
+def _labelled(rollout: Rollout, divided: Divided | None, given: StepLabels | None, labeler: str) -> Rollout:
+    """The row of a response; without labels where it has none."""
+    if divided is None or given is None:
+        return rollout
+    labels = {
+        "steps": divided.rollout.extra["steps"], "step_labels": list(given.labels), "step_values": list(given.values),
+        "first_error": first_error(given.labels), "labeler": labeler, **given.columns,
+    }  # fmt: skip
+    return replace(rollout, extra={**rollout.extra, **labels})
+
+
+def _counts(
+    rollouts: Sequence[Rollout], divided: Mapping[int, Divided], labels: Mapping[int, StepLabels]
+) -> Counter[str]:
+    return +Counter({
+        "responses": len(rollouts),
+        "labelled": len(labels),
+        "not labelled: empty": len(rollouts) - len(divided),
+        "steps labelled": sum(label is not None for given in labels.values() for label in given.labels),
+        "steps labelled wrong": sum(label is False for given in labels.values() for label in given.labels),
+        "steps without a label": sum(label is None for given in labels.values() for label in given.labels),
+    })  # fmt: skip
+
+
+def _judged(rows: Sequence[Rollout], labels: Mapping[int, StepLabels], counts: Counter[str]) -> list[LabelledResponse]:
+    """What the errors are computed from; adds to `counts` the responses whose truth is of other steps."""
+    judged = []
+    for index, given in labels.items():
+        row = rows[index]
+        truth, values = _truth(row), row.extra.get("true_step_values")
+        n_steps = len(given.labels)
+        unlike = [known for known in (truth, values) if known is not None and len(known) != n_steps]
+        counts["responses whose true labels are of other steps"] += bool(unlike)
+        judged.append(
+            LabelledResponse(
+                problem=row.problem_id, labels=given.labels, values=given.values,
+                truth=None if unlike else truth, true_values=None if unlike else values,
+            )
+        )  # fmt: skip
+    counts -= Counter()  # without zeros
+    return judged
+
+
+def _truth(row: Rollout) -> list[bool | None] | None:
+    """What is known of each step; None where nothing is."""
+    known = {name: row.extra[theirs] for name, theirs in _TRUTH.items() if theirs in row.extra}
+    try:
+        return labelled_steps(replace(row, extra={"steps": row.extra["steps"], **known})).labels if known else None
+    except DataError:  # as of another number of steps
+        return list(known.get("step_labels") or [None])
