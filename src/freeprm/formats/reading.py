@@ -95,22 +95,39 @@ def recognise(row: Row) -> list[str]:
     return [name for name in plugins.names(FAMILY) if load_format(name).recognises(row)]
 
 
+def formats_of(path: Path, *, columns: Mapping[str, str]) -> list[str]:
+    """Names of the formats that the first row of a file that can be read looks like one of; none where there is no row.
+
+    Args:
+        path: as `read_rows` takes it.
+        columns: name of a column in the format -> the name that it has in the rows.
+
+    Raises:
+        RecordError: the path does not exist, or is not readable as rows.
+    """
+    first = _first_row(path)
+    return [] if first is None else recognise(_renamed(first[1], columns))
+
+
 def _recognised_in(path: Path, columns: Mapping[str, str]) -> str:
     """The one format that recognises the first row that can be read."""
-    for source, row in read_rows(path):
-        if isinstance(row, RecordError):
-            continue
-        renamed = _renamed(row, columns)
-        found = recognise(renamed)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise DataError(f"{source}: may be {' or '.join(found)}; say which with --from")
-        raise DataError(
-            f"{source}: no format recognises this row, which has {', '.join(renamed) or 'no column'}. There are "
-            f"{', '.join(plugins.names(FAMILY))}: say which with --from, and rename columns with --map"
-        )
-    raise RecordError(f"{path}: no usable record; expected rows in one of {', '.join(plugins.names(FAMILY))}")
+    first = _first_row(path)
+    if first is None:
+        raise RecordError(f"{path}: no usable record; expected rows in one of {', '.join(plugins.names(FAMILY))}")
+    source, renamed = first[0], _renamed(first[1], columns)
+    found = recognise(renamed)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(f"{source}: may be {' or '.join(found)}; say which with --from")
+    raise DataError(
+        f"{source}: no format recognises this row, which has {', '.join(renamed) or 'no column'}. There are "
+        f"{', '.join(plugins.names(FAMILY))}: say which with --from, and rename columns with --map"
+    )
+
+
+def _first_row(path: Path) -> tuple[Source, Row] | None:
+    return next(((source, row) for source, row in read_rows(path) if not isinstance(row, RecordError)), None)
 
 
 def _renamed(row: Row, columns: Mapping[str, str]) -> Row:

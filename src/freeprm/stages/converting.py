@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from freeprm.errors import RunFolderError
 from freeprm.formats.base import Format, Written
 from freeprm.formats.reading import OURS, Records, load_format, read_records
+from freeprm.formats.scored import check_order, with_scores
 from freeprm.io.formats import OnBad, rollout_row
 from freeprm.io.identity import content_hash, difference, plain, versions
 from freeprm.io.jsonl import MANIFEST, Row, table_writer, write_json
@@ -46,6 +47,8 @@ def convert(
     on_bad: OnBad = "raise",
     read_options: Mapping[str, Any] | None = None,
     write_options: Mapping[str, Any] | None = None,
+    scores: Sequence[Path] = (),
+    score_options: Mapping[str, Any] | None = None,
 ) -> Converted:
     """Write the inputs in another format; the same call on what it has made makes it no second time.
 
@@ -58,6 +61,9 @@ def convert(
         on_bad: stop at the first broken record, or leave it out and count it.
         read_options: fields of the inputs' format.
         write_options: fields of the format to write.
+        scores: files of a server's answers on the inputs, whose scores are written along.
+        score_options: what their numbers mean, or in which column of the inputs such outputs are; fields of
+            `formats.attaching.ScoreOptions`.
 
     Raises:
         DataError: no format recognises the rows, or nothing can be written of them; says what they lack.
@@ -67,6 +73,7 @@ def convert(
     settings = {
         "source": source, "to": to, "columns": dict(columns or {}), "on_bad": on_bad,
         "read_options": dict(read_options or {}), "write_options": dict(write_options or {}),
+        "scores": list(scores), "score_options": dict(score_options or {}),
     }  # fmt: skip
     writer = load_format(to, write_options)
     if source is not None:
@@ -74,10 +81,14 @@ def convert(
 
     def make() -> _Made:
         read = read_records(inputs, format=source, options=read_options, columns=columns, on_bad=on_bad)
-        return _made(read, writer, to=to)
+        if scores:
+            check_order(read.formats.values())
+        made = with_scores(read.rollouts, scores=scores, options=score_options, on_bad=on_bad)
+        return _made(read._replace(rollouts=made.rollouts), writer, to=to, scored=made.skipped)
 
     to_file = out.suffix and not out.is_dir()
-    manifest = _to_file(out, inputs, settings, make) if to_file else _to_folder(out, inputs, settings, make)
+    hashed = [*inputs, *scores]
+    manifest = _to_file(out, hashed, settings, make) if to_file else _to_folder(out, hashed, settings, make)
     return Converted(path=out, formats=manifest["counts"]["formats"], counts=manifest["counts"]["counted"])
 
 
@@ -87,9 +98,10 @@ class _Made(NamedTuple):
     """As the manifest keeps them: what was counted, and the format of each input."""
 
 
-def _made(read: Records, writer: Format, *, to: str) -> _Made:
+def _made(read: Records, writer: Format, *, to: str, scored: Counter[str]) -> _Made:
     counts = Counter({"rows read": read.n_rows, "rollouts": len(read.rollouts)})
     counts.update({f"skipped: {reason}": count for reason, count in read.skipped.items()})
+    counts.update(scored)
     if to == OURS:
         written = Written([rollout_row(rollout) for rollout in read.rollouts], Counter())
     else:

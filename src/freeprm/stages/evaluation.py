@@ -11,8 +11,10 @@ responses reported on, stands beside it as an upper bound and is not a result.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +23,8 @@ from freeprm.core.candidates import UNNAMED, named
 from freeprm.core.localisation import Estimate, Named, ScoredSteps, difference, estimates
 from freeprm.core.step_metrics import fit_threshold, predict_first_error
 from freeprm.errors import ConfigError, DataError
-from freeprm.formats.processbench import is_processbench, read_processbench
-from freeprm.io.formats import OnBad, read_rollouts
+from freeprm.formats.scored import read_scored
+from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.types import Cost, Metric, Rollout
@@ -50,6 +52,8 @@ def evaluate(
     dev_share: float = 0.3,
     columns: Mapping[str, str] | None = None,
     on_bad: OnBad = "raise",
+    scores: Sequence[Path] = (),
+    score_options: Mapping[str, Any] | None = None,
     aggregators: Sequence[str] = ("min",),
     by: Sequence[str] = (),
     seed: int = 0,
@@ -57,13 +61,17 @@ def evaluate(
     """ProcessBench F1 at a threshold that was not fitted on what is reported, and what needs no threshold.
 
     Args:
-        inputs: rows with `step_scores` and `first_error` (null: none), or ProcessBench's with `step_scores` added.
+        inputs: rows with `step_scores` and `first_error` (null: none), in any format; or with `first_error`, beside
+            scores from elsewhere.
         out: run folder.
         dev: the like on other problems, to fit each scorer's threshold on.
         threshold: the threshold itself, for all scorers.
         dev_share: without either, the share of the problems to fit on, drawn at random; the rest is reported on.
         columns: our column name -> theirs.
         on_bad: stop at the first broken record, or leave it out and count it.
+        scores: files of a server's answers on the inputs.
+        score_options: what their numbers mean, or in which column of the inputs, and of `dev`, such outputs are; fields
+            of `formats.attaching.ScoreOptions`.
         aggregators: step scores -> score, for the response AUC; names in `core.aggregate.AGGREGATORS`.
         by: columns to break metrics down by, e.g. `generator`.
         seed: of split and bootstrap.
@@ -74,15 +82,18 @@ def evaluate(
     _check(dev, threshold, dev_share, aggregators)
     settings = {
         "dev": list(dev), "threshold": threshold, "dev_share": dev_share, "columns": dict(columns or {}),
-        "on_bad": on_bad, "aggregators": list(aggregators), "by": list(by), "seed": seed,
+        "on_bad": on_bad, "scores": list(scores), "score_options": dict(score_options or {}),
+        "aggregators": list(aggregators), "by": list(by), "seed": seed,
     }  # fmt: skip
-    with RunFolder(out, stage="evaluate", settings=settings, inputs=[*inputs, *dev]) as run:
+    with RunFolder(out, stage="evaluate", settings=settings, inputs=[*inputs, *dev, *scores]) as run:
         if run.complete:
             return EvaluationResult(folder=out, metrics=read_metrics(out), counts=(read_manifest(out) or {})["counts"])
         counts: Counter[str] = Counter()
-        rows, fitted_on = _read(inputs, columns, on_bad, counts), Rows()
+        read = partial(_read, columns=columns, on_bad=on_bad, counts=counts)
+        rows, fitted_on = read(inputs, scores=scores, options=score_options or {}), Rows()
         if dev:
-            fitted_on = _read(dev, columns, on_bad, counts)
+            in_rows = score_options if score_options and "column" in score_options else {}
+            fitted_on = read(dev, scores=(), options=in_rows)
             _refuse_shared_problems(rows, fitted_on)
         elif threshold is None:
             fitted_on, rows = _split(rows, dev_share, seed)
@@ -113,12 +124,16 @@ def _check(dev: Sequence[Path], threshold: float | None, dev_share: float, aggre
         raise ConfigError(f"dev_share is {dev_share}; expected a share between 0 and 1")
 
 
-def _read(inputs: Sequence[Path], columns: Mapping[str, str] | None, on_bad: OnBad, counts: Counter[str]) -> Rows:
-    rollouts = [rollout for path in inputs if is_processbench(path) for rollout in read_processbench(path)]
-    if plain := [path for path in inputs if not is_processbench(path)]:
-        read = read_rollouts(plain, columns=columns, on_bad=on_bad, require=("response", "step_scores"))
-        rollouts += read.rollouts
-        counts.update({f"skipped: {reason}": count for reason, count in read.skipped.items()})
+def _read(
+    inputs: Sequence[Path], *, columns: Mapping[str, str] | None, on_bad: OnBad, counts: Counter[str],
+    scores: Sequence[Path], options: Mapping[str, Any],
+) -> Rows:  # fmt: skip
+    elsewhere = bool(scores or options)
+    require = ("response",) if elsewhere else ("response", "step_scores")
+    read = read_scored(inputs, columns=columns, on_bad=on_bad, require=require, scores=scores, options=options)
+    counts.update(read.skipped)
+    rollouts = [row for row in read.rollouts if not elsewhere or row.step_scores is not None or row.score is not None]
+    counts["without a score from elsewhere, left out"] += len(read.rollouts) - len(rollouts)
     rows: Rows = {}
     seen: set[tuple[str, int, str | None]] = set()
     for rollout in rollouts:
@@ -141,7 +156,8 @@ def _read(inputs: Sequence[Path], columns: Mapping[str, str] | None, on_bad: OnB
 def _flaw(row: Rollout) -> str | None:
     """What keeps a row from being evaluated."""
     if not row.step_scores:
-        return "no step_scores; score the responses first"
+        whole = "; its score is for the whole response" if row.score is not None else "; score the responses first"
+        return f"no step_scores{whole}"
     if "first_error" not in row.extra:
         return "no first_error; expected the 0-based index of the first wrong step, null where all are right"
     error = row.extra["first_error"]

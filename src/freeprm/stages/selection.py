@@ -2,9 +2,10 @@
 
     out/metrics.json      accuracies (fractions, 0..1), pass@k, paired differences, with 95 % intervals over problems
     out/selections.jsonl  a row for each problem and selector: the sample and the answer that it chooses
+    out/accuracies.jsonl  a row for each problem, selector and n: the chance that its choice is right
 
-Works on any rollouts that carry scores, ours or others'; without scores, the majority vote, pass@k and the
-bounds `oracle` and `random` remain.
+Works on any rollouts that carry scores, ours or others', in any format, and on rollouts beside a server's answers;
+without scores, the majority vote, pass@k and the bounds `oracle` and `random` remain.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from freeprm.core.aggregate import aggregator
 from freeprm.core.answers import Verdict, canonical, equivalent, extract
@@ -22,7 +23,8 @@ from freeprm.core.selectors import Choice, Selector, Subsets, bounds, choose
 from freeprm.core.voting import Floats, Weighting, pass_at_k
 from freeprm.core.voting import weighting as weighting_named
 from freeprm.errors import ConfigError, DataError
-from freeprm.io.formats import OnBad, read_rollouts
+from freeprm.formats.scored import read_scored
+from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.types import Cost, Metric, Rollout
@@ -47,6 +49,8 @@ def select(
     out: Path,
     columns: Mapping[str, str] | None = None,
     on_bad: OnBad = "raise",
+    scores: Sequence[Path] = (),
+    score_options: Mapping[str, Any] | None = None,
     n: Sequence[int] | None = None,
     aggregators: Sequence[str] = ("min",),
     weighting: str = "sigmoid",
@@ -62,6 +66,9 @@ def select(
         out: run folder.
         columns: our column name -> theirs, e.g. {"score": "rm_score"}.
         on_bad: stop at the first broken record, or leave it out and count it.
+        scores: files of a server's answers on the rollouts.
+        score_options: what their numbers mean, or in which column of the rollouts such outputs are; fields of
+            `formats.attaching.ScoreOptions`.
         n: samples to choose among; powers of two up to the number that most problems have, and that number.
             A problem with fewer is left out for that n, and counted.
         aggregators: step scores -> score, names in `core.aggregate.AGGREGATORS`.
@@ -82,6 +89,8 @@ def select(
     settings = {
         "columns": dict(columns or {}),
         "on_bad": on_bad,
+        "scores": list(scores),
+        "score_options": dict(score_options or {}),
         "n": n,
         "aggregators": list(aggregators),
         "weighting": weighting,
@@ -90,11 +99,11 @@ def select(
         "by": list(by),
         "seed": seed,
     }
-    with RunFolder(out, stage="select", settings=settings, inputs=inputs) as run:
+    with RunFolder(out, stage="select", settings=settings, inputs=[*inputs, *scores]) as run:
         if run.complete:
             return SelectionResult(folder=out, metrics=read_metrics(out), counts=(read_manifest(out) or {})["counts"])
-        read = read_rollouts(inputs, columns=columns, on_bad=on_bad)
-        counts = Counter({f"skipped: {reason}": count for reason, count in read.skipped.items()})
+        read = read_scored(inputs, columns=columns, on_bad=on_bad, scores=scores, options=score_options)
+        counts = Counter(read.skipped)
         problems = [
             candidates(samples, aggregators=aggregators, key=canonical)
             for samples in _completed(merge_scorers(read.rollouts), counts)
@@ -106,6 +115,7 @@ def select(
         for group, members in _groups(problems, by, counts):
             metrics += tables.metrics(seed, group=group, problems=members)
         run.write_metrics(metrics)
+        run.rewrite("accuracies", tables.rows())
         shown = sizes if subsets == "first" else [None]
         run.rewrite("selections", _rows(problems, shown, weigh=weigh, subsets=subsets, seed=seed))
         run.finish(cost=Cost(), counts=+counts)
@@ -122,6 +132,13 @@ class _Tables(NamedTuple):
             *accuracy_metrics(self.accuracy, seed=seed, problems=problems, group=group),
             *(replace(metric, selector=None) for metric in chances),
         ]
+
+    def rows(self) -> Iterator[Row]:
+        """What the accuracies are averages of."""
+        for (selector, n), by_problem in self.accuracy.items():
+            for problem_id, accuracy in by_problem.items():
+                named = {"problem_id": problem_id, "scorer": selector.scorer, "selector": selector.name}
+                yield {**named, "n": n, "accuracy": accuracy}
 
 
 def _tables(

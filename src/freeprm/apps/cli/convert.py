@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from freeprm.apps.cli import output
-from freeprm.apps.cli.options import Inputs, Json, SkipBad, on_bad, read_map
+from freeprm.apps.cli.options import Inputs, Json, Scores, ScoresOptions, SkipBad, on_bad, read_map
 from freeprm.errors import FreePRMError, RecordError
 
 
@@ -28,6 +28,8 @@ def convert(
     columns: Annotated[
         list[str] | None, typer.Option("--map", help="format's=theirs: the rows' name for a column of the format.")
     ] = None,
+    scores: Scores = None,
+    scores_options: ScoresOptions = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
@@ -46,6 +48,8 @@ def convert(
             on_bad=on_bad(skip_bad),
             read_options=read_assignments(read_options or ()),
             write_options=read_assignments(write_options or ()),
+            scores=scores or (),
+            score_options=read_assignments(scores_options or ()),
         )
     output.show(out=out, counts=made.counts, as_json=as_json)
 

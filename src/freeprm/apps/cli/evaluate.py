@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from freeprm.apps.cli import output
-from freeprm.apps.cli.options import By, Inputs, Json, Map, Out, Seed, SkipBad, on_bad, read_map, read_names
+from freeprm.apps.cli.options import (
+    By,
+    Inputs,
+    Json,
+    Map,
+    Out,
+    Scores,
+    ScoresOptions,
+    Seed,
+    SkipBad,
+    on_bad,
+    read_map,
+    read_names,
+)
 
 
 def evaluate(
@@ -19,12 +32,15 @@ def evaluate(
     dev_share: Annotated[float, typer.Option(help="Without either: share of the problems to fit on.")] = 0.3,
     aggregator: Annotated[str, typer.Option(help="For the response AUC; several with commas.")] = "min",
     by: By = None,
+    scores: Scores = None,
+    scores_options: ScoresOptions = None,
     seed: Seed = 0,
     columns: Map = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """ProcessBench F1, first-error accuracy, step and response AUC."""
+    from freeprm.io.config import read_assignments
     from freeprm.stages.evaluation import evaluate as run
 
     with output.working():
@@ -36,6 +52,8 @@ def evaluate(
             dev_share=dev_share,
             columns=read_map(columns),
             on_bad=on_bad(skip_bad),
+            scores=scores or (),
+            score_options=read_assignments(scores_options or ()),
             aggregators=read_names(aggregator),
             by=by or (),
             seed=seed,

@@ -42,6 +42,16 @@ ExecutorName = Annotated[
 ExecutorOptions = Annotated[
     list[str] | None, typer.Option("--executor-option", help="name=value, a field of the executor, e.g. workers=8.")
 ]
+Scores = Annotated[
+    list[Path] | None,
+    typer.Option("--scores", help="Answers of /pooling, /classify or /score on the rollouts, one a line.", exists=True),
+]
+ScoresOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scores-option", help="name=value: good, values, column, mask, id, splitter or scorer; docs/elsewhere.md."
+    ),
+]
 By = Annotated[list[str] | None, typer.Option(help="Break the numbers down by this column, e.g. level.")]
 
 

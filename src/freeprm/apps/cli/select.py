@@ -13,6 +13,8 @@ from freeprm.apps.cli.options import (
     Json,
     Map,
     Out,
+    Scores,
+    ScoresOptions,
     Seed,
     SkipBad,
     on_bad,
@@ -58,13 +60,18 @@ def select(
     ] = None,
     device: Annotated[str | None, typer.Option(help="With --early-stop: cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="With --early-stop: auto (default), float32, ...")] = None,
+    scores: Scores = None,
+    scores_options: ScoresOptions = None,
     seed: Seed = 0,
     columns: Map = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Choose one response or answer a problem, and say how often that is right."""
-    of_scored = {"--weighting": weighting, "--weight-scale": weight_scale, "--first": first or None, "--by": by}
+    of_scored = {
+        "--weighting": weighting, "--weight-scale": weight_scale, "--first": first or None, "--by": by,
+        "--scores": scores, "--scores-option": scores_options,
+    }  # fmt: skip
     of_early = {
         "--prm": prm, "--reward": reward, "--reference": reference, "--splitter": splitter, "--batch": batch,
         "--device": device, "--dtype": dtype,
@@ -81,6 +88,7 @@ def select(
         of_early,
         "goes with --early-stop; without it the rows bring their scores: freeprm score ROLLOUTS --prm FOLDER",
     )
+    from freeprm.io.config import read_assignments
     from freeprm.stages.selection import select as run
 
     with output.working():
@@ -89,6 +97,8 @@ def select(
             out=out,
             columns=read_map(columns),
             on_bad=on_bad(skip_bad),
+            scores=scores or (),
+            score_options=read_assignments(scores_options or ()),
             n=read_numbers(n),
             aggregators=read_names(aggregator),
             weighting=weighting or "sigmoid",
