@@ -10,16 +10,24 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from freeprm.types import Rollout
@@ -77,13 +85,20 @@ ARCHITECTURES: dict[str, Callable[[], PreTrainedModel]] = {
     ),
     "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**sizes(head_dim=8, sliding_window=8))),
 }
+MORE: dict[str, Callable[[], PreTrainedModel]] = {
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**sizes(head_dim=8))),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**sizes())),
+    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**sizes(pad_token_id=0))),
+    "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**sizes(head_dim=8, sliding_window=8))),
+}
+"""Further architectures, for the law that matters most."""
 
 
 def language_model(architecture: str = "llama", *, seed: int = 0) -> PreTrainedModel:
     """A random model, the same for the same seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return ARCHITECTURES[architecture]().eval()
+        return (ARCHITECTURES | MORE)[architecture]().eval()
 
 
 def save(folder: Path, *, architecture: str = "llama", seed: int = 0, template: str | None = None) -> Path:

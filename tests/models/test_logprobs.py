@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import PhiForCausalLM
 
 import tiny
 from freeprm.errors import NonFiniteError
@@ -27,9 +28,11 @@ def by_definition(model: nn.Module, item: Encoded) -> torch.Tensor:
     return logps[:-1].gather(1, ids[0, 1:, None])[:, 0][item.n_prompt - 1 :]
 
 
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, *tiny.MORE])
 def test_log_probabilities_are_those_of_the_definition(architecture, encoded):
     model = tiny.language_model(architecture)
+    if isinstance(model, PhiForCausalLM):
+        nn.init.normal_(model.lm_head.bias)  # starts at zero
     found = score_tokens(model, encoded, token_budget=200)
     for item, logps in zip(encoded, found, strict=True):
         assert logps.dtype == torch.float32
@@ -80,6 +83,16 @@ def test_a_bfloat16_model_gives_float32(encoded):
     # Two batch shapes may round the logits differently, but the softmax adds no rounding of its own.
     assert (logps - exact).abs().max() < 0.1
     assert len(set(logps.tolist())) > len(set(logps.bfloat16().tolist()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2"])
+def test_in_16_bits_packed_rows_are_as_near_the_exact_ones_as_plain_rows(architecture, dtype, encoded):
+    exact_model, model = tiny.language_model(architecture), tiny.language_model(architecture).to(dtype)
+    exact = torch.cat([by_definition(exact_model, item) for item in encoded])
+    plain = torch.cat([by_definition(model, item) for item in encoded])
+    packed = torch.cat(score_tokens(model, encoded, token_budget=200))
+    assert (packed - exact).abs().mean() < 1.2 * (plain - exact).abs().mean()
 
 
 def test_a_float64_model_gives_float64(encoded):
@@ -137,7 +150,7 @@ def test_progress_is_told_in_tokens_that_were_read(encoded):
     assert sorted(told) == sorted((len(item.ids), 1) for item in encoded)
 
 
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, *tiny.MORE])
 def test_every_architecture_here_reads_packed_rows(architecture):
     assert prepare(tiny.language_model(architecture))
 
