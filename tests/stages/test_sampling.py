@@ -15,6 +15,7 @@ from freeprm.engines.hf import HFEngine
 from freeprm.errors import ConfigError, DataError, ModelError, RunFolderError
 from freeprm.io.formats import read_rollouts
 from freeprm.io.runs import read_manifest
+from freeprm.models.devices import device_name
 from freeprm.stages.sampling import SamplingResult, sample
 from freeprm.types import Problem
 
@@ -88,10 +89,15 @@ def test_cost_and_counts_come_from_the_rows(tiny: str, tmp_path: Path):
     assert made.counts == {"problems": 6, "samples": 18, "resumed": 0, "truncated: max_new_tokens": truncated}
     assert made.cost.prompt_tokens == sum(len(str(problem.prompt)) + 1 for problem in PROBLEMS)
     assert made.cost.generated_tokens == sum(row.extra["n_generated_tokens"] for row in rollouts)
-    assert made.cost.flops == generation_flops(
+    expected = generation_flops(
         HFEngine(model=tiny).shape(), n_prompts=6, prompt_tokens=made.cost.prompt_tokens, n_samples=18,
         generated_tokens=made.cost.generated_tokens,
-    ).total  # fmt: skip
+    )  # fmt: skip
+    assert made.cost.flops == pytest.approx(expected.total)
+    assert [(charge.what, charge.tokens) for charge in made.cost.charges] == [
+        ("prefill", made.cost.prompt_tokens), ("decode", made.cost.generated_tokens),
+    ]  # fmt: skip
+    assert made.cost.devices == (device_name(),)
     assert made.cost.seconds > 0
     manifest = read_manifest(made.folder)
     assert manifest is not None
@@ -189,7 +195,8 @@ def test_blocks_drawn_elsewhere_end_in_the_same_bytes_also_after_an_interruption
     whole = run(tiny, tmp_path / "whole")
     there = {"executor": "elsewhere:Elsewhere", "executor_options": {"block": 4}}
     made = run(tiny, tmp_path / "there", **there)
-    assert made == replace(whole, folder=made.folder, cost=replace(whole.cost, seconds=made.cost.seconds))
+    cost = replace(whole.cost, seconds=made.cost.seconds, gpu_seconds=0.0, devices=())  # which are elsewhere
+    assert made == replace(whole, folder=made.folder, cost=cost)
     stopped = {**there, "executor_options": {"block": 4, "stops_after": 2}}
     with pytest.raises(KeyboardInterrupt):
         run(tiny, tmp_path / "cut", **stopped)
@@ -213,11 +220,11 @@ def test_blocks_hold_all_samples_once_and_no_more_than_their_size():
         assert request.done == {0, 5} & {*request.sample_idxs}
 
 
-def test_samples_without_a_count_of_tokens_are_counted_and_cost_nothing(tmp_path: Path):
+def test_samples_without_a_count_of_tokens_are_counted_and_their_cost_is_not_known(tmp_path: Path):
     record = tmp_path / "record.jsonl"
     rows = [{"problem_id": f"p{index}", "prompt": "?", "sample_idx": 0, "response": "yes"} for index in range(2)]
     record.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     problems = [Problem(problem_id=f"p{index}", prompt="?") for index in range(2)]
     made = sample(problems, model=str(record), engine="replay", n=1, out=tmp_path / "out")
     assert made.counts == {"problems": 2, "samples": 2, "resumed": 0, "without a count of tokens": 2}
-    assert (made.cost.prompt_tokens, made.cost.generated_tokens, made.cost.flops) == (0, 0, 0.0)
+    assert (made.cost.prompt_tokens, made.cost.generated_tokens, made.cost.flops) == (0, 0, None)

@@ -14,7 +14,10 @@ from typing import Any
 
 from freeprm.errors import PluginError
 
-_NOT_MEMBERS = {"base", "jobs", "reading", "released", "responses", "working"}
+_NOT_MEMBERS = {
+    "attaching", "base", "cutting", "jobs", "reading", "released", "responses", "scored", "served", "tally",
+    "two_models", "working",
+}  # fmt: skip
 
 
 def load(family: str, name: str) -> Any:

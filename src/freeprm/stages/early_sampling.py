@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from freeprm.core.flops import ModelShape, forward_flops, generation_flops
+from freeprm.core.flops import ModelShape, forward_charges, generation_charges
 from freeprm.core.settled import check_settling
 from freeprm.datasets.reading import limited, load_problems, problems_hash
 from freeprm.engines.base import Request, SamplingParams
 from freeprm.engines.hf.best_first import Judge, Written
 from freeprm.engines.hf.engine import HFEngine
 from freeprm.errors import ConfigError
+from freeprm.io.costs import read_cost
 from freeprm.io.formats import rollout_row
 from freeprm.io.jsonl import Row
 from freeprm.io.plugins import built
@@ -115,13 +116,14 @@ def sample_early(
     with RunFolder(out, stage="sample", settings=settings) as run:
         if run.complete:
             manifest = read_manifest(out) or {}
-            return EarlySampling(folder=out, counts=manifest["counts"], cost=Cost(**manifest["cost"]))
+            return EarlySampling(folder=out, counts=manifest["counts"], cost=read_cost(manifest["cost"]))
         _draw(run, engine, params, chosen, n=n, judge=judge, batch=batch, scorer=reward)
         rank = {problem.problem_id: index for index, problem in enumerate(chosen)}
         rows = sorted(run.rows(ROWS), key=lambda row: (rank[row["problem_id"]], row["sample_idx"]))
         run.rewrite(ROWS, rows)
         counts = _counts(rows)
-        cost = run.finish(cost=_cost(rows, run.parts(), engine, prm), counts=counts)
+        cost = _cost(rows, run.parts(), engine, prm)
+        cost = run.finish(cost=cost, counts=counts, models={"policy": prm.policy.source})
     return EarlySampling(folder=out, counts=counts, cost=cost)
 
 
@@ -137,7 +139,7 @@ def _draw(
         for problem in problems
         if problem.problem_id not in done
     ]
-    before = n_tokens = 0
+    before, n_tokens = Counter[str](), 0
     with bar("sample", len(problems), unit="problems", done=len(done)) as advance:
         for decided in engine.best_first(requests, params=params, judge=judge, batch=batch):
             problem = by_id[decided.problem_id]
@@ -146,8 +148,9 @@ def _draw(
                 for place, written in enumerate(decided.samples)
             ]
             run.append(ROWS, rows)
-            run.log_part({"scored_tokens": judge.rewards.n_tokens - before})
-            before = judge.rewards.n_tokens
+            read = Counter(judge.rewards.read)
+            run.log_part({"read": {what: n - before[what] for what, n in read.items()}})
+            before = read
             n_tokens += sum(row["n_generated_tokens"] for row in rows)
             advance(1, note=f"{n_tokens:,} tokens")
 
@@ -212,14 +215,16 @@ def _cost(rows: Sequence[Row], parts: Sequence[Row], engine: HFEngine, prm: Impl
     """Drawing and scoring, of all sittings; a prompt's tokens once."""
     prompts = {row["problem_id"]: row["n_prompt_tokens"] for row in rows}
     prompt_tokens, generated_tokens = sum(prompts.values()), sum(row["n_generated_tokens"] for row in rows)
-    scored_tokens = sum(part["scored_tokens"] for part in parts)
-    drawing = generation_flops(
+    drawing = generation_charges(
         engine.shape(), n_prompts=len(prompts), prompt_tokens=prompt_tokens, n_samples=len(rows),
         generated_tokens=generated_tokens,
     )  # fmt: skip
+    read = Counter[str]()
+    for part in parts:
+        read.update(part["read"])
     shape = ModelShape.of(prm.policy.model.config.get_text_config())
     length = prompt_tokens / max(1, len(prompts)) + generated_tokens / max(1, len(rows))
     return Cost(
-        prompt_tokens=prompt_tokens, generated_tokens=generated_tokens, scored_tokens=scored_tokens,
-        flops=drawing.total + forward_flops(shape, scored_tokens, mean_length=length).total,
+        prompt_tokens=prompt_tokens, generated_tokens=generated_tokens, scored_tokens=read.total(),
+        charges=(*drawing, *forward_charges(shape, read, mean_length=length)), devices=engine.devices(),
     )  # fmt: skip

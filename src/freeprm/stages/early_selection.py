@@ -18,20 +18,23 @@ import numpy as np
 from freeprm.core.answers import equivalent, extract
 from freeprm.core.comparisons import Cell, accuracy_metrics
 from freeprm.core.early_stopping import Found, check_aggregator
-from freeprm.core.flops import ModelShape, forward_flops
+from freeprm.core.flops import ModelShape, forward_charges
 from freeprm.core.intervals import percentile_interval, resample
 from freeprm.core.selectors import Selector
 from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, SpanError
+from freeprm.io.costs import read_cost
 from freeprm.io.formats import OnBad, read_rollouts
 from freeprm.io.jsonl import Row
 from freeprm.io.progress import bar
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.models.contests import Contest, passed, search
+from freeprm.models.devices import device_name
 from freeprm.models.encoding import Encoded, TooLong, encode, fit
 from freeprm.models.stepwise import Stepped, StepwiseRewards
-from freeprm.scorers.implicit import ImplicitPRM, steps_of
+from freeprm.scorers.cutting import steps_of
+from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 
 ROWS = "selections"
@@ -104,22 +107,23 @@ def select_early(
     with RunFolder(out, stage="select", settings=settings, inputs=inputs) as run:
         if run.complete:
             manifest = read_manifest(out) or {}
-            cost = Cost(**manifest["cost"])
+            cost = read_cost(manifest["cost"])
             return EarlySelection(folder=out, metrics=read_metrics(out), counts=manifest["counts"], cost=cost)
         read = read_rollouts(inputs, columns=columns, on_bad=on_bad)
         counts = Counter({f"skipped: {reason}": count for reason, count in read.skipped.items()})
         groups = group_rollouts(read.rollouts)
         field = _Field(prm, _sizes(n, groups), splitter=splitter, too_long=too_long, counts=counts)
         rewards = StepwiseRewards(policy=prm.policy, reference=prm.reference, reward=reward, beta=prm.config.beta)
-        done, before = _done(run), 0
+        done, before = _done(run), Counter[str]()
         with bar("select", len(groups), unit="problems") as advance:
             advance(len(done))
             contests = field.contests(group for group in groups if group.problem_id not in done)
             for contest, found in search(contests, rewards=rewards, aggregator=aggregator, batch=batch):
                 run.append(ROWS, field.rows(contest, found, scorer=reward, selector=f"best_of_n/{aggregator}"))
-                run.log_part({**field.part(contest), "scored_tokens": rewards.n_tokens - before})
-                before = rewards.n_tokens
-                advance(1, note=f"{before:,} tokens")
+                tokens = Counter(rewards.read)
+                run.log_part({**field.part(contest), "read": {what: n - before[what] for what, n in tokens.items()}})
+                before = tokens
+                advance(1, note=f"{tokens.total():,} tokens")
         rows = _sorted(run.rows(ROWS), groups)
         run.rewrite(ROWS, rows)
         _count(rows, groups, counts)
@@ -128,7 +132,7 @@ def select_early(
         parts = {part["problem_id"]: part for part in run.parts()}  # the last of those that are there twice
         for part in parts.values():
             counts.update(part["left_out"])
-        cost = run.finish(cost=_cost(prm, run.parts()), counts=+counts)
+        cost = run.finish(cost=_cost(prm, run.parts()), counts=+counts, models={"policy": prm.policy.source})
     return EarlySelection(folder=out, metrics=metrics, counts=+counts, cost=cost)
 
 
@@ -273,9 +277,13 @@ def _metrics(rows: Sequence[Row], *, seed: int) -> Iterator[Metric]:
 
 
 def _cost(prm: ImplicitPRM, parts: Sequence[Row]) -> Cost:
-    scored_tokens, n_tokens, n_responses = (
-        sum(part[name] for part in parts) for name in ("scored_tokens", "n_tokens", "n_responses")
-    )
+    read, n_tokens, n_responses = Counter[str](), 0, 0
+    for part in parts:
+        read.update(part["read"])
+        n_tokens, n_responses = n_tokens + part["n_tokens"], n_responses + part["n_responses"]
     shape = ModelShape.of(prm.policy.model.config.get_text_config())
-    flops = forward_flops(shape, scored_tokens, mean_length=n_tokens / max(1, n_responses))
-    return Cost(scored_tokens=scored_tokens, flops=flops.total)
+    return Cost(
+        scored_tokens=read.total(),
+        charges=forward_charges(shape, read, mean_length=n_tokens / max(1, n_responses)),
+        devices=(device_name(prm.policy.model.device),),
+    )

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from freeprm.core.flops import generation_flops
+from freeprm.core.flops import generation_charges
 from freeprm.datasets.reading import limited, load_problems, problems_hash
-from freeprm.engines.base import Engine, Request, Sampled, SamplingParams
+from freeprm.engines.base import Engine, Request, Sampled, SamplingParams, devices_of
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
+from freeprm.io.costs import read_cost
 from freeprm.io.formats import rollout_row
 from freeprm.io.jsonl import Row
 from freeprm.io.plugins import built
@@ -121,12 +122,12 @@ def sample(
     with RunFolder(out, stage="sample", settings=settings) as run:
         if run.complete:
             manifest = read_manifest(out) or {}
-            return SamplingResult(folder=out, counts=manifest["counts"], cost=Cost(**manifest["cost"]))
+            return SamplingResult(folder=out, counts=manifest["counts"], cost=read_cost(manifest["cost"]))
         n_before = len(run.rows(ROWS))
         _draw(run, place, partial(_sampler, drawer, params), chosen, n)
         rows = _finished(run, chosen)
         counts = _counts(rows, n_before)
-        cost = run.finish(cost=_cost(rows, drawer), counts=counts)
+        cost = run.finish(cost=_cost(rows, drawer, place), counts=counts)
     return SamplingResult(folder=out, counts=counts, cost=cost)
 
 
@@ -242,16 +243,20 @@ def _counts(rows: Sequence[Row], n_before: int) -> dict[str, int]:
     return {**counts, **truncated, **({"without a count of tokens": uncounted} if uncounted else {})}
 
 
-def _cost(rows: Sequence[Row], engine: Engine) -> Cost:
+def _cost(rows: Sequence[Row], engine: Engine, place: Executor) -> Cost:
     """Tokens and FLOPs of all rows that have a count, whenever they were drawn; a prompt's tokens once."""
     prompts = {row["problem_id"]: row["n_prompt_tokens"] or 0 for row in rows}
     prompt_tokens, generated_tokens = sum(prompts.values()), sum(row["n_generated_tokens"] or 0 for row in rows)
-    shape = engine.shape()
-    flops = shape and generation_flops(
-        shape,
+    charges = generation_charges(
+        engine.shape(),
         n_prompts=len(prompts),
         prompt_tokens=prompt_tokens,
         n_samples=len(rows),
         generated_tokens=generated_tokens,
     )
-    return Cost(prompt_tokens=prompt_tokens, generated_tokens=generated_tokens, flops=flops.total if flops else 0.0)
+    return Cost(
+        prompt_tokens=prompt_tokens,
+        generated_tokens=generated_tokens,
+        charges=charges,
+        devices=() if place.remote else devices_of(engine),
+    )

@@ -3,18 +3,20 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from freeprm.core.flops import ModelShape, forward_flops
+from freeprm.core.flops import ModelShape
 from freeprm.core.rewards import check_reward
 from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
 from freeprm.formats.responses import read_responses
+from freeprm.io.background import behind
+from freeprm.io.costs import read_cost
 from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import Row
 from freeprm.io.plugins import built
@@ -25,6 +27,7 @@ from freeprm.scorers.base import Scorer
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.scorers.jobs import ScorerJob, ScorerSource
 from freeprm.scorers.reading import PRMSource
+from freeprm.scorers.tally import Reading, scoring_cost
 from freeprm.scorers.working import Job, Part, ScoredPart
 from freeprm.types import Cost, Rollout
 
@@ -110,7 +113,10 @@ def score(
             passed=passed,
         )  # fmt: skip
 
-    return _scored(inputs, list(scorers), job, out=out, settings=settings, place=place, shape=partial(_shape, known))
+    models = {"policy": known.source if isinstance(known, PRMSource) else known.policy.source}
+    return _scored(
+        inputs, list(scorers), job, out=out, settings=settings, place=place, shape=partial(_shape, known), models=models
+    )
 
 
 def score_released(
@@ -157,18 +163,23 @@ def score_released(
             scorer=known, name=name, splitter=splitter, too_long=too_long, token_budget=token_budget, passed=passed
         )
 
-    return _scored(inputs, job(None).scorers, job, out=out, settings=settings, place=place, shape=known.shape)
+    models = {"scorer": scorer.model} if isinstance(scorer, ScorerSource) else {}
+    return _scored(
+        inputs, job(None).scorers, job, out=out, settings=settings, place=place, shape=known.shape, models=models
+    )
 
 
 def _scored(
     inputs: Sequence[Path], scorers: Sequence[str], make_job: Callable[[Callable[[int], None] | None], Job | ScorerJob],
     *, out: Path, settings: Mapping[str, Any], place: Executor, shape: Callable[[], ModelShape],
+    models: Mapping[str, str],
 ) -> Scored:  # fmt: skip
     """Do what is left of a job, and put the rows of all of it into order."""
     with RunFolder(out, stage="score", settings=settings, inputs=inputs) as run:
         if run.complete:
             manifest = read_manifest(out) or {}
-            return Scored(folder=out, scorers=list(scorers), counts=manifest["counts"], cost=Cost(**manifest["cost"]))
+            cost = read_cost(manifest["cost"])
+            return Scored(folder=out, scorers=list(scorers), counts=manifest["counts"], cost=cost)
         rollouts, counts = read_responses(inputs, columns=settings["columns"], on_bad=settings["on_bad"])
         parts = _parts(rollouts, settings["batch"])
         written = {scorer: {_key(row) for row in run.rows(file_name(scorer))} for scorer in scorers}
@@ -177,11 +188,12 @@ def _scored(
         todo = [part for part in parts if part.number not in done]
         with bar("score", len(rollouts), unit="responses", done=counts["resumed"]) as advance:
             job = make_job(None if place.remote else _token_rate(advance))
-            for scored in place.run(job.worker, [[part] for part in todo]):
-                _append(run, scored, written)
-                advance(len(parts[scored.part].rollouts))
+            with behind(partial(_append, run, written=written)) as append:
+                for scored in place.run(job.worker, [[part] for part in todo]):
+                    append(scored)
+                    advance(len(parts[scored.part].rollouts))
         counts["scored"] = _finish_rows(run, rollouts, scorers)
-        cost = run.finish(cost=_cost(run, shape(), counts), counts=+counts)
+        cost = run.finish(cost=_cost(run, shape(), counts), counts=+counts, models=models)
     return Scored(folder=out, scorers=list(scorers), counts=+counts, cost=cost)
 
 
@@ -245,13 +257,14 @@ def _done(run: RunFolder, parts: Sequence[Part], written: _Written) -> set[int]:
     }
 
 
-def _append(run: RunFolder, scored: ScoredPart, written: _Written) -> None:
+def _append(run: RunFolder, scored: ScoredPart, *, written: _Written) -> None:
     """Write what was not there yet of a part's rows, and then that it is finished."""
     for scorer, rows in scored.rows.items():
         run.append(file_name(scorer), [row for row in rows if _key(row) not in written[scorer]])
     run.log_part({
         "part": scored.part, _LEFT_OUT: scored.left_out, "counts": dict(scored.counts),
         "scored_tokens": scored.scored_tokens, "sequence_tokens": scored.sequence_tokens,
+        "readings": {what: asdict(reading) for what, reading in scored.readings.items()},
     })  # fmt: skip
 
 
@@ -273,10 +286,10 @@ def _finish_rows(run: RunFolder, rollouts: Sequence[Rollout], scorers: Sequence[
 
 
 def _cost(run: RunFolder, shape: ModelShape, counts: Counter[str]) -> Cost:
-    """Tokens and FLOPs of all rows, whenever they were made; adds to `counts` what was left out or cut."""
+    """The cost of all rows, whenever they were made; adds to `counts` what was left out or cut."""
     parts = {part["part"]: part for part in run.parts()}.values()
     for part in parts:
         counts.update(part["counts"])
-    scored_tokens = sum(part["scored_tokens"] for part in parts)
+    tallies = [{what: Reading(**reading) for what, reading in part["readings"].items()} for part in parts]
     mean_length = sum(part["sequence_tokens"] for part in parts) / max(counts["scored"], 1)
-    return Cost(scored_tokens=scored_tokens, flops=forward_flops(shape, scored_tokens, mean_length).total)
+    return scoring_cost(tallies, shape, mean_length=mean_length)
