@@ -69,8 +69,9 @@ def row(packed: Packed, tree: Tree, device: torch.device) -> dict[str, Any]:
 
 
 def on_device(array: Index, device: torch.device) -> Tensor:
-    """The same numbers there, without waiting for them."""
-    return torch.from_numpy(array).to(device, non_blocking=True)
+    """The same numbers there, without waiting for them: a GPU fetches them from memory that stays in its place."""
+    numbers = torch.from_numpy(array)
+    return (numbers.pin_memory() if device.type == "cuda" else numbers).to(device, non_blocking=True)
 
 
 def is_taught(model: nn.Module) -> bool | None:
