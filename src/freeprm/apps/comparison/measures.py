@@ -1,0 +1,146 @@
+"""What the methods of a comparison are worth: accuracies of every column, their average, and paired differences.
+
+A metric of one column has `n` and the group `generator=NAME`; one of the average over all columns has neither.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from freeprm.apps.comparison.averages import Column, average_difference, column_average
+from freeprm.apps.comparison.folders import Folders, test_split
+from freeprm.apps.comparison.settings import Comparison
+from freeprm.core.intervals import bootstrap
+from freeprm.errors import RecordError
+from freeprm.io.jsonl import read_rows
+from freeprm.io.runs import METRICS, read_metrics
+from freeprm.types import Metric
+
+BASELINES = ("random", "majority", "oracle")
+"""Ways of choosing without scores; `random` is the generator's pass@1."""
+STEP_METRICS = ("processbench_f1", "first_error_accuracy", "step_auc", "response_auc")
+FITTED = "threshold=dev"
+
+
+class Place(NamedTuple):
+    """A column of the table."""
+
+    generator: str
+    n: int
+
+
+class Way(NamedTuple):
+    """A row of the table: whose scores (None: nobody's) choose, and how: best_of_n/min, weighted_vote/min, ..."""
+
+    method: str | None
+    selector: str
+
+    @property
+    def family(self) -> str:
+        """The selector without its aggregator."""
+        return self.selector.partition("/")[0]
+
+
+Accuracies = Mapping[Way, Mapping[Place, Column]]
+
+
+def measured(comparison: Comparison, folders: Folders, *, seed: int) -> list[Metric]:
+    """All metrics of a comparison whose stages are finished.
+
+    Raises:
+        DataError: a method was measured on other problems than the one that it is compared with.
+        RunFolderError: a stage's folder lacks its metrics.
+    """
+    accuracies = read_accuracies(comparison, folders)
+    return [*accuracy_metrics(accuracies, against=comparison.against, seed=seed), *step_metrics(comparison, folders)]
+
+
+def read_accuracies(comparison: Comparison, folders: Folders) -> Accuracies:
+    """The accuracy of each problem, as the selection stage wrote it: baselines first, then methods."""
+    found: dict[Way, dict[Place, dict[str, float]]] = {Way(None, name): {} for name in BASELINES}
+    for generator in comparison.generators:
+        split = test_split(generator)
+        _read(folders.baseline(split), None, generator, found)
+        for method in comparison.methods:
+            _read(folders.selection(method, split), method, generator, found)
+    return found
+
+
+def accuracy_metrics(accuracies: Accuracies, *, against: str | None, seed: int) -> list[Metric]:
+    """Each column, the average over columns, and the differences of averages.
+
+    Args:
+        accuracies: of all methods.
+        against: the method that others are compared with, besides the majority vote.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: a method was measured on other problems than what it is compared with.
+    """
+    return [*_means(accuracies, seed=seed), *_differences(accuracies, against, seed=seed)]
+
+
+def _read(folder: Path, method: str | None, generator: str, found: dict[Way, dict[Place, dict[str, float]]]) -> None:
+    for _, row in read_rows(folder / "accuracies.jsonl"):
+        if isinstance(row, RecordError):
+            raise row
+        if (row["scorer"] is None) == (method is None):
+            columns = found.setdefault(Way(method, row["selector"]), {})
+            columns.setdefault(Place(generator, row["n"]), {})[row["problem_id"]] = row["accuracy"]
+
+
+def _means(accuracies: Accuracies, *, seed: int) -> Iterator[Metric]:
+    for way, columns in accuracies.items():
+        for place, column in columns.items():
+            value, low, high = bootstrap(list(column.values()), seed=seed)
+            yield Metric(
+                metric="accuracy", value=value, low=low, high=high, count=len(column), scorer=way.method,
+                selector=way.selector, n=place.n, seed=seed, group=f"generator={place.generator}",
+            )  # fmt: skip
+        value, low, high = column_average(list(columns.values()), seed=seed)
+        yield Metric(
+            metric="accuracy", value=value, low=low, high=high, count=_n_problems(columns), scorer=way.method,
+            selector=way.selector, seed=seed,
+        )  # fmt: skip
+
+
+def _differences(accuracies: Accuracies, against: str | None, *, seed: int) -> Iterator[Metric]:
+    """Averages of methods less that of the majority vote, and less that of one method by the same kind of choice."""
+    majority = Way(None, "majority")
+    scored = [way for way in accuracies if way.method is not None]
+    for way in scored:
+        yield _difference(accuracies, way, majority, f"{way.selector} - majority", way.method, seed=seed)
+        rival = next((other for other in scored if other.method == against and other.family == way.family), None)
+        if rival is not None and rival.method != way.method:
+            yield _difference(accuracies, way, rival, way.selector, f"{way.method} - {rival.method}", seed=seed)
+
+
+def _difference(
+    accuracies: Accuracies, first: Way, second: Way, selector: str, scorer: str | None, *, seed: int
+) -> Metric:
+    columns, others = accuracies[first], accuracies[second]
+    value, low, high = average_difference(
+        list(columns.values()), [others.get(place, {}) for place in columns], seed=seed
+    )
+    return Metric(
+        metric="accuracy_difference", value=value, low=low, high=high, count=_n_problems(columns), scorer=scorer,
+        selector=selector, seed=seed,
+    )  # fmt: skip
+
+
+def step_metrics(comparison: Comparison, folders: Folders) -> Iterator[Metric]:
+    """Those of the evaluation stage, at the threshold from dev where there is one."""
+    for method in comparison.methods:
+        for generator in comparison.generators:
+            folder = folders.evaluation(method, test_split(generator))
+            if not (folder / METRICS).exists():
+                continue  # one score a response, or no truth about steps
+            for metric in read_metrics(folder):
+                fitted = metric.metric != "processbench_f1" or metric.selector == FITTED
+                if metric.metric in STEP_METRICS and fitted:
+                    yield replace(metric, scorer=method, group=f"generator={generator}")
+
+
+def _n_problems(columns: Mapping[Place, Column]) -> int:
+    return len({problem for column in columns.values() for problem in column})

@@ -1,0 +1,91 @@
+"""A whole comparison: rollouts, labels, methods side by side, and what they gave; resumed by the same command."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from freeprm.apps.comparison.costs import method_costs, total_cost
+from freeprm.apps.comparison.data import make_rollouts
+from freeprm.apps.comparison.folders import Folders, test_split
+from freeprm.apps.comparison.measures import measured
+from freeprm.apps.comparison.methods import make_labels, make_method
+from freeprm.apps.comparison.page import page
+from freeprm.apps.comparison.settings import Comparison
+from freeprm.apps.comparison.tables import TextTable, all_tables
+from freeprm.apps.comparison.workers import Job, run_jobs
+from freeprm.io.jsonl import write_json
+from freeprm.io.runs import RunFolder
+from freeprm.stages.selection import select
+from freeprm.types import Cost, Metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What a comparison gave."""
+
+    folder: Path
+    """Holds compare.md, compare.json and metrics.json."""
+    metrics: list[Metric]
+    tables: list[TextTable]
+    cost: Cost
+    """Of everything together."""
+
+
+def compare(comparison: Comparison, *, out: Path, seed: int, workers: int, command: str) -> Compared:
+    """Train and score all methods on the same rollouts, and put them side by side.
+
+    The folder is one of the same rollouts and the same seed; a method may be added to it later.
+
+    Args:
+        comparison: what is compared, and on what.
+        out: the folder of all run folders.
+        seed: of problems, samples and training.
+        workers: processes that make methods side by side; with 1 it is done in this one.
+        command: the command line that makes this run, for the page.
+
+    Raises:
+        FreePRMError: see the stages.
+    """
+    folders = Folders(out)
+    with RunFolder(out, stage="compare", settings={**comparison.shared(), "seed": seed}) as run:
+        if run.complete:
+            run.reopen()  # methods may have been added
+        make_rollouts(comparison, folders, seed=seed)
+        for split in map(test_split, comparison.generators):
+            select([folders.graded(split)], out=folders.baseline(split), n=comparison.sizes, seed=seed)
+        for name, labels in comparison.labels.items():
+            if labels.model_of is None:
+                make_labels(comparison, folders, name, seed=seed)  # draws in processes of its own
+        run_jobs(_jobs(comparison, folders, seed), workers=workers, description="compare")
+        metrics = measured(comparison, folders, seed=seed)
+        bills = method_costs(comparison, folders)
+        tables = all_tables(comparison, metrics, bills)
+        run.write_metrics(metrics)
+        cost = run.finish(cost=total_cost(folders), counts={"methods": len(comparison.methods)})
+    costs = {name: asdict(bill) for name, bill in bills.items()}
+    described = {"command": command, "seed": seed, "comparison": asdict(comparison), "costs": costs}
+    write_json(out / "compare.json", {**described, "metrics": [asdict(metric) for metric in metrics]})
+    text = page(comparison, tables, cost, seed=seed, command=command)
+    (out / "compare.md").write_text(text, encoding="utf-8")
+    return Compared(folder=out, metrics=metrics, tables=tables, cost=cost)
+
+
+def _jobs(comparison: Comparison, folders: Folders, seed: int) -> list[Job]:
+    """A job for each method, and one for labels that need a method's model, each behind those that it needs."""
+    jobs: list[Job] = []
+    made: set[str] = set()
+    for name in comparison.order():
+        needs = set(comparison.parents(name))
+        labels = comparison.methods[name].labels
+        if labels is not None and (labeler := comparison.labels[labels].model_of) is not None:
+            needs.add(f"labels-{labels}")
+            if labels not in made:
+                work = partial(make_labels, comparison, folders, labels, seed=seed)
+                jobs.append(_job(folders, f"labels-{labels}", {labeler}, work))
+                made.add(labels)
+        jobs.append(_job(folders, name, needs, partial(make_method, comparison, folders, name, seed=seed)))
+    return jobs
+
+
+def _job(folders: Folders, name: str, needs: set[str], work: "partial[None]") -> Job:
+    return Job(name=name, needs=frozenset(needs), work=work, log=folders.log(name))

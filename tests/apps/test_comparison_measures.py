@@ -1,0 +1,104 @@
+"""Accuracies of columns and their averages, from what the selection stage writes."""
+
+from pathlib import Path
+
+import pytest
+
+from freeprm.apps.comparison.folders import Folders
+from freeprm.apps.comparison.measures import BASELINES, measured, read_accuracies
+from freeprm.apps.comparison.settings import Comparison, Generator, Method
+from freeprm.apps.comparison.tables import all_tables
+from freeprm.io.jsonl import write_json, write_rows
+from freeprm.types import Metric
+
+COMPARISON = Comparison(
+    model="m",
+    sizes=(2,),
+    against="ce",
+    generators={"weak": Generator(model="w"), "strong": Generator(model="s")},
+    methods={"ce": Method(train={}, title="CE"), "orm": Method(train={})},
+)
+# Of two problems: what each way of choosing gets right, first by the weak generator, then by the strong one.
+CHOICES = {
+    (None, "random"): [(0.0, 0.5), (0.5, 0.5)],
+    (None, "majority"): [(0.0, 1.0), (0.0, 1.0)],
+    (None, "oracle"): [(1.0, 1.0), (1.0, 1.0)],
+    ("ce", "best_of_n/min"): [(0.0, 1.0), (1.0, 1.0)],
+    ("ce", "weighted_vote/min"): [(0.0, 1.0), (0.0, 1.0)],
+    ("orm", "best_of_n/score"): [(0.0, 0.0), (1.0, 1.0)],
+    ("orm", "weighted_vote/score"): [(0.0, 0.0), (0.0, 1.0)],
+}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """Selections of all methods, as the stage leaves them: beside each method's rows stand the baselines'."""
+    folders = Folders(tmp_path)
+    for index, generator in enumerate(COMPARISON.generators):
+        for method in (None, *COMPARISON.methods):
+            split = f"test-{generator}"
+            rows = [
+                {
+                    "problem_id": f"p{position}", "scorer": None if scorer is None else f"{scorer} with-reference",
+                    "selector": selector, "n": 2, "accuracy": accuracy,
+                }
+                for (scorer, selector), columns in CHOICES.items() if scorer in (None, method)
+                for position, accuracy in enumerate(columns[index])
+            ]  # fmt: skip
+            folder = folders.baseline(split) if method is None else folders.selection(method, split)
+            folder.mkdir(parents=True)
+            write_rows(folder / "accuracies.jsonl", rows)
+    return folders
+
+
+def of(metrics: list[Metric], metric: str, scorer: str | None, selector: str, group: str | None = None) -> float:
+    [found] = [m for m in metrics if (m.metric, m.scorer, m.selector, m.group) == (metric, scorer, selector, group)]
+    return found.value
+
+
+def test_methods_are_read_by_their_name_and_baselines_once(folders: Folders):
+    ways = list(read_accuracies(COMPARISON, folders))
+    assert [way.selector for way in ways if way.method is None] == list(BASELINES)
+    assert [way.method for way in ways if way.family == "best_of_n"] == ["ce", "orm"]
+
+
+def test_columns_and_their_average(folders: Folders):
+    metrics = measured(COMPARISON, folders, seed=0)
+    assert of(metrics, "accuracy", "ce", "best_of_n/min", "generator=weak") == 0.5
+    assert of(metrics, "accuracy", "ce", "best_of_n/min") == 0.75  # (0.5 + 1) / 2
+    assert of(metrics, "accuracy", None, "random") == 0.375  # (0.25 + 0.5) / 2
+    assert {metric.count for metric in metrics} == {2}  # problems, which both generators answered
+
+
+def test_differences_are_of_the_averages_by_the_same_kind_of_choice(folders: Folders):
+    metrics = measured(COMPARISON, folders, seed=0)
+    assert of(metrics, "accuracy_difference", "ce", "best_of_n/min - majority") == 0.25  # 0.75 - 0.5
+    assert of(metrics, "accuracy_difference", "orm - ce", "best_of_n/score") == -0.25  # 0.5 - 0.75
+    assert of(metrics, "accuracy_difference", "orm - ce", "weighted_vote/score") == -0.25  # 0.25 - 0.5
+    assert not [metric for metric in metrics if metric.scorer == "ce - ce"]
+
+
+def test_step_metrics_are_taken_from_the_evaluation_at_the_threshold_from_dev(folders: Folders):
+    folder = folders.evaluation("ce", "test-weak")
+    folder.mkdir(parents=True)
+    found = [
+        Metric(metric="processbench_f1", selector=selector, value=value, count=9, scorer="ce with-reference")
+        for selector, value in {"threshold=dev": 0.4, "threshold=oracle": 0.6}.items()
+    ]
+    write_json(folder / "metrics.json", [{name: getattr(m, name) for name in Metric.__slots__} for m in found])
+    metrics = measured(COMPARISON, folders, seed=0)
+    assert of(metrics, "processbench_f1", "ce", "threshold=dev", "generator=weak") == 0.4
+    assert not [metric for metric in metrics if metric.selector == "threshold=oracle"]
+
+
+def test_the_tables_have_a_row_a_method_and_a_column_a_generator_and_n(folders: Folders):
+    tables = {table.title: table for table in all_tables(COMPARISON, measured(COMPARISON, folders, seed=0), {})}
+    table = tables["Best-of-N accuracy, %"]
+    assert table.header == ("reward model", "type", "weak @2", "strong @2", "average")
+    assert [row[0].value for row in table.rows] == [
+        "one response, pass@1", "majority vote", "any right, pass@N", "CE", "orm"
+    ]  # fmt: skip
+    assert [cell.value for cell in table.rows[3][2:]] == ["50.0", "100.0", "75.0"]
+    assert "First errors" not in tables  # nothing to show
+    differences = tables["Paired differences of the averages, points"]
+    assert [cell.value for cell in differences.rows[1]] == ["orm", "+0.0", "−25.0", "−25.0", "−25.0"]
