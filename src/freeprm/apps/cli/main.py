@@ -8,7 +8,23 @@ from typing import Annotated
 import typer
 
 import freeprm
-from freeprm.apps.cli import bench, convert, demo, evaluate, grade, output, pair, sample, score, select, train, verify
+from freeprm.apps.cli import (
+    bench,
+    compare,
+    convert,
+    cost,
+    demo,
+    evaluate,
+    grade,
+    label,
+    output,
+    pair,
+    sample,
+    score,
+    select,
+    train,
+    verify,
+)
 from freeprm.errors import FreePRMError
 
 INTERRUPTED = 130
@@ -23,7 +39,7 @@ app = typer.Typer(
 )
 for command in (
     demo.demo, sample.sample, grade.grade, train.train, score.score, select.select, evaluate.evaluate, verify.verify,
-    convert.convert, pair.pair, bench.bench,
+    convert.convert, pair.pair, label.label, compare.compare, cost.cost, bench.bench,
 ):  # fmt: skip
     app.command()(command)
 
