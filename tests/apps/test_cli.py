@@ -20,7 +20,8 @@ from freeprm.io.jsonl import write_json, write_rows
 from freeprm.io.runs import read_manifest
 
 COMMANDS = (
-    "demo", "sample", "grade", "train", "score", "select", "evaluate", "verify", "convert", "pair", "bench",
+    "demo", "sample", "grade", "label", "train", "score", "select", "evaluate", "compare", "cost", "verify",
+    "convert", "pair", "bench",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "numpy", "pydantic", "matplotlib", "yaml", "sympy", "datasets", "pandas", "peft")
 
