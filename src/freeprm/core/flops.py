@@ -162,13 +162,12 @@ def generation_charges(
     shape: ModelShape | None, *, n_prompts: int, prompt_tokens: int, n_samples: int, generated_tokens: int
 ) -> tuple[Charge, Charge]:
     """`prefill` and `decode`; see `generation_flops`. Their FLOPs are not known where the shape is not."""
-    flops = shape and generation_flops(
+    if shape is None:
+        return charge("prefill", prompt_tokens, None), charge("decode", generated_tokens, None)
+    flops = generation_flops(
         shape, n_prompts=n_prompts, prompt_tokens=prompt_tokens, n_samples=n_samples, generated_tokens=generated_tokens
     )
-    return (
-        charge("prefill", prompt_tokens, flops and flops.prefill),
-        charge("decode", generated_tokens, flops and flops.decode),
-    )
+    return charge("prefill", prompt_tokens, flops.prefill), charge("decode", generated_tokens, flops.decode)
 
 
 def forward_charges(
