@@ -6,8 +6,11 @@ rows x response tokens x vocabulary; a caller bounds them by the rows that it gi
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -38,7 +41,16 @@ def padded_logprobs(model: nn.Module, batch: Sequence[Encoded]) -> Tensor:
     ])  # fmt: skip
 
 
-def divide(encoded: Sequence[Encoded], *, token_budget: int) -> Iterator[list[int]]:
+class Row(Protocol):
+    """Anything with token ids."""
+
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """(L,)"""
+        ...
+
+
+def divide(encoded: Sequence[Row], *, token_budget: int) -> Iterator[list[int]]:
     """Indices in batches of similar length whose padded size stays within the budget; longest first.
 
     Longest first, so that a batch that does not fit the memory fails at once.
@@ -54,7 +66,7 @@ def divide(encoded: Sequence[Encoded], *, token_budget: int) -> Iterator[list[in
         yield batch
 
 
-def padded_ids(batch: Sequence[Encoded]) -> Tensor:
+def padded_ids(batch: Sequence[Row]) -> Tensor:
     """(B, L) ids; the padding is never attended nor scored, so any id serves."""
     ids = torch.zeros(len(batch), max(len(item.ids) for item in batch), dtype=torch.long)
     for row, item in enumerate(batch):

@@ -1,7 +1,7 @@
 """Released reward models, loaded for reading: a transformer, a head on it, and the states at chosen positions."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,9 +16,11 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from freeprm.core.flops import ModelShape
 from freeprm.errors import ModelError, NonFiniteError
 from freeprm.models.backbone import LoadOptions, context_length, load_backbone, load_config, load_tokenizer
+from freeprm.models.batching import in_batches
 from freeprm.models.folders import resolve
 from freeprm.models.heads import Layout, TokenHead, load_head, output_width
 from freeprm.models.marked import Marked
+from freeprm.models.padded import divide, padded_ids
 
 _CPU_BUDGET, _GPU_BUDGET = 4096, 16_384  # tokens in a batch, padding included
 
@@ -71,10 +73,8 @@ class _Headed:
     head: nn.Module
 
     def __call__(self, batch: Sequence[Marked]) -> Tensor:
-        ids = torch.zeros(len(batch), max(len(item.ids) for item in batch), dtype=torch.long)
-        for row, item in enumerate(batch):
-            ids[row, : len(item.ids)] = torch.from_numpy(item.ids)
-        hidden = self.core(input_ids=ids.to(self.core.device), use_cache=False).last_hidden_state  # (B, L, H)
+        ids = padded_ids(batch).to(self.core.device)
+        hidden = self.core(input_ids=ids, use_cache=False).last_hidden_state  # (B, L, H)
         rows = [row for row, item in enumerate(batch) for _ in item.positions]
         at = [position for item in batch for position in item.positions]
         outputs: Tensor = self.head(hidden[rows, at])
@@ -198,32 +198,21 @@ def read_marked(
     Raises:
         NonFiniteError: an output is NaN or infinite; names the response.
     """
-    budget = token_budget or (_CPU_BUDGET if model.device.type == "cpu" else _GPU_BUDGET)
-    results: list[Tensor] = [torch.empty(0)] * len(items)
-    for rows in _batches([len(item.ids) for item in items], budget):
+
+    def read(rows: Sequence[int]) -> tuple[Sequence[Tensor], int]:
         part = [items[row] for row in rows]
         outputs = model.answers(part).split([n_outputs(item) for item in part])
-        for row, item, output in zip(rows, part, outputs, strict=True):
+        for item, output in zip(part, outputs, strict=True):
             if not bool(output.isfinite().all()):
                 raise NonFiniteError(
                     f"{item.name}: the model gives {output.flatten().tolist()[:4]}; its weights or its dtype are at "
                     "fault (float16 overflows where bfloat16 does not)"
                 )
-            results[row] = output
-        advance(sum(len(item.ids) for item in part))
-    return results
+        return outputs, sum(len(item.ids) for item in part)
 
-
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices, longest first, so that a batch that does not fit the memory fails at once."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+    batches = divide(items, token_budget=token_budget or (_CPU_BUDGET if model.device.type == "cpu" else _GPU_BUDGET))
+    results = in_batches(batches, read, advance=lambda n_tokens, n_responses: advance(n_tokens))
+    return [results[row] for row in range(len(items))]
 
 
 def _stored_config(folder: Path) -> dict[str, Any]:

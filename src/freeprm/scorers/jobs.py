@@ -19,7 +19,7 @@ from freeprm.models.fingerprint import weights_hash
 from freeprm.models.folders import resolve
 from freeprm.scorers.base import ByFolder, OnDevice, Scorer, Scores, Scoring
 from freeprm.scorers.tally import Reading, place_of
-from freeprm.scorers.working import Part, ScoredPart
+from freeprm.scorers.working import Part, ScoredPart, untold
 from freeprm.types import Rollout
 
 
@@ -124,8 +124,7 @@ class ScorerJob:
 
             def passed(n_tokens: int, batches: list[int] = batches) -> None:
                 batches.append(n_tokens)
-                if self.passed is not None:
-                    self.passed(n_tokens)
+                (self.passed or untold)(n_tokens)
 
             scores, counts = scorer.score(
                 part.rollouts, splitter=self.splitter, too_long=self.too_long, token_budget=self.token_budget,
@@ -136,7 +135,6 @@ class ScorerJob:
                 rows={name: [_row(part.rollouts[index], name, item) for index, item in scores.items()]},
                 left_out=[index for index in range(len(part.rollouts)) if index not in scores],
                 counts=counts,
-                scored_tokens=sum(batches),
                 sequence_tokens=sum(item.n_tokens for item in scores.values()),
                 readings={SCORER: _reading(scorer, sum(batches), seconds=time.perf_counter() - started)},
             )

@@ -33,11 +33,14 @@ class ScoredPart:
     """Indices into the part of the responses without rows."""
     counts: Mapping[str, int]
     """Of those left out or cut, by reason."""
-    scored_tokens: int
     sequence_tokens: int
     """Tokens of prompts and responses, each response with its prompt."""
     readings: Mapping[str, Reading]
-    """Of which model the scored tokens are, by charge."""
+    """What each model read, by charge."""
+
+
+def untold(n_tokens: int) -> None:
+    """For where nobody waits to be told of the tokens of each batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,23 +61,16 @@ class Job:
 
     def _scored(self, prm: ImplicitPRM, parts: Sequence[Part]) -> Iterator[ScoredPart]:
         for part in parts:
-            batches: list[int] = []
-
-            def passed(n_tokens: int, batches: list[int] = batches) -> None:
-                batches.append(n_tokens)
-                if self.passed is not None:
-                    self.passed(n_tokens)
-
             tally = Tally()
             logps, counts = prm.logprobs(
-                part.rollouts, too_long=self.too_long, token_budget=self.token_budget, advance=passed, tally=tally
-            )
+                part.rollouts, too_long=self.too_long, token_budget=self.token_budget, advance=self.passed or untold,
+                tally=tally,
+            )  # fmt: skip
             yield ScoredPart(
                 part=part.number,
                 rows={scorer: list(self._rows(prm, part, logps, scorer)) for scorer in self.scorers},
                 left_out=[index for index in range(len(part.rollouts)) if index not in logps],
                 counts=counts,
-                scored_tokens=sum(batches),
                 sequence_tokens=sum(len(item.encoded.ids) for item in logps.values()),
                 readings=tally.readings,
             )

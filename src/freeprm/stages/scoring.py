@@ -263,7 +263,7 @@ def _append(run: RunFolder, scored: ScoredPart, *, written: _Written) -> None:
         run.append(file_name(scorer), [row for row in rows if _key(row) not in written[scorer]])
     run.log_part({
         "part": scored.part, _LEFT_OUT: scored.left_out, "counts": dict(scored.counts),
-        "scored_tokens": scored.scored_tokens, "sequence_tokens": scored.sequence_tokens,
+        "sequence_tokens": scored.sequence_tokens,
         "readings": {what: asdict(reading) for what, reading in scored.readings.items()},
     })  # fmt: skip
 

@@ -1,6 +1,7 @@
 """`freeprm score`: step rewards for rollouts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -95,8 +96,8 @@ def score(
         from freeprm.models.reward_config import load_reward_config
         from freeprm.scorers.jobs import ScorerSource
         from freeprm.scorers.reading import PRMSource
-        from freeprm.stages.scoring import score as run
-        from freeprm.stages.scoring import score_released
+        from freeprm.stages.scoring import Scored, score_released
+        from freeprm.stages.scoring import score as score_rollouts
 
         for_too_long = check_too_long(too_long)
         options = LoadOptions(
@@ -106,19 +107,8 @@ def score(
             _refuse({**of_log_ratios, "--reference": reference}, f"{prm} gives values")
             scorer, model = "valued", prm
         if scorer is not None and model is not None:
-            made = score_released(
-                inputs,
-                scorer=ScorerSource(scorer=scorer, model=model, reference=reference, options=options),
-                out=out,
-                name=name,
-                splitter=splitter,
-                too_long=for_too_long,
-                columns=mapped,
-                on_bad=on_bad(skip_bad),
-                token_budget=token_budget,
-                executor=executor,
-                executor_options=read_assignments(executor_options or ()),
-            )
+            released = ScorerSource(scorer=scorer, model=model, reference=reference, options=options)
+            run: Callable[..., Scored] = partial(score_released, scorer=released)
         else:
             source = PRMSource(
                 source=str(prm if prm is not None else untrained),
@@ -131,21 +121,19 @@ def score(
                 options=options,
                 reference_device=reference_device,
             )
-            made = run(
-                inputs,
-                prm=source,
-                out=out,
-                rewards=rewards,
-                name=name,
-                splitter=splitter,
-                tokens=tokens,
-                too_long=for_too_long,
-                columns=mapped,
-                on_bad=on_bad(skip_bad),
-                token_budget=token_budget,
-                executor=executor,
-                executor_options=read_assignments(executor_options or ()),
-            )
+            run = partial(score_rollouts, prm=source, rewards=rewards, tokens=tokens)
+        made = run(
+            inputs,
+            out=out,
+            name=name,
+            splitter=splitter,
+            too_long=for_too_long,
+            columns=mapped,
+            on_bad=on_bad(skip_bad),
+            token_budget=token_budget,
+            executor=executor,
+            executor_options=read_assignments(executor_options or ()),
+        )
     output.show(out=out, counts=made.counts, cost=made.cost, as_json=as_json)
 
 
