@@ -25,4 +25,4 @@ def test_options_of_the_labeler_reach_it(tmp_path: Path):
     assert {metric["metric"] for metric in result["metrics"]} >= {"step_accuracy"}
     (row,) = [json.loads(line) for line in (tmp_path / "out" / "rollouts.jsonl").read_text().splitlines()]
     assert row["step_values"] == [2 / 3, 1.0]
-    assert row["labeler"] == "monte_carlo"
+    assert row["step_labeler"] == "monte_carlo"

@@ -46,10 +46,10 @@ def test_rows_get_labels_and_keep_what_was_known_of_their_steps_as_the_truth(gra
     assert first["steps"] == ["a4.", "a1.", "a0."]
     assert (first["step_labels"], first["step_values"], first["first_error"]) == ([True, True, False], [1, 0.25, 0], 2)
     assert (first["true_step_labels"], first["true_first_error"]) == ([True, False, False], 1)
-    assert (first["labeler"], first["step_completions"], first["level"]) == ("monte_carlo", [4, 4, 0], 3)
+    assert (first["step_labeler"], first["step_completions"], first["level"]) == ("monte_carlo", [4, 4, 0], 3)
     assert (second["step_labels"], second["first_error"], second["true_first_error"]) == ([True, True], None, None)
     for row in (empty, ungraded):
-        assert not {"step_labels", "step_values", "labeler", "first_error"} & set(row)
+        assert not {"step_labels", "step_values", "step_labeler", "first_error"} & set(row)
     assert ungraded["true_first_error"] == 0
     assert {name: made.counts[name] for name in made.counts if "label" in name} == {
         "labelled": 2, "not labelled: empty": 1, "not labelled: without an outcome label": 1, "steps labelled": 5,
@@ -172,11 +172,19 @@ def test_a_run_that_was_interrupted_ends_in_the_same_bytes(
     assert not (resumed.folder / "parts.log").exists()
 
 
+def test_a_human_labelers_own_column_does_not_make_human_labels_estimates(tmp_path: Path):
+    write_rows(tmp_path / "prm800k.jsonl", [{**ROWS[0], "labeler": "e90a38f3"}])
+    made = label([tmp_path / "prm800k.jsonl"], labeler="monte_carlo", options=SCRIPTED, out=tmp_path / "out")
+    [row] = rows_of(made)
+    assert (row["labeler"], row["step_labeler"]) == ("e90a38f3", "monte_carlo")
+    assert row["true_step_labels"] == [True, False, False]
+
+
 def test_labels_of_the_embedded_world_come_with_their_error(solved: Path, tmp_path: Path):
     made = label([solved], labeler="monte_carlo", options={"model": "solver:small", "n": 4}, out=tmp_path / "out")
     rows = rows_of(made)
     assert all(len(row["steps"]) == len(row["step_labels"]) == len(row["true_step_labels"]) for row in rows)
-    assert all(row["step_labels"][-1] == row["correct"] for row in rows if "labeler" in row)
+    assert all(row["step_labels"][-1] == row["correct"] for row in rows if "step_labeler" in row)
     assert {metric.metric for metric in made.metrics} >= {"step_accuracy", "step_precision", "step_recall"}
     assert made.counts["completions"] == 4 * made.counts["prefixes completed"]
     read, drawn = made.cost.charges

@@ -1,7 +1,7 @@
 """Label steps: graded rollouts in; out the same with a label for each step, and how far the labels are from the truth.
 
-out/rollouts.jsonl    the rows with `steps`, `step_labels`, `step_values`, `first_error` and `labeler`; what the row
-                      said of its steps before is the truth: `true_step_labels`, `true_first_error`
+out/rollouts.jsonl    the rows with `steps`, `step_labels`, `step_values`, `first_error` and `step_labeler`; what the
+                      row said of its steps before is the truth: `true_step_labels`, `true_first_error`
 out/metrics.json      errors of the labels, where there is a truth
 """
 
@@ -25,7 +25,7 @@ from freeprm.labelers.base import Divided, Labeler, Notebook, StepLabels
 from freeprm.types import Cost, Metric, Rollout
 
 ROWS = "rollouts"
-_ESTIMATES = ("step_labels", "first_error", "step_values", "step_completions", "labeler")
+_ESTIMATES = ("step_labels", "first_error", "step_values", "step_completions", "step_labeler")
 """Columns that a labeler fills."""
 _TRUTH = {"step_labels": "true_step_labels", "first_error": "true_first_error"}
 
@@ -111,7 +111,7 @@ def label(
 def _with_truth(rollout: Rollout) -> Rollout:
     """What the row says of its steps, as the truth; a labeler's estimates are dropped."""
     extra = dict(rollout.extra)
-    if "labeler" not in extra:
+    if "step_labeler" not in extra:
         extra |= {theirs: extra[name] for name, theirs in _TRUTH.items() if name in extra}
     return replace(rollout, extra={name: value for name, value in extra.items() if name not in _ESTIMATES})
 
@@ -170,7 +170,7 @@ def _labelled(rollout: Rollout, divided: Divided | None, given: StepLabels | Non
         return rollout
     labels = {
         "steps": divided.rollout.extra["steps"], "step_labels": list(given.labels), "step_values": list(given.values),
-        "first_error": first_error(given.labels), "labeler": labeler, **given.columns,
+        "first_error": first_error(given.labels), "step_labeler": labeler, **given.columns,
     }  # fmt: skip
     return replace(rollout, extra={**rollout.extra, **labels})
 
