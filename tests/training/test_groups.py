@@ -119,6 +119,7 @@ def test_responses_without_step_labels_are_left_out_before_anything_else_and_cou
     assert [len(one.rollouts) for one in groups] == [2, 3, 3, 3]
     # The limit of 3 leaves out one of the 4 of each other group.
     assert counts == {
+        "responses with step labels that came with the rows": 14,
         "skipped: responses without step labels": 2,
         "skipped: responses left out by subsampling": 3,
     }
@@ -128,7 +129,27 @@ def test_groups_of_one_class_serve_an_objective_on_steps(tmp_path):
     made = [rollout for rollout in stepped.rollouts(4) if rollout.correct == (rollout.problem_id in ("p0", "p1"))]
     groups, counts = read(tmp_path, made, StepKTO)
     assert len(groups) == 4
-    assert not counts
+    assert set(counts) == {"responses with step labels that came with the rows"}
+
+
+def test_step_labels_need_no_outcomes_and_imply_those_of_their_last_steps(tmp_path):
+    made = [replace(rollout, correct=None) for rollout in stepped.rollouts(2)]
+    made[0] = replace(made[0], extra={**made[0].extra, "step_labeler": "monte_carlo"})
+    groups, counts = read(tmp_path, made, StepCE)
+    last = {(one.problem_id, one.sample_idx): one.extra["step_labels"][-1] for one in made}
+    assert {(one.problem_id, one.sample_idx): one.correct for each in groups for one in each.rollouts} == last
+    assert counts == {
+        "responses with step labels by monte_carlo": 1,
+        "responses with step labels that came with the rows": 7,
+        "responses whose outcome is that of their last labelled step": 8,
+    }
+    with pytest.raises(RecordError, match="correct: no such column"):
+        read(tmp_path, made, CE)
+
+
+def test_steps_may_have_labels_of_both_kinds_where_outcomes_have_not(tmp_path):
+    wrong = [rollout for rollout in stepped.rollouts(4) if not rollout.correct]
+    assert len(read(tmp_path, wrong, StepCE)[0]) == len({rollout.problem_id for rollout in wrong})
 
 
 def test_step_labels_that_do_not_fit_stop_training_or_are_counted_under_skip(tmp_path):
@@ -138,7 +159,10 @@ def test_step_labels_that_do_not_fit_stop_training_or_are_counted_under_skip(tmp
         read(tmp_path, made, StepCE)
     groups, counts = read(tmp_path, made, StepCE, on_bad="skip")
     assert [len(one.rollouts) for one in groups] == [4, 3]
-    assert counts == {"skipped: another number of step_labels than steps": 1}
+    assert counts == {
+        "responses with step labels that came with the rows": 7,
+        "skipped: another number of step_labels than steps": 1,
+    }
 
 
 def test_data_without_any_step_label_is_refused_with_the_column_that_was_looked_at(tmp_path):

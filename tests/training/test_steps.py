@@ -37,6 +37,13 @@ def test_labels_are_hard_or_soft_and_each_may_be_unknown():
     assert shown(SOFT.in_text(row).labels) == [0.75, 1.0, None]
 
 
+@pytest.mark.parametrize(
+    ("labels", "outcome"), [([True, False], False), ([False, True, None], True), ([None, False, None], False)]
+)
+def test_labels_of_steps_imply_the_outcome_of_the_last_that_is_known(labels, outcome):
+    assert HARD.in_text(rollout("\n".join("abc"[: len(labels)]), step_labels=labels)).outcome is outcome
+
+
 @pytest.mark.parametrize("columns", [{}, {"step_labels": None}, {"step_labels": [None, None, None]}])
 def test_a_response_without_any_label_has_none(columns):
     assert HARD.in_text(rollout(**columns)) is None

@@ -75,8 +75,9 @@ class CuratedPairs(NamedTuple):
 
 
 def curate(
-    groups: Sequence[Group], recipe: Recipe, *, sources: Sources | None = None, name: str = "inputs", needs_pairs: bool
-) -> Curated:
+    groups: Sequence[Group], recipe: Recipe, *, sources: Sources | None = None, name: str = "inputs", needs_pairs: bool,
+    needs_both: bool = True,
+) -> Curated:  # fmt: skip
     """The groups to train on: all operations but pairing.
 
     Args:
@@ -85,6 +86,7 @@ def curate(
         sources: the groups of each source that the recipe names.
         name: of the main source, for the provenance of rollouts where sources are mixed.
         needs_pairs: leave out groups without both classes.
+        needs_both: see `trainable`.
 
     Raises:
         ConfigError: a setting out of range.
@@ -107,7 +109,7 @@ def curate(
         made.apply(f"instructions {r.instructions:g}", subsample_instructions(made.groups, r.instructions, seed=r.seed))
     if r.responses is not None:
         made.apply(f"responses {r.responses}", subsample_responses(made.groups, r.responses, seed=r.seed))
-    made.apply("trainable", trainable(made.groups, needs_pairs=needs_pairs))
+    made.apply("trainable", trainable(made.groups, needs_pairs=needs_pairs, needs_both=needs_both))
     if r.balance != "none":
         made.apply(f"balance {r.balance}", balance(made.groups, how=r.balance, seed=r.seed))
     return Curated(made.groups, made.operations)

@@ -45,18 +45,25 @@ def size(groups: Sequence[Group]) -> Size:
     return Size(problems=len(groups), responses=n_responses(groups), pairs=sum(map(n_pairs, groups)))
 
 
-def trainable(groups: Sequence[Group], *, needs_pairs: bool) -> Kept:
+def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = True) -> Kept:
     """Drop what cannot be used: ungraded and empty responses, and groups without both classes where pairs are needed.
 
+    Args:
+        groups: graded.
+        needs_pairs: leave out groups without both classes.
+        needs_both: the whole data must have both, as where outcomes are what is learnt.
+
     Raises:
-        DataError: no right or no wrong response is left in the whole data, or no group has both where pairs are needed.
+        DataError: no response is left in the whole data, none of a class that is needed, or no group has both classes
+            where pairs are needed.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     kept = keep(groups, lambda group: (r for r in graded(group.rollouts) if r.response.strip()))
     dropped = Counter({"ungraded responses": len(rollouts) - len(graded(rollouts))})
     dropped["empty responses"] = len(graded(rollouts)) - n_responses(kept)
     dropped["groups without a usable response"] = len(groups) - len(kept)
-    require_both(kept, given=groups)
+    if needs_both or not kept:
+        require_both(kept, given=groups)
     if needs_pairs:
         for group, reason in [(group, lacks(group)) for group in kept]:
             dropped.update({reason: 1, f"responses in {reason}": len(group.rollouts)} if reason else {})

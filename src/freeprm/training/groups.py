@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from freeprm.core.curation import Operation, Recipe, curate, make_pairs
-from freeprm.core.graded import keep, n_pairs
+from freeprm.core.graded import n_pairs
 from freeprm.core.preferences import Pair
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.io.formats import OnBad
@@ -25,7 +25,7 @@ class TrainingGroups(NamedTuple):
 
     groups: list[Group]
     counts: Counter[str]
-    """Everything left out, by reason."""
+    """Everything left out, by reason, and where the labels of steps come from."""
     operations: list[Operation]
     """What was done to the data, in order; the last step, dividing groups by `group_size`, is in `counts` only."""
 
@@ -64,18 +64,21 @@ def read_groups(
     recipe = recipe_of(settings)
     if held_out:
         recipe = replace(recipe, mix={}, replace={}, deduplicate=None, instructions=1.0, responses=None)
-    read = read_graded(inputs, recipe, columns=columns, on_bad=on_bad)
+    by_step = objective.needs_step_labels
+    read = read_graded(inputs, recipe, columns=columns, on_bad=on_bad, expect=() if by_step else ("correct",))
+    noted: Counter[str] = Counter()
     if (reader := step_reader(settings, objective)) is not None:
-        read = _with_steps(read, reader, on_bad=on_bad)
+        read, noted = _with_steps(read, reader, on_bad=on_bad)
     groups, operations = curate(
-        read.groups, recipe, sources=read.sources, name=read.name, needs_pairs=objective.needs_pairs
-    )
+        read.groups, recipe, sources=read.sources, name=read.name, needs_pairs=objective.needs_pairs,
+        needs_both=not by_step,
+    )  # fmt: skip
     if objective.needs_pairs and (recipe.pairing != "cartesian" or recipe.max_pairs is not None):
         made = make_pairs(groups, recipe)
         groups, operations = groups_of_pairs(made.pairs, size=settings.group_size), [*operations, made.operation]
     groups, divided = divide(groups, size=settings.group_size, needs_pairs=objective.needs_pairs)
     left_out = sum((Counter(done.left_out) for done in operations), start=read.skipped + divided)
-    counts = Counter({f"skipped: {reason}": count for reason, count in left_out.items()})
+    counts = noted + Counter({f"skipped: {reason}": count for reason, count in left_out.items()})
     return TrainingGroups(groups, counts, operations)
 
 
@@ -126,34 +129,53 @@ def divide(groups: Iterable[Group], *, size: int, needs_pairs: bool) -> tuple[li
     return divided, +counts
 
 
-def _with_steps(read: Graded, reader: StepReader, *, on_bad: OnBad) -> Graded:
-    """Only the responses whose steps, and labels where those are needed, can be read."""
-    counts: Counter[str] = Counter()
+def _with_steps(read: Graded, reader: StepReader, *, on_bad: OnBad) -> tuple[Graded, Counter[str]]:
+    """Only the responses whose steps, and labels where those are needed, can be read; and whose labels they are.
 
-    def usable(rollout: Rollout) -> bool:
-        if rollout.correct is None or not rollout.response.strip():
-            return True  # left out, and counted, with all that cannot be trained on
+    Where steps have labels, a response without an outcome has the one that they imply.
+    """
+    left_out: Counter[str] = Counter()
+    noted: Counter[str] = Counter()
+
+    def usable(rollout: Rollout) -> Rollout | None:
+        if not rollout.response.strip() or (rollout.correct is None and reader.labels is None):
+            return rollout  # left out, and counted, with all that cannot be trained on
         try:
             steps = reader.in_text(rollout)
         except RecordError as error:
             if on_bad == "raise":
                 raise
-            counts[error.reason] += 1
-            return False
-        counts["responses without step labels"] += steps is None
-        return steps is not None
+            left_out[error.reason] += 1
+            return None
+        if steps is None:
+            left_out["responses without step labels"] += 1
+            return None
+        if reader.labels is None:
+            return rollout
+        noted[f"responses with step labels {_origin(rollout)}"] += 1
+        if rollout.correct is not None:
+            return rollout
+        noted["responses whose outcome is that of their last labelled step"] += 1
+        return replace(rollout, correct=steps.outcome)
 
     def kept(groups: Sequence[Group]) -> list[Group]:
-        return keep(groups, lambda group: filter(usable, group.rollouts))
+        left = [replace(one, rollouts=tuple(filter(None, map(usable, one.rollouts)))) for one in groups]
+        return [one for one in left if one.rollouts]
 
     groups, sources = kept(read.groups), {name: kept(own) for name, own in read.sources.items()}
     if not groups:
-        reasons = "; ".join(f"{count} {reason}" for reason, count in (+counts).items())
+        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise DataError(
             f"{read.name}: nothing to train on ({reasons}). Step labels are read from the column {reader.column!r}; "
             "give rows labels with `freeprm label`, or choose the other column with --step-labels"
         )
-    return read._replace(groups=groups, sources=sources, skipped=read.skipped + counts)
+    return read._replace(groups=groups, sources=sources, skipped=read.skipped + left_out), noted
+
+
+def _origin(rollout: Rollout) -> str:
+    """Whose labels of steps a row has."""
+    labeler = rollout.extra.get("step_labeler")
+    return "that came with the rows" if labeler is None else f"by {labeler}"
 
 
 def _is_complete(pairs: Sequence[Pair], size: int) -> bool:

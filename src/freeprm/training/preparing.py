@@ -91,9 +91,11 @@ class Preparer:
                 counts["groups that the context leaves with one class"] += 1
             elif own:
                 examples.append(example)
-        _count_used(examples, counts, max_length=self._max_length)
+        _count_used(examples, counts)
         if self._objective.needs_step_labels:
             _count_step_labels(examples, counts)
+        else:
+            _require_both(counts, max_length=self._max_length)
         return examples
 
     def _fitted(self, rollouts: Sequence[Rollout], counts: Counter[str]) -> list[_Prepared]:
@@ -162,22 +164,26 @@ def reachable_reward(examples: Sequence[Example], beta: float) -> float | None:
     return -beta * sum(right) / len(right) if right else None
 
 
-def _count_used(examples: Sequence[Example], counts: Counter[str], *, max_length: int) -> None:
-    """Raises: DataError, if the responses that fit the context lack a class."""
-    n_responses = sum(len(example.labels) for example in examples)
+def _count_used(examples: Sequence[Example], counts: Counter[str]) -> None:
     n_right = sum(sum(example.labels) for example in examples)
-    if not 0 < n_right < n_responses:
-        raise DataError(
-            f"{n_right} right and {n_responses - n_right} wrong responses fit {max_length} tokens with their prompts; "
-            "expected both. Raise max_length, or truncate with too_long=truncate"
-        )
     counts["right responses"] += n_right
-    counts["wrong responses"] += n_responses - n_right
+    counts["wrong responses"] += sum(len(example.labels) for example in examples) - n_right
     counts["groups"] += len(examples)
 
 
+def _require_both(counts: Counter[str], *, max_length: int) -> None:
+    """Raises: DataError, if the responses that fit the context lack a class."""
+    if not counts["right responses"] or not counts["wrong responses"]:
+        raise DataError(
+            f"{counts['right responses']} right and {counts['wrong responses']} wrong responses fit {max_length} "
+            "tokens with their prompts; expected both. Raise max_length, or truncate with too_long=truncate"
+        )
+
+
 def _count_step_labels(examples: Sequence[Example], counts: Counter[str]) -> None:
-    """Raises: DataError, if all labels are the same."""
+    """Raises: DataError, if there is no label, or all are the same."""
+    if not examples:
+        raise DataError("no response with a step label fits the context; raise max_length, or too_long=truncate")
     labels = np.concatenate([steps.labels for example in examples for steps in example.steps])
     known = labels[np.isfinite(labels)]
     if known.min() == known.max():

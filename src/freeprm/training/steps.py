@@ -29,6 +29,14 @@ class TextSteps(NamedTuple):
     labels: list[float]
     """(K,) 1 right, 0 wrong, NaN not known; all NaN where none are asked for."""
 
+    @property
+    def outcome(self) -> bool:
+        """What the labels say of the response, where nothing else does: the last label that is known.
+
+        By completions it is the outcome itself, since behind the last step nothing is left to complete.
+        """
+        return next(label >= 0.5 for label in reversed(self.labels) if label == label)  # NaN equals nothing
+
 
 class TokenSteps(NamedTuple):
     """The steps of a response that have a token, of those that the model reads."""
