@@ -10,7 +10,8 @@ from pathlib import Path
 from freeprm.apps.demo_report import DemoRun, demo_report
 from freeprm.apps.demo_settings import DemoSettings
 from freeprm.apps.report.page import render
-from freeprm.io.runs import RunFolder
+from freeprm.io.costs import read_cost
+from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.evaluation import evaluate
 from freeprm.stages.grading import grade
@@ -35,7 +36,7 @@ class Demo:
     """A self-contained page."""
     metrics: list[Metric]
     cost: Cost
-    """Of all stages together."""
+    """Of all stages together, and the seconds from start to end."""
 
 
 def demo(*, out: Path, settings: DemoSettings, command: str) -> Demo:
@@ -46,7 +47,11 @@ def demo(*, out: Path, settings: DemoSettings, command: str) -> Demo:
         settings: size, objectives and seed.
         command: the command line that makes this run, for the report.
     """
+    report = out / "report.html"
     with RunFolder(out, stage="demo", settings=asdict(settings)) as run:
+        if run.complete and report.exists():
+            cost = read_cost((read_manifest(out) or {})["cost"])
+            return Demo(folder=out, report=report, metrics=read_metrics(out), cost=cost)
         costs: dict[str, Cost] = {}
         graded = {split: _rollouts(split, out, settings, costs) for split in ("train", "dev", "test")}
         scored: dict[str, list[Path]] = {"dev": [], "test": []}
@@ -65,11 +70,9 @@ def demo(*, out: Path, settings: DemoSettings, command: str) -> Demo:
         evaluation = evaluate(scored["test"], out=out / "evaluation", dev=scored["dev"], seed=settings.seed)
         metrics = [*selection.metrics, *evaluation.metrics]
         made = DemoRun(metrics=metrics, costs=costs, logs=logs, scored=scored["test"][0])
-        report = out / "report.html"
         report.write_text(render(demo_report(made, settings, command=command)), encoding="utf-8")
         run.write_metrics(metrics)
-        cost = sum(costs.values(), Cost())
-        run.finish(cost=cost, counts=selection.counts)
+        cost = run.finish(cost=sum(costs.values(), Cost()), counts=selection.counts)
     return Demo(folder=out, report=report, metrics=metrics, cost=cost)
 
 
