@@ -70,3 +70,14 @@ def test_what_was_done_before_counts_in_neither_rate_nor_time_left(
     assert lines.is_due()
     lines.print()  # 50 rows in 10 s; the 250 left take 50 s
     assert capsys.readouterr().err == "grade: 150 of 400 rows, 5.0/s, 0:00:50 left\n"
+
+
+def test_slow_work_says_how_long_one_takes_instead_of_a_rate_of_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0] + [350.0] * 9)
+    monkeypatch.setattr("freeprm.io.progress.time.perf_counter", lambda: next(clock))
+    lines = progress._Lines("compare", 12, "jobs", 0)
+    lines.count(5, "")
+    lines.print()
+    assert capsys.readouterr().err == "compare: 5 of 12 jobs, 50 s each, 0:05:50 left\n"

@@ -99,19 +99,18 @@ class _Lines:
         if self._total is not None and self._done:
             seconds = (self._total - done) / self._done * (self._printed - self._started)
             left = f", {timedelta(seconds=round(seconds))} left"
-        print(f"{self._description}: {amount}, {self._rate():.1f}/s{left}{self._noted()}", file=sys.stderr, flush=True)
+        print(f"{self._description}: {amount}, {self._rate()}{left}{self._noted()}", file=sys.stderr, flush=True)
 
     def print_last(self) -> None:
         seconds = time.perf_counter() - self._started
         before = f" besides {self._before} from before" if self._before else ""
         print(
-            f"{self._description}: {self._done} {self._unit}{before} in {seconds:.1f} s, "
-            f"{self._rate():.1f}/s{self._noted()}",
+            f"{self._description}: {self._done} {self._unit}{before} in {seconds:.1f} s, {self._rate()}{self._noted()}",
             file=sys.stderr,
         )
 
-    def _rate(self) -> float:
-        return self._done / max(time.perf_counter() - self._started, 1e-9)
+    def _rate(self) -> str:
+        return _rate_text(self._done / max(time.perf_counter() - self._started, 1e-9), "")
 
     def _noted(self) -> str:
         return f", {self.note}" if self.note else ""
@@ -126,4 +125,9 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {self._unit}/s" if speed else f"? {self._unit}/s")
+        return Text(_rate_text(speed, f" {self._unit}") if speed else f"? {self._unit}/s")
+
+
+def _rate_text(rate: float, unit: str) -> str:
+    """`5.0 rows/s`; of units that take long, `90 s each`."""
+    return f"{1 / rate:.0f} s each" if 0 < rate < 0.1 else f"{rate:.1f}{unit}/s"
