@@ -89,7 +89,7 @@ class Method:
     weighting: str = "sigmoid"
     """Score -> weight in a vote; a name in `freeprm.core.voting.WEIGHTINGS`. A probability is its own: raw."""
     tune: tuple[Mapping[str, Any], ...] = ()
-    """Settings that `--tune` tries for this method instead of those that it tries for all."""
+    """Settings that `--tune` tries for this method besides those that it tries for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

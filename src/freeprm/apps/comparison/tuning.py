@@ -97,7 +97,7 @@ def tune(comparison: Comparison, *, out: Path, seed: int, workers: int, command:
 
 
 def _tries(comparison: Comparison, method: Method) -> Sequence[Mapping[str, Any]]:
-    return method.tune or comparison.tuning.tries or ({},)
+    return (*comparison.tuning.tries, *method.tune) or ({},)
 
 
 def _trial_name(method: str, index: int) -> str:
