@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 
 from freeprm.apps.comparison.costs import MethodCost, method_costs
 from freeprm.apps.comparison.folders import Folders
-from freeprm.apps.comparison.measures import Accuracies, Place, Way, accuracy_metrics, read_accuracies, step_metrics
+from freeprm.apps.comparison.measures import (
+    Accuracies,
+    Measured,
+    Place,
+    Way,
+    accuracy_metrics,
+    on_shared_problems,
+    read_accuracies,
+    step_metrics,
+)
 from freeprm.apps.comparison.rendering import markdown
 from freeprm.apps.comparison.settings import Comparison
 from freeprm.apps.comparison.tables import Cell, TextTable, all_tables
@@ -33,13 +42,15 @@ class Run(NamedTuple):
 def main() -> None:
     runs = [read_run(Path(argument)) for argument in sys.argv[1:]]
     comparison = runs[0].comparison
-    pooled = accuracy_metrics(together(runs), against=comparison.against, seed=0)
+    shared = on_shared_problems(together(runs))
+    pooled = accuracy_metrics(shared.accuracies, against=comparison.against, seed=0)
     steps = spread([list(step_metrics(run.comparison, run.folders)) for run in runs])
     print(f"# {comparison.title}, {len(runs)} seeds\n")
     print("\n".join(f"    {run.described['command']}" for run in runs))
     print(f"    python scripts/results_compare.py {' '.join(sys.argv[1:])}\n")
     print("First errors, areas and cost are means over the seeds; the first two stand with the least and the most.\n")
-    for table in [*all_tables(comparison, [*pooled, *steps], mean_costs(runs)), averages_by_seed(runs)]:
+    found = Measured([*pooled, *steps], shared.left_out)
+    for table in [*all_tables(comparison, found, mean_costs(runs)), averages_by_seed(runs)]:
         print(f"{markdown(table)}\n")
     print(f"Seconds from start to end: {', '.join(f'{seconds(run):.0f}' for run in runs)}.")
 

@@ -8,7 +8,8 @@ from freeprm.apps.comparison.folders import Folders
 from freeprm.apps.comparison.measures import BASELINES, measured, read_accuracies
 from freeprm.apps.comparison.settings import Comparison, Generator, Method
 from freeprm.apps.comparison.tables import all_tables
-from freeprm.io.jsonl import write_json, write_rows
+from freeprm.errors import DataError
+from freeprm.io.jsonl import read_rows, write_json, write_rows
 from freeprm.types import Metric
 
 COMPARISON = Comparison(
@@ -63,7 +64,7 @@ def test_methods_are_read_by_their_name_and_baselines_once(folders: Folders):
 
 
 def test_columns_and_their_average(folders: Folders):
-    metrics = measured(COMPARISON, folders, seed=0)
+    metrics = measured(COMPARISON, folders, seed=0).metrics
     assert of(metrics, "accuracy", "ce", "best_of_n/min", "generator=weak") == 0.5
     assert of(metrics, "accuracy", "ce", "best_of_n/min") == 0.75  # (0.5 + 1) / 2
     assert of(metrics, "accuracy", None, "random") == 0.375  # (0.25 + 0.5) / 2
@@ -71,7 +72,7 @@ def test_columns_and_their_average(folders: Folders):
 
 
 def test_differences_are_of_the_averages_by_the_same_kind_of_choice(folders: Folders):
-    metrics = measured(COMPARISON, folders, seed=0)
+    metrics = measured(COMPARISON, folders, seed=0).metrics
     assert of(metrics, "accuracy_difference", "ce", "best_of_n/min - majority") == 0.25  # 0.75 - 0.5
     assert of(metrics, "accuracy_difference", "orm - ce", "best_of_n/score") == -0.25  # 0.5 - 0.75
     assert of(metrics, "accuracy_difference", "orm - ce", "weighted_vote/score") == -0.25  # 0.25 - 0.5
@@ -86,7 +87,7 @@ def test_step_metrics_are_taken_from_the_evaluation_at_the_threshold_from_dev(fo
         for selector, value in {"threshold=dev": 0.4, "threshold=oracle": 0.6}.items()
     ]
     write_json(folder / "metrics.json", [{name: getattr(m, name) for name in Metric.__slots__} for m in found])
-    metrics = measured(COMPARISON, folders, seed=0)
+    metrics = measured(COMPARISON, folders, seed=0).metrics
     assert of(metrics, "processbench_f1", "ce", "threshold=dev", "generator=weak") == 0.4
     assert not [metric for metric in metrics if metric.selector == "threshold=oracle"]
 
@@ -102,3 +103,21 @@ def test_the_tables_have_a_row_a_method_and_a_column_a_generator_and_n(folders: 
     assert "First errors" not in tables  # nothing to show
     differences = tables["Paired differences of the averages, points"]
     assert [cell.value for cell in differences.rows[1]] == ["orm", "+0.0", "−25.0", "−25.0", "−25.0"]
+
+
+def test_a_problem_in_which_some_method_cannot_choose_is_left_out_for_all_and_counted(folders: Folders):
+    file = folders.selection("orm", "test-weak") / "accuracies.jsonl"
+    rows = [row for _, row in read_rows(file) if row["problem_id"] != "p0"]
+    write_rows(file, rows)
+    found = measured(COMPARISON, folders, seed=0)
+    assert found.left_out == {("weak", 2): 1}
+    assert of(found.metrics, "accuracy", "ce", "best_of_n/min", "generator=weak") == 1.0  # of p1 alone
+    assert of(found.metrics, "accuracy_difference", "orm - ce", "best_of_n/score") == -0.5  # (0 - 0 + 0 - 1) / 2
+    note = all_tables(COMPARISON, found, {})[0].note
+    assert note.endswith("Left out, for want of N responses with scores of every method: weak @2 1.")
+
+
+def test_a_column_without_a_shared_problem_is_refused_with_the_method_that_lacks_them(folders: Folders):
+    write_rows(folders.selection("orm", "test-weak") / "accuracies.jsonl", [])
+    with pytest.raises(DataError, match=r"weak @2: no problem has 2 responses .*; orm has them for 0 problems"):
+        measured(COMPARISON, folders, seed=0)

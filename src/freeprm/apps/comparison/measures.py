@@ -12,7 +12,7 @@ from freeprm.apps.comparison.averages import Column, average_difference, column_
 from freeprm.apps.comparison.folders import Folders, test_split
 from freeprm.apps.comparison.settings import Comparison
 from freeprm.core.intervals import bootstrap
-from freeprm.errors import RecordError
+from freeprm.errors import DataError, RecordError
 from freeprm.io.jsonl import read_rows
 from freeprm.io.runs import METRICS, read_metrics
 from freeprm.types import Metric
@@ -45,15 +45,32 @@ class Way(NamedTuple):
 Accuracies = Mapping[Way, Mapping[Place, Column]]
 
 
-def measured(comparison: Comparison, folders: Folders, *, seed: int) -> list[Metric]:
+class Shared(NamedTuple):
+    """Accuracies of all ways over the same problems."""
+
+    accuracies: Accuracies
+    left_out: Mapping[Place, int]
+    """Problems of a column in which some way could not choose among n."""
+
+
+class Measured(NamedTuple):
+    """What the stages of a comparison gave."""
+
+    metrics: list[Metric]
+    left_out: Mapping[Place, int]
+    """See `Shared`."""
+
+
+def measured(comparison: Comparison, folders: Folders, *, seed: int) -> Measured:
     """All metrics of a comparison whose stages are finished.
 
     Raises:
-        DataError: a method was measured on other problems than the one that it is compared with.
+        DataError: a column has no problem in which every method could choose.
         RunFolderError: a stage's folder lacks its metrics.
     """
-    accuracies = read_accuracies(comparison, folders)
-    return [*accuracy_metrics(accuracies, against=comparison.against, seed=seed), *step_metrics(comparison, folders)]
+    shared = on_shared_problems(read_accuracies(comparison, folders))
+    metrics = accuracy_metrics(shared.accuracies, against=comparison.against, seed=seed)
+    return Measured([*metrics, *step_metrics(comparison, folders)], shared.left_out)
 
 
 def read_accuracies(comparison: Comparison, folders: Folders) -> Accuracies:
@@ -65,6 +82,31 @@ def read_accuracies(comparison: Comparison, folders: Folders) -> Accuracies:
         for method in comparison.methods:
             _read(folders.selection(method, split), method, generator, found)
     return found
+
+
+def on_shared_problems(accuracies: Accuracies) -> Shared:
+    """Only the problems of each column in which every way could choose among n, as where some responses have no score.
+
+    Raises:
+        DataError: there is none in a column; names the method that could choose in the fewest.
+    """
+    kept: dict[Way, dict[Place, Column]] = {way: {} for way in accuracies}
+    left_out: dict[Place, int] = {}
+    for place in dict.fromkeys(place for columns in accuracies.values() for place in columns):
+        own = {way: columns.get(place, {}) for way, columns in accuracies.items()}
+        common = set.intersection(*(set(column) for column in own.values()))
+        if not common:
+            worst = min(own, key=lambda way: len(own[way]))
+            raise DataError(
+                f"{place.generator} @{place.n}: no problem has {place.n} responses with scores of every method; "
+                f"{worst.method} has them for {len(own[worst])} problems. Responses that its context does not hold "
+                f"have no score. Take it out of the comparison, or {place.n} out of sizes"
+            )
+        if lost := max(map(len, own.values())) - len(common):
+            left_out[place] = lost
+        for way, column in own.items():
+            kept[way][place] = {problem: value for problem, value in column.items() if problem in common}
+    return Shared(kept, left_out)
 
 
 def accuracy_metrics(accuracies: Accuracies, *, against: str | None, seed: int) -> list[Metric]:

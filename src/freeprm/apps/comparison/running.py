@@ -1,5 +1,6 @@
 """A whole comparison: rollouts, labels, methods side by side, and what they gave; resumed by the same command."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ class Compared:
     """Holds compare.md, compare.json and metrics.json."""
     metrics: list[Metric]
     tables: list[TextTable]
+    counts: Mapping[str, int]
+    """Methods, and problems left out by column."""
     cost: Cost
     """Of everything together."""
 
@@ -57,17 +60,19 @@ def compare(comparison: Comparison, *, out: Path, seed: int, workers: int, comma
             if labels.model_of is None:
                 make_labels(comparison, folders, name, seed=seed)  # draws in processes of its own
         run_jobs(_jobs(comparison, folders, seed), workers=workers, description="compare")
-        metrics = measured(comparison, folders, seed=seed)
+        found = measured(comparison, folders, seed=seed)
         bills = method_costs(comparison, folders)
-        tables = all_tables(comparison, metrics, bills)
-        run.write_metrics(metrics)
-        cost = run.finish(cost=total_cost(folders), counts={"methods": len(comparison.methods)})
+        tables = all_tables(comparison, found, bills)
+        run.write_metrics(found.metrics)
+        lost = {f"problems left out of {at.generator} @{at.n}": count for at, count in found.left_out.items()}
+        counts = {"methods": len(comparison.methods), **lost}
+        cost = run.finish(cost=total_cost(folders), counts=counts)
     costs = {name: asdict(bill) for name, bill in bills.items()}
     described = {"command": command, "seed": seed, "comparison": asdict(comparison), "costs": costs}
-    write_json(out / "compare.json", {**described, "metrics": [asdict(metric) for metric in metrics]})
+    write_json(out / "compare.json", {**described, "metrics": [asdict(metric) for metric in found.metrics]})
     text = page(comparison, tables, cost, seed=seed, command=command)
     (out / "compare.md").write_text(text, encoding="utf-8")
-    return Compared(folder=out, metrics=metrics, tables=tables, cost=cost)
+    return Compared(folder=out, metrics=found.metrics, tables=tables, counts=counts, cost=cost)
 
 
 def _jobs(comparison: Comparison, folders: Folders, seed: int) -> list[Job]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from freeprm.apps.comparison.costs import MethodCost
-from freeprm.apps.comparison.measures import BASELINES
+from freeprm.apps.comparison.measures import BASELINES, Measured, Place
 from freeprm.apps.comparison.settings import Comparison
 from freeprm.apps.report.wording import interval_text, value_text
 from freeprm.types import Metric
@@ -32,11 +32,12 @@ class TextTable:
     """The first columns are names, the others numbers."""
 
 
-def all_tables(comparison: Comparison, metrics: Sequence[Metric], costs: Mapping[str, MethodCost]) -> list[TextTable]:
+def all_tables(comparison: Comparison, found: Measured, costs: Mapping[str, MethodCost]) -> list[TextTable]:
     """The tables in their order; those that have nothing to show are left out."""
+    metrics = found.metrics
     tables = [
-        accuracy_table(comparison, metrics, "best_of_n", title="Best-of-N accuracy, %"),
-        accuracy_table(comparison, metrics, "weighted_vote", title="Weighted vote accuracy, %"),
+        accuracy_table(comparison, found, "best_of_n", title="Best-of-N accuracy, %"),
+        accuracy_table(comparison, found, "weighted_vote", title="Weighted vote accuracy, %"),
         difference_table(comparison, metrics),
         *step_tables(comparison, metrics),
         *cost_tables(comparison, costs),
@@ -44,9 +45,9 @@ def all_tables(comparison: Comparison, metrics: Sequence[Metric], costs: Mapping
     return [table for table in tables if table.rows]
 
 
-def accuracy_table(comparison: Comparison, metrics: Sequence[Metric], family: str, *, title: str) -> TextTable:
+def accuracy_table(comparison: Comparison, found: Measured, family: str, *, title: str) -> TextTable:
     """A row a method, a column each generator and N, and the average; baselines without scores first."""
-    shown = [metric for metric in metrics if metric.metric == "accuracy"]
+    shown = [metric for metric in found.metrics if metric.metric == "accuracy"]
     places = [(f"generator={name}", n) for name in comparison.generators for n in comparison.sizes]
     rows = []
     for name in BASELINES:
@@ -59,10 +60,16 @@ def accuracy_table(comparison: Comparison, metrics: Sequence[Metric], family: st
     count = max((metric.count for metric in shown), default=0)
     return TextTable(
         title=title,
-        note=f"{count} problems; 95 % intervals over problems; the average is over all columns.",
+        note=f"{count} problems; 95 % intervals over problems; the average is over all columns."
+        f"{_left_out(found.left_out)}",
         header=("reward model", "type", *header, "average"),
         rows=tuple(rows),
     )
+
+
+def _left_out(left_out: Mapping[Place, int]) -> str:
+    counted = ", ".join(f"{place.generator} @{place.n} {count}" for place, count in left_out.items())
+    return f" Left out, for want of N responses with scores of every method: {counted}." if counted else ""
 
 
 _BASELINE_TITLES = {"random": "one response, pass@1", "majority": "majority vote", "oracle": "any right, pass@N"}

@@ -49,6 +49,7 @@ class Tuned:
     metrics: list[Metric]
     """Of each trial, with its name as the scorer."""
     tables: list[TextTable]
+    counts: Mapping[str, int]
     cost: Cost
 
 
@@ -90,10 +91,11 @@ def tune(comparison: Comparison, *, out: Path, seed: int, workers: int, command:
                 best[name] = _trial_name(name, next(index for index, trial in enumerate(found) if trial.is_best))
         metrics = [metric for trial in trials for metric in (trial.best_of_n, trial.weighted_vote)]
         run.write_metrics(metrics)
-        cost = run.finish(cost=total_cost(folders), counts={"trials": len(trials)})
+        counts = {"trials": len(trials)}
+        cost = run.finish(cost=total_cost(folders), counts=counts)
     table = _table(trials)
     (out / "tune.md").write_text(f"    {command}\n\n{markdown(table)}\n", encoding="utf-8")
-    return Tuned(folder=out, trials=trials, metrics=metrics, tables=[table], cost=cost)
+    return Tuned(folder=out, trials=trials, metrics=metrics, tables=[table], counts=counts, cost=cost)
 
 
 def _tries(comparison: Comparison, method: Method) -> Sequence[Mapping[str, Any]]:
