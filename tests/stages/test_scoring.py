@@ -131,6 +131,13 @@ def test_a_finished_run_is_not_run_again(prm, data, tmp_path):
     assert again == replace(first, counts=dict(first.counts))
 
 
+def test_a_finished_run_loads_no_model(stories, data, tmp_path, monkeypatch):
+    source = PRMSource(source=str(stories), trained=False)
+    made = score([data], prm=source, rewards=["reference-only"], out=tmp_path / "scores")
+    monkeypatch.setattr(PRMSource, "load", None)
+    assert score([data], prm=source, rewards=["reference-only"], out=tmp_path / "scores") == made
+
+
 def test_another_policy_does_not_resume_a_run(prm, data, tmp_path):
     score([data], prm=prm, out=tmp_path / "out")
     with pytest.raises(RunFolderError, match="policy_sha256"):

@@ -53,7 +53,7 @@ class Job:
     tokens: bool
     too_long: TooLong
     token_budget: int | None
-    passed: Callable[[int], None] | None
+    passed: Callable[[int], None] | None = None
 
     def worker(self) -> Callable[[Sequence[Part]], Iterator[ScoredPart]]:
         """A worker that holds the models."""

@@ -3,10 +3,10 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from freeprm.core.flops import ModelShape
 from freeprm.core.rewards import check_reward
@@ -93,12 +93,13 @@ def score(
     if splitter is not None and splitter != TOKENS:
         splitter_named(splitter)
     place: Executor = built("executors", executor, [executor_options or {}])
-    known = _known(prm, place)
+    if place.remote and not isinstance(prm, PRMSource):
+        raise ConfigError("prm: is a loaded model, which stays in this process; give workers elsewhere a PRMSource")
     settings = {
-        **known.identity(),
+        **prm.identity(),
         "rewards": list(rewards),
         "name": name,
-        "splitter": splitter or _splitter(known),
+        "splitter": splitter or _splitter(prm),
         "tokens": tokens,
         "too_long": too_long,
         "columns": dict(columns or {}),
@@ -107,16 +108,15 @@ def score(
     }
     scorers = {scorer_name(name, reward): reward for reward in rewards}
 
-    def job(passed: Callable[[int], None] | None) -> Job:
-        return Job(
-            prm=known, scorers=scorers, splitter=splitter, tokens=tokens, too_long=too_long, token_budget=token_budget,
-            passed=passed,
-        )  # fmt: skip
+    def prepare() -> _Work:
+        known = prm.load() if isinstance(prm, PRMSource) and not place.remote else prm
+        job = Job(
+            prm=known, scorers=scorers, splitter=splitter, tokens=tokens, too_long=too_long, token_budget=token_budget
+        )
+        return _Work(job, partial(_shape, known))
 
-    models = {"policy": known.source if isinstance(known, PRMSource) else known.policy.source}
-    return _scored(
-        inputs, list(scorers), job, out=out, settings=settings, place=place, shape=partial(_shape, known), models=models
-    )
+    models = {"policy": prm.source if isinstance(prm, PRMSource) else prm.policy.source}
+    return _scored(inputs, list(scorers), prepare, out=out, settings=settings, place=place, models=models)
 
 
 def score_released(
@@ -147,34 +147,37 @@ def score_released(
     place: Executor = built("executors", executor, [executor_options or {}])
     if place.remote and not isinstance(scorer, ScorerSource):
         raise ConfigError("scorer: is a loaded model, which stays in this process; give a ScorerSource")
-    known = scorer.load() if isinstance(scorer, ScorerSource) and not place.remote else scorer
     settings = {
-        **known.identity(),
+        **scorer.identity(),
         "name": name,
-        "splitter": splitter or known.splitter,
+        "splitter": splitter or scorer.splitter,
         "too_long": too_long,
         "columns": dict(columns or {}),
         "on_bad": on_bad,
         "batch": place.block or BATCH,
     }
 
-    def job(passed: Callable[[int], None] | None) -> ScorerJob:
-        return ScorerJob(
-            scorer=known, name=name, splitter=splitter, too_long=too_long, token_budget=token_budget, passed=passed
-        )
+    def prepare() -> _Work:
+        known = scorer.load() if isinstance(scorer, ScorerSource) and not place.remote else scorer
+        job = ScorerJob(scorer=known, name=name, splitter=splitter, too_long=too_long, token_budget=token_budget)
+        return _Work(job, known.shape)
 
     models = {"scorer": scorer.model} if isinstance(scorer, ScorerSource) else {}
-    return _scored(
-        inputs, job(None).scorers, job, out=out, settings=settings, place=place, shape=known.shape, models=models
-    )
+    return _scored(inputs, [name or scorer.name], prepare, out=out, settings=settings, place=place, models=models)
+
+
+class _Work(NamedTuple):
+    """What is to be done, with the models loaded where they work here."""
+
+    job: Job | ScorerJob
+    shape: Callable[[], ModelShape]
 
 
 def _scored(
-    inputs: Sequence[Path], scorers: Sequence[str], make_job: Callable[[Callable[[int], None] | None], Job | ScorerJob],
-    *, out: Path, settings: Mapping[str, Any], place: Executor, shape: Callable[[], ModelShape],
-    models: Mapping[str, str],
+    inputs: Sequence[Path], scorers: Sequence[str], prepare: Callable[[], _Work], *, out: Path,
+    settings: Mapping[str, Any], place: Executor, models: Mapping[str, str],
 ) -> Scored:  # fmt: skip
-    """Do what is left of a job, and put the rows of all of it into order."""
+    """Do what is left of a job, and put the rows of all of it into order; what is finished loads no model."""
     with RunFolder(out, stage="score", settings=settings, inputs=inputs) as run:
         if run.complete:
             manifest = read_manifest(out) or {}
@@ -186,10 +189,11 @@ def _scored(
         done = _done(run, parts, written)
         counts["resumed"] = sum(len(parts[number].rollouts) for number in done)
         todo = [part for part in parts if part.number not in done]
+        job, shape = prepare()
         with bar("score", len(rollouts), unit="responses", done=counts["resumed"]) as advance:
-            job = make_job(None if place.remote else _token_rate(advance))
+            told = job if place.remote else replace(job, passed=_token_rate(advance))
             with behind(partial(_append, run, written=written)) as append:
-                for scored in place.run(job.worker, [[part] for part in todo]):
+                for scored in place.run(told.worker, [[part] for part in todo]):
                     append(scored)
                     advance(len(parts[scored.part].rollouts))
         counts["scored"] = _finish_rows(run, rollouts, scorers)
@@ -205,15 +209,6 @@ def scorer_name(name: str | None, reward: str) -> str:
 def file_name(scorer: str) -> str:
     """The name of a scorer's rows file, without its ending."""
     return "".join(character if character.isalnum() or character in "-_" else "-" for character in scorer)
-
-
-def _known(prm: ImplicitPRM | PRMSource, place: Executor) -> ImplicitPRM | PRMSource:
-    """The model loaded, where it works here; where it is, for workers elsewhere."""
-    if not place.remote:
-        return prm.load() if isinstance(prm, PRMSource) else prm
-    if not isinstance(prm, PRMSource):
-        raise ConfigError("prm: is a loaded model, which stays in this process; give workers elsewhere a PRMSource")
-    return prm
 
 
 def _splitter(prm: ImplicitPRM | PRMSource) -> str:
