@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import chores
-from freeprm.apps.comparison.workers import Job, run_jobs
+from freeprm.apps.comparison.workers import Job, chains_first, run_jobs
 from freeprm.errors import ConfigError, DataError, WorkerError
 
 
@@ -30,6 +30,12 @@ def test_each_job_is_done_after_those_that_it_needs_and_prints_to_its_log(tmp_pa
     assert str(os.getpid()) not in processes
     assert len(processes) <= 2
     assert (tmp_path / "logs" / "d.log").read_text().startswith("made d in ")
+
+
+def test_the_longest_chains_go_first_and_equals_in_the_order_given(tmp_path: Path):
+    needs = {"a": "", "b": "", "c": "b", "d": "", "e": "c", "f": "d", "g": ""}  # b - c - e, d - f
+    jobs = [job(tmp_path, name, *others) for name, others in needs.items()]
+    assert "".join(one.name for one in chains_first(jobs)) == "bcedfag"
 
 
 def test_one_worker_is_this_process(tmp_path: Path):

@@ -47,7 +47,7 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, description: str) -> None:
         for job in jobs:
             job.work()
         return
-    left, done = list(jobs), set[str]()
+    left, done = chains_first(jobs), set[str]()
     n_workers = min(workers, len(jobs))
     with ExitStack() as stack:
         idle = [_Worker(max(1, cores() // n_workers), stack) for _ in range(n_workers)]
@@ -66,6 +66,22 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, description: str) -> None:
                 done.add(job.name)
                 idle.append(worker)
                 advance(1, note=f"{job.name} finished")
+
+
+def chains_first(jobs: Sequence[Job]) -> list[Job]:
+    """Those in the longest chains of needs first, so that the last one to be done is not one that had to wait.
+
+    Args:
+        jobs: each behind those that it needs.
+    """
+    before: dict[str, int] = {}
+    for job in jobs:
+        before[job.name] = max((before[need] + 1 for need in job.needs), default=0)
+    after = dict.fromkeys(before, 0)
+    for job in reversed(jobs):
+        for need in job.needs:
+            after[need] = max(after[need], after[job.name] + 1)
+    return sorted(jobs, key=lambda job: -(before[job.name] + after[job.name]))
 
 
 class _Worker:
