@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import chores
-from freeprm.apps.comparison.workers import Job, chains_first, run_jobs
+from freeprm.apps.comparison.planning import Job
+from freeprm.apps.comparison.workers import run_jobs
 from freeprm.errors import ConfigError, DataError, WorkerError
 
 
@@ -32,12 +33,6 @@ def test_each_job_is_done_after_those_that_it_needs_and_prints_to_its_log(tmp_pa
     assert (tmp_path / "logs" / "d.log").read_text().startswith("made d in ")
 
 
-def test_the_longest_chains_go_first_and_equals_in_the_order_given(tmp_path: Path):
-    needs = {"a": "", "b": "", "c": "b", "d": "", "e": "c", "f": "d", "g": ""}  # b - c - e, d - f
-    jobs = [job(tmp_path, name, *others) for name, others in needs.items()]
-    assert "".join(one.name for one in chains_first(jobs)) == "bcedfag"
-
-
 def test_one_worker_is_this_process(tmp_path: Path):
     run_jobs([job(tmp_path, "a"), job(tmp_path, "b", "a")], workers=1, description="test")
     assert (tmp_path / "b").read_text() == str(os.getpid())
@@ -46,8 +41,8 @@ def test_one_worker_is_this_process(tmp_path: Path):
 @pytest.mark.parametrize(
     ("work", "kind", "message"),
     [
-        (partial(chores.fail, "no such data"), DataError, r"^bad: no such data$"),
-        (chores.crash, WorkerError, r"^bad: ZeroDivisionError: nothing to divide by\. .*bad\.log may say more$"),
+        (partial(chores.fail, "no such data"), DataError, r"^bad: no such data\. All else"),
+        (chores.crash, WorkerError, r"^bad: ZeroDivisionError: nothing to divide by\. .*bad\.log may say more\. All"),
         (chores.die, WorkerError, r"^bad: its process ended with exit code -9;"),
     ],
 )
@@ -55,6 +50,23 @@ def test_a_failure_is_raised_here_with_the_jobs_name(tmp_path: Path, work, kind,
     bad = Job(name="bad", needs=frozenset(), work=work, log=tmp_path / "bad.log")
     with pytest.raises(kind, match=message):
         run_jobs([bad, job(tmp_path, "a")], workers=2, description="test")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failure_stops_none_but_those_that_need_it(tmp_path: Path, workers: int):
+    bad = Job(name="bad", needs=frozenset(), work=partial(chores.fail, "no data"), log=tmp_path / "bad.log")
+    jobs = [bad, job(tmp_path, "a"), job(tmp_path, "b", "bad"), job(tmp_path, "c", "a")]
+    with pytest.raises(DataError, match=r"^bad: no data; not made for want of it: b\. .* \(2 jobs\)"):
+        run_jobs(jobs, workers=workers, description="test")
+    assert not (tmp_path / "b").exists()
+    assert (tmp_path / "c").exists()
+
+
+def test_a_lost_process_is_replaced(tmp_path: Path):
+    lost = [Job(name=f"lost{i}", needs=frozenset(), work=chores.die, log=tmp_path / f"{i}.log") for i in range(3)]
+    with pytest.raises(WorkerError, match=r"\(1 jobs\)") as raised:
+        run_jobs([*lost, job(tmp_path, "a")], workers=2, description="test")
+    assert all(f"lost{i}: its process ended" in str(raised.value) for i in range(3))
 
 
 def test_errors_of_ours_keep_their_kind_in_this_process_too(tmp_path: Path):

@@ -11,9 +11,10 @@ from freeprm.apps.comparison.folders import Folders, test_split
 from freeprm.apps.comparison.measures import measured
 from freeprm.apps.comparison.methods import make_labels, make_method
 from freeprm.apps.comparison.page import page
+from freeprm.apps.comparison.planning import Job
 from freeprm.apps.comparison.settings import Comparison
 from freeprm.apps.comparison.tables import TextTable, all_tables
-from freeprm.apps.comparison.workers import Job, run_jobs
+from freeprm.apps.comparison.workers import run_jobs
 from freeprm.io.jsonl import write_json
 from freeprm.io.runs import RunFolder
 from freeprm.stages.selection import select

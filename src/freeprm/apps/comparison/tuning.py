@@ -14,10 +14,11 @@ from freeprm.apps.comparison.costs import total_cost
 from freeprm.apps.comparison.data import make_split
 from freeprm.apps.comparison.folders import Folders
 from freeprm.apps.comparison.methods import choose, make_labels, overlaid, score_split, train_method
+from freeprm.apps.comparison.planning import Job
 from freeprm.apps.comparison.rendering import markdown
 from freeprm.apps.comparison.settings import Comparison, Method
 from freeprm.apps.comparison.tables import Cell, TextTable
-from freeprm.apps.comparison.workers import Job, run_jobs
+from freeprm.apps.comparison.workers import run_jobs
 from freeprm.apps.report.wording import interval_text, value_text
 from freeprm.errors import ConfigError
 from freeprm.io.runs import RunFolder, read_metrics

@@ -8,31 +8,20 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
 
+from freeprm.apps.comparison.planning import Job, Plan, attempt, chains_first
 from freeprm.errors import FreePRMError, WorkerError
 from freeprm.io.limited import cores
 from freeprm.io.progress import bar
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What one process does at a time; it can be pickled."""
-
-    name: str
-    needs: frozenset[str]
-    """Names of the jobs that must be finished before."""
-    work: Callable[[], None]
-    log: Path
-    """Where what is printed goes, where the job has a process of its own."""
-
-
 def run_jobs(jobs: Sequence[Job], *, workers: int, description: str) -> None:
     """Do all jobs, one after the other in this process, or several at a time in others.
+
+    One that fails stops none but those that need it; the failure is raised when the others are done.
 
     Args:
         jobs: each behind those that it needs.
@@ -41,47 +30,38 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, description: str) -> None:
 
     Raises:
         WorkerError: a process failed or was lost.
-        FreePRMError: what a job raises, with the job's name before its message.
+        FreePRMError: what the first job to fail raised, with the job's name before its message.
     """
     if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            job.work()
-        return
-    left, done = chains_first(jobs), set[str]()
-    n_workers = min(workers, len(jobs))
+        plan = Plan(jobs)
+        while taken := plan.take(1):
+            plan.end(taken[0], attempt(taken[0]))
+    else:
+        plan = Plan(chains_first(jobs))
+        _side_by_side(plan, n_jobs=len(jobs), n_workers=min(workers, len(jobs)), description=description)
+    plan.close()
+
+
+def _side_by_side(plan: Plan, *, n_jobs: int, n_workers: int, description: str) -> None:
+    n_threads = max(1, cores() // n_workers)
     with ExitStack() as stack:
-        idle = [_Worker(max(1, cores() // n_workers), stack) for _ in range(n_workers)]
-        advance = stack.enter_context(bar(description, len(jobs), unit="jobs"))
+        idle = [_Worker(n_threads, stack) for _ in range(n_workers)]
+        advance = stack.enter_context(bar(description, n_jobs, unit="jobs"))
         busy: dict[Connection, tuple[_Worker, Job]] = {}
-        while left or busy:
-            for job in [job for job in left if job.needs <= done][: len(idle)]:
+        while True:
+            for job in plan.take(len(idle)):
                 worker = idle.pop()
                 worker.give(job)
-                left.remove(job)
                 busy[worker.connection] = worker, job
+            if not busy:
+                return
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
                 worker, job = busy.pop(connection)
-                worker.receive(job)
-                done.add(job.name)
-                idle.append(worker)
-                advance(1, note=f"{job.name} finished")
-
-
-def chains_first(jobs: Sequence[Job]) -> list[Job]:
-    """Those in the longest chains of needs first, so that the last one to be done is not one that had to wait.
-
-    Args:
-        jobs: each behind those that it needs.
-    """
-    before: dict[str, int] = {}
-    for job in jobs:
-        before[job.name] = max((before[need] + 1 for need in job.needs), default=0)
-    after = dict.fromkeys(before, 0)
-    for job in reversed(jobs):
-        for need in job.needs:
-            after[need] = max(after[need], after[job.name] + 1)
-    return sorted(jobs, key=lambda job: -(before[job.name] + after[job.name]))
+                failure = worker.receive(job)
+                plan.end(job, failure)
+                idle.append(_Worker(n_threads, stack) if worker.is_lost else worker)
+                advance(1, note=f"{job.name} finished" if failure is None else str(failure))
 
 
 class _Worker:
@@ -92,6 +72,8 @@ class _Worker:
         stack.callback(self.connection.close)
         command = [sys.executable, "-c", f"from {__name__} import serve; serve({theirs.fileno()})"]
         # Its own session, so that an interrupt from the keyboard reaches the parent alone, which then stops it.
+        self.is_lost = False
+        """Its process has ended."""
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], start_new_session=True,
             env={"OMP_NUM_THREADS": str(n_threads), **os.environ},
@@ -100,20 +82,18 @@ class _Worker:
         theirs.close()
 
     def give(self, job: Job) -> None:
-        """Have the process do a job."""
-        try:
+        """Have the process do a job; one that is gone is noticed when the answer is waited for."""
+        with suppress(ConnectionError):
             self.connection.send(job)
-        except ConnectionError as error:
-            raise self._lost(job) from error
 
-    def receive(self, job: Job) -> None:
-        """Take note that the job is finished."""
+    def receive(self, job: Job) -> FreePRMError | None:
+        """What went wrong with the job, if anything."""
         try:
             failure: FreePRMError | None = self.connection.recv()
-        except (EOFError, ConnectionError) as error:
-            raise self._lost(job) from error
-        if failure is not None:
-            raise failure
+        except (EOFError, ConnectionError):
+            self.is_lost = True
+            return self._lost(job)
+        return failure
 
     def _lost(self, job: Job) -> WorkerError:
         code = self._process.wait()
@@ -149,15 +129,12 @@ def _failure(job: Job) -> FreePRMError | None:
         for standard in (1, 2):
             os.dup2(log.fileno(), standard)
     try:
-        job.work()
-    except FreePRMError as error:
-        return type(error)(f"{job.name}: {error}")
+        return attempt(job)
     except Exception as error:  # whatever it was, the parent must hear of it
         return WorkerError(f"{job.name}: {type(error).__name__}: {error}. {job.log} may say more")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-    return None
 
 
 def _end_with_parent() -> None:
