@@ -113,6 +113,11 @@ def test_what_the_verifier_cannot_read_is_counted_and_the_cost_is_its_forward_pa
     assert charge.flops == pytest.approx(forward_flops(shape, 30, 10).total, abs=1)
 
 
+def test_labels_without_a_wrong_step_come_with_the_largest_change_that_there_was():
+    with pytest.warns(UserWarning, match=r"confidence is -0\.250, and threshold is -0\.5"):
+        run(response("0.8\n0.6\n0.5"), scores="probabilities")  # 0.6 / 0.8 - 1
+
+
 def test_an_interrupted_run_goes_on_from_its_notes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("freeprm.labelers.autopsv.BATCH", 2)
     responses = [response(f"0.5\n{index / 7}", index) for index in range(5)]

@@ -12,9 +12,11 @@ all steps after a wrong one are wrong is in their code.
 Source: Lu et al. 2024, arXiv:2405.16802, section 3; github.com/rookie-joe/AutoPSV, data_annotation.py.
 """
 
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import exp, expm1, isfinite, log, log1p
 from typing import Any, Literal
 
@@ -84,6 +86,7 @@ class AutoPSV:
         read = [scores for part in ordered for scores in part[_KEY]]
         counts = sum((Counter(part["counts"]) for part in ordered), Counter[str]())
         labels = {index: self._labels(scores) for index, scores in enumerate(read) if scores is not None}
+        self._warn(labels.values())
         return Labelled(labels=labels, counts=counts, cost=self._cost(ordered, len(labels)))
 
     def identity(self) -> Mapping[str, Any]:
@@ -120,6 +123,24 @@ class AutoPSV:
                 fallen(logs, threshold=self.threshold, before=None if self.prior is None else log(self.prior))
             ),
             values=tuple(exp(value) for value in logs),
+        )
+
+    def _warn(self, labels: Collection[StepLabels]) -> None:
+        """Warn where no step loses enough, as of a verifier that is never sure: nothing could be trained on that."""
+        if not labels or not all(all(given.labels) for given in labels):
+            return
+        starts = [] if self.prior is None else [self.prior]
+        changes = [
+            (after - before) / before
+            for given in labels
+            for before, after in pairwise([*starts, *(value for value in given.values if value is not None)])
+            if before > 0
+        ]
+        warnings.warn(
+            f"autopsv: no step is labelled wrong. The largest relative change of the verifier's confidence is "
+            f"{min(changes, default=0):.3f}, and threshold is {self.threshold}; set one nearer to 0, or train the "
+            "verifier longer",
+            stacklevel=4,
         )
 
     def _cost(self, parts: Sequence[Mapping[str, Any]], n_read: int) -> Cost:
