@@ -53,6 +53,14 @@ def test_a_failure_is_raised_here_with_the_jobs_name(tmp_path: Path, work, kind,
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_it_tells_of_each_job_that_has_ended(tmp_path: Path, workers: int):
+    ends: list[None] = []
+    jobs = [job(tmp_path, "a"), job(tmp_path, "b", "a")]
+    run_jobs(jobs, workers=workers, description="test", ended=lambda: ends.append(None))
+    assert len(ends) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_stops_none_but_those_that_need_it(tmp_path: Path, workers: int):
     bad = Job(name="bad", needs=frozenset(), work=partial(chores.fail, "no data"), log=tmp_path / "bad.log")
     jobs = [bad, job(tmp_path, "a"), job(tmp_path, "b", "bad"), job(tmp_path, "c", "a")]

@@ -102,6 +102,11 @@ class RunFolder:
         """Go on with a run that was complete, to add to it: it is not, until it is finished again."""
         self._begin_sitting()
 
+    def save_time(self) -> None:
+        """Write down how long this sitting has taken, in case it is killed; appending rows does so by itself."""
+        with suppress(OSError):
+            self._save_seconds()
+
     def rows(self, name: str) -> list[Row]:
         """The rows written so far."""
         file = self.path / f"{name}.jsonl"
@@ -197,8 +202,7 @@ class RunFolder:
         with self._writing():
             append_whole(file, rows, sync=sync)
         if self._watch.is_due():
-            with suppress(OSError):
-                self._save_seconds()
+            self.save_time()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

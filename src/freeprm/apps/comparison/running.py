@@ -60,7 +60,7 @@ def compare(comparison: Comparison, *, out: Path, seed: int, workers: int, comma
         for name, labels in comparison.labels.items():
             if labels.model_of is None:
                 make_labels(comparison, folders, name, seed=seed)  # draws in processes of its own
-        run_jobs(_jobs(comparison, folders, seed), workers=workers, description="compare")
+        run_jobs(_jobs(comparison, folders, seed), workers=workers, description="compare", ended=run.save_time)
         found = measured(comparison, folders, seed=seed)
         bills = method_costs(comparison, folders)
         tables = all_tables(comparison, found, bills)

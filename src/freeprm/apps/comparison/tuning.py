@@ -85,7 +85,7 @@ def tune(comparison: Comparison, *, out: Path, seed: int, workers: int, command:
             for labels in dict.fromkeys(filter(None, (comparison.methods[name].labels for name in wave))):
                 make_labels(derived, folders, labels, seed=seed)
             jobs = [_job(derived, folders, name, seed) for name in derived.methods]
-            run_jobs(jobs, workers=workers, description="tune")
+            run_jobs(jobs, workers=workers, description="tune", ended=run.save_time)
             for name in wave:
                 found = list(_measured(folders, name, tried[name]))
                 trials += found

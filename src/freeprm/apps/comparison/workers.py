@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, Pipe, wait
 
@@ -18,7 +18,7 @@ from freeprm.io.limited import cores
 from freeprm.io.progress import bar
 
 
-def run_jobs(jobs: Sequence[Job], *, workers: int, description: str) -> None:
+def run_jobs(jobs: Sequence[Job], *, workers: int, description: str, ended: Callable[[], None] = lambda: None) -> None:
     """Do all jobs, one after the other in this process, or several at a time in others.
 
     One that fails stops none but those that need it; the failure is raised when the others are done.
@@ -27,6 +27,7 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, description: str) -> None:
         jobs: each behind those that it needs.
         workers: processes; with 1 the work is done in this one.
         description: what the progress bar says is being done.
+        ended: called whenever a job has ended.
 
     Raises:
         WorkerError: a process failed or was lost.
@@ -36,13 +37,14 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, description: str) -> None:
         plan = Plan(jobs)
         while taken := plan.take(1):
             plan.end(taken[0], attempt(taken[0]))
+            ended()
     else:
         plan = Plan(chains_first(jobs))
-        _side_by_side(plan, n_jobs=len(jobs), n_workers=min(workers, len(jobs)), description=description)
+        _side_by_side(plan, n_jobs=len(jobs), n_workers=min(workers, len(jobs)), description=description, ended=ended)
     plan.close()
 
 
-def _side_by_side(plan: Plan, *, n_jobs: int, n_workers: int, description: str) -> None:
+def _side_by_side(plan: Plan, *, n_jobs: int, n_workers: int, description: str, ended: Callable[[], None]) -> None:
     n_threads = max(1, cores() // n_workers)
     with ExitStack() as stack:
         idle = [_Worker(n_threads, stack) for _ in range(n_workers)]
@@ -60,6 +62,7 @@ def _side_by_side(plan: Plan, *, n_jobs: int, n_workers: int, description: str) 
                 worker, job = busy.pop(connection)
                 failure = worker.receive(job)
                 plan.end(job, failure)
+                ended()
                 idle.append(_Worker(n_threads, stack) if worker.is_lost else worker)
                 advance(1, note=f"{job.name} finished" if failure is None else str(failure))
 
