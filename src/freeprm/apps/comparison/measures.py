@@ -99,8 +99,8 @@ def on_shared_problems(accuracies: Accuracies) -> Shared:
             worst = min(own, key=lambda way: len(own[way]))
             raise DataError(
                 f"{place.generator} @{place.n}: no problem has {place.n} responses with scores of every method; "
-                f"{worst.method} has them for {len(own[worst])} problems. Responses that its context does not hold "
-                f"have no score. Take it out of the comparison, or {place.n} out of sizes"
+                f"{worst.method or worst.selector} has them for {len(own[worst])} problems. Responses that its context "
+                f"does not hold have no score. Take it out of the comparison, or {place.n} out of sizes"
             )
         if lost := max(map(len, own.values())) - len(common):
             left_out[place] = lost
