@@ -35,7 +35,8 @@ def test_a_worker_turns_parts_into_rows_and_counts_what_it_left_out(source):
     assert [len(row["step_scores"]) for row in rows] == [len(row["step_spans"]) for row in rows] == [2, 2]
     assert rows[0]["response"] == ROLLOUTS[0].response
     assert (scored.part, scored.left_out, dict(scored.counts)) == (4, [1], {"excluded: empty response": 1})
-    assert sum(passed) == scored.scored_tokens == scored.sequence_tokens > 0
+    [reading] = scored.readings.values()
+    assert sum(passed) == reading.tokens == scored.sequence_tokens > 0
 
 
 def test_rows_of_a_scorer_of_whole_responses_have_one_score(whole):
