@@ -101,7 +101,7 @@ class ScorerJob:
     splitter: str | None = None
     too_long: TooLong = "exclude"
     token_budget: int | None = None
-    passed: Callable[[int], None] | None = None
+    passed: Callable[[int], None] = untold
 
     def __post_init__(self) -> None:
         if self.splitter is not None and self.scorer.splitter is None:
@@ -124,7 +124,7 @@ class ScorerJob:
 
             def passed(n_tokens: int, batches: list[int] = batches) -> None:
                 batches.append(n_tokens)
-                (self.passed or untold)(n_tokens)
+                self.passed(n_tokens)
 
             scores, counts = scorer.score(
                 part.rollouts, splitter=self.splitter, too_long=self.too_long, token_budget=self.token_budget,

@@ -53,7 +53,7 @@ class Job:
     tokens: bool
     too_long: TooLong
     token_budget: int | None
-    passed: Callable[[int], None] | None = None
+    passed: Callable[[int], None] = untold
 
     def worker(self) -> Callable[[Sequence[Part]], Iterator[ScoredPart]]:
         """A worker that holds the models."""
@@ -63,7 +63,7 @@ class Job:
         for part in parts:
             tally = Tally()
             logps, counts = prm.logprobs(
-                part.rollouts, too_long=self.too_long, token_budget=self.token_budget, advance=self.passed or untold,
+                part.rollouts, too_long=self.too_long, token_budget=self.token_budget, advance=self.passed,
                 tally=tally,
             )  # fmt: skip
             yield ScoredPart(

@@ -74,9 +74,9 @@ class _Worker:
         self.connection, theirs = Pipe()
         stack.callback(self.connection.close)
         command = [sys.executable, "-c", f"from {__name__} import serve; serve({theirs.fileno()})"]
-        # Its own session, so that an interrupt from the keyboard reaches the parent alone, which then stops it.
         self.is_lost = False
         """Its process has ended."""
+        # Its own session, so that an interrupt from the keyboard reaches the parent alone, which then stops it.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], start_new_session=True,
             env={"OMP_NUM_THREADS": str(n_threads), **os.environ},
