@@ -27,9 +27,11 @@ from freeprm.models.fingerprint import weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 from nursery import KILLED_BY
 
-KILLS = 50
-SHARES = {"sample": 20, "grade": 12, "score": 18}
-assert sum(SHARES.values()) == KILLS
+STAGES = ("sample", "grade", "score")
+MOMENTS = ({"share of seconds": 0.5}, {"share of events": 0.3}, {"share of bytes": 0.6}, {"share of bytes": 0.97})
+"""When a run is killed: at one of each kind of moment, as shares of the uninterrupted run."""
+KILLS = {"sample": 20, "grade": 12, "score": 18}
+"""At random moments: 50 in all."""
 
 
 @dataclass(frozen=True)
@@ -87,39 +89,66 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     }
 
 
-@pytest.mark.parametrize("stage", list(SHARES))
-def test_a_stage_killed_at_random_moments_ends_in_the_same_records(stage: str, nursery: Nursery, data, tmp_path: Path):
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_killed_at_moments_of_every_kind_ends_in_the_same_records(stage: str, life):
+    out = life.folder / "killed"
+    for moment in MOMENTS:
+        life.kill(out, moment)
+    assert life.finish(out) > 0  # torn rows were among what was met
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_killed_at_random_moments_ends_in_the_same_records(stage: str, life):
     rng = random.Random(stage)
-    whole = tmp_path / "whole"
-    uninterrupted = nursery.run(stage, whole, **data[stage])
-    assert uninterrupted["status"] == 0
-    expected = files_of(whole)
-    kills_left, trial, n_repaired = SHARES[stage], 0, 0
-    while kills_left:
+    kills_left, trial, n_repaired = KILLS[stage], 0, 0
+    while kills_left > 0:
         trial += 1
-        out = tmp_path / f"killed-{trial}"
+        out = life.folder / f"killed-{trial}"
         for _ in range(min(kills_left, rng.randint(1, 3))):
-            status = nursery.run(stage, out, kill_point(rng, uninterrupted, expected), **data[stage])["status"]
-            check_nothing_is_lost_or_changed(out, expected)
-            if -status in KILLED_BY:
-                kills_left -= 1
-            else:
-                assert status == 0  # it was faster than the one who was to kill it
-        assert nursery.run(stage, out, **data[stage])["status"] == 0
-        assert files_of(out) == expected
-        n_repaired += check_manifest(out, whole)
-    assert n_repaired > 0  # so torn rows were among what was met
+            kind = rng.choice(["share of seconds", "share of events", "share of bytes"])
+            kills_left -= life.kill(out, {kind: rng.random()})
+        n_repaired += life.finish(out)
+    assert n_repaired > 0
 
 
-def kill_point(rng: random.Random, uninterrupted: dict[str, Any], expected: dict[str, bytes]) -> dict[str, Any]:
-    """A moment in the life of a run, anywhere in it."""
-    return rng.choice(
-        [
-            {"seconds": rng.uniform(0, uninterrupted["seconds"])},
-            {"event": rng.randint(1, uninterrupted["events"])},
-            {"bytes": rng.randrange(max(map(len, expected.values())))},
-        ]
-    )
+@dataclass(frozen=True)
+class Life:
+    """Runs of one stage beside its uninterrupted run."""
+
+    nursery: Nursery
+    stage: str
+    arguments: dict[str, str]
+    folder: Path
+    uninterrupted: dict[str, Any]
+    expected: dict[str, bytes]
+
+    def kill(self, out: Path, moment: dict[str, float]) -> bool:
+        """Begin or go on, and kill it then; whether it was still there to be killed."""
+        ((kind, share),) = moment.items()
+        size = max(map(len, self.expected.values()))
+        point = {
+            "share of seconds": {"seconds": share * self.uninterrupted["seconds"]},
+            "share of events": {"event": 1 + int(share * self.uninterrupted["events"])},
+            "share of bytes": {"bytes": int(share * size)},
+        }[kind]
+        status = self.nursery.run(self.stage, out, point, **self.arguments)["status"]
+        check_nothing_is_lost_or_changed(out, self.expected)
+        assert status == 0 or -status in KILLED_BY
+        return status != 0
+
+    def finish(self, out: Path) -> int:
+        """Go on to the end; the number of sittings that found a torn row."""
+        assert self.nursery.run(self.stage, out, **self.arguments)["status"] == 0
+        assert files_of(out) == self.expected
+        return check_manifest(out, self.folder / "whole")
+
+
+@pytest.fixture
+def life(stage: str, nursery: Nursery, data, tmp_path: Path) -> Life:
+    uninterrupted = nursery.run(stage, tmp_path / "whole", **data[stage])
+    assert uninterrupted["status"] == 0
+    return Life(nursery, stage, data[stage], tmp_path, uninterrupted, files_of(tmp_path / "whole"))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -152,7 +181,7 @@ def check_manifest(out: Path, whole: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sample", "grade", "score"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_command_killed_at_random_moments_ends_in_the_same_records(stage: str, data, tmp_path: Path):
     given = data[stage]
     arguments = {

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -272,9 +271,8 @@ TRAINING = (
 
 @pytest.fixture(scope="module")
 def trained(work: Path, stories: Path) -> Done:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = ("train", work / "graded.jsonl", "--model", stories, "--beta", "0.0004", "--out", work / "prm", *TRAINING)
-    return finish(start(*command, "--json", env=environment))
+    return run(*command, "--json")
 
 
 @pytest.fixture(scope="module")

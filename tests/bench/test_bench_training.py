@@ -9,6 +9,7 @@ from freeprm.errors import BenchmarkError
 from freeprm.measurement.training_runs import TrainingRun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["dpo", "kto"])
 def test_training_has_a_row_for_trl_and_one_for_its_defaults(objective, work, well_formed):
     pytest.importorskip("trl", minversion="1.16", reason="compares with TRL: pip install 'freeprm[bench]'")

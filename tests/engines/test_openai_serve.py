@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,16 +59,20 @@ def solver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def servers(solver: Path) -> Iterator[tuple[Server, Server]]:
-    """Two of them, ready; the first one may be killed."""
-    both = (start(solver), start(solver))
+def server(solver: Path) -> Iterator[Server]:
+    """Ready."""
+    with serving(solver) as started:
+        yield started
+
+
+@contextmanager
+def serving(solver: Path) -> Iterator[Server]:
+    started = start(solver)
     try:
-        for server in both:
-            wait_until_ready(server)
-        yield both
+        wait_until_ready(started)
+        yield started
     finally:
-        for server in both:
-            server.kill()
+        started.kill()
 
 
 def start(solver: Path) -> Server:
@@ -110,10 +115,10 @@ def draw(
 
 
 @pytest.mark.slow
-def test_the_server_solves_as_often_as_the_solver_does_here(servers, solver, tmp_path):
+def test_the_server_solves_as_often_as_the_solver_does_here(server, solver, tmp_path):
     there = sample(
         "arithmetic", model=str(solver), out=tmp_path / "there", engine="openai",
-        engine_options={"base_url": servers[1].url, "concurrency": 4}, **{**TASK, "n": 8},
+        engine_options={"base_url": server.url, "concurrency": 4}, **{**TASK, "n": 8},
     )  # fmt: skip
     assert there.counts["samples"] == 160
     assert {row["stop_reason"] for row in rows(tmp_path / "there")} <= {"end", "length"}
@@ -133,47 +138,48 @@ def graded_share(rollouts: Path, out: Path) -> float:
     return sum(map(bool, labels)) / len(labels)
 
 
-def test_a_seed_gives_the_same_samples_where_requests_come_one_by_one(servers, solver):
+def test_a_seed_gives_the_same_samples_where_requests_come_one_by_one(server, solver):
     params = SamplingParams(temperature=1.0, max_new_tokens=160)
-    first = draw(servers[1], solver, n=4, params=params, concurrency=1)
+    first = draw(server, solver, n=4, params=params, concurrency=1)
     assert len({sampled.text for sampled in first}) > 1
     assert all(re.match(r"Step 1: Ivy 48\.", sampled.text) for sampled in first)
     assert all(sampled.stop_reason == "end" for sampled in first)
-    rest = draw(servers[1], solver, n=4, done=frozenset({0, 1}), params=params, concurrency=1)
+    rest = draw(server, solver, n=4, done=frozenset({0, 1}), params=params, concurrency=1)
     assert rest == first[2:]
     # The same prompt, written out by us and not by the server's chat template.
     completions = {"api": "completions", "template": TEMPLATE}
-    assert draw(servers[1], solver, n=4, params=params, concurrency=1, **completions) == first
+    assert draw(server, solver, n=4, params=params, concurrency=1, **completions) == first
 
 
-def test_a_response_ends_before_a_stop_text_and_at_the_limit(servers, solver):
-    (whole,) = draw(servers[1], solver, n=1, params=replace(GREEDY, max_new_tokens=160))
-    (stopped,) = draw(servers[1], solver, n=1, params=replace(GREEDY, stop=("\nStep 2", "zzz")))
-    (cut,) = draw(servers[1], solver, n=1, params=replace(GREEDY, max_new_tokens=5))
+def test_a_response_ends_before_a_stop_text_and_at_the_limit(server, solver):
+    (whole,) = draw(server, solver, n=1, params=replace(GREEDY, max_new_tokens=160))
+    (stopped,) = draw(server, solver, n=1, params=replace(GREEDY, stop=("\nStep 2", "zzz")))
+    (cut,) = draw(server, solver, n=1, params=replace(GREEDY, max_new_tokens=5))
     assert (whole.stop_reason, whole.truncated) == ("end", False)
     assert (stopped.text, stopped.stop_reason) == (whole.text.partition("\nStep 2")[0], "stop")
     assert (cut.stop_reason, cut.truncated, cut.n_generated_tokens) == ("length", True, 5)
     assert whole.text.startswith(cut.text)
 
 
-def test_a_server_that_gives_one_choice_is_asked_for_each(servers, solver):
+def test_a_server_that_gives_one_choice_is_asked_for_each(server, solver):
     with pytest.warns(UserWarning, match="gave 1 of 3 choices"):
-        found = draw(servers[1], solver, n=3, samples_per_call=3, params=replace(GREEDY, max_new_tokens=10))
+        found = draw(server, solver, n=3, samples_per_call=3, params=replace(GREEDY, max_new_tokens=10))
     assert [sampled.sample_idx for sampled in found] == [0, 1, 2]
 
 
-def test_a_field_that_the_server_does_not_know_is_named(servers, solver):
+def test_a_field_that_the_server_does_not_know_is_named(server, solver):
     with pytest.raises(ModelError, match=r"'p': .*422: Unexpected fields in the request: \{'top_k'\}.*extra_body.NAME"):
-        draw(servers[1], solver, extra_body={"top_k": 5})
+        draw(server, solver, extra_body={"top_k": 5})
 
 
-def test_another_model_is_refused_in_the_servers_words(servers, solver):
+def test_another_model_is_refused_in_the_servers_words(server, solver):
     with pytest.raises(ModelError, match="Server is pinned to"):
-        draw(servers[1], solver.parent)
+        draw(server, solver.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*sent again")
-def test_a_run_whose_server_is_killed_goes_on_at_another_address(servers, solver, tmp_path):
+def test_a_run_whose_server_is_killed_goes_on_at_another_address(server, solver, tmp_path):
     out = tmp_path / "run"
 
     def run(server: Server) -> None:
@@ -182,17 +188,18 @@ def test_a_run_whose_server_is_killed_goes_on_at_another_address(servers, solver
             max_new_tokens=24, engine_options={"base_url": server.url, "api": "chat", "max_retries": 1},
         )  # fmt: skip
 
-    killer = threading.Thread(target=kill_when, args=(servers[0], lambda: len(lines(out)) >= 3))
-    killer.start()
-    with pytest.raises(ModelError, match="the same command goes on from there") as raised:
-        run(servers[0])
-    killer.join()
+    with serving(solver) as another:
+        killer = threading.Thread(target=kill_when, args=(another, lambda: len(lines(out)) >= 3))
+        killer.start()
+        with pytest.raises(ModelError, match="the same command goes on from there") as raised:
+            run(another)
+        killer.join()
     kept = lines(out)
     assert 3 <= len(kept) < 40
     told = re.search(r"(\d+) of 40 samples are kept", str(raised.value))
     assert told
     assert len(kept) == int(told[1])  # no finished sample is lost
-    run(servers[1])
+    run(server)
     after = lines(out)
     assert set(kept) < set(after)
     assert len(after) == 40

@@ -48,6 +48,7 @@ def worker(fails_at: Any = None, error: Exception | None = None) -> Callable[[],
     return make
 
 
+@pytest.mark.slow
 def test_objects_arrive_and_return_as_they_are_from_processes_elsewhere(cluster: None):
     items: list[Any] = [b"\0 zeros \0", (1, (2.5, None)), {"deep": ["é", "\ud800"]}, float("1e-310"), DataError("x")]
     found = list(Ray(workers=2).run(worker(), [items[:2], items[2:4], items[4:]]))
@@ -57,6 +58,7 @@ def test_objects_arrive_and_return_as_they_are_from_processes_elsewhere(cluster:
     assert os.getpid() not in {pid for _, pid in found}
 
 
+@pytest.mark.slow
 def test_a_workers_error_comes_out_as_our_own(cluster: None):
     with pytest.raises(DataError, match="row 7: is bad"):
         list(Ray().run(worker(3, DataError("row 7: is bad")), [[1], [2, 3]]))
