@@ -40,6 +40,8 @@ LLAMA3 = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 """The shape of Llama-3's chat template, which writes the beginning-of-sequence token itself."""
+DATED = "{{ strftime_now('%d %b %Y') }}\n" + LLAMA3
+"""The same with the day at its head, as Llama 3.2 has it."""
 _CORPUS = (
     "Step 1: we add 3 and 4, which is 7.\n\nStep 2: so the answer is 12.\n",
     "the sum is right? yes it is, no it is not",

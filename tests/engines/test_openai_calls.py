@@ -5,6 +5,8 @@ from dataclasses import replace
 from freeprm.engines.base import Request, SamplingParams
 from freeprm.engines.openai.calls import Call, Form, open_calls, seed_of
 
+TALK = ({"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "Sure: "})
+
 
 def call(*indices: int, prompt: object = "2 + 2?") -> Call:
     return Call(problem_id="p", prompt=prompt, sample_idxs=indices or (0,))
@@ -65,3 +67,14 @@ def test_a_beginning_is_an_unfinished_message_of_a_chat():
     assert body["add_generation_prompt"] is False
     assert "continue_final_message" not in form.body(call())
     assert seed_of(begun, seed=0) != seed_of(call(), seed=0)
+
+
+def test_what_the_assistant_says_last_is_an_unfinished_message_with_the_prefix_behind_it():
+    form = Form(model="m", api="chat", template="{prompt}", params=SamplingParams())
+    request = Request(problem_id="p", prompt=TALK, sample_idxs=(0,))
+    for prefix, said in (("", "Sure: "), ("First.\n", "Sure: First.")):
+        (begun,) = open_calls([replace(request, prefix=prefix)])
+        body = form.body(begun)
+        assert body["messages"] == [TALK[0], {"role": "assistant", "content": said}]
+        assert body["continue_final_message"] is True
+        assert body["add_generation_prompt"] is False

@@ -253,6 +253,13 @@ def test_samples_go_on_from_a_beginning_where_the_server_can(serve):
     assert completing.bodies[0]["prompt"] == "2 + 2?\nAdd them.\n"
 
 
+def test_a_prompt_that_ends_with_the_assistants_words_is_refused_of_a_server_that_would_close_them():
+    talk = ({"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "Sure: "})
+    request = Request(problem_id="p", prompt=talk, sample_idxs=(0,))
+    with pytest.raises(ConfigError, match=r"problem 'p' is to go on from what the assistant has said.*continues=true"):
+        next(OpenAIEngine(model="m").sample([request], params=SamplingParams()))
+
+
 def test_that_a_server_continues_is_part_of_what_it_is():
     assert "continues" not in OpenAIEngine(model="m").identity()
     assert OpenAIEngine(model="m", continues=True).identity()["continues"] is True

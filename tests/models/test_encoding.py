@@ -206,3 +206,51 @@ def test_equal_responses_keep_their_own_names_and_equal_ends_their_own_meaning()
     one, two, three = encode(tiny.tokenizer(), [first, second, replace(cut, truncated=True)])
     assert [one.name, two.name, three.name] == [f"problem 'p', sample {index}" for index in range(3)]
     assert one.ids.tolist() == two.ids.tolist() == [*three.ids.tolist(), tiny.tokenizer().eos_token_id]
+
+
+THINKING = tiny.LLAMA3.removesuffix("{% endif %}") + "<think>\n{% endif %}"
+"""Llama 3's shape that opens the reasoning itself, as DeepSeek-R1's template does."""
+
+
+def test_a_response_scores_the_same_tokens_whether_or_not_it_repeats_the_tag_that_the_template_opens():
+    text = "we add 3 and 4\n</think>\n\nthe answer is 7"
+    repeats, plain = encode(tiny.tokenizer(template=THINKING), [rollout("<think>\n" + text), rollout(text)])
+    assert repeats.ids.tolist() == plain.ids.tolist()
+    assert repeats.n_prompt == plain.n_prompt
+    assert tiny_tokenizer().decode(repeats.ids).count("<think>") == 1
+    shift = len("<think>\n")  # its characters go with the first token, and no step is left without
+    assert repeats.offsets.tolist() == [[0, plain.offsets[0, 1] + shift], *(plain.offsets[1:] + shift).tolist()]
+
+
+@pytest.mark.parametrize("response", ["<think>\n", "<think>", " <think>\nso", "<think> so", "so"])
+@pytest.mark.parametrize("truncated", [False, True])
+def test_tokens_tile_a_response_that_repeats_the_tag(truncated, response):
+    encoded = encode(tiny.tokenizer(template=THINKING), [rollout(response, truncated=truncated)])[0]
+    assert_tiles(encoded, response, truncated=truncated)
+    assert encoded.n_response > 0
+    assert tiny_tokenizer().decode(encoded.ids).count("<think>") == 1
+
+
+def test_an_end_of_turn_that_the_response_brings_stands_once():
+    made = tiny_tokenizer(tiny.LLAMA3)
+    brings, plain, cut = encode(
+        made, [rollout("four<|eot_id|>"), rollout("four"), rollout("four<|eot_id|>", truncated=True)]
+    )
+    assert brings.ids.tolist() == plain.ids.tolist() == cut.ids.tolist()
+    assert plain.ids.tolist().count(made.eos_token_id) == 2  # the user's turn, and the response
+    assert brings.spans == (*plain.spans[:-1], (4, 14))
+
+
+def test_a_response_goes_on_from_the_assistants_last_words():
+    talk = ({"role": "user", "content": "the sum?"}, {"role": "assistant", "content": "Sure: "})
+    encoded = encode(tiny_tokenizer(tiny.LLAMA3), [rollout("the answer is 3", prompt=talk)])[0]
+    text = tiny_tokenizer().decode(encoded.ids)
+    assert text.endswith("<|start_header_id|>assistant<|end_header_id|>\n\nSure: the answer is 3<|eot_id|>")
+    assert text.count("assistant") == 1
+    assert encoded.spans[0].start == 0
+
+
+def test_a_response_keeps_the_spaces_that_a_template_would_trim():
+    encoded = encode(tiny_tokenizer(tiny.LLAMA3), [rollout("  four  ", prompt="  sum?  ")])[0]
+    text = tiny_tokenizer().decode(encoded.ids)
+    assert text.endswith("\n\nsum?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n  four  <|eot_id|>")

@@ -1,9 +1,18 @@
+import os
+from datetime import date
+from pathlib import Path
+
 import pytest
 
 import tiny
-from freeprm.errors import ModelError
-from freeprm.models.prompts import render_prompt, starts_with_bos, turn_end
+from freeprm.errors import ConfigError, ModelError, RewardMismatchError
+from freeprm.models.encoding import encode
+from freeprm.models.fingerprint import template_hash
+from freeprm.models.prompts import CLOCK_DATE, around, pin_date, render_prompt, starts_with_bos, told_date, turn_end
+from freeprm.types import Rollout
+from shapes import SHAPES
 
+ASKED = {"role": "user", "content": "2+2?"}
 CONVERSATION = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"})
 
 
@@ -70,3 +79,196 @@ def test_only_a_tokenizer_that_adds_a_beginning_by_itself_starts_with_one(storie
 
     assert starts_with_bos(AutoTokenizer.from_pretrained(stories))
     assert not starts_with_bos(tiny.tokenizer())
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_prompt_response_and_end_are_each_models_very_ids(shape):
+    tokenizer = shape.tokenizer()
+    pin_date(tokenizer, None)
+    rollouts = [
+        Rollout(problem_id="p", sample_idx=index, prompt=prompt, response="".join(shape.response))
+        for index, prompt in enumerate(["2+2?", (ASKED,), (ASKED, {"role": "assistant", "content": "So 4"})])
+    ]
+    asked, as_message, begun = encode(tokenizer, rollouts)
+    prompt, response = shape.ids(*shape.prompt), [*shape.ids(*shape.response), *shape.ids(shape.end)]
+    assert asked.ids.tolist() == as_message.ids.tolist() == [*prompt, *response]
+    assert asked.n_prompt == as_message.n_prompt == len(prompt)
+    assert begun.ids.tolist() == [*shape.ids(*(shape.begun or shape.prompt), "So 4"), *response]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_the_assistant_has_begun_is_continued_as_transformers_does(shape):
+    tokenizer = shape.tokenizer()
+    pin_date(tokenizer, None)
+    talk = [ASKED, {"role": "assistant", "content": "So 4"}]
+    theirs = tokenizer.apply_chat_template(talk, tokenize=False, continue_final_message=True)
+    assert render_prompt(tokenizer, tuple(talk)) == theirs
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES.values() if shape.trl], ids=lambda shape: shape.trl)
+def test_the_shapes_are_those_of_the_models_own_templates(shape):
+    trl = pytest.importorskip("trl", reason="compares with the templates in TRL: pip install 'freeprm[bench]'")
+    path = Path(trl.__file__).parent / "chat_templates" / f"{shape.trl}.jinja"
+    if not path.exists():
+        pytest.skip(f"this TRL brings no {shape.trl}.jinja")
+    ours, theirs = shape.tokenizer(), shape.tokenizer()
+    theirs.chat_template = path.read_text(encoding="utf-8")
+    for tokenizer in (ours, theirs):
+        pin_date(tokenizer, None)
+    answered = [ASKED, {"role": "assistant", "content": "<think>\nso\n</think>\n\n4."}, ASKED]
+    for talk in ([ASKED], answered[:2], answered):
+        for opened in (True, False):
+            ours_text, theirs_text = (
+                made.apply_chat_template(talk, tokenize=False, add_generation_prompt=opened) for made in (ours, theirs)
+            )
+            assert ours_text == theirs_text
+    assert turn_end(theirs) == shape.end
+
+
+def test_a_templates_end_may_be_a_token_that_is_only_added_before_a_named_one():
+    phi = SHAPES["phi 3"].tokenizer()
+    assert "<|end|>" not in phi.all_special_tokens
+    assert turn_end(phi) == "<|end|>"  # and not <|endoftext|>, which follows it
+
+
+def test_a_token_that_begins_with_another_one_is_taken_whole():
+    tokenizer = tiny.tokenizer(template="{% for m in messages %}{{ m['content'] }}<end><x>{% endfor %}")
+    tokenizer.add_tokens(["<end>", "<end><x>"])
+    assert turn_end(tokenizer) == "<end><x>"
+
+
+def test_whitespace_that_is_a_token_ends_no_turn():
+    tokenizer = tiny.tokenizer(template="{% for m in messages %}{{ m['content'] }}\n</s>{% endfor %}")
+    tokenizer.add_tokens(["\n"])
+    assert turn_end(tokenizer) == "</s>"
+
+
+def test_a_template_that_does_not_write_a_users_text_is_refused():
+    parts = "{% for m in messages %}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}</s>{% endfor %}"
+    with pytest.raises(ModelError, match="does not write what the user says where that is text"):
+        turn_end(tiny.tokenizer(template=parts))
+
+
+@pytest.mark.parametrize("words", ["Sure: ", " Sure", "Sure:\n\n"])
+def test_words_of_the_assistant_stand_as_they_are_also_where_the_template_trims(words):
+    rendered = render_prompt(tiny.tokenizer(template=tiny.LLAMA3), (ASKED, {"role": "assistant", "content": words}))
+    assert rendered.count("<|start_header_id|>assistant") == 1
+    assert rendered.endswith("assistant<|end_header_id|>\n\n" + words)
+
+
+@pytest.mark.parametrize("name", ["qwen 3", "qwq and qwen 3 thinking"])
+def test_reasoning_that_the_assistant_has_begun_is_left_as_it_is(name):
+    words = "<think>\nso\n</think>\n\nIt is"
+    rendered = render_prompt(SHAPES[name].tokenizer(), (ASKED, {"role": "assistant", "content": words}))
+    assert rendered.endswith("<|im_end|>\n<|im_start|>assistant\n" + words)
+
+
+def test_words_that_the_template_leaves_out_are_refused():
+    deaf = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(ModelError, match="does not write what the assistant says; end the prompt with what the user"):
+        render_prompt(tiny.tokenizer(template=deaf), (ASKED, {"role": "assistant", "content": "Sure"}))
+
+
+@pytest.mark.parametrize(
+    ("head", "response", "whole"),
+    [
+        ("A<think>\n", "<think>\nso", "A<think>\nso"),
+        ("A<think>\n", "<think>\n\nso", "A<think>\n\nso"),  # the response's second line break is its own
+        ("A<think>\n", "\n<think> so", "A<think> so"),  # it goes on in its own way
+        ("A<think>\n", "so <think>", "A<think>\nso <think>"),  # not at its beginning
+        ("A<think>\n", "<thinking>so", "A<think>\n<thinking>so"),  # another tag
+        ("A<think>\n", "<think>\n", "A<think>\n"),
+        ("A[THINK]", "[THINK]so", "A[THINK]so"),
+        ("A<think>\n\n</think>\n\n", "<think>so", "A<think>\n\n</think>\n\n<think>so"),  # closed again
+        ("A\n", "\nso", "A\n\nso"),  # a header's line break is no tag
+        ("<assistant>", "<assistant>so", "<assistant><assistant>so"),
+    ],
+)
+def test_a_tag_of_reasoning_that_the_template_opens_stands_once(head, response, whole):
+    placed = around(head, response, truncated=True, ends=("</s>",))
+    assert placed.head + response[placed.n_opened :] + placed.end == whole
+
+
+@pytest.mark.parametrize(
+    ("response", "end"), [("so", "<e>"), ("so<e>", ""), ("so<e>\n", ""), ("so</s>", ""), ("so <e> so", "<e>")]
+)
+def test_an_end_that_the_response_brings_stands_once(response, end):
+    assert around("A", response, truncated=False, ends=("<e>", "</s>")).end == end
+    assert around("A", response, truncated=True, ends=("<e>", "</s>")).end == ""
+
+
+CLOCKED = [name for name in SHAPES if name.endswith("asks the clock")]
+
+
+@pytest.mark.parametrize("name", CLOCKED)
+def test_a_template_that_asks_the_clock_tells_one_day_for_good(name):
+    tokenizer = SHAPES[name].tokenizer()
+    today = render_prompt(tokenizer, "2+2?")
+    assert any(date.today().strftime(form) in today for form in ("%d %b %Y", "%B %d, %Y", "%Y-%m-%d"))
+    pin_date(tokenizer, "2025-01-12")
+    assert told_date(tokenizer) == "2025-01-12"
+    text = render_prompt(tokenizer, "2+2?")
+    assert any(day in text for day in ("12 Jan 2025", "January 12, 2025", "2025-01-12"))
+    assert "today is" not in text  # the note is for us
+
+
+@pytest.mark.parametrize("name", CLOCKED)
+def test_the_hash_of_such_a_template_is_of_the_day_too_and_survives_saving(name, tmp_path):
+    from transformers import AutoTokenizer
+
+    one, same, other = (SHAPES[name].tokenizer() for _ in range(3))
+    for tokenizer, day in ((one, None), (same, CLOCK_DATE), (other, "2025-01-12")):
+        pin_date(tokenizer, day)
+    assert template_hash(one) == template_hash(same) != template_hash(other)
+    one.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    for day in (None, CLOCK_DATE):
+        pin_date(again, day)
+        assert template_hash(again) == template_hash(one)
+    with pytest.raises(RewardMismatchError, match="tells the day 2024-07-26, as it did in training, not 2025-01-12"):
+        pin_date(again, "2025-01-12")
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name not in CLOCKED])
+def test_a_template_that_does_not_ask_the_clock_keeps_its_hash(name):
+    tokenizer = SHAPES[name].tokenizer()
+    before = template_hash(tokenizer)
+    pin_date(tokenizer, None)
+    assert template_hash(tokenizer) == before
+    assert told_date(tokenizer) is None
+
+
+def test_a_day_with_a_default_of_the_templates_own_can_be_chosen():
+    tokenizer = SHAPES["llama 3.1"].tokenizer()
+    pin_date(tokenizer, "2025-01-12")
+    assert "Today Date: 12 Jan 2025\n" in render_prompt(tokenizer, "2+2?")
+    assert told_date(tokenizer) == "2025-01-12"
+
+
+def test_each_of_several_templates_tells_the_day():
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = {"default": "{{ strftime_now('%Y') }}", "tool_use": "{{ strftime_now( '%d') }}"}
+    pin_date(tokenizer, None)
+    note = "{# today is 2024-07-26 +#}"
+    assert tokenizer.chat_template == {"default": note + "{{ '2024' }}", "tool_use": note + "{{ '26' }}"}
+
+
+def test_what_is_no_day_or_cannot_be_told_is_refused():
+    with pytest.raises(ConfigError, match="template_date: is 'May 3'; expected a day as YYYY-MM-DD"):
+        pin_date(tiny.tokenizer(), "May 3")
+    with pytest.raises(ModelError, match="strftime_now with a format that is not written out"):
+        pin_date(tiny.tokenizer(template="{% set form = '%Y' %}{{ strftime_now(form) }}"), None)
+
+
+def test_a_released_small_chat_models_ids_are_those_of_its_own_tokenizer():
+    folder = Path(os.environ.get("FREEPRM_TEST_MODELS", "")) / "smollm2-135m"
+    if not folder.is_dir() or "FREEPRM_TEST_MODELS" not in os.environ:
+        pytest.skip("no smollm2-135m; set FREEPRM_TEST_MODELS to the folder that has it")
+    from freeprm.models.backbone import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    assert turn_end(tokenizer) == "<|im_end|>"
+    encoded = encode(tokenizer, [Rollout(problem_id="p", sample_idx=0, prompt="2+2?", response="4.")])[0]
+    text = tokenizer.apply_chat_template([ASKED], tokenize=False, add_generation_prompt=True) + "4.<|im_end|>"
+    assert encoded.ids.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(encoded.ids[encoded.n_prompt :]) == "4.<|im_end|>"

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from freeprm.models.agreement import check_override
 from freeprm.models.backbone import LoadOptions, load_backbone
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.logprobs import score_tokens
-from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
+from freeprm.models.prompts import CLOCK_DATE, pin_date, render_prompt, told_date
+from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config, save_reward_config
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Rollout
 
@@ -172,6 +174,23 @@ def test_another_part_than_in_training_is_refused_unless_it_is_asked_for(folder,
     finally:
         (folder / "chat_template.jinja").unlink(missing_ok=True)
     assert loaded.config.beta == changed.get("beta", BETA)
+
+
+def test_a_template_tells_the_day_that_reward_json_records(tmp_path):
+    prm = make(tmp_path, seed=1, template=tiny.DATED)  # with the hash of the template as it comes, and no day
+    with pytest.raises(RewardMismatchError, match=r"it tells the day 2024-07-26; what it told then is not recorded"):
+        ImplicitPRM.from_pretrained(prm)
+    assert told_date(ImplicitPRM.from_pretrained(prm, override=["template"]).policy.tokenizer) == CLOCK_DATE
+    tokenizer = tiny.tokenizer(template=tiny.DATED)
+    pin_date(tokenizer, "2025-01-12")
+    config = replace(
+        load_reward_config(prm), template_sha256=template_hash(tokenizer), template_date=told_date(tokenizer)
+    )
+    save_reward_config(config, prm)
+    policy = ImplicitPRM.from_pretrained(prm).policy
+    assert render_prompt(policy.tokenizer, "?").startswith("12 Jan 2025\n")
+    tokenizer.save_pretrained(prm)  # as training leaves it
+    assert told_date(ImplicitPRM.from_pretrained(prm).policy.tokenizer) == "2025-01-12"
 
 
 def test_the_recorded_beta_may_be_repeated(folder):

@@ -68,6 +68,12 @@ def test_a_conversation_is_taken_as_it_is(scorer):
     assert "\n\nBe brief.<|eot_id|>" in scorer.write(replace(one("two"), prompt=prompt)).text
 
 
+def test_a_response_goes_on_from_the_assistants_last_words(scorer):
+    prompt = ({"role": "user", "content": "One?"}, {"role": "assistant", "content": "One and one: "})
+    begun = scorer.write(replace(one("two"), prompt=prompt))
+    assert begun.text == scorer.write(one("One and one: two")).text
+
+
 def test_a_language_model_yields_no_rewards(tmp_path):
     folder = save_released(tmp_path, seeded(releases.llama), releases.llama_tokenizer())
     with pytest.raises(ModelError, match=r"a LlamaForCausalLM, but skywork_reward is a \*ForSequenceClassification"):

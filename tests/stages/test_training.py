@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from freeprm.errors import ConfigError, DataError, PluginError, RunFolderError
+from freeprm.errors import ConfigError, DataError, PluginError, RewardMismatchError, RunFolderError
 from freeprm.io.formats import rollout_row
 from freeprm.io.runs import read_manifest
 from freeprm.models.encoding import encode
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.logprobs import n_read
+from freeprm.models.prompts import render_prompt
 from freeprm.models.reward_config import load_reward_config
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.training import Trained, train
@@ -103,6 +104,18 @@ def test_a_run_tells_what_it_used_measured_and_cost(run):
     assert made.cost.scored_tokens == n_read(used, packed=True) + 2 * n_read(held_out, packed=True)
     assert n_read(used, packed=True) <= made.cost.trained_tokens < n_read(used, packed=False)
     assert made.cost.flops > 0
+
+
+def test_a_template_that_asks_the_clock_is_kept_with_the_day_that_it_told(tmp_path):
+    start = tiny.save(tmp_path / "start", template=tiny.DATED)
+    data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(2))
+    chosen = settings(start, {"max_steps": 1}, template_date="2025-01-12")
+    folder = train([data], settings=chosen, out=tmp_path / "out").folder
+    assert load_reward_config(folder).template_date == "2025-01-12"
+    policy = ImplicitPRM.from_pretrained(folder).policy
+    assert render_prompt(policy.tokenizer, "?").startswith("12 Jan 2025\n")
+    with pytest.raises(RewardMismatchError, match="tells the day 2025-01-12, as it did in training, not 2024-07-26"):
+        train([data], settings=settings(folder, {"max_steps": 1}, template_date="2024-07-26"), out=tmp_path / "another")
 
 
 def test_loggers_write_into_the_run_folder(run):

@@ -66,6 +66,18 @@ def as_messages(prompt: Prompt) -> list[Message]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
 
 
+def split_turn(prompt: Prompt) -> tuple[list[Message], str | None]:
+    """The prompt as a conversation, and what the assistant says at its end, where a response goes on; None for nothing.
+
+    A conversation that ends in the assistant's words does not end its turn: transformers and TRL go on from there too
+    (`continue_final_message`).
+    """
+    messages = as_messages(prompt)
+    if messages and messages[-1].get("role") == "assistant":
+        return messages[:-1], messages[-1]["content"]
+    return messages, None
+
+
 def as_text(prompt: Prompt) -> str:
     """The prompt as text; a conversation only where it is one message of the user.
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from freeprm.errors import ConfigError, ModelError, RewardMismatchError
-from freeprm.models.backbone import Backbone
+from freeprm.models.backbone import Backbone, LoadOptions
 from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.prompts import told_date
 from freeprm.models.reward_config import Reference, RewardConfig
 
 Override = Literal["beta", "reference", "template"]
@@ -53,10 +54,21 @@ def check_template(config: RewardConfig, policy: Backbone, *, override: Sequence
         RewardMismatchError: they differ.
     """
     if "template" not in (override or ()) and config.template_sha256 != template_hash(policy.tokenizer):
+        told = told_date(policy.tokenizer)
+        day = (
+            f" (it tells the day {told}; what it told then is not recorded)"
+            if told and not config.template_date
+            else ""
+        )
         raise RewardMismatchError(
-            f"{policy.source}: the chat template is not the one it was trained with; restore the tokenizer's files"
+            f"{policy.source}: the chat template is not the one it was trained with{day}; restore the tokenizer's files"
             + ("" if override is None else ", or allow it with --override template")
         )
+
+
+def recorded_date(config: RewardConfig, options: LoadOptions, *, override: Sequence[Override] = ()) -> LoadOptions:
+    """How to load the trained model, for its chat template to tell the day that it told in training."""
+    return options if "template" in override else replace(options, template_date=config.template_date)
 
 
 def check_reference(

@@ -18,6 +18,7 @@ from transformers import (
 
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.folders import adapter_base, resolve
+from freeprm.models.prompts import pin_date
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -36,6 +37,8 @@ class LoadOptions:
     """An attention implementation of transformers, e.g. flash_attention_2."""
     trust_remote_code: bool = False
     """Run code that the model folder brings along."""
+    template_date: str | None = None
+    """The day (YYYY-MM-DD) that a chat template tells which would tell the day of its use; see `prompts.pin_date`."""
 
 
 DEFAULT_OPTIONS = LoadOptions()
@@ -76,7 +79,7 @@ def load_backbone(source: str, options: LoadOptions = DEFAULT_OPTIONS, *, revisi
         ModelError: not a causal language model, or weights are missing from the checkpoint.
     """
     folder = resolve(source, revision=revision)
-    tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code, template_date=options.template_date)
     base = adapter_base(folder)
     model = _load_model(resolve(base.source, revision=base.revision) if base else folder, options)
     if base:
@@ -96,16 +99,25 @@ def check_dtype(name: str) -> Dtype:
     raise ConfigError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
 
 
-def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer.
+def load_tokenizer(
+    folder: Path, *, trust_remote_code: bool = False, template_date: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer, with a chat template that tells the same day whenever it is used.
+
+    Args:
+        folder: the model's.
+        trust_remote_code: see `LoadOptions`, as for the next.
+        template_date: by default the one that the template tells already, else `prompts.CLOCK_DATE`.
 
     Raises:
-        ModelError: there is none.
+        ConfigError: not a day.
+        ModelError: there is none, or its template tells another day already.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: no tokenizer could be loaded ({error})") from error
+    pin_date(tokenizer, template_date)
     return tokenizer
 
 

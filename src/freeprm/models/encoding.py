@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from freeprm.errors import ConfigError, DataError, ModelError
-from freeprm.models.prompts import render_prompt, starts_with_bos, turn_end
+from freeprm.models.prompts import Around, around, ends_of, render_prompt, starts_with_bos
 from freeprm.types import Rollout, Span
 
 Ints = NDArray[np.int32]
@@ -30,7 +30,7 @@ class Encoded:
     name: str
     """The response, for messages: `problem 'p7', sample 3`."""
     ids: Ints
-    """Prompt and response tokens, with the end-of-turn token unless the response is truncated."""
+    """Prompt and response tokens, with one end-of-turn token unless the response is truncated."""
     n_prompt: int
     """Leading ids that belong to the prompt; at least 1."""
     offsets: Ints
@@ -72,7 +72,9 @@ def check_too_long(name: str) -> TooLong:
 def encode(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> list[Encoded]:
     """Encode each response after its prompt; equal ones near each other are tokenised once.
 
-    A token that straddles the boundary of prompt and response belongs to the response.
+    A token that straddles the boundary of prompt and response belongs to the response. A tag of reasoning that the
+    chat template opens is the prompt's, also where the response repeats it, see `prompts.around`: its characters then
+    go with the response's first token.
 
     Raises:
         ModelError: the tokenizer gives no offsets, or the prompt has no token to predict the response from.
@@ -81,28 +83,27 @@ def encode(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> l
         return []
     if not tokenizer.is_fast:
         raise ModelError(f"{tokenizer.name_or_path}: a tokenizer without offsets; expected a fast one (tokenizer.json)")
-    end = turn_end(tokenizer)
+    ends = ends_of(tokenizer)
     bos = [tokenizer.bos_token_id] if not tokenizer.chat_template and starts_with_bos(tokenizer) else []
     encoded: list[Encoded] = []
     for start in range(0, len(rollouts), _CHUNK):
         part = rollouts[start : start + _CHUNK]
         said = [
-            (head, rollout.response, "" if rollout.truncated else end)
+            (around(head, rollout.response, truncated=rollout.truncated, ends=ends), rollout.response)
             for head, rollout in zip(_heads(tokenizer, part), part, strict=True)
         ]
         first = dict(zip(reversed(said), reversed(part), strict=True))
+        texts = [placed.head + response[placed.n_opened :] + placed.end for placed, response in first]
         batch = tokenizer(
-            ["".join(texts) for texts in first], add_special_tokens=False, return_offsets_mapping=True,
-            return_attention_mask=False, verbose=False,
-        )  # fmt: skip
-        parts = zip(first.items(), batch["input_ids"], batch["offset_mapping"], strict=True)
+            texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+        )
+        parts = zip(first.items(), texts, batch["input_ids"], batch["offset_mapping"], strict=True)
         known = {
-            texts: _encoded(rollout, texts[0], "".join(texts), bos, ids, offsets)
-            for (texts, rollout), ids, offsets in parts
+            key: _encoded(rollout, key[0], text, bos, ids, offsets) for (key, rollout), text, ids, offsets in parts
         }
         encoded += [
-            known[texts] if first[texts] is rollout else replace(known[texts], name=_name(rollout))
-            for texts, rollout in zip(said, part, strict=True)
+            known[key] if first[key] is rollout else replace(known[key], name=_name(rollout))
+            for key, rollout in zip(said, part, strict=True)
         ]
     return encoded
 
@@ -145,11 +146,12 @@ def _heads(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> I
 
 
 def _encoded(
-    rollout: Rollout, head: str, text: str, bos: Sequence[int], ids: Sequence[int], offsets: Sequence[tuple[int, int]]
-) -> Encoded:
-    """Args: `offsets` are into the whole text, of which `head` is the beginning."""
+    rollout: Rollout, placed: Around, text: str, bos: Sequence[int], ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+) -> Encoded:  # fmt: skip
+    """Args: `text` is the whole of what `ids` and `offsets` are of."""
     name = _name(rollout)
-    start = len(head)
+    start = len(placed.head)
     tiles = _without_gaps(np.array(offsets, dtype=np.int32).reshape(-1, 2), text)
     inside = tiles[:, 1] > start
     n_prompt = int(inside.argmax()) if inside.any() else len(ids)
@@ -158,11 +160,14 @@ def _encoded(
             f"{name}: the prompt is empty and the tokenizer has no beginning-of-sequence token; nothing predicts the "
             "response's first token"
         )
+    tiles = tiles[n_prompt:] - start + placed.n_opened
+    if placed.n_opened:
+        tiles[0, 0] = 0
     return Encoded(
         name=name,
         ids=np.array([*bos, *ids], dtype=np.int32),
         n_prompt=n_prompt + len(bos),
-        offsets=np.clip(tiles[n_prompt:] - start, 0, len(rollout.response)),
+        offsets=np.clip(tiles, 0, len(rollout.response)),
     )
 
 

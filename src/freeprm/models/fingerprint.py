@@ -4,11 +4,13 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from freeprm.errors import ModelError
 from freeprm.models.folders import adapter_base, resolve
+from freeprm.models.prompts import told_date
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
@@ -31,9 +33,15 @@ def weights_hash(folder: Path) -> str:
 
 
 def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """SHA-256 of the chat template, None where there is none."""
+    """SHA-256 of the chat template, with the day that it tells, see `prompts.pin_date`; None where there is none."""
     template = tokenizer.chat_template
     return hashlib.sha256(str(template).encode()).hexdigest() if template else None
+
+
+def template_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What settings of a run say of the template: its hash, and the day that it tells where it tells one."""
+    day = told_date(tokenizer)
+    return {"template_sha256": template_hash(tokenizer), **({"template_date": day} if day else {})}
 
 
 def _file_hash(file: Path) -> str:

@@ -50,6 +50,8 @@ class RewardConfig:
     objective_options: Mapping[str, Any] = field(default_factory=dict)
     template_sha256: str | None = None
     """Hash of the chat template, None for plain text."""
+    template_date: str | None = None
+    """The day (YYYY-MM-DD) that the template told in training, whenever that was; None where it tells none."""
     splitter: str = "auto"
     """How responses are cut into steps unless the caller says otherwise."""
     format: int = 1

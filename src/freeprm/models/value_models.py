@@ -53,7 +53,7 @@ def load_linear(source: str, options: LoadOptions, *, fresh: bool) -> tuple[Back
         model.load_adapter(str(folder))
         if not (has_head or fresh) and type(model.score) is nn.Linear:  # none came with the adapter
             raise _headless(source, config)
-    tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code, template_date=options.template_date)
     return Backbone(model=model.eval(), tokenizer=tokenizer, source=source, folder=folder), LinearHead()
 
 

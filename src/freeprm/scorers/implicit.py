@@ -13,7 +13,7 @@ from torch import Tensor
 from freeprm.core.ledger import POLICY, REFERENCE
 from freeprm.core.rewards import REWARDS, Floats, check_reward, q_values, step_rewards
 from freeprm.errors import ConfigError, DataError, ModelError
-from freeprm.models.agreement import Override, check_reference, check_template, reference_of, with_beta
+from freeprm.models.agreement import Override, check_reference, check_template, recorded_date, reference_of, with_beta
 from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions, check_same_vocabulary, load_backbone
 from freeprm.models.encoding import Encoded, TooLong, encode, fit
 from freeprm.models.fingerprint import template_hash, weights_hash
@@ -87,7 +87,7 @@ class ImplicitPRM:
         """
         config = load_reward_config(resolve(str(source)))
         recorded = reference_of(config, source=str(source))
-        policy = load_backbone(str(source), options)
+        policy = load_backbone(str(source), recorded_date(config, options, override=override))
         check_template(config, policy, override=override)
         config = with_beta(config, policy, beta=beta, override=override)
         if not load_reference:

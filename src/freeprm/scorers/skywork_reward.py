@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from freeprm.io.conversations import split_turn
 from freeprm.models.heads import Layout, ScoreHead
 from freeprm.models.marked import Marked, render, response_name, tokenise
 from freeprm.scorers.released import Recipe, unchanged
@@ -36,10 +37,9 @@ class WholeTurn:
 
 
 def conversation(rollout: Rollout) -> list[Message]:
-    """The prompt's turns and the response."""
-    prompt = rollout.prompt
-    asked: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    return [*asked, {"role": "assistant", "content": rollout.response}]
+    """The prompt's turns and the response, which goes on from what the assistant has said last."""
+    past, begun = split_turn(rollout.prompt)
+    return [*past, {"role": "assistant", "content": (begun or "") + rollout.response}]
 
 
 PLUGIN = Recipe(

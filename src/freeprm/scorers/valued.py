@@ -13,7 +13,7 @@ import torch
 
 from freeprm.core.flops import ModelShape
 from freeprm.errors import ConfigError, SpanError
-from freeprm.models.agreement import check_template
+from freeprm.models.agreement import check_template, recorded_date
 from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions
 from freeprm.models.encoding import Encoded, TooLong, encode, fit
 from freeprm.models.fingerprint import weights_hash
@@ -78,7 +78,7 @@ class Valued:
             raise ConfigError(f"{source}: values have no reference; leave it out")
         config = load_reward_config(resolve(source))
         valuation = valuation_of(config, source=source)
-        backbone = load_valued(source, valuation, options, fresh=False)
+        backbone = load_valued(source, valuation, recorded_date(config, options), fresh=False)
         check_template(config, backbone)
         return cls(backbone=backbone, valuation=valuation, steps=config.splitter)
 

@@ -22,6 +22,7 @@ from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.models.backbone import load_config
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import downloaded_revision, portable, resolve
+from freeprm.models.prompts import told_date
 from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, save_reward_config
 from freeprm.objectives.base import NEEDS, Objective
 from freeprm.training.arguments import last_checkpoint, training_arguments
@@ -200,6 +201,7 @@ def _describe(
         objective=settings.objective,
         objective_options=dict(settings.objective_options),
         template_sha256=template_hash(preparer.tokenizer),
+        template_date=told_date(preparer.tokenizer),
         splitter=settings.splitter,
     )
     preparer.tokenizer.save_pretrained(out)

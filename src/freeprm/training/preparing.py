@@ -45,7 +45,9 @@ class Preparer:
         self, settings: TrainSettings, start: Path, cache: Path, process: PartialState, *, objective: Objective
     ):
         self.reading: Reading = reading_of(settings, objective)
-        self.tokenizer = load_tokenizer(start, trust_remote_code=settings.trust_remote_code)
+        self.tokenizer = load_tokenizer(
+            start, trust_remote_code=settings.trust_remote_code, template_date=settings.template_date
+        )
         self.reference = (
             FrozenReference(settings, start, self.tokenizer, cache, process) if self.reading.valuation is None else None
         )

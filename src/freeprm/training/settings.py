@@ -88,6 +88,9 @@ class TrainSettings:
     """Where rollouts bring the reference's log-probabilities from sampling, take those; see `stored_logprobs`."""
     trust_remote_code: bool = False
     """Run code that the model folder brings along."""
+    template_date: str | None = None
+    """The day (YYYY-MM-DD) that a chat template tells which would tell the day of its use; by default 2024-07-26, or
+    what it told when the model was trained before."""
     seed: int = 0
     """Of every random choice."""
     trainer: Mapping[str, Any] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from freeprm.engines.reading import begin
 from freeprm.errors import ConfigError
 from freeprm.models.backbone import Backbone, Dtype, LoadOptions, load_backbone, load_config, load_tokenizer
 from freeprm.models.devices import device_name
-from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.fingerprint import template_identity, weights_hash
 from freeprm.models.folders import resolve
 from freeprm.models.stored_logprobs import key_of
 
@@ -47,10 +47,11 @@ class HFEngine:
     revision: str | None = None
     """Of a hub model."""
     dtype: Dtype = "auto"
-    """See `LoadOptions`, as the next three."""
+    """See `LoadOptions`, as the next four."""
     device: str | None = None
     attention: str | None = None
     trust_remote_code: bool = False
+    template_date: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("workers", "max_rows"):
@@ -75,10 +76,8 @@ class HFEngine:
     def identity(self) -> Mapping[str, Any]:
         """See `Engine`."""
         folder = resolve(self.model, revision=self.revision)
-        tokenizer = load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
-        return {
-            "weights_sha256": weights_hash(folder), "template_sha256": template_hash(tokenizer), "dtype": self.dtype,
-        }  # fmt: skip
+        tokenizer = load_tokenizer(folder, trust_remote_code=self.trust_remote_code, template_date=self.template_date)
+        return {"weights_sha256": weights_hash(folder), **template_identity(tokenizer), "dtype": self.dtype}
 
     def shape(self) -> ModelShape:
         """See `Engine`."""
@@ -112,8 +111,9 @@ class HFEngine:
     @property
     def _load(self) -> LoadOptions:
         return LoadOptions(
-            device=self.device, dtype=self.dtype, attention=self.attention, trust_remote_code=self.trust_remote_code
-        )
+            device=self.device, dtype=self.dtype, attention=self.attention, trust_remote_code=self.trust_remote_code,
+            template_date=self.template_date,
+        )  # fmt: skip
 
     def _draw(self, batches: Sequence[Sequence[Wanted]], params: SamplingParams, n_workers: int) -> Iterator[Sampled]:
         if n_workers > 1:

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from freeprm.engines.base import Request, SamplingParams
+from freeprm.io.conversations import split_turn
 from freeprm.types import Prompt
 
 Api = Literal["chat", "completions"]
@@ -28,6 +29,11 @@ class Call:
     sample_idxs: tuple[int, ...]
     prefix: str = ""
     """The beginning of a response that is continued, as it is sent."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the assistant has begun to speak already, in the prompt or with a prefix."""
+        return bool(self.prefix) or split_turn(self.prompt)[1] is not None
 
     def split(self, size: int) -> tuple["Call", "Call | None"]:
         """The first samples, up to so many, and the others."""
@@ -72,10 +78,11 @@ class Form:
         if self.api == "completions":
             assert isinstance(prompt, str)
             return {"prompt": self.template.replace(PROMPT, prompt) + call.prefix}
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        if not call.prefix:
+        messages, said = split_turn(prompt)
+        if not call.goes_on:
             return {"messages": messages}
-        begun = {"role": "assistant", "content": call.prefix}  # vLLM's and SGLang's fields say that it is not finished
+        begun = {"role": "assistant", "content": (said or "") + call.prefix}
+        # vLLM's and SGLang's fields say that it is not finished.
         return {"messages": [*messages, begun], "continue_final_message": True, "add_generation_prompt": False}
 
 

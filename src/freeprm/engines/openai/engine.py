@@ -81,17 +81,19 @@ class OpenAIEngine:
         """See `Engine`.
 
         Raises:
-            ConfigError: a prefix for a chat whose server is not known to continue one.
+            ConfigError: a prefix, or a prompt that ends with the assistant's words, for a chat whose server is not
+                known to continue them.
             ModelError: no server, an unknown model, a refused key or problem; a server lost on the way, with how
                 many samples there are.
         """
-        if self.api != "completions" and not self.continues and any(request.prefix for request in requests):
-            raise ConfigError(
-                "engine 'openai': a chat does not go on from the beginning of a response, unless the server can. Set "
-                "continues=true for a server of vLLM's or SGLang's, or api=completions with a template that renders "
-                "prompts as the model's chat template does"
-            )
         calls = open_calls(requests, within_lines=self.api == "completions")
+        begun = next((call for call in calls if call.goes_on), None)
+        if begun and self.api != "completions" and not self.continues:
+            raise ConfigError(
+                f"engine 'openai': problem {begun.problem_id!r} is to go on from what the assistant has said, which a "
+                "chat does not do, unless the server can. Set continues=true for a server of vLLM's or SGLang's, or "
+                "api=completions with a template that renders prompts as the model's chat template does"
+            )
         if not calls:
             return
         total = sum(len(request.sample_idxs) for request in requests)
