@@ -17,6 +17,7 @@ from freeprm.errors import ConfigError, FreePRMError, ModelError
 from freeprm.io.plugins import load
 from freeprm.models.backbone import Backbone, load_backbone
 from freeprm.models.encoding import encode
+from freeprm.models.stored_logprobs import noted_of
 from freeprm.types import Rollout
 
 SaveTiny = Callable[..., Path]
@@ -190,6 +191,15 @@ def test_the_engine_knows_what_it_draws_from(save_tiny: SaveTiny):
     assert engine.shape().n_layers == 2
 
 
+def test_the_engine_says_which_day_its_template_tells(save_tiny: SaveTiny):
+    folder = save_tiny()
+    assert "template_date" not in HFEngine(model=str(folder)).identity()
+    (folder / "chat_template.jinja").write_text("{{ strftime_now('%d') }}")
+    by_default, chosen = (HFEngine(model=str(folder), template_date=day).identity() for day in (None, "2025-01-12"))
+    assert (by_default["template_date"], chosen["template_date"]) == ("2024-07-26", "2025-01-12")
+    assert by_default["template_sha256"] != chosen["template_sha256"]
+
+
 def test_the_engine_is_found_by_name_and_refuses_bad_options():
     assert load("engines", "hf") is HFEngine
     with pytest.raises(ConfigError, match="workers: is 0"):
@@ -224,4 +234,5 @@ def test_noted_log_probabilities_are_the_models_own_whatever_was_drawn_how(
         ids = torch.tensor([[*prompt_ids.tolist(), *sampled.token_ids]])
         logps = backbone.model(ids).logits[0].log_softmax(-1)[:-1].gather(1, ids[0, 1:, None])[len(prompt_ids) - 1 :, 0]
         assert sampled.token_logprobs == pytest.approx(logps.tolist(), abs=1e-4)
+        assert sampled.logprobs_of == noted_of(engine.key(), prompt_ids.tolist())
     assert all(sampled.token_logprobs is None for sampled in draw_all(engine, requests(1)).values())

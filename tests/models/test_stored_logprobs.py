@@ -7,7 +7,7 @@ import torch
 import tiny
 from freeprm.errors import DataError
 from freeprm.models.encoding import encode
-from freeprm.models.stored_logprobs import CHECKED, check_stored, model_key, stored_logprobs
+from freeprm.models.stored_logprobs import CHECKED, check_stored, model_key, noted_of, stored_logprobs
 from freeprm.types import Rollout
 
 KEY = model_key(weights_sha256="a" * 64, template_sha256=None, dtype="float32")
@@ -17,9 +17,14 @@ def noted(rollout: Rollout, **changes: object) -> Rollout:
     """A rollout as sampling writes it, with -0.5 nats for each token."""
     ids = encode(tiny.tokenizer(), [rollout])[0]
     drawn = ids.ids[ids.n_prompt :].tolist()
-    return replace(
-        rollout, extra={"token_ids": drawn, "token_logprobs": [-0.5] * len(drawn), "logprobs_of": KEY, **changes}
-    )
+    noted = {"token_ids": drawn, "token_logprobs": [-0.5] * len(drawn), "logprobs_of": of(KEY, rollout)}
+    return replace(rollout, extra={**noted, **changes})
+
+
+def of(key: str, rollout: Rollout) -> str:
+    """What sampling notes of a model behind the rollout's prompt."""
+    asked = replace(rollout, response="", truncated=True)
+    return noted_of(key, encode(tiny.tokenizer(), [asked])[0].ids.tolist())
 
 
 def take(rollouts: list[Rollout]) -> tuple[dict[int, torch.Tensor], Counter[str]]:
@@ -45,9 +50,18 @@ def test_what_was_noted_for_the_same_tokens_is_taken():
     ids=["weights", "template", "precision"],
 )
 def test_what_another_model_noted_is_not_taken(other):
-    found, counts = take([noted(tiny.rollouts(1)[0], logprobs_of=model_key(**other))])
+    rollout = tiny.rollouts(1)[0]
+    found, counts = take([noted(rollout, logprobs_of=of(model_key(**other), rollout))])
     assert not found
     assert counts == {"reference computed: noted log-probabilities are of another model": 1}
+
+
+def test_what_was_noted_behind_another_prompt_or_without_one_is_not_taken():
+    rollout = tiny.rollouts(1)[0]
+    edited = replace(noted(rollout), prompt=f"{rollout.prompt} Be brief.")
+    found, counts = take([edited, noted(rollout, logprobs_of=KEY)])
+    assert not found
+    assert counts == {"reference computed: noted log-probabilities do not say that they are of this prompt": 2}
 
 
 def test_a_response_drawn_as_other_tokens_is_not_taken():

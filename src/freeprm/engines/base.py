@@ -79,7 +79,8 @@ class Sampled:
     token_logprobs: tuple[float, ...] | None = None
     """log-probability of each of `token_ids` under the model itself; None unless asked for and the engine knows it."""
     logprobs_of: str | None = None
-    """Which model that is, see `models.stored_logprobs.model_key`; None where the engine cannot tell."""
+    """Which model that is, behind which prompt, see `models.stored_logprobs.noted_of`; None where the engine cannot
+    tell."""
 
     @property
     def truncated(self) -> bool:

@@ -22,9 +22,9 @@ from freeprm.engines.reading import begin
 from freeprm.errors import ConfigError, MissingExtraError, ModelError
 from freeprm.models.backbone import load_config, load_tokenizer
 from freeprm.models.devices import device_name
-from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.fingerprint import template_identity, weights_hash
 from freeprm.models.folders import adapter_base, resolve
-from freeprm.models.stored_logprobs import key_of
+from freeprm.models.stored_logprobs import key_of, noted_of
 
 
 class _Wanted(NamedTuple):
@@ -64,6 +64,8 @@ class VLLMEngine:
     """Encode a prompt, and the beginning of a response, once for all samples that begin so."""
     trust_remote_code: bool = False
     """Run code that the model brings."""
+    template_date: str | None = None
+    """See `LoadOptions`."""
     samples_per_call: int = 4096
     """Samples given to vLLM at a time; they come back, and to disk, when all of them are drawn."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -88,7 +90,7 @@ class VLLMEngine:
     def identity(self) -> Mapping[str, Any]:
         """See `Engine`."""
         return {
-            "weights_sha256": weights_hash(self._folder), "template_sha256": template_hash(self._tokenizer),
+            "weights_sha256": weights_hash(self._folder), **template_identity(self._tokenizer),
             "dtype": self.dtype, "quantization": self.quantization, "max_model_len": self.max_model_len,
             "options": dict(self.options),
         }  # fmt: skip
@@ -145,7 +147,7 @@ class VLLMEngine:
             n_prompt_tokens=len(item.prompt_ids),
             n_generated_tokens=len(ids),
             token_logprobs=_logprobs(ids, output.logprobs) if params.logprobs else None,
-            logprobs_of=self._key if params.logprobs else None,
+            logprobs_of=noted_of(self._key, item.prompt_ids) if params.logprobs and self._key else None,
         )
 
     def _wanted(self, requests: Sequence[Request]) -> list[_Wanted]:
@@ -192,7 +194,7 @@ class VLLMEngine:
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self._folder, trust_remote_code=self.trust_remote_code)
+        return load_tokenizer(self._folder, trust_remote_code=self.trust_remote_code, template_date=self.template_date)
 
     @cached_property
     def _ends(self) -> list[int]:

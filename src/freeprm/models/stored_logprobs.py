@@ -5,13 +5,15 @@ carry it in three columns, and it serves instead of a pass of the reference wher
 
     token_ids         (T,) the response as it was drawn, end-of-turn token included
     token_logprobs    (T,) nats, under the model itself: temperature 1, nothing truncated
-    logprobs_of       which model: its weights, template and precision, see `model_key`
+    logprobs_of       which model, its weights, template and precision, and behind which prompt: see `noted_of`
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -38,10 +40,16 @@ def model_key(*, weights_sha256: str, template_sha256: str | None, dtype: str) -
     return f"{weights_sha256[:16]}/{(template_sha256 or 'no template')[:16]}/{dtype}"
 
 
+def noted_of(key: str, prompt_ids: Sequence[int]) -> str:
+    """What log-probabilities are of: a model by its key, and the tokens of the prompt that it read before them."""
+    return f"{key}/{hashlib.sha256(np.array(prompt_ids, dtype=np.int64).tobytes()).hexdigest()[:16]}"
+
+
 def stored_logprobs(
     rollouts: Sequence[Rollout], encoded: Sequence[Encoded], *, key: str, counts: Counter[str]
 ) -> dict[int, Tensor]:
-    """By index, the (T,) log-probabilities that rollouts bring for exactly the tokens that would be computed.
+    """By index, the (T,) log-probabilities that rollouts bring for exactly the tokens, behind exactly the prompt, that
+    would be computed.
 
     Args:
         rollouts: B of them.
@@ -54,10 +62,12 @@ def stored_logprobs(
         ids, logps, of = (rollout.extra.get(name) for name in COLUMNS)
         if logps is None:
             continue
-        if of != key:
+        if not str(of).startswith(key):
             counts["reference computed: noted log-probabilities are of another model"] += 1
         elif not isinstance(ids, list) or ids != item.ids[item.n_prompt :].tolist() or len(ids) != len(logps):
             counts["reference computed: drawn as other tokens than the text is read as"] += 1
+        elif of != noted_of(key, item.ids[: item.n_prompt].tolist()):
+            counts["reference computed: noted log-probabilities do not say that they are of this prompt"] += 1
         else:
             found[index] = torch.tensor(logps, dtype=torch.float32)
             counts["reference taken from sampling"] += 1

@@ -17,7 +17,7 @@ from freeprm.engines.hf.drawing import draw, uniforms
 from freeprm.engines.hf.prefill import prefill
 from freeprm.engines.hf.text import end_tokens, is_stopped, response_text, stop_position
 from freeprm.models.backbone import Backbone
-from freeprm.models.stored_logprobs import key_of
+from freeprm.models.stored_logprobs import key_of, noted_of
 from freeprm.types import Prompt
 
 
@@ -134,7 +134,7 @@ class _Samples:
                 n_read_tokens=self._n_read[problem] if sample_idx == wanted.sample_idxs[0] else 0,
                 stop_reason=self._reason(cut is not None, at_end, len(ids)),
                 token_logprobs=None if self._logprobs is None else tuple(self._logprobs[row, : len(ids)].tolist()),
-                logprobs_of=self._of,
+                logprobs_of=None if self._of is None else noted_of(self._of, wanted.ids),
             )  # fmt: skip
 
     def keep(self, kept: Tensor) -> None:
