@@ -29,7 +29,7 @@ def test_one_that_says_nothing_of_its_parameterisation_is_of_a_log_ratio(tmp_pat
     older = {
         key: value
         for key, value in json.loads(file.read_text()).items()
-        if key not in ("parameterisation", "read_at", "judgement")
+        if key not in ("parameterisation", "read_at", "judgement", "template_date")
     }
     file.write_text(json.dumps(older))
     assert load_reward_config(tmp_path) == CONFIG
