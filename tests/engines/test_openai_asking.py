@@ -38,6 +38,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         ((500, b"Internal Server Error"), "500 Internal Server Error"),
         ((200, b"<html>bad gateway</html>"), "an answer that is not JSON"),
         ((200, {"choices": []}), "an answer without choices"),
+        ((200, {"detail": "model is loading"}), "an error instead of an answer"),
+        ((200, {"error": {"message": "busy", "code": 429}}), "an error instead of an answer"),
         ((200, ["odd"]), "an answer without choices"),
         ((200, chat(finish="abort")), "a response that ended by 'abort'"),
     ],
@@ -52,6 +54,14 @@ def test_what_may_pass_is_tried_again_with_the_same_seed(serve, fault: Answer, t
     assert found["p0", 0].text == "fine"
     assert len({body["seed"] for body in stub.bodies}) == 1
     assert len(stub.bodies) == 3
+
+
+def test_an_error_under_a_status_of_success_is_told_in_the_servers_words(serve):
+    said = {"error": {"message": "context length exceeded", "code": 400}}
+    stub = serve(lambda path, body, number: (200, said))
+    with pytest.raises(ModelError, match=r"'p0': .* refuses the request \(400: context length exceeded"):
+        draw(stub)
+    assert len(stub.bodies) == 1  # final, so not asked again
 
 
 def test_all_requests_wait_as_long_as_the_server_asks(serve):

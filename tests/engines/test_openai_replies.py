@@ -44,7 +44,14 @@ def test_completions_have_their_text_beside_the_choice():
         ({"finish": "stop", "stop_reason": 128009}, "end"),  # vLLM: a token that ends the turn
         ({"finish": "stop", "stop_reason": "\nQ:"}, "stop"),  # vLLM: a stop text, which is not in the text
         ({"finish": "stop", "matched_stop": "\nQ:"}, "stop"),  # SGLang
+        ({"finish": "stop_sequence"}, "stop"),  # Anthropic's models behind a gateway
+        ({"finish": "eos_token"}, "end"),  # text-generation-inference
+        ({"finish": "end_turn"}, "end"),
+        ({"finish": "STOP"}, "end"),  # Gemini behind a gateway
         ({"finish": "length"}, "length"),
+        ({"finish": "max_tokens"}, "length"),
+        ({"finish": "MAX_TOKENS"}, "length"),
+        ({"finish": "model_length"}, "length"),  # Mistral
     ],
 )
 def test_the_reason_of_the_end_is_told_apart(fields: dict[str, Any], reason: str):
@@ -63,6 +70,34 @@ def test_fewer_tokens_than_allowed_mean_that_the_context_was_full():
     assert read(choice(finish="length"), usage=usage)[0].stop_reason == "context"
     assert read(choice(finish="length"), usage=usage, limit=12)[0].stop_reason == "length"
     assert read(choice(finish="length"), usage=usage, limit=None)[0].stop_reason == "length"
+
+
+@pytest.mark.filterwarnings("ignore:the server does not say why")
+def test_an_end_that_is_not_told_is_read_from_the_tokens_or_refused_at_once():
+    absent = choice()
+    del absent["finish_reason"]
+    for untold in (absent, choice(finish=None)):
+        (whole,) = read(untold, usage={"completion_tokens": 12.0})  # 12 of 20 tokens; some servers count in floats
+        (cut,) = read(untold, usage={"completion_tokens": 20})
+        assert (whole.stop_reason, cut.stop_reason) == ("end", "length")
+        with pytest.raises(ModelError, match="'p': the server does not say why the response ended; expected finish_"):
+            read(untold)
+    with pytest.raises(ModelError, match="'p': the server ended it by 'paused'; expected finish_reason 'stop' or 'le"):
+        read(choice(finish="paused"), usage={"completion_tokens": 5})
+
+
+def test_half_a_surrogate_pair_is_replaced_and_a_pair_is_one_character():
+    (sampled,) = read(choice("a \ud83d b \ud83d\ude00"))
+    assert sampled.text == "a \ufffd b \U0001f600"
+    (sampled,) = read(choice("4", message={"reasoning": "\ud83d"}), reasoning="join")
+    assert sampled.text == "<think>\n\ufffd\n</think>\n\n4"
+
+
+def test_a_text_in_parts_is_joined():
+    parts = [{"type": "text", "text": "It is "}, {"type": "text", "text": "4"}]
+    assert read(choice(parts))[0].text == "It is 4"
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2"}]}  # as Mistral's models give it
+    assert read(choice([thinking, *parts]), reasoning="join")[0].text == "<think>\n2 + 2\n</think>\n\nIt is 4"
 
 
 def test_tokens_and_log_probabilities_are_taken_where_both_are_given():
@@ -103,15 +138,18 @@ def test_reasoning_apart_from_the_text_is_joined_or_dropped_as_asked(name: str):
 def test_a_tool_call_and_what_is_no_text_are_refused():
     with pytest.raises(ModelError, match="'p': the server answers with a tool call; expected text"):
         read(choice(None, finish="tool_calls", message={"tool_calls": [{"id": "1"}]}))
-    with pytest.raises(ModelError, match="answer is a list; expected text"):
-        read(choice(["a"]))
+    with pytest.raises(ModelError, match="answer is a dict; expected text"):
+        read(choice({"a": 1}))
+    with pytest.raises(ModelError, match=r"reasoning is a dict; expected text.*reasoning=drop"):
+        read(choice("4", message={"reasoning": {"summary": "hm"}}), reasoning="join")
 
 
 def test_withheld_choices_are_left_out():
     (sampled,) = read(choice("a", finish="content_filter"), choice("b", index=1))
     assert (sampled.sample_idx, sampled.text) == (10, "b")
-    with pytest.raises(WithheldError):
-        read(choice(finish="content_filter"))
+    for reason in ("content_filter", "SAFETY"):
+        with pytest.raises(WithheldError):
+            read(choice(finish=reason))
 
 
 @pytest.mark.parametrize("reply", [None, [], {}, {"choices": []}, {"choices": [1]}, {"choices": [{"message": 1}]}])
@@ -120,7 +158,7 @@ def test_what_is_no_reply_may_be_asked_again(reply: Any):
         Reading(stop=(), reasoning=None).samples(reply, call(), limit=None)
 
 
-@pytest.mark.parametrize("finish", [None, "abort", "error"])
-def test_a_response_that_was_broken_off_may_be_asked_again(finish: str | None):
+@pytest.mark.parametrize("finish", ["abort", "error"])
+def test_a_response_that_was_broken_off_may_be_asked_again(finish: str):
     with pytest.raises(AttemptError, match="ended by"):
         read(choice(finish=finish))

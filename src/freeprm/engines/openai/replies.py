@@ -1,6 +1,7 @@
 """What a server answers, read as samples."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,12 @@ from freeprm.errors import ModelError
 Reasoning = Literal["join", "drop"]
 _REASONING = ("reasoning", "reasoning_content")  # vLLM since 0.16; DeepSeek, llama.cpp, transformers, older vLLM
 _STOPPED_BY = ("stop_reason", "matched_stop")  # vLLM; SGLang
+# Reasons for an end, in lower case: OpenAI's and vLLM's; text-generation-inference's; Anthropic's and Gemini's behind
+# gateways; Mistral's.
+_ENDED = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"})
+_FULL = frozenset({"length", "max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "model_length"})
+_WITHHELD = frozenset({"content_filter", "safety", "recitation", "blocklist", "prohibited_content"})
+_BROKEN_OFF = frozenset({"abort", "cancelled", "error", "insufficient_system_resource"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +41,10 @@ class Reading:
         Raises:
             AttemptError: not the shape of a reply, or one that the server broke off.
             WithheldError: all choices were withheld.
-            ModelError: the reply holds what is no text, such as a tool call.
+            ModelError: the reply holds what is no text, such as a tool call, or does not say why a response ended.
         """
         choices = choices_of(reply)
-        passed = [choice for choice in choices if choice.get("finish_reason") != "content_filter"]
+        passed = [choice for choice in choices if _finish(choice) not in _WITHHELD]
         if not passed:
             raise WithheldError
         usage = reply.get("usage")
@@ -59,7 +66,7 @@ class Reading:
             n_generated = len(token_ids or logprobs or ()) or None
         return Sampled(
             problem_id=call.problem_id, sample_idx=sample_idx, text=call.prefix + text[:cut],
-            stop_reason="stop" if cut is not None else self._reason(choice, n_generated, limit),
+            stop_reason="stop" if cut is not None else self._reason(choice, call, n_generated, limit),
             token_ids=token_ids, n_prompt_tokens=n_prompt, n_generated_tokens=n_generated,
             token_logprobs=logprobs if token_ids and logprobs and len(token_ids) == len(logprobs) else None,
         )  # fmt: skip
@@ -75,15 +82,18 @@ class Reading:
                 "tools, or leave the problem out"
             )
         text = message.get("text") if "text" in message else message.get("content")
+        thoughts = next((found for name in _REASONING if (found := message.get(name))), None)
+        if isinstance(text, list):  # of parts, as Mistral and gateways to Anthropic's models give them
+            thoughts = thoughts or "".join(_texts(part.get("thinking")) for part in text if isinstance(part, dict))
+            text = _texts(text)
         text = message.get("refusal") or "" if text is None else text
         if not isinstance(text, str):
             raise ModelError(
                 f"problem {call.problem_id!r}: the server's answer is a {type(text).__name__}; expected text"
             )
-        thoughts = next((found for name in _REASONING if (found := message.get(name))), None)
-        return self._joined(str(thoughts), text, call) if thoughts else text
+        return whole_characters(self._joined(thoughts, text, call) if thoughts else text)
 
-    def _joined(self, thoughts: str, text: str, call: Call) -> str:
+    def _joined(self, thoughts: Any, text: str, call: Call) -> str:
         if self.reasoning is None:
             raise ModelError(
                 f"problem {call.problem_id!r}: the server gives reasoning apart from the text. Choose what becomes of "
@@ -92,17 +102,43 @@ class Reading:
             )
         if self.reasoning == "drop":
             return text
+        if not isinstance(thoughts, str):
+            raise ModelError(
+                f"problem {call.problem_id!r}: the server's reasoning is a {type(thoughts).__name__}; expected text. "
+                "Leave it out by --engine-option reasoning=drop"
+            )
         end = f"\n</think>\n\n{text}" if text else ""  # cut off while it was thinking
         return f"<think>\n{thoughts.strip()}{end}"
 
-    def _reason(self, choice: Mapping[str, Any], n_generated: int | None, limit: int | None) -> StopReason:
-        finish = choice.get("finish_reason")
-        if finish == "length":
-            room = limit is not None and n_generated is not None and n_generated < limit
-            return "context" if room else "length"
-        if finish == "stop":
-            return "stop" if any(choice.get(name) in self.stop for name in _STOPPED_BY) else "end"
-        raise AttemptError(f"a response that ended by {finish!r}")
+    def _reason(
+        self, choice: Mapping[str, Any], call: Call, n_generated: int | None, limit: int | None
+    ) -> StopReason:  # fmt: skip
+        finish = _finish(choice)
+        fits = n_generated is not None and limit is not None
+        if finish is None and fits:
+            warnings.warn(
+                "the server does not say why responses end: those with fewer tokens than allowed count as whole",
+                stacklevel=2,
+            )
+            finish = "length" if n_generated >= limit else "stop"
+        if finish in _FULL:
+            return "context" if fits and n_generated < limit else "length"
+        if finish in _ENDED:
+            stopped = finish == "stop_sequence" or any(choice.get(name) in self.stop for name in _STOPPED_BY)
+            return "stop" if stopped and self.stop else "end"
+        if finish in _BROKEN_OFF:
+            raise AttemptError(f"a response that ended by {choice['finish_reason']!r}")
+        said = "does not say why the response ended" if finish is None else f"ended it by {choice['finish_reason']!r}"
+        raise ModelError(
+            f"problem {call.problem_id!r}: the server {said}; expected finish_reason 'stop' or 'length', or a count of "
+            "tokens (usage.completion_tokens), which tells a whole response from one that was cut off. Ask a server "
+            "that says it, or leave the problem out"
+        )
+
+
+def whole_characters(text: str) -> str:
+    """The text with each half of a surrogate pair, which no file can hold, replaced by U+FFFD; pairs are joined."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def choices_of(reply: Any) -> list[dict[str, Any]]:
@@ -115,6 +151,20 @@ def choices_of(reply: Any) -> list[dict[str, Any]]:
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise AttemptError("an answer without choices")
     return sorted(choices, key=lambda choice: _count(choice.get("index")) or 0)
+
+
+def _finish(choice: Mapping[str, Any]) -> str | None:
+    """Why the response ended, in lower case; None where the server does not say."""
+    said = choice.get("finish_reason")
+    return str(said).lower() if said is not None else None
+
+
+def _texts(parts: Any) -> str:
+    """The text of a message's parts."""
+    if isinstance(parts, str):
+        return parts
+    found = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return "".join(text for text in found if isinstance(text, str))
 
 
 def n_tokens_of(reply: Any) -> int | None:
@@ -142,4 +192,5 @@ def _logprobs(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
 
 
 def _count(value: Any) -> int | None:
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

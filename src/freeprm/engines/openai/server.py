@@ -15,6 +15,8 @@ _CONNECT_SECONDS = 10.0
 _LISTING_SECONDS = 30.0
 _IDLE_SECONDS = 2.0  # of a connection; servers commonly close theirs after 5, and may do so under a request
 _TRY_AGAIN = (408, 409, 429)  # and every 5xx
+_SAYING = ("error", "message", "detail")  # where servers say what is wrong
+_ANSWERS = ("choices", "data")  # what an answer has, of responses or of models
 _SHOWN = 400  # characters of a server's own words
 _HIDDEN = "***"
 
@@ -102,16 +104,21 @@ class Server:
         return self._json(response)
 
     def _json(self, response: httpx2.Response) -> Any:
-        status = response.status_code
+        status, reason = response.status_code, response.reason_phrase
         if response.is_success:
             try:
-                return response.json()
+                answer = response.json()
             except ValueError as error:
                 raise AttemptError("an answer that is not JSON", detail=self._words(response)) from error
+            if not isinstance(answer, dict) or any(answer.get(name) for name in _ANSWERS):
+                return answer
+            if not any(answer.get(name) for name in _SAYING):
+                return answer
+            status, reason = _said_status(answer), "an error instead of an answer"
         words = self._words(response)
         if (status in _TRY_AGAIN or status >= 500) and not (status == 429 and "insufficient_quota" in response.text):
-            reason = f"{status} {response.reason_phrase}".strip()
-            raise AttemptError(reason, detail=words, wait_seconds=_retry_after(response))
+            kind = reason if response.is_success else f"{status} {reason}".strip()
+            raise AttemptError(kind, detail=words, wait_seconds=_retry_after(response))
         raise RefusedError(status, words)
 
     def _words(self, response: httpx2.Response) -> str:
@@ -120,12 +127,19 @@ class Server:
             found = response.json()
         except ValueError:
             found = response.text
-        for name in ("error", "message", "detail"):
+        for name in _SAYING:
             if isinstance(found, dict) and found.get(name):
                 found = found[name]
         words = " ".join(str(found).split())
         words = words.replace(self._key, _HIDDEN) if self._key else words
         return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."
+
+
+def _said_status(answer: dict[str, Any]) -> int:
+    """The status that an error under a status of success says it has; 500 where it says none."""
+    error = answer.get("error")
+    codes = [one.get(name) for one in (error, answer) if isinstance(one, dict) for name in ("code", "status")]
+    return next((code for code in codes if isinstance(code, int) and 400 <= code < 600), 500)
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
