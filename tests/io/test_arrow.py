@@ -105,6 +105,15 @@ def test_what_is_written_is_read_back_with_null_for_what_a_row_lacks(tmp_path: P
     ]
 
 
+def test_tables_without_a_field_are_null(tmp_path: Path):
+    rows = [{"extra_info": {}, "deep": [{"a": {}}], "some": {}}, {"extra_info": {}, "deep": [], "some": {"b": 1}}]
+    write_parquet(tmp_path / "t.parquet", rows)
+    assert [row for _, row in read_parquet(tmp_path / "t.parquet")] == [
+        {"extra_info": None, "deep": [{"a": None}], "some": {"b": None}},
+        {"extra_info": None, "deep": [], "some": {"b": 1}},
+    ]
+
+
 def test_a_column_of_mixed_types_is_refused_by_name_and_nothing_is_written(tmp_path: Path):
     with pytest.raises(DataError, match=r"a\.parquet: answer: its values have no type of Parquet in common"):
         write_parquet(tmp_path / "a.parquet", [{"answer": "4"}, {"answer": 4}])

@@ -51,6 +51,22 @@ def test_a_column_holds_what_all_its_filled_cells_are(tmp_path: Path, cells: lis
 
 
 @pytest.mark.parametrize("name", ["problem_id", "response", "answer", "pred", "prompt", "completion"])
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("[0.1 0.9]", [0.1, 0.9]),
+        ("[ 1.  -0.5\n  2.5e-03]", [1.0, -0.5, 0.0025]),
+        ("[[0.1 0.9]\n [1.  2. ]]", [[0.1, 0.9], [1.0, 2.0]]),
+        ("[3 4]", [3.0, 4.0]),
+        ("[0.1 ... 0.9]", "[0.1 ... 0.9]"),  # with numbers left out
+        ("[0.1 --2]", "[0.1 --2]"),
+        ("['a' 'b']", "['a' 'b']"),
+    ],
+)
+def test_numbers_that_numpy_printed_are_read_unless_some_are_left_out(tmp_path: Path, cell: str, value: Any):
+    assert column(tmp_path, "step_scores", cell) == [value]
+
+
 def test_a_column_that_is_text_by_its_name_stays_text(tmp_path: Path, name: str):
     for cells in (["42", "1.50"], ["true", "false"], ["[1, 2]", "[0, 1]"]):
         assert column(tmp_path, name, *cells) == cells

@@ -57,6 +57,8 @@ def read_arrow(path: Path) -> Iterator[tuple[Source, Row | RecordError]]:
 def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a Parquet file, whole or not at all; a column that a row lacks is null there.
 
+    So is a table without a field, `{}`, in a column whose tables all lack it: Parquet cannot hold one.
+
     Raises:
         DataError: the values of a column have no type in common; names the column.
         NonFiniteError: a value is NaN or infinite.
@@ -119,12 +121,22 @@ def _column(path: Path, name: str, values: Sequence[Any]) -> "pyarrow.Array":
     import pyarrow
 
     try:
-        return pyarrow.array(values)
+        column = pyarrow.array(values)
+        return pyarrow.array(_without_empty(values)) if "struct<>" in str(column.type) else column
     except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
         raise DataError(
             f"{path}: {name}: its values have no type of Parquet in common ({_first_line(error)}); "
             "write .jsonl, which takes any"
         ) from error
+
+
+def _without_empty(value: Any) -> Any:
+    """The value with null for each table without a field, which Parquet cannot hold."""
+    if isinstance(value, Mapping):
+        return {name: _without_empty(item) for name, item in value.items()} or None
+    if isinstance(value, list | tuple):
+        return [_without_empty(item) for item in value]
+    return value
 
 
 def _refuse_repeated(path: Path, names: Sequence[str]) -> None:

@@ -90,6 +90,11 @@ def _score(value: Any) -> float:
 
 
 def _scores(value: Any) -> tuple[float, ...]:
+    if isinstance(value, str) and value.startswith("["):
+        raise ValueError(
+            f"is the text {value[:60]!r}, which is no list: printed for people, perhaps with numbers left out; write "
+            "the table anew as Parquet or JSON Lines"
+        )
     if not isinstance(value, list):
         raise ValueError
     return tuple(_score(item) for item in value)

@@ -4,8 +4,9 @@ A cell is text. What it becomes is decided for its column, from all its filled c
 stays text:
 
 - an empty cell is null;
-- a column of numbers, of `true` and `false` (in any case), or of lists and tables, in JSON or as Python prints them,
-  holds those, and there `null`, `None` and `nan` are null too;
+- a column of numbers, of `true` and `false` (in any case), or of lists and tables, in JSON or as Python prints them, or
+  of numbers as numpy prints them (`[0.1 0.9]`, to its eight digits), holds those, and there `null`, `None` and `nan`
+  are null too;
 - every other column is text; so is one that is text by its name, which is `problem_id`, `prompt`, `response`, `answer`,
   `pred`, `scorer`, and what others call them, unless it holds tables or conversations (`response`, in any case).
 """
@@ -23,6 +24,8 @@ from freeprm.io.columns import COLUMNS
 from freeprm.io.rows import Row, Source, finite, non_finite, written_whole
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
+_PRINTED = re.compile(r"[-+.\deE\s\[\]]+")
+"""What numpy prints of an array of finite numbers; `...` in it stands for those that it leaves out."""
 _NULLS = ("null", "None", "NaN", "nan")
 _LARGEST_CELL = 2**31 - 1
 _TEXT = frozenset(name for ours, column in COLUMNS.items() if column.is_text for name in (ours, *column.aliases))
@@ -145,7 +148,7 @@ def _boolean(cell: str) -> bool | None:
 
 
 def _nested(cell: str) -> list[Any] | dict[str, Any] | None:
-    """A list or a table: JSON, or what Python prints for one, as pandas writes it."""
+    """A list or a table: JSON, or what Python or numpy prints for one, as pandas writes it."""
     if cell in _NULLS:
         return None
     if cell[0] not in "[{":
@@ -153,6 +156,8 @@ def _nested(cell: str) -> list[Any] | dict[str, Any] | None:
     try:
         value = json.loads(cell)
     except (ValueError, RecursionError):
+        if _PRINTED.fullmatch(cell) and "..." not in cell:
+            return _printed(cell)
         try:
             value = ast.literal_eval(cell)
         except (SyntaxError, RecursionError, MemoryError) as error:
@@ -160,6 +165,17 @@ def _nested(cell: str) -> list[Any] | dict[str, Any] | None:
         if repr(value) != cell:  # ['a' 'b'], as numpy prints it, would be one text for Python
             raise ValueError from None
     if not isinstance(value, list | dict):
+        raise ValueError
+    return value
+
+
+def _printed(cell: str) -> list[Any]:
+    """The numbers of an array as numpy prints it: blanks between them, and `1.` for 1.0."""
+    words = " ".join(cell.replace("[", " [ ").replace("]", " ] ").split())
+    spelled = re.sub(r"(?<=[\d.\]]) (?=[-+.\d\[])", ", ", words)
+    numbers = re.sub(r"[-+.\deE]+", lambda found: repr(float(found[0])), spelled)  # raises ValueError
+    value = json.loads(numbers)
+    if not isinstance(value, list):
         raise ValueError
     return value
 
