@@ -50,7 +50,6 @@ def test_a_column_holds_what_all_its_filled_cells_are(tmp_path: Path, cells: lis
     assert column(tmp_path, "x", *cells) == values
 
 
-@pytest.mark.parametrize("name", ["problem_id", "response", "answer", "pred", "prompt", "completion"])
 @pytest.mark.parametrize(
     ("cell", "value"),
     [
@@ -67,6 +66,7 @@ def test_numbers_that_numpy_printed_are_read_unless_some_are_left_out(tmp_path: 
     assert column(tmp_path, "step_scores", cell) == [value]
 
 
+@pytest.mark.parametrize("name", ["problem_id", "response", "answer", "pred", "prompt", "completion"])
 def test_a_column_that_is_text_by_its_name_stays_text(tmp_path: Path, name: str):
     for cells in (["42", "1.50"], ["true", "false"], ["[1, 2]", "[0, 1]"]):
         assert column(tmp_path, name, *cells) == cells
