@@ -152,3 +152,13 @@ def test_the_real_rows_are_written_back_as_they_were(real_data):  # type: ignore
         rollout = read(row, source)
         assert len(given_steps(rollout.response, rollout.extra["steps"])) == row["input"].count("ки")
         assert FORMAT.write(group(rollout)).rows == [row]
+
+
+def test_values_between_0_and_1_are_soft_labels(here: Source):
+    text = "What is 2 + 3? Step 1: 2 + 3 = 5. ки\nStep 2: The answer is: 5 ки"
+    (one,) = FORMAT.read({"input": text, "value": [0.9, 0.25]}, here)
+    assert one.extra["step_values"] == [0.9, 0.25]
+    assert "step_labels" not in one.extra
+    for wrong in ([0.9], [0.9, 1.5]):
+        with pytest.raises(RecordError, match=r"^rows\.jsonl:3: value: is .*; expected 2 numbers from 0 to 1"):
+            list(FORMAT.read({"input": text, "value": wrong}, here))

@@ -2,7 +2,8 @@
 
     {"input": "Q Step 1: a ки\\nStep 2: b ки", "label": "Q Step 1: a +\\nStep 2: b -", "task": "GSM8K"}
 
-OpenRLHF's variant (zhuzilin/Math-Shepherd) has the labels by themselves too, or only so: "value": ["+", "-"].
+OpenRLHF's variant (zhuzilin/Math-Shepherd) has the labels by themselves too, or only so: "value": ["+", "-"], or how
+likely each step is to be right: "value": [0.9, 0.2], which becomes `step_values` (soft labels).
 
 Read: the question ends where `Step 1: ` begins, and is the prompt; `steps` and `step_labels` are the steps between the
 tags; the response is the steps, a line break between two. The labels are Monte-Carlo estimates of the steps; of the
@@ -60,7 +61,9 @@ class MathShepherd:
             raise RecordError(
                 f"{source}: {reason}; expected a question and steps that end in {TAG}", reason=reason
             ) from error
-        labels = _labels(fields, text, count=len(steps))
+        soft = None if fields.has("label") else _soft(fields, count=len(steps))
+        labels = _labels(fields, text, count=len(steps)) if soft is None else None
+        known = {"step_values": soft} if labels is None else {"step_labels": labels, "first_error": first_error(labels)}
         yield Rollout(
             problem_id=id_from(question),
             sample_idx=0,
@@ -68,8 +71,7 @@ class MathShepherd:
             response="\n".join(steps),
             extra={
                 "steps": steps,
-                "step_labels": labels,
-                "first_error": first_error(labels),
+                **known,
                 **({"value": row["value"]} if "value" in row else {}),
                 **fields.others("input", "label", "value"),
             },
@@ -96,6 +98,19 @@ def _cut(text: str) -> tuple[str, list[str]]:
     if not question.strip() or TAG in question:
         raise DataError("no question, or a tag in it")
     return question.strip(), steps
+
+
+def _soft(fields: Fields, *, count: int) -> list[float] | None:
+    """`value` where it says how likely steps are to be right: numbers between 0 and 1, not all of them 0 or 1."""
+    value = fields.row.get("value")
+    floats = isinstance(value, list) and any(isinstance(one, float) and not one.is_integer() for one in value)
+    if not floats:
+        return None
+    expected = f"{count} numbers from 0 to 1, one for each step"
+    numbers = fields.numbers("value")
+    if len(numbers) != count or not all(0 <= one <= 1 for one in numbers):
+        raise fields.wrong("value", expected)
+    return list(numbers)
 
 
 def _labels(fields: Fields, text: str, *, count: int) -> list[bool]:

@@ -48,8 +48,9 @@ class TRLPreference:
     """Write responses that were cut off, too: the trainers end them like finished ones."""
 
     def recognises(self, row: Row) -> bool:
-        """Has `chosen` and `rejected`, and no column by which other formats with these are told."""
-        return {"chosen", "rejected"} <= row.keys() and not any(name in row for name in _OTHERS)
+        """Has `chosen` and `rejected`, one reply each, and no column by which other formats with these are told."""
+        several = isinstance(row.get("chosen"), list) and all(isinstance(one, str) for one in row["chosen"])
+        return {"chosen", "rejected"} <= row.keys() and not several and not any(name in row for name in _OTHERS)
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
         """The chosen and the rejected reply of a row.

@@ -114,15 +114,15 @@ class Reading:
         self, choice: Mapping[str, Any], call: Call, n_generated: int | None, limit: int | None
     ) -> StopReason:  # fmt: skip
         finish = _finish(choice)
-        fits = n_generated is not None and limit is not None
-        if finish is None and fits:
+        has_room = None if n_generated is None or limit is None else n_generated < limit
+        if finish is None and has_room is not None:
             warnings.warn(
                 "the server does not say why responses end: those with fewer tokens than allowed count as whole",
                 stacklevel=2,
             )
-            finish = "length" if n_generated >= limit else "stop"
+            finish = "stop" if has_room else "length"
         if finish in _FULL:
-            return "context" if fits and n_generated < limit else "length"
+            return "context" if has_room else "length"
         if finish in _ENDED:
             stopped = finish == "stop_sequence" or any(choice.get(name) in self.stop for name in _STOPPED_BY)
             return "stop" if stopped and self.stop else "end"
