@@ -183,6 +183,36 @@ def test_problems_without_ids_can_be_told_apart_by_their_prompts(tmp_path: Path)
     assert [(item.problem_id, item.prompt) for item in found] == [("a?", "a?"), ("b?", "b?"), ("a?", "a?")]
 
 
+def test_the_advice_for_problems_without_ids_holds_under_another_name_and_for_conversations(tmp_path: Path):
+    turns = [{"role": "user", "content": "a?"}]
+    rows = [{"question": prompt, "response": "4"} for prompt in ("a?", "b?", turns, turns)]
+    found = read(tmp_path, *rows, columns={"prompt": "question", "problem_id": "prompt"})
+    assert [item.problem_id for item in found] == ["a?", "b?", *['[{"role": "user", "content": "a?"}]'] * 2]
+    assert found == read(tmp_path, *rows, columns={"prompt": "question", "problem_id": "question"})
+    assert [item.extra for item in found] == [{}] * 4
+
+
+def test_a_map_goes_along_a_path_into_tables_and_lists(tmp_path: Path):
+    output = {"text": "4", "steps": [{"p": 0.5, "t": "a"}, {"p": 0.9, "t": "b"}], "labels": [True]}
+    row = {"id": 7, "task": {"q": "2 + 2?"}, "output": output, "a.b": "5"}
+    paths = {
+        "problem_id": "id", "prompt": "task.q", "response": "output.text", "step_scores": "output.steps[].p",
+        "steps": "output.steps[].t", "correct": "output.labels[0]", "answer": "a.b",
+    }  # fmt: skip
+    (found,) = read(tmp_path, row, columns=paths)
+    assert (found.prompt, found.response, found.step_scores, found.correct) == ("2 + 2?", "4", (0.5, 0.9), True)
+    assert found.answer == "5"
+    assert found.extra == {"steps": ["a", "b"], "task": row["task"], "output": output}
+    for absent in ("output.stepz[].p", "output.text[0]", "output.labels[1]", "output.steps[].q", "output.text.x"):
+        with pytest.raises(RecordError, match="no such column, asked for by --map step_scores="):
+            read(tmp_path, row, columns={**paths, "step_scores": absent})
+
+
+def test_two_names_for_one_column_are_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="--map correct=label and --map score=label: one column cannot be both"):
+        read(tmp_path, {**ROW, "label": 1}, columns={"correct": "label", "score": "label"})
+
+
 def test_a_map_to_an_absent_column_is_refused_by_what_was_asked_for(tmp_path: Path):
     message = r"labl: no such column, asked for by --map correct=labl\. .*Did you mean --map correct=label\?"
     with pytest.raises(RecordError, match=message):

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from freeprm.errors import DataError, RecordError
 from freeprm.formats.base import Format
 from freeprm.io import plugins
+from freeprm.io.columns import COLUMNS
 from freeprm.io.formats import OnBad, read_rollouts
 from freeprm.io.jsonl import Row, Source, read_rows
+from freeprm.io.rows import check_columns, renamed
 from freeprm.types import Prompt, Rollout
 
 FAMILY = "formats"
@@ -56,6 +58,7 @@ def read_records(
         PluginError: no format of this name.
         RecordError: names the file, the line, the field, and what was expected.
     """
+    check_columns(columns or {})
     paths = list(paths)
     named = {path: format or _recognised_in(path, columns or {}) for path in paths}
     foreign = _Reader(columns or {}, on_bad)
@@ -106,7 +109,7 @@ def formats_of(path: Path, *, columns: Mapping[str, str]) -> list[str]:
         RecordError: the path does not exist, or is not readable as rows.
     """
     first = _first_row(path)
-    return [] if first is None else recognise(_renamed(first[1], columns))
+    return [] if first is None else recognise(renamed(first[1], columns, ours=COLUMNS))
 
 
 def _recognised_in(path: Path, columns: Mapping[str, str]) -> str:
@@ -114,29 +117,20 @@ def _recognised_in(path: Path, columns: Mapping[str, str]) -> str:
     first = _first_row(path)
     if first is None:
         raise RecordError(f"{path}: no usable record; expected rows in one of {', '.join(plugins.names(FAMILY))}")
-    source, renamed = first[0], _renamed(first[1], columns)
-    found = recognise(renamed)
+    source, row = first[0], renamed(first[1], columns, ours=COLUMNS)
+    found = recognise(row)
     if len(found) == 1:
         return found[0]
     if found:
         raise DataError(f"{source}: may be {' or '.join(found)}; say which with --from")
     raise DataError(
-        f"{source}: no format recognises this row, which has {', '.join(renamed) or 'no column'}. There are "
+        f"{source}: no format recognises this row, which has {', '.join(row) or 'no column'}. There are "
         f"{', '.join(plugins.names(FAMILY))}: say which with --from, and rename columns with --map"
     )
 
 
 def _first_row(path: Path) -> tuple[Source, Row] | None:
     return next(((source, row) for source, row in read_rows(path) if not isinstance(row, RecordError)), None)
-
-
-def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
-    """The row under the format's names, where it has the others; what bears such a name without being meant is kept."""
-    meant = {theirs: ours for ours, theirs in columns.items() if theirs in row}
-    taken = set(meant.values())
-    return {
-        meant.get(name, f"source_{name}" if name in taken else name): value for name, value in row.items()
-    }  # fmt: skip
 
 
 class _Reader:
@@ -162,7 +156,7 @@ class _Reader:
             try:
                 if isinstance(row, RecordError):
                     raise row
-                self._add(list(format_.read(_renamed(row, self._columns), source)), source)
+                self._add(list(format_.read(renamed(row, self._columns, ours=COLUMNS), source)), source)
             except RecordError as error:
                 if self._on_bad == "raise":
                     raise

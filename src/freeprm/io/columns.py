@@ -1,5 +1,6 @@
 """What each of our columns may hold: how a value of JSON becomes ours, and what a message says was expected."""
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -36,6 +37,8 @@ def _text(value: Any) -> str:
 
 
 def _identifier(value: Any) -> str:
+    if isinstance(value, list) and value:  # a conversation, where the prompt tells problems apart
+        value = json.dumps([_message(item) for item in value], ensure_ascii=False)
     value = _whole(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise ValueError

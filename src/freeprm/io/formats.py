@@ -2,8 +2,9 @@
 
     problem_id, sample_idx, prompt, response, answer, pred, correct, truncated, scorer, step_scores, score
 
-Every other column is carried along untouched. Another source's names are mapped: {"correct": "label"}; a column
-that bears one of our names but is not what we mean by it is then carried along as `source_correct`.
+Every other column is carried along untouched. Another source's names, or paths into its columns, are mapped:
+{"correct": "label", "step_scores": "output.step_scores"}; a column that bears one of our names but is not what we mean
+by it is then carried along as `source_correct`.
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from freeprm.errors import ConfigError, RecordError
 from freeprm.io.columns import COLUMNS
 from freeprm.io.jsonl import Row, Source, read_rows
+from freeprm.io.rows import check_columns, mapped, renamed
 from freeprm.types import Problem, Prompt, Rollout
 
 OnBad = Literal["raise", "skip"]
@@ -146,12 +148,9 @@ class _Reader:
 
     def _renamed(self, row: Row, source: Source) -> Row:
         """The row under our names."""
-        for name, theirs in self._columns.items():
-            if theirs not in row:
-                raise self._absent(name, row, source)
-        taken = {theirs for theirs in self._columns.values() if theirs not in COLUMNS or theirs in self._columns}
-        rest = {f"source_{name}" if name in self._columns else name: row[name] for name in row if name not in taken}
-        return {**rest, **{name: row[theirs] for name, theirs in self._columns.items()}}
+        if missing := [name for name in self._columns if name not in mapped(row, self._columns)]:
+            raise self._absent(missing[0], row, source)
+        return renamed(row, self._columns, ours=COLUMNS)
 
     def _value(self, name: str, ours: Row, row: Row, source: Source) -> Any:
         column, value = COLUMNS[name], ours.get(name)
@@ -198,6 +197,7 @@ def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
             close = get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"--map {name}=...: no such column of ours.{hint} There are {', '.join(known)}")
+    check_columns(columns)
     return columns
 
 

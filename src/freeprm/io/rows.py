@@ -1,16 +1,19 @@
-"""A row of a file whatever its container, where it stood, and files written whole."""
+"""A row of a file whatever its container, where it stood, what it calls its columns, and files written whole."""
 
 import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from freeprm.errors import RecordError
+from freeprm.errors import ConfigError, RecordError
 
 Row = dict[str, Any]
+ABSENT = object()
+"""What stands where nothing does; null is something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,79 @@ def non_finite(value: Any) -> tuple[str, float] | None:
         elif isinstance(item, dict | list | tuple) and (found := non_finite(item)) is not None:
             return f"{key}.{found[0]}", found[1]
     return None
+
+
+def at(row: Row, name: str) -> Any:
+    """What a row has under a column's name, or else along a path: `output.score`, `output[0].text`, `output[].text`.
+
+    `[]` takes all entries of a list. A column whose very name has dots or brackets comes first.
+
+    Returns:
+        The value, a list of them behind `[]`, or `ABSENT`.
+    """
+    if name in row:
+        return row[name]
+    parts = re.findall(r"[^.\[\]]+|\[\d*\]", name)
+    return _along(row, parts) if len(parts) > 1 else ABSENT
+
+
+def _along(value: Any, parts: list[str]) -> Any:
+    if not parts:
+        return value
+    part, rest = parts[0], parts[1:]
+    if not part.startswith("["):
+        return _along(value[part], rest) if isinstance(value, dict) and part in value else ABSENT
+    if not isinstance(value, list):
+        return ABSENT
+    if part == "[]":
+        found = [_along(item, rest) for item in value]
+        return ABSENT if ABSENT in found else found
+    index = int(part[1:-1])
+    return _along(value[index], rest) if index < len(value) else ABSENT
+
+
+def mapped(row: Row, columns: Mapping[str, str]) -> Row:
+    """What a row has for each of our names that are mapped; those for which it has nothing are not there.
+
+    A name of ours may be mapped to another of ours that is mapped itself: `problem_id=prompt` beside `prompt=question`.
+
+    Args:
+        row: as it stood.
+        columns: our name -> the row's, or a path (see `at`).
+    """
+    found = {name: at(row, theirs) for name, theirs in columns.items()}
+    for name, theirs in columns.items():
+        if found[name] is ABSENT and theirs in columns:
+            found[name] = at(row, columns[theirs])
+    return {name: value for name, value in found.items() if value is not ABSENT}
+
+
+def renamed(row: Row, columns: Mapping[str, str], *, ours: Collection[str]) -> Row:
+    """The row under our names, as far as it has the others.
+
+    A column that bears one of our names but is not meant by it becomes `source_<name>`.
+
+    Args:
+        row, columns: as for `mapped`.
+        ours: columns that stay where they are even if another is read from them.
+    """
+    found = mapped(row, columns)
+    taken = {theirs for name, theirs in columns.items() if name in found and (theirs not in ours or theirs in columns)}
+    rest = {f"source_{name}" if name in found else name: value for name, value in row.items() if name not in taken}
+    return {**rest, **found}
+
+
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Refuse two names for one column, but for the prompt as the problem's id.
+
+    Raises:
+        ConfigError: names both.
+    """
+    first: dict[str, str] = {}
+    for name, theirs in columns.items():
+        other = first.setdefault(theirs, name)
+        if {name, other} not in ({name}, {"problem_id", "prompt"}):
+            raise ConfigError(f"--map {other}={theirs} and --map {name}={theirs}: one column cannot be both")
 
 
 @contextmanager

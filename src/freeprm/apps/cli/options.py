@@ -33,7 +33,13 @@ Inputs = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; the same command resumes it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-Map = Annotated[list[str] | None, typer.Option("--map", help="ours=theirs: the rows' name for one of our columns.")]
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        help="ours=theirs: the rows' name for one of our columns, or a path into one: output.score, output[].text.",
+    ),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count broken records instead of stopping at the first.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 ExecutorName = Annotated[
@@ -59,14 +65,15 @@ def read_map(assignments: Sequence[str] | None) -> dict[str, str]:
     """`--map ours=theirs` as a dictionary.
 
     Raises:
-        ConfigError: an assignment without `=`.
+        ConfigError: an assignment without `=`, or a second one of the same name.
     """
-    pairs = {}
+    pairs: dict[str, str] = {}
     for assignment in assignments or ():
         ours, equals, theirs = assignment.partition("=")
         if not equals or not ours or not theirs:
             raise ConfigError(f"--map {assignment}: expected ours=theirs, e.g. --map correct=label")
-        pairs[ours] = theirs
+        if pairs.setdefault(ours, theirs) != theirs:
+            raise ConfigError(f"--map {assignment}: {ours} is {pairs[ours]} already")
     return pairs
 
 
