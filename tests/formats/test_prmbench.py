@@ -82,3 +82,12 @@ def test_our_own_wrong_rollouts_stand_beside_a_right_one(graded: list[Group], he
 def test_rollouts_without_step_labels_throughout_are_refused():
     with pytest.raises(DataError, match="needs problems with a response without a wrong step, and one with one"):
         FORMAT.write(group_rollouts([Rollout(problem_id="a", sample_idx=0, prompt="?", response="a", correct=True)]))
+
+
+def test_mistakes_of_one_kind_are_one_reason_however_many_steps_a_row_has(here: Source):
+    reasons = set()
+    for steps in (["a"], ["a", "b"], ["a", "b", "c"]):
+        with pytest.raises(RecordError, match=f"expected a list of whole numbers from 1 to {len(steps)}$") as raised:
+            list(FORMAT.read({**ROW, "modified_process": steps, "error_steps": [9]}, here))
+        reasons.add(raised.value.reason)
+    assert reasons == {"error_steps is not a list of whole numbers from 1 to n"}

@@ -86,7 +86,7 @@ def test_a_broken_row_stops_the_reading_or_is_counted_by_what_is_wrong(tmp_path:
     read = read_records([path], on_bad="skip")
     assert (len(read.rollouts), read.n_rows) == (1, 4)
     assert read.skipped == {
-        "label is not -1 for no error, or the index of one of the 1 steps": 2, "not valid JSON": 1,
+        "label is not -1 for no error, or the index of one of the n steps": 2, "not valid JSON": 1,
     }  # fmt: skip
 
 

@@ -311,7 +311,7 @@ def test_grade_agrees_with_the_labels_of_gsm8k_solutions(real_data: Path, tmp_pa
     source = real_data / "gsm8k" / "rollouts_example_model_solutions.jsonl"
     result = grade([source], out=tmp_path / "out", regrade=True)
     labels = [json.loads(line)["correct"] for line in source.read_text(encoding="utf-8").splitlines()]
-    assert [row.get("correct", False) for row in graded(result.folder)] == labels
+    assert [bool(row["correct"]) for row in graded(result.folder)] == labels
     assert result.counts == {"responses": 5276, "graded": 5265, "ungraded: no answer found": 11}
 
 
@@ -323,3 +323,12 @@ def test_grade_agrees_with_the_labels_of_qwen_solutions_but_for_a_wrong_one(real
     unlike = [row for row, label in zip(rows, labels, strict=True) if row.get("correct") is not label]
     assert len(rows) == 800
     assert [(row["pred"], row["answer"], row["correct"]) for row in unlike] == [("10000", "10{,}000", True)]
+
+
+def test_a_row_without_a_verdict_says_that_its_label_is_not_known(tmp_path: Path):
+    row = {"problem_id": "p", "prompt": "?", "response": "I cannot tell.", "answer": "4"}
+    write_rows(tmp_path / "rows.jsonl", [row])
+    result = grade([tmp_path / "rows.jsonl"], out=tmp_path / "out")
+    (made,) = graded(result.folder)
+    assert made["correct"] is None
+    assert made["grade_reason"] == "no answer found"

@@ -106,10 +106,10 @@ def _soft(fields: Fields, *, count: int) -> list[float] | None:
     floats = isinstance(value, list) and any(isinstance(one, float) and not one.is_integer() for one in value)
     if not floats:
         return None
-    expected = f"{count} numbers from 0 to 1, one for each step"
+    expected = "{count} numbers from 0 to 1, one for each step"
     numbers = fields.numbers("value")
     if len(numbers) != count or not all(0 <= one <= 1 for one in numbers):
-        raise fields.wrong("value", expected)
+        raise fields.wrong("value", expected, count=count)
     return list(numbers)
 
 

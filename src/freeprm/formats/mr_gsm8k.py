@@ -54,8 +54,8 @@ class MRGSM8K:
         question = fields.text("question")
         is_text = isinstance(row.get(_STEPS), str)
         steps = [line for line in fields.text(_STEPS).split("\n") if line.strip()] if is_text else fields.texts(_STEPS)
-        expected = f"the number of one of the {len(steps)} steps, from 1, or N/A where none is wrong"
-        number = fields.get(_ERROR, lambda value: _number(value, len(steps)), expected=expected)
+        expected = "the number of one of the {count} steps, from 1, or N/A where none is wrong"
+        number = fields.get(_ERROR, lambda value: _number(value, len(steps)), expected=expected, count=len(steps))
         correct, solution = (
             fields.get(name, _verdict, expected="correct or wrong") for name in (_ANSWER, _SOLUTION)
         )  # fmt: skip

@@ -57,7 +57,8 @@ class PRMBench:
         wrong = fields.get(
             "error_steps",
             lambda value: _indices(value, n_steps),
-            expected=f"a list of whole numbers from 1 to {n_steps}",
+            expected="a list of whole numbers from 1 to {count}",
+            count=n_steps,
         )
         name = f"{row.get('classification')}/{fields.identifier('idx') or id_from(row['modified_process'])}"
         if self.originals:

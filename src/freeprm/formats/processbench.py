@@ -44,8 +44,8 @@ class ProcessBench:
         """
         fields = Fields(row, source)
         steps = fields.texts("steps")
-        expected = f"-1 for no error, or the index of one of the {len(steps)} steps"
-        label = fields.get("label", _index_below(len(steps)), expected=expected)
+        expected = "-1 for no error, or the index of one of the {count} steps"
+        label = fields.get("label", _index_below(len(steps)), expected=expected, count=len(steps))
         yield Rollout(
             problem_id=fields.text("id"),
             sample_idx=0,
@@ -152,8 +152,9 @@ def _boolean(value: Any) -> bool:
 def _step_scores(fields: Fields, count: int) -> tuple[float, ...] | None:
     if not fields.has("step_scores"):
         return None
-    expected = f"{count} finite numbers, one a step"
-    scores: tuple[float, ...] = fields.get("step_scores", COLUMNS["step_scores"].convert, expected=expected)
+    expected = "{count} finite numbers, one a step"
+    convert = COLUMNS["step_scores"].convert
+    scores: tuple[float, ...] = fields.get("step_scores", convert, expected=expected, count=count)
     if len(scores) != count:
-        raise fields.wrong("step_scores", expected)
+        raise fields.wrong("step_scores", expected, count=count)
     return scores

@@ -78,14 +78,16 @@ class QwenMathEval:
 
 def _scores(fields: Fields, count: int) -> list[tuple[float, ...]]:
     """What a reward model says of each sample; nothing where the column is absent."""
-    expected = f"a number, or a list of them, for each of the {count} samples"
+    expected = "a number, or a list of them, for each of the {count} samples"
 
     def convert(value: Any) -> list[tuple[float, ...]]:
         if not isinstance(value, list) or len(value) != count:
             raise ValueError
         return [COLUMNS["step_scores"].convert(one if isinstance(one, list) else [one]) for one in value]
 
-    return fields.get("pred_score", convert, expected=expected) if fields.has("pred_score") else [()] * count
+    if not fields.has("pred_score"):
+        return [()] * count
+    return fields.get("pred_score", convert, expected=expected, count=count)
 
 
 def _of_each(fields: Fields, name: str, count: int) -> Sequence[Any]:
@@ -94,7 +96,7 @@ def _of_each(fields: Fields, name: str, count: int) -> Sequence[Any]:
         return [None] * count
     value = fields.row[name]
     if not isinstance(value, list) or len(value) != count:
-        raise fields.wrong(name, f"a list with an entry for each of the {count} samples")
+        raise fields.wrong(name, "a list with an entry for each of the {count} samples", count=count)
     return value
 
 

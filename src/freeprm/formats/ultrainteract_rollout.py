@@ -96,7 +96,7 @@ def _texts(value: Any) -> list[str]:
 def _steps(fields: Fields, count: int) -> list[list[str]]:
     if not fields.has("steps"):
         return [[]] * count
-    expected = f"{count} lists of texts, one for each completion"
+    expected = "{count} lists of texts, one for each completion"
 
     def convert(value: Any) -> list[list[str]]:
         if not isinstance(value, list) or len(value) != count:
@@ -105,7 +105,7 @@ def _steps(fields: Fields, count: int) -> list[list[str]]:
             raise ValueError
         return value
 
-    return fields.get("steps", convert, expected=expected)
+    return fields.get("steps", convert, expected=expected, count=count)
 
 
 def _placed(response: str, steps: Sequence[str]) -> dict[str, Any]:

@@ -85,8 +85,9 @@ def _lines(path: Path) -> Iterator[tuple[Source, dict[str, str] | RecordError]]:
             elif len(cells) == len(names):
                 yield source, dict(zip(names, cells, strict=True))
             else:
-                reason = f"{len(cells)} cells under {len(names)} column names"
-                yield source, RecordError(f"{source}: {reason}; a cell with a comma needs quotes", reason=reason)
+                found = f"{len(cells)} cells under {len(names)} column names"
+                reason = "more or fewer cells than column names"
+                yield source, RecordError(f"{source}: {found}; a cell with a comma needs quotes", reason=reason)
 
 
 def _checked(names: list[str], source: Source) -> list[str]:

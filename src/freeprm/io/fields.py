@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from freeprm.errors import RecordError
@@ -19,12 +20,15 @@ from freeprm.types import Prompt
 T = TypeVar("T")
 
 _OURS = (*COLUMNS, "steps", "step_labels", "first_error")
+_COUNT = "{count}"
 _SIGNS = {"+": True, "-": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
     """A row, or an object inside one, with where it stood.
+
+    What is expected may hold `{count}`: a number that differs from row to row. The message has it, the reason not.
 
     What reads a field raises RecordError where it is absent or something else: the message names the file, the line
     and the field, the reason only the field and what was expected, so that equal mistakes can be counted together.
@@ -96,12 +100,13 @@ class Fields:
 
     def index(self, name: str, *, count: int) -> int:
         """The index of one of so many things, from 0."""
-        return self.get(name, lambda value: _index(value, count), expected=f"an index below {count}, from 0")
+        convert = partial(_index, count=count)
+        return self.get(name, convert, expected="an index below {count}, from 0", count=count)
 
     def indices(self, name: str, *, count: int) -> list[int]:
         """A list of such indices."""
-        convert = _list_of(lambda value: _index(value, count))
-        return self.get(name, convert, expected=f"a list of indices below {count}, from 0")
+        convert = _list_of(partial(_index, count=count))
+        return self.get(name, convert, expected="a list of indices below {count}, from 0", count=count)
 
     def inside(self, name: str) -> "Fields":
         """The object in a field."""
@@ -112,18 +117,18 @@ class Fields:
         rows = self.get(name, _list_of(_object, at_least=at_least), expected=f"a list of objects, at least {at_least}")
         return [Fields(row, self.source, f"{self.path}{name}.{index}.") for index, row in enumerate(rows)]
 
-    def get(self, name: str, convert: Callable[[Any], T], *, expected: str) -> T:
+    def get(self, name: str, convert: Callable[[Any], T], *, expected: str, count: int = 0) -> T:
         """The value that `convert` makes of a field's; it raises ValueError where the value is not as `expected`."""
         if name not in self.row:
             raise RecordError(
                 f"{self.source}: {self.path}{name}: no such column; the row has "
-                f"{', '.join(map(str, self.row))}; expected {expected}",
+                f"{', '.join(map(str, self.row))}; expected {expected.replace(_COUNT, str(count))}",
                 reason=f"no column {_without_indices(self.path)}{name}",
             )
         try:
             return convert(self.row[name])
         except (ValueError, OverflowError) as error:
-            raise self.wrong(name, expected, found=str(error)) from error
+            raise self.wrong(name, expected, found=str(error), count=count) from error
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""
@@ -134,12 +139,12 @@ class Fields:
         rest = {name: value for name, value in self.row.items() if name not in used}
         return {f"source_{name}" if name in _OURS else name: value for name, value in rest.items()}
 
-    def wrong(self, name: str, expected: str, *, found: str = "") -> RecordError:
+    def wrong(self, name: str, expected: str, *, found: str = "", count: int = 0) -> RecordError:
         """The error for a field that is not as expected; `found` says what is wrong if the value does not show it."""
         found = found or f"is {_short(self.row.get(name))}"
         return RecordError(
-            f"{self.source}: {self.path}{name}: {found}; expected {expected}",
-            reason=f"{_without_indices(self.path)}{name} is not {expected}",
+            f"{self.source}: {self.path}{name}: {found}; expected {expected.replace(_COUNT, str(count))}",
+            reason=f"{_without_indices(self.path)}{name} is not {expected.replace(_COUNT, 'n')}",
         )
 
     def _column(self, name: str, ours: str) -> Any:

@@ -82,7 +82,7 @@ def grade(
         out: run folder.
         columns: our column name -> theirs, e.g. {"answer": "gt"}.
         on_bad: stop at the first broken record, or leave it out and count it.
-        regrade: find and judge every answer anew, whatever label the row brings.
+        regrade: find and judge every answer anew, whatever label and `pred` the row brings; both are replaced.
         extractors: see `core.extraction.extractor`; the first that finds an answer decides.
         gold: problems with `problem_id` and `answer`, whose answers replace those of the rows.
         grader: a member of `graders`, or `package.module:name`, a function `(pred, gold) -> bool | None | Verdict`.
@@ -246,7 +246,8 @@ def _row(rollout: Rollout, pred: str | None, verdict: Verdict) -> Row:
     if correct is None:
         correct = verdict.correct
         extra |= {"grade_reason": verdict.reason} if correct is None else {}
-    return rollout_row(replace(rollout, pred=pred, correct=correct, extra={**extra, **_truth(rollout)}))
+    row = rollout_row(replace(rollout, pred=pred, correct=correct, extra={**extra, **_truth(rollout)}))
+    return {**row, "correct": correct}  # null where it is not known
 
 
 def _truth(rollout: Rollout) -> dict[str, Any]:

@@ -24,7 +24,12 @@ from freeprm.apps.cli.options import (
 def grade(
     inputs: Inputs,
     out: Out = Path("runs/graded"),
-    regrade: Annotated[bool, typer.Option("--regrade", help="Replace the labels that rows bring.")] = False,
+    regrade: Annotated[
+        bool,
+        typer.Option(
+            "--regrade", help="Find and judge every answer anew: replaces the labels and the `pred` that rows bring."
+        ),
+    ] = False,
     extractors: Annotated[
         list[str] | None,
         typer.Option(
