@@ -20,6 +20,7 @@ def batch_of() -> MakeBatch:
         groups: Sequence[int] | None = None,
         *,
         kl: float | None = None,
+        means: Sequence[float] | None = None,
         steps: Sequence[Sequence[int]] | None = None,
         step_labels: Sequence[float] | None = None,
     ) -> RewardBatch:
@@ -31,6 +32,7 @@ def batch_of() -> MakeBatch:
             labels=torch.tensor(labels, dtype=torch.bool),
             groups=torch.tensor(groups if groups is not None else [0] * len(labels)),
             kl=None if kl is None else torch.tensor(kl, dtype=torch.float64),
+            means=None if means is None else torch.tensor(means, dtype=torch.float64),
             steps=None if steps is None else torch.tensor([step for response in steps for step in response]),
             step_labels=None if step_labels is None else torch.tensor(step_labels, dtype=torch.float32),
         )

@@ -7,11 +7,9 @@ import torch
 
 from freeprm.errors import DataError
 from freeprm.io import plugins
-from freeprm.objectives.base import NEEDS, RewardBatch, pairs
+from freeprm.objectives.base import NEEDS, Averaging, RewardBatch, Totals, means_of, pairs
 
 NAMES = plugins.names("objectives")
-OF_THE_BATCH = {"bco"}
-"""Objectives defined through a statistic of the batch, whose items therefore depend on each other."""
 
 every_objective = pytest.mark.parametrize("name", NAMES)
 
@@ -34,6 +32,7 @@ def random_batch(seed, *, labels=(1, 0, 1, 0, 0, 1), groups=(0, 0, 0, 1, 1, 1), 
         labels=torch.tensor(labels, dtype=torch.bool),
         groups=torch.tensor(groups),
         kl=torch.tensor(0.3, dtype=torch.float64),
+        means=torch.tensor([0.2, -0.1], dtype=torch.float64) * scale,
         steps=opens.cumsum(0) - 1,
         step_labels=torch.tensor(labels, dtype=torch.float32)[rows[opens]],
     )
@@ -74,7 +73,8 @@ def test_an_objective_is_a_frozen_keyword_only_dataclass_with_documented_needs(n
     assert dataclasses.is_dataclass(kind)
     assert kind.__dataclass_params__.frozen
     assert all(field.kw_only for field in dataclasses.fields(kind))
-    assert all(isinstance(getattr(kind, need), bool) for need in NEEDS)
+    assert all(isinstance(getattr(kind(), need), bool) for need in NEEDS)
+    assert isinstance(kind(), Averaging) or not kind().needs_means
     assert set(NEEDS).isdisjoint(field.name for field in dataclasses.fields(kind))
     assert kind.needs_steps or not kind.needs_step_labels
     assert kind.__name__.lower() == name.replace("_", "")
@@ -83,8 +83,8 @@ def test_an_objective_is_a_frozen_keyword_only_dataclass_with_documented_needs(n
 @every_objective
 def test_an_objective_takes_only_what_it_says_it_needs(name):
     objective, batch = load(name), random_batch(0)
-    absent = {"kl": objective.needs_kl, "steps": objective.needs_steps, "step_labels": objective.needs_step_labels}
-    for field, needed in absent.items():
+    for field in ("kl", "means", "steps", "step_labels"):
+        needed = getattr(objective, f"needs_{field}")
         without = dataclasses.replace(batch, **{field: None})
         if needed:
             with pytest.raises(DataError, match="the batch carries no"):
@@ -155,12 +155,28 @@ def test_an_objective_does_not_depend_on_the_numbers_of_groups(name):
     assert torch.equal(load(name).losses(batch), load(name).losses(renumbered))
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - OF_THE_BATCH))
+@every_objective
 def test_items_are_independent_so_that_accumulation_does_not_change_the_loss(name):
     first, second = random_batch(4), random_batch(5)
     apart = torch.cat([load(name).losses(first), load(name).losses(second)])
     together = load(name).losses(joined(first, second))
     assert together.tolist() == pytest.approx(apart.tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if load(name).needs_means])
+def test_totals_add_up_and_are_not_differentiated_through(name):
+    objective, first, second = load(name), random_batch(4), random_batch(5, labels=(1, 1, 1), groups=(0, 0, 0))
+    apart = [sum(parts) for parts in zip(objective.totals(first), objective.totals(second), strict=True)]
+    together = objective.totals(joined(first, second))
+    assert torch.cat(together).tolist() == pytest.approx(torch.cat(apart).tolist(), abs=1e-12)
+    assert not means_of(together).requires_grad
+
+
+def test_a_mean_over_nothing_is_what_it_was_or_zero():
+    # 6 over 3, 5 over 2, and nothing over nothing.
+    totals = Totals(sums=torch.tensor([6.0, 5.0, 0.0]), weights=torch.tensor([3.0, 2.0, 0.0]))
+    assert means_of(totals).tolist() == [2.0, 2.5, 0.0]
+    assert means_of(totals, otherwise=torch.tensor([7.0, 8.0, 9.0])).tolist() == [2.0, 2.5, 9.0]
 
 
 @every_objective

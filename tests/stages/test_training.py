@@ -187,6 +187,8 @@ def test_every_objective_trains(run, objective):
 def test_an_objective_of_somebody_elses_that_does_not_say_what_it_needs_is_refused(run):
     with pytest.raises(PluginError, match="Silent: does not say needs_steps; expected needs_pairs, needs_kl"):
         run(objective=f"{__name__}:Silent")
+    with pytest.raises(PluginError, match="Wordy: says needs_means; expected a method `totals` besides"):
+        run(objective=f"{__name__}:Wordy")
 
 
 class Silent:
@@ -194,6 +196,15 @@ class Silent:
 
     needs_pairs = False
     needs_kl = False
+    needs_means = False
+
+
+class Wordy(Silent):
+    """One that does not say of what it needs the means."""
+
+    needs_means = True
+    needs_steps = False
+    needs_step_labels = False
 
 
 def test_an_objective_takes_its_options(run):

@@ -90,6 +90,7 @@ class Broken:
 
     needs_pairs = False
     needs_kl = False
+    needs_means = False
     needs_steps = False
     needs_step_labels = False
 

@@ -81,12 +81,19 @@ def test_recomputed_activations_are_a_charge_of_their_own(trained: Trained):
 
 def test_the_kl_estimate_and_evaluations_are_charged(trained: Trained):
     cost, used, held_out = trained("kto", dev=tiny.rollouts(2, seed=5), eval_strategy="epoch")
-    mismatched = [sum(len(item.mismatched.ids) for item in part if item.mismatched) for part in (used, held_out)]
+    mismatched = [sum(n_read(example.mismatched, packed=True) for example in part) for part in (used, held_out)]
     assert all(mismatched)
     assert charged(cost)["KL estimate"] == 2 * mismatched[0] + 2 * mismatched[1]  # two epochs, two evaluations
     read = sum(n_read(example.encoded, packed=True) for example in held_out)
     assert charged(cost)["evaluation while training"] == 2 * read
     assert cost.scored_tokens == charged(cost)["KL estimate"] + 2 * read
+
+
+def test_the_pass_for_means_over_a_step_is_charged(trained: Trained):
+    cost, _, held_out = trained("bco", dev=tiny.rollouts(2, seed=5), eval_strategy="epoch")
+    read = sum(n_read(example.encoded, packed=True) for example in held_out)
+    assert charged(cost)["means over a step"] == cost.trained_tokens + 2 * read  # what was trained on, two evaluations
+    assert "means over a step" not in charged(trained("ce")[0])
 
 
 def test_half_an_epoch_is_half_the_sequences(trained: Trained):

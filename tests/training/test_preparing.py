@@ -99,8 +99,9 @@ def test_data_of_which_only_one_class_fits_is_refused(model_folder, tmp_path):
 
 def test_a_kl_needs_two_prompts(model_folder, tmp_path):
     examples, _, _ = prepare(model_folder, tmp_path, objective="kto")
-    assert all(example.mismatched is not None for example in examples)
-    assert all(len(e.mismatched_ref_logps) == e.mismatched.n_response for e in examples)
+    for example in examples:
+        assert len(example.mismatched) == len(example.encoded)  # one a response
+        assert [len(logps) for logps in example.mismatched_ref_logps] == [m.n_response for m in example.mismatched]
     with pytest.raises(DataError, match="expected at least two prompts"):
         prepare(model_folder, tmp_path, tiny.rollouts(1), objective="kto")
 

@@ -1,14 +1,21 @@
+import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+import gradients
 import stepped
 import tiny
 from freeprm.errors import NonFiniteError
+from freeprm.io import plugins
 from freeprm.io.plugins import load
 from freeprm.models.logprobs import token_logprobs
 from freeprm.models.values import load_valued
@@ -38,19 +45,51 @@ def assert_same(one: list[torch.Tensor], other: list[torch.Tensor]) -> None:
         torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_gradient_accumulation_does_not_change_a_step(make_trainer, objective):
-    def step(size: int) -> list[torch.Tensor]:
-        trainer = make_trainer(
-            unequal(), objective=objective, per_device_train_batch_size=size, gradient_accumulation_steps=4 // size
-        )
-        return weights_after(trainer)
+EVERY_OBJECTIVE = [*plugins.names("objectives"), "standardised:Standardised"]
+"""All that are installed, unasked, and one of somebody else's that needs statistics over a step."""
 
-    start = list(tiny.language_model().parameters())
-    whole = step(4)
-    assert not all(torch.equal(a, b) for a, b in zip(start, whole, strict=True))
-    assert_same(whole, step(2))
-    assert_same(whole, step(1))
+
+def twelve() -> list[Rollout]:
+    """12 groups of one to four responses, two of them of one class."""
+    made = [rollout for rollout in stepped.rollouts(12) if rollout.sample_idx < 4 - int(rollout.problem_id[1:]) % 3]
+    one_class = {"p0": True, "p1": False}
+    return [replace(rollout, correct=one_class.get(rollout.problem_id, rollout.correct)) for rollout in made]
+
+
+@pytest.mark.parametrize("objective", EVERY_OBJECTIVE)
+def test_no_gradient_depends_on_how_a_step_is_cut(make_trainer, objective):
+    whole, one_by_one = (
+        gradients.of_all_examples(trainer, batch_size=len(trainer.train_dataset) if together else 1)
+        for together in (True, False)
+        for trainer in [make_trainer(twelve(), objective=objective, model=tiny.language_model(seed=3))]
+    )
+    assert whole.norm() > 1e-3
+    assert (one_by_one - whole).norm() <= 1e-5 * whole.norm()
+
+
+@pytest.mark.slow
+def test_no_gradient_depends_on_the_number_of_processes(make_trainer, tmp_path):
+    trainers = {
+        name: make_trainer(twelve(), objective=name, model=tiny.language_model(seed=3)) for name in EVERY_OBJECTIVE
+    }
+    torch.save({name: (t.train_dataset, t.objective, t.reading) for name, t in trainers.items()}, tmp_path / "given")
+    launched(Path(gradients.__file__), tmp_path / "given", tmp_path / "found")
+    found = torch.load(tmp_path / "found")
+    for name, trainer in trainers.items():
+        whole = gradients.of_all_examples(trainer, batch_size=len(trainer.train_dataset))
+        assert (found[name] - whole).norm() <= 1e-5 * whole.norm(), name
+
+
+def launched(script: Path, *arguments: Path) -> None:
+    """Run a script in two processes that train together on the CPU."""
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
+        "--mixed_precision=no", "--dynamo_backend=no", str(script), *map(str, arguments),
+    ]  # fmt: skip
+    paths = os.pathsep.join(path for path in (str(Path(tiny.__file__).parent), os.environ.get("PYTHONPATH")) if path)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_the_logged_loss_is_the_mean_over_items_whatever_the_accumulation(make_trainer):
@@ -145,6 +184,58 @@ def test_the_order_of_responses_in_a_group_changes_nothing(make_trainer, objecti
     assert_same(one, other)
 
 
+def test_bco_shifts_by_the_classes_of_the_whole_step(make_trainer):
+    trainer = make_trainer(
+        unequal(), objective="bco", model=tiny.language_model(seed=3), per_device_train_batch_size=1,
+        gradient_accumulation_steps=4,
+    )  # fmt: skip
+    model = tiny.language_model(seed=3)
+    examples = [trainer.train_dataset[index] for index in range(4)]
+    labels = torch.tensor([label for example in examples for label in example.labels])
+    rewards = torch.stack([
+        0.5 * (token_logprobs(model, [item]) - ref).sum()
+        for example in examples for item, ref in zip(example.encoded, example.ref_logps, strict=True)
+    ])  # fmt: skip
+    delta = (rewards[labels].mean() + rewards[~labels].mean()).item() / 2
+    binary_cross_entropy_with_logits(rewards - delta, labels.float()).backward()
+    expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    (found,) = gradients.of_steps(trainer)
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_the_mean_of_a_class_that_is_absent_is_the_last_one_also_in_a_run_that_goes_on(make_trainer):
+    # Steps of one prompt, in turn, of which only the first has wrong responses.
+    rollouts = [replace(r, correct=r.correct or r.problem_id != "p0") for r in tiny.rollouts(3)]
+    how = {
+        "objective": "bco", "per_device_train_batch_size": 1, "train_sampling_strategy": "sequential", "max_steps": 3,
+        "save_strategy": "steps", "save_steps": 1, "learning_rate": 1e-2,
+    }  # fmt: skip
+    trainer = make_trainer(rollouts, model=tiny.language_model(seed=3), **how)
+    whole = gradients.of_steps(trainer)
+    first, last = (
+        json.loads((Path(trainer.args.output_dir) / f"checkpoint-{step}" / "trainer_state.json").read_text())
+        for step in (1, 3)
+    )
+    (right, wrong), means = (state["stateful_callbacks"]["GroupTrainer.shared"] for state in (first, last))
+    assert wrong == means[1] != 0.0
+    assert right != means[0]
+    resumed = make_trainer(rollouts, model=tiny.language_model(seed=3), **how)
+    rest = gradients.of_steps(resumed, resume_from_checkpoint=str(Path(trainer.args.output_dir) / "checkpoint-1"))
+    for one, other in zip(whole[1:], rest, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("objective", ["kto", "bco"])
+def test_an_evaluation_does_not_depend_on_how_it_is_cut(make_trainer, objective):
+    losses = [
+        make_trainer(
+            dev=unequal(), objective=objective, model=tiny.language_model(seed=3), per_device_eval_batch_size=size
+        ).evaluate()["eval_loss"]
+        for size in (1, 3, 4)
+    ]
+    assert losses == pytest.approx(losses[:1] * 3, abs=1e-6)
+
+
 def test_kto_measures_its_kl_on_responses_to_other_prompts(make_trainer):
     trainer = make_trainer(objective="kto", model=tiny.language_model(seed=3))
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])["batch"]
@@ -153,9 +244,9 @@ def test_kto_measures_its_kl_on_responses_to_other_prompts(make_trainer):
         own = batch.encoded[prompts[tuple(item.ids[: item.n_prompt])]]
         assert not torch.equal(torch.tensor(own.ids[own.n_prompt :]), torch.tensor(item.ids[item.n_prompt :]))
     log_ratios = token_logprobs(trainer.model, batch.mismatched) - batch.mismatched_ref_logps
-    found = trainer._kl(trainer.model, [batch])
-    assert found.item() == pytest.approx(0.5 * log_ratios.sum().item() / 4, rel=1e-5)
-    assert not found.requires_grad
+    (given,), _ = trainer.get_batch_samples(iter([{"batch": batch}]), 1, torch.device("cpu"))
+    assert given["batch"].kl.item() == pytest.approx(0.5 * log_ratios.sum().item() / 16, rel=1e-5)  # one a response
+    assert not given["batch"].kl.requires_grad
 
 
 def test_training_learns_the_sign_of_the_reward(make_trainer):

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from freeprm.core.ledger import DEVELOPMENT, EVALUATED, GROUPS, KL, RECOMPUTED, TRAINING, Entry, Group, Ledger
+from freeprm.core.ledger import DEVELOPMENT, EVALUATED, GROUPS, KL, MEANS, RECOMPUTED, TRAINING, Entry, Group, Ledger
 from freeprm.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ class Convention:
     """Count what grows with the context."""
     by_sequence: bool = False
     """Charge training `6 P` a token of every sequence in full, a pair being two, as though nothing were shared; and
-    nothing else of it: no recomputation, no KL estimate, no evaluation."""
+    nothing else of it: no recomputation, no KL estimate, no means, no evaluation."""
 
 
 AS_PUBLISHED = Convention(
@@ -29,7 +29,7 @@ tokens are charged `2 P` each, which the paper does not state."""
 ALL_IN = Convention(name="all-in", charged=GROUPS)
 """All that was done from the first rollout to the end of training, as it was measured."""
 CONVENTIONS = {"published": AS_PUBLISHED, "all-in": ALL_IN}
-_BESIDES = (RECOMPUTED, KL, EVALUATED)
+_BESIDES = (RECOMPUTED, KL, MEANS, EVALUATED)
 
 
 def charging(charged: Collection[str], *, attention: bool) -> Convention:

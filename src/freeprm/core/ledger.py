@@ -27,8 +27,8 @@ USE: Purpose = "use"
 
 PREFILL, DECODE = "prefill", "decode"
 POLICY, SCORER, REFERENCE = "policy forward", "scorer forward", "reference forward"
-TRAINING, RECOMPUTED, KL, EVALUATED = (
-    "training", "recomputed activations", "KL estimate", "evaluation while training",
+TRAINING, RECOMPUTED, KL, MEANS, EVALUATED = (
+    "training", "recomputed activations", "KL estimate", "means over a step", "evaluation while training",
 )  # fmt: skip
 UNTIMED = "time not itemised"
 """The entry of a run's other seconds."""
@@ -41,6 +41,7 @@ _OF_CHARGE: Mapping[str, Group] = {
     TRAINING: "training",
     RECOMPUTED: "training",
     KL: "training",
+    MEANS: "training",
     EVALUATED: "training",
 }
 _OF_STAGE: Mapping[str, Group] = {

@@ -147,18 +147,18 @@ def run_ours(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: P
 def _examples(
     groups: Sequence[Group], rollouts: Sequence[Rollout], encoded: Sequence[Encoded], logps: Sequence[Tensor]
 ) -> list[Example]:
-    """Args: `encoded` and `logps` hold the rollouts', then, where there are any, one mismatched response a group."""
+    """Args: `encoded` and `logps` hold the rollouts', then, where there are any, one mismatched response for each."""
     examples = []
     start = 0
-    for index, group in enumerate(groups):
+    for group in groups:
         rows = slice(start, start + len(group.rollouts))
+        others = slice(len(rollouts) + rows.start, len(rollouts) + rows.stop)
         start = rows.stop
-        other = len(rollouts) + index if len(encoded) > len(rollouts) else None
         examples.append(
             Example(
                 encoded=tuple(encoded[rows]), labels=tuple(rollout.correct is True for rollout in group.rollouts),
-                ref_logps=tuple(logps[rows]), mismatched=None if other is None else encoded[other],
-                mismatched_ref_logps=None if other is None else logps[other],
+                ref_logps=tuple(logps[rows]), mismatched=tuple(encoded[others]),
+                mismatched_ref_logps=tuple(logps[others]),
             )
         )  # fmt: skip
     return examples

@@ -7,7 +7,7 @@ last value, and the running sums are the values.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ class RewardBatch:
     """(B,) int64: equal for responses to the same prompt."""
     kl: Tensor | None = None
     """() beta * KL(pi_phi || pi_ref), estimated without gradient; given to objectives with `needs_kl`."""
+    means: Tensor | None = None
+    """(S,) what an `Averaging` objective asks for, over all responses of the optimisation step, without gradient; given
+    to objectives with `needs_means`."""
     steps: Tensor | None = None
     """(T_total,) int64: the step that each token belongs to, ascending over the batch from 0; every step has a token.
     Given to objectives with `needs_steps`."""
@@ -145,12 +148,16 @@ def mean_by_response(values: Tensor, rows: Tensor, *, n_responses: int) -> Tenso
     return values.new_zeros(n_responses).index_add(0, rows, values) / counts
 
 
-NEEDS = ("needs_pairs", "needs_kl", "needs_steps", "needs_step_labels")
+NEEDS = ("needs_pairs", "needs_kl", "needs_means", "needs_steps", "needs_step_labels")
 """What every objective has to say."""
 
 
 class Objective(Protocol):
-    """Turns a batch of rewards into losses, one for each item that it trains on."""
+    """Turns a batch of rewards into losses, one for each item that it trains on.
+
+    A batch is whatever goes through the model at once, so an item's loss must not depend on what else is in it. What a
+    loss has to know of all items of a step it is given: `RewardBatch.kl`, `RewardBatch.means`.
+    """
 
     needs_pairs: ClassVar[bool]
     """Items are pairs inside a group, so that groups with one class give none; otherwise responses."""
@@ -161,6 +168,41 @@ class Objective(Protocol):
     needs_step_labels: ClassVar[bool]
     """`RewardBatch.step_labels` must be given; implies `needs_steps`."""
 
+    @property
+    def needs_means(self) -> bool:
+        """`RewardBatch.means` must be given; the objective is `Averaging`. It may hang on the objective's options."""
+        ...
+
     def losses(self, batch: RewardBatch) -> Tensor:
         """(M,) float32, one loss an item: a response, or a pair in the order of `pairs`."""
         ...
+
+
+class Totals(NamedTuple):
+    """What some of a step's responses add to S weighted means."""
+
+    sums: Tensor
+    """(S,) of weight times value."""
+    weights: Tensor
+    """(S,) 0 where none of the responses is one of those that are averaged."""
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """An objective whose losses depend on means over all responses of a step, as BCO's on those of the two classes.
+
+    The trainer takes the means over all micro-batches and processes of an optimisation step, in a pass of the model
+    before that of the losses; in an evaluation, over all that is evaluated. One over nothing stays as it was last, and
+    is 0 before. A variance is had from the means of r and r^2, a log-mean-exp from that of exp(r).
+    """
+
+    def totals(self, batch: RewardBatch) -> Totals:
+        """What any part of the step adds; its `means` are not there yet."""
+        ...
+
+
+def means_of(totals: Totals, *, otherwise: Tensor | None = None) -> Tensor:
+    """(S,) sums over weights, without gradient; `otherwise` (S,), by default 0, where there is no weight."""
+    sums, weights = (part.detach() for part in totals)
+    known = weights > 0
+    return (sums / weights.where(known, 1.0)).where(known, torch.zeros_like(sums) if otherwise is None else otherwise)

@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from freeprm.objectives.base import RewardBatch
+from freeprm.errors import DataError
+from freeprm.objectives.base import RewardBatch, Totals
 
 
 @dataclass(frozen=True, kw_only=True)
 class BCO:
     """-l log sigmoid(r - delta) - (1 - l) log sigmoid(delta - r), one loss a response.
 
-    The paper's delta is half the sum of the two classes' expected rewards. An objective keeps no state between
-    batches, so delta is that of the given batch, without gradient, and NOT a running mean as in TRL (there over all
-    rewards, whatever their class). Hence, unless `delta` is set, items are not independent: the loss depends on
-    what shares a batch, and on its size. The density-ratio weights of the paper's second part are left out.
+    delta is half the sum of the two classes' mean rewards, as in the paper, of the policy at hand over the whole
+    optimisation step. TRL's is a running mean of all rewards, whatever their class, by micro-batch: it follows the more
+    frequent class, lags behind the policy, and changes with the way a step is cut. Ours costs a forward pass more.
+    Of a class that is absent from a step the mean stays as it was last (0 before: what an untrained policy earns), so
+    that the rewards of the other one are not measured from their own mean, where they could never be large enough.
+    Given delta, items are independent. The density-ratio weights of the paper's second part are left out.
     """
 
     needs_pairs: ClassVar[bool] = False
@@ -29,19 +32,34 @@ class BCO:
     needs_step_labels: ClassVar[bool] = False
 
     delta: float | None = None
-    """A fixed shift in beta * nats, e.g. measured on other data: makes items independent. None: the batch's own."""
+    """A fixed shift in beta * nats, e.g. measured on other data, which saves the pass; None: the step's own."""
+
+    @property
+    def needs_means(self) -> bool:
+        """Unless delta is fixed."""
+        return self.delta is None
+
+    def totals(self, batch: RewardBatch) -> Totals:
+        """For the mean reward of right responses, and of wrong ones."""
+        rewards = batch.rewards
+        sides = torch.stack([batch.labels, ~batch.labels]).to(rewards.dtype)  # (2, B)
+        return Totals(sums=sides @ rewards, weights=sides.sum(1))
 
     def losses(self, batch: RewardBatch) -> Tensor:
-        """(B,) binary cross-entropy of sigmoid(r - delta) against the outcome label, in nats."""
+        """(B,) binary cross-entropy of sigmoid(r - delta) against the outcome label, in nats.
+
+        Raises:
+            DataError: the batch carries no `means`, and delta is not fixed.
+        """
         rewards = batch.rewards
-        shift = _shift(rewards.detach(), batch.labels) if self.delta is None else self.delta
-        return binary_cross_entropy_with_logits(rewards - shift, batch.labels.to(rewards.dtype), reduction="none")
+        logits = rewards - (_delta(batch) if self.delta is None else self.delta)
+        return binary_cross_entropy_with_logits(logits, batch.labels.to(rewards.dtype), reduction="none")
 
 
-def _shift(rewards: Tensor, labels: Tensor) -> Tensor:
-    """() mean of the two classes' mean rewards; where the batch has one class only, that class's mean."""
-    classes = [rewards[side] for side in (labels, ~labels)]
-    return torch.stack([one.mean() for one in classes if len(one)]).mean()
+def _delta(batch: RewardBatch) -> Tensor:
+    if batch.means is None:
+        raise DataError("bco: the batch carries no means; expected those of right and of wrong responses' rewards")
+    return batch.means.detach().mean()
 
 
 PLUGIN = BCO

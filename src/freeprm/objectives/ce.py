@@ -21,6 +21,7 @@ class CE:
 
     needs_pairs: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = False
+    needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = False
     needs_step_labels: ClassVar[bool] = False
 

@@ -23,6 +23,7 @@ class IPVRM:
 
     needs_pairs: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = False
+    needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = False
     needs_step_labels: ClassVar[bool] = False
 

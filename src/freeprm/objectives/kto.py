@@ -16,12 +16,15 @@ from freeprm.objectives.base import RewardBatch
 class KTO:
     """w_D (1 - sigmoid(r - z)) if right, w_U (1 - sigmoid(z - r)) if wrong, with z = max(0, beta KL(pi_phi || pi_ref)).
 
-    One loss a response. Given z, items are independent; z itself comes from outside in `RewardBatch.kl`, already
-    times beta and without gradient, so every part of an accumulated batch must be given the same one.
+    One loss a response. Given z, items are independent; z itself comes from outside in `RewardBatch.kl`, already times
+    beta and without gradient. It is estimated as in the paper, from as many mismatched responses as there are matched
+    ones, each a response to another prompt. The paper and TRL take those of a micro-batch; the trainer here takes all
+    of the optimisation step, so that z is less noisy and the same however a step is cut.
     """
 
     needs_pairs: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = True
+    needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = False
     needs_step_labels: ClassVar[bool] = False
 

@@ -21,6 +21,7 @@ class NCA:
 
     needs_pairs: ClassVar[bool] = True
     needs_kl: ClassVar[bool] = False
+    needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = False
     needs_step_labels: ClassVar[bool] = False
 

@@ -22,6 +22,7 @@ class SimPO:
 
     needs_pairs: ClassVar[bool] = True
     needs_kl: ClassVar[bool] = False
+    needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = False
     needs_step_labels: ClassVar[bool] = False
 

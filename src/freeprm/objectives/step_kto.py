@@ -25,6 +25,7 @@ class StepKTO:
 
     needs_pairs: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = False
+    needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = True
     needs_step_labels: ClassVar[bool] = True
 

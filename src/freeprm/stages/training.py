@@ -24,7 +24,7 @@ from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import downloaded_revision, portable, resolve
 from freeprm.models.prompts import told_date
 from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, save_reward_config
-from freeprm.objectives.base import NEEDS, Objective
+from freeprm.objectives.base import NEEDS, Averaging, Objective
 from freeprm.training.arguments import last_checkpoint, training_arguments
 from freeprm.training.console import ConsoleCallback
 from freeprm.training.continuing import carried_on
@@ -139,6 +139,8 @@ def _objective(settings: TrainSettings) -> Objective:
         raise ConfigError(f"objective_options of {settings.objective}: {error}") from error
     if missing := [need for need in NEEDS if not hasattr(objective, need)]:
         raise PluginError(f"objective {settings.objective}: does not say {missing[0]}; expected {', '.join(NEEDS)}")
+    if objective.needs_means and not isinstance(objective, Averaging):
+        raise PluginError(f"objective {settings.objective}: says needs_means; expected a method `totals` besides")
     return objective
 
 

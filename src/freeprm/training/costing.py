@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from freeprm.core.flops import ModelShape, charge, forward_charges, forward_flops, training_flops
-from freeprm.core.ledger import EVALUATED, KL, RECOMPUTED, REFERENCE, TRAINING
+from freeprm.core.ledger import EVALUATED, KL, MEANS, RECOMPUTED, REFERENCE, TRAINING
 from freeprm.models.devices import device_name
 from freeprm.models.logprobs import n_read, prepare
 from freeprm.training.examples import Example
@@ -20,7 +20,8 @@ def training_cost(
     """The cost of a training run that is over.
 
     The policy's tokens in training are counted batch by batch as it reads them: a beginning that responses share once,
-    a response that occurs twice once. Those of the KL estimate and of evaluations are counted group by group.
+    a response that occurs twice once; so are those of the pass for means over a step. Those of the KL estimate and of
+    evaluations are counted group by group.
 
     Args:
         trainer: has trained.
@@ -51,15 +52,19 @@ def training_cost(
 
 def _forward_passes(trainer: GroupTrainer, examples: Sequence[Example], held_out: Sequence[Example]) -> dict[str, int]:
     """Tokens that the policy reads besides, by charge."""
+    packed = prepare(_model(trainer))
     passes = {}
     n_evaluations = sum("eval_loss" in entry for entry in trainer.state.log_history)
+    evaluated = n_evaluations * sum(n_read(example.encoded, packed=packed) for example in held_out)
     if trainer.objective.needs_kl:
-        others = _epochs(trainer) * _mismatched_tokens(examples) + n_evaluations * _mismatched_tokens(held_out)
-        passes[KL] = round(others)
+        trained, of_evaluations = (
+            sum(n_read(example.mismatched, packed=packed) for example in part) for part in (examples, held_out)
+        )
+        passes[KL] = round(_epochs(trainer) * trained + n_evaluations * of_evaluations)
+    if trainer.objective.needs_means:
+        passes[MEANS] = int(trainer.state.num_input_tokens_seen) + evaluated
     if n_evaluations:
-        packed = prepare(_model(trainer))
-        read = sum(n_read(example.encoded, packed=packed) for example in held_out)
-        passes[EVALUATED] = n_evaluations * read
+        passes[EVALUATED] = evaluated
     return passes
 
 
@@ -74,10 +79,6 @@ def _model(trainer: GroupTrainer) -> nn.Module:
 
 def _epochs(trainer: GroupTrainer) -> float:
     return trainer.state.epoch or 0.0
-
-
-def _mismatched_tokens(examples: Sequence[Example]) -> int:
-    return sum(len(example.mismatched.ids) for example in examples if example.mismatched is not None)
 
 
 def _sequence_tokens(examples: Sequence[Example], *, paired: bool) -> int:

@@ -27,9 +27,9 @@ class Example:
     """G arrays: the tokens of a response after which its values are read; none where log-ratios are."""
     steps: tuple[TokenSteps, ...] = ()
     """G, where the objective looks at steps."""
-    mismatched: Encoded | None = None
-    """This prompt with a response to another one, for the KL estimate of KTO."""
-    mismatched_ref_logps: Tensor | None = None
+    mismatched: tuple[Encoded, ...] = ()
+    """This prompt with responses to other ones, for the KL estimate of KTO."""
+    mismatched_ref_logps: tuple[Tensor, ...] = ()
 
     @property
     def n_pairs(self) -> int:
@@ -57,9 +57,13 @@ class Batch:
     step_labels: Tensor | None
     """(S_total,) see `RewardBatch`."""
     mismatched: list[Encoded]
+    """M, where the objective needs a KL."""
     mismatched_ref_logps: Tensor
+    """(M_total,) of their tokens."""
     kl: Tensor | None = None
     """() beta * KL(pi_phi || pi_ref) of the whole optimisation step, where the objective needs it."""
+    means: Tensor | None = None
+    """(S,) of the whole optimisation step, where the objective needs them."""
 
 
 class Examples(Dataset[Example]):
@@ -80,7 +84,7 @@ class Examples(Dataset[Example]):
 
 
 def mismatches(groups: Sequence[Group], *, seed: int) -> list[Rollout]:
-    """For each group, its prompt with a response to some other prompt; nothing where there is only one prompt.
+    """For each response, its prompt with a response to some other prompt; nothing where there is only one prompt.
 
     Drawn once for the whole data, so the pairing does not depend on batches, and cannot match a response to its own
     prompt.
@@ -88,13 +92,13 @@ def mismatches(groups: Sequence[Group], *, seed: int) -> list[Rollout]:
     if len({group.problem_id for group in groups}) < 2:
         return []
     rng = random.Random(f"mismatch/{seed}")
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
     drawn = []
-    for group in groups:
-        other = group
-        while other.problem_id == group.problem_id:
-            other = rng.choice(groups)
-        rollout = rng.choice(other.rollouts)
-        drawn.append(replace(rollout, problem_id=group.problem_id, prompt=group.prompt, correct=None))
+    for own in rollouts:
+        other = own
+        while other.problem_id == own.problem_id:
+            other = rng.choice(rollouts)
+        drawn.append(replace(other, problem_id=own.problem_id, prompt=own.prompt, correct=None))
     return drawn
 
 
@@ -105,7 +109,6 @@ def collate(examples: Sequence[Example]) -> dict[str, Batch]:
     steps = [own for example in examples for own in example.steps]
     lengths = torch.tensor([len(own) for own in places] or [item.n_response for item in encoded])
     sizes = torch.tensor([len(example.encoded) for example in examples])
-    other_logps = [example.mismatched_ref_logps for example in examples if example.mismatched_ref_logps is not None]
     read = places or [np.arange(item.n_response, dtype=np.int32) for item in encoded]
     batch = Batch(
         encoded=encoded,
@@ -116,8 +119,8 @@ def collate(examples: Sequence[Example]) -> dict[str, Batch]:
         groups=torch.repeat_interleave(torch.arange(len(examples)), sizes),
         steps=_numbered(steps, read) if steps else None,
         step_labels=torch.from_numpy(np.concatenate([own.labels for own in steps])) if steps else None,
-        mismatched=[example.mismatched for example in examples if example.mismatched is not None],
-        mismatched_ref_logps=_joined(other_logps),
+        mismatched=[item for example in examples for item in example.mismatched],
+        mismatched_ref_logps=_joined([logps for example in examples for logps in example.mismatched_ref_logps]),
     )
     return {"batch": batch}
 

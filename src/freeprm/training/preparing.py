@@ -75,19 +75,21 @@ class Preparer:
         """
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         prepared = self._fitted(rollouts, counts)
-        others = self._mismatched(groups) if self._objective.needs_kl else {}
-        logps = self._reference_logps(rollouts, prepared, list(others.values()), counts)
-        other_logps = dict(zip(others, logps[len(prepared) :], strict=True)) if logps else {}
+        others: Sequence[Encoded] = ()
+        if self._objective.needs_kl:
+            prepared, others = self._with_mismatched(groups, prepared, counts)
+        logps = self._reference_logps(rollouts, prepared, others, counts)
+        other_logps = logps[len(prepared) :]
         by_row = {one.row: index for index, one in enumerate(prepared)}
         examples = []
-        for position, rows in enumerate(_rows_of(groups)):
+        for rows in _rows_of(groups):
             own = [by_row[row] for row in rows if row in by_row]
             example = self._example(
                 [prepared[index] for index in own],
                 labels=tuple(rollouts[prepared[index].row].correct is True for index in own),
                 ref_logps=tuple(logps[index] for index in own) if logps else (),
-                mismatched=others.get(position),
-                mismatched_ref_logps=other_logps.get(position),
+                mismatched=tuple(others[index] for index in own) if others else (),
+                mismatched_ref_logps=tuple(other_logps[index] for index in own) if others else (),
             )
             if self._objective.needs_pairs and not example.n_pairs:
                 counts["groups that the context leaves with one class"] += 1
@@ -130,7 +132,7 @@ class Preparer:
 
     def _example(
         self, responses: Sequence[_Prepared], *, labels: tuple[bool, ...], ref_logps: tuple[Tensor, ...],
-        mismatched: Encoded | None, mismatched_ref_logps: Tensor | None,
+        mismatched: tuple[Encoded, ...], mismatched_ref_logps: tuple[Tensor, ...],
     ) -> Example:  # fmt: skip
         places = [self.reading.places(one.encoded, one.steps) for one in responses]
         steps = [one.steps for one in responses] if self._objective.needs_steps else []
@@ -144,15 +146,20 @@ class Preparer:
             mismatched_ref_logps=mismatched_ref_logps,
         )
 
-    def _mismatched(self, groups: Sequence[Group]) -> dict[int, Encoded]:
-        """By position of the group: its prompt with a response to another one, cut to the context."""
+    def _with_mismatched(
+        self, groups: Sequence[Group], prepared: Sequence[_Prepared], counts: Counter[str]
+    ) -> tuple[list[_Prepared], Sequence[Encoded]]:
+        """For each response its prompt with a response to another one, cut to the context; and those that have one."""
         drawn = mismatches(groups, seed=self._settings.seed)
         if not drawn:
             raise DataError(
                 "this objective estimates a KL from responses to other prompts; expected at least two prompts"
             )
-        fitted = fit(encode(self.tokenizer, drawn), max_length=self._max_length, too_long="truncate")
-        return dict(zip(fitted.kept, fitted.encoded, strict=True))
+        encoded = encode(self.tokenizer, [drawn[one.row] for one in prepared])
+        fitted = fit(encoded, max_length=self._max_length, too_long="truncate")
+        if without := len(prepared) - len(fitted.kept):
+            counts["responses whose prompt leaves no room for one to another"] += without
+        return [prepared[index] for index in fitted.kept], fitted.encoded
 
 
 def reachable_reward(examples: Sequence[Example], beta: float) -> float | None:

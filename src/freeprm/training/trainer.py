@@ -4,29 +4,35 @@ FSDP, DeepSpeed, LoRA, resume, loggers and schedulers come with the parent class
 a batch becomes rewards, how the loss is normalised, and what is measured.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
 from freeprm.models.logprobs import n_read, prepare, token_logprobs
-from freeprm.objectives.base import Objective, RewardBatch, pairs
+from freeprm.objectives.base import Averaging, Objective, RewardBatch, Totals, means_of, pairs
 from freeprm.training.examples import Batch, Examples, collate
 from freeprm.training.readings import Reading
 from freeprm.training.sampling import SimilarLengths
 from freeprm.training.statistics import SUMS, means, per_example
+
+_SHARED = "GroupTrainer.shared"
+"""The key, in the parent's state and so in checkpoints, of the last statistics that losses shared."""
 
 
 class GroupTrainer(Trainer):
     """Trains a model so that its reward, whatever that is read from, fits the labels.
 
     The loss of an optimisation step is the sum of all items' losses over their number, wherever they
-    fall: gradient accumulation and the number of devices change nothing.
+    fall: gradient accumulation and the number of devices change nothing. Statistics that the losses share (a KL, means)
+    are of the whole step as well, under the policy as it is before it: they take a pass without gradients over all of
+    the step's batches before the first loss. Those of an evaluation are of all that is evaluated.
 
     Args:
         model: the policy.
@@ -54,6 +60,8 @@ class GroupTrainer(Trainer):
         )  # fmt: skip
         self.objective: Objective = objective
         self.reading: Reading = reading
+        self._shares = objective.needs_kl or objective.needs_means
+        self._shared_in_evaluation: Tensor | None = None
         self._reads_packed = prepare(model)
         self.loss_is_scaled_for_ga = True  # by the number of items, below
         self._sums = torch.zeros(len(SUMS), device=args.device)
@@ -68,10 +76,10 @@ class GroupTrainer(Trainer):
         n_tokens = sum(n_read(batch.encoded, packed=self._reads_packed) for batch in batches)
         counts = self._over_devices(torch.tensor([n_items, n_tokens], device=device))
         self.state.num_input_tokens_seen += int(counts[1])  # kept in checkpoints, so a resumed run counts on
-        if self.objective.needs_kl and batches:
-            # One estimate for all of the step's batches, or accumulation would change the loss.
-            kl = self._kl(self.model_wrapped, batches)
-            samples = [{"batch": replace(batch, kl=kl)} for batch in batches]
+        if self._shares and batches:
+            shared = self._shared([self._totals(self.model_wrapped, batch) for batch in batches])
+            self._kept[_SHARED] = shared.tolist()
+            samples = [{"batch": self._given(batch, shared)} for batch in batches]
         return samples, counts[0].clamp(min=1)
 
     def compute_loss(
@@ -106,8 +114,25 @@ class GroupTrainer(Trainer):
         No loss is given, because the parent would average it over batches instead of items.
         """
         with torch.no_grad(), self.compute_loss_context_manager():
-            _, sums = self.compute_loss(model, self._prepare_inputs(inputs), return_outputs=True)
+            inputs = self._prepare_inputs(inputs)
+            if self._shares:
+                if self._shared_in_evaluation is None:
+                    self._shared_in_evaluation = self._shared(self._totals_of_evaluation(model))
+                inputs = {"batch": self._given(inputs["batch"], self._shared_in_evaluation)}
+            _, sums = self.compute_loss(model, inputs, return_outputs=True)
         return None, sums, sums[:, :1]  # the parent wants labels too; they are not looked at
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The parent's; statistics that losses share are taken anew, by its first prediction."""
+        self._shared_in_evaluation = None
+        return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log training with the means, over all devices, of what was measured since the last time."""
@@ -132,28 +157,64 @@ class GroupTrainer(Trainer):
     def _rewards(self, model: nn.Module, batch: Batch) -> RewardBatch:
         token_rewards = self.reading.token_rewards(model, batch)
         device = token_rewards.device
-        kl = self._kl(model, [batch]) if self.objective.needs_kl and batch.kl is None else batch.kl
         return RewardBatch(
             token_rewards=token_rewards,
             rows=batch.rows.to(device),
             labels=batch.labels.to(device),
             groups=batch.groups.to(device),
-            kl=kl,
+            kl=batch.kl,
+            means=batch.means,
             steps=None if batch.steps is None else batch.steps.to(device),
             step_labels=None if batch.step_labels is None else batch.step_labels.to(device),
         )
 
     @torch.no_grad()
-    def _kl(self, model: nn.Module, batches: list[Batch]) -> Tensor:
-        """() beta times the mean log-ratio of mismatched responses, over all devices (Ethayarajh et al. 2024, z0)."""
-        sums = torch.zeros(2, device=self.args.device)
-        for batch in batches:
-            if batch.mismatched:
-                logps = token_logprobs(model, batch.mismatched)
-                log_ratios = logps - batch.mismatched_ref_logps.to(logps.device)
-                sums += torch.stack([log_ratios.sum(), log_ratios.new_tensor(float(len(batch.mismatched)))])
-        total, count = self._over_devices(sums[None]).unbind()
-        return self.reading.beta * total / count.clamp(min=1)
+    def _totals(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(2, C) sums and weights that a batch adds to the statistics that losses share: the KL first, then means."""
+        parts = []
+        if self.objective.needs_kl:  # beta times the mean log-ratio of mismatched responses: Ethayarajh et al. 2024, z0
+            logps = token_logprobs(model, batch.mismatched)
+            rewards = self.reading.beta * (logps - batch.mismatched_ref_logps.to(logps.device))
+            parts.append(Totals(rewards.sum()[None], rewards.new_tensor([len(batch.mismatched)])))
+        if self.objective.needs_means:
+            assert isinstance(self.objective, Averaging)
+            parts.append(self.objective.totals(self._rewards(model, batch)))
+        return torch.stack([torch.cat(columns) for columns in zip(*parts, strict=True)])
+
+    def _totals_of_evaluation(self, model: nn.Module) -> list[Tensor]:
+        """What this process's share of the evaluated examples adds, each of them in one process alone.
+
+        The parent's batches are no use: it repeats examples until all processes have as many.
+        """
+        loader = self.callback_handler.eval_dataloader
+        assert loader is not None
+        data, size, n_processes = loader.dataset, self.args.eval_batch_size, self.args.world_size
+        assert isinstance(data, Examples)
+        own = range(self.args.process_index, len(data), n_processes)
+        totals = []
+        for start in range(0, -(-len(data) // n_processes), size):
+            part = own[start : start + size]
+            batch: Batch = collate([data[index] for index in part or range(1)])["batch"]
+            # Models that are spread over processes have to be called by all of them alike, even for nothing.
+            totals.append(self._totals(model, batch) * bool(part))
+        return totals
+
+    def _shared(self, totals: Sequence[Tensor]) -> Tensor:
+        """(C,) the statistics over all parts and devices; one over nothing is as it was in the step before, or 0."""
+        sums, weights = self._over_devices(torch.stack(list(totals)).sum(0)).view(2, -1)
+        last = self._kept.get(_SHARED)
+        return means_of(Totals(sums, weights), otherwise=None if last is None else sums.new_tensor(last))
+
+    @property
+    def _kept(self) -> dict[str, Any]:
+        """What the parent's state, and so a checkpoint, holds besides its own fields."""
+        kept: Any = self.state.stateful_callbacks
+        return kept  # type: ignore[no-any-return]
+
+    def _given(self, batch: Batch, shared: Tensor) -> Batch:
+        """The batch with what its losses share."""
+        kl = shared[0] if self.objective.needs_kl else None
+        return replace(batch, kl=kl, means=shared[int(kl is not None) :] if self.objective.needs_means else None)
 
     def _over_devices(self, counts: Tensor) -> Tensor:
         """(S,) the sum over all processes of their (1, S) or (S,) counts."""
