@@ -228,11 +228,15 @@ def test_adapters_train_with_gradient_checkpointing(run):
     assert made.log[-1]["loss"] < 0.69
 
 
-def test_under_bfloat16_the_policy_starts_from_rewards_of_zero(run):
+@pytest.mark.parametrize("asked_by", ["argument", "accelerate launch"])
+def test_under_autocast_the_policy_starts_from_rewards_of_zero(run, monkeypatch, asked_by):
     # The reference is computed in the same precision; in float32 its rewards would start some hundredths from zero.
-    first = run(trainer={"bf16": True, "max_steps": 1, "logging_steps": 1}).log[0]
-    assert abs(first["reward_right"]) < 1e-3
-    assert abs(first["reward_wrong"]) < 1e-3
+    if asked_by == "accelerate launch":  # what its --mixed_precision bf16 sets
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    given = {"bf16": True} if asked_by == "argument" else {}
+    made = run(trainer={**given, "max_steps": 1, "logging_steps": 1})
+    assert made.log[0]["reward_right"] == made.log[0]["reward_wrong"] == 0.0
+    assert read_manifest(made.folder)["settings"]["mixed_precision"] == "bf16"
 
 
 def test_training_goes_without_reference(run):

@@ -22,10 +22,14 @@ LONG = "~" * 2 * tiny.CONTEXT
 
 
 def prepare(
-    folder: Path, cache: Path, rollouts: list[Rollout] = ROLLOUTS, *, objective: str = "ce", **settings: object
-) -> tuple[list[Example], Counter[str], Preparer]:
+    folder: Path, cache: Path, rollouts: list[Rollout] = ROLLOUTS, *, objective: str = "ce",
+    mixed_precision: str = "no", **settings: object,
+) -> tuple[list[Example], Counter[str], Preparer]:  # fmt: skip
     chosen = load("objectives", objective)()
-    preparer = Preparer(TrainSettings(model=str(folder), **settings), folder, cache, PartialState(), objective=chosen)
+    preparer = Preparer(
+        TrainSettings(model=str(folder), **settings), folder, cache, PartialState(), objective=chosen,
+        mixed_precision=mixed_precision,
+    )  # fmt: skip
     counts: Counter[str] = Counter()
     return preparer.examples(group_rollouts(rollouts), counts=counts), counts, preparer
 
@@ -50,7 +54,7 @@ def test_the_second_time_nothing_is_computed(model_folder, tmp_path):
                for a, b in zip(one.ref_logps, two.ref_logps, strict=True))  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"trainer": {"bf16": True}}, {"reference": "other"}])
+@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"mixed_precision": "bf16"}, {"reference": "other"}])
 def test_another_precision_or_reference_is_computed_anew(model_folder, tmp_path, change):
     prepare(model_folder, tmp_path / "cache")
     if "reference" in change:

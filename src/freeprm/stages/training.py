@@ -92,7 +92,7 @@ def train(
     arguments = training_arguments(settings, out, evaluates=bool(dev))
     is_main = arguments.process_index == 0
     folder = RunFolder(
-        out, stage="train", settings=_identity(settings, start, columns, on_bad),
+        out, stage="train", settings=_identity(settings, start, columns, on_bad, arguments.mixed_precision),
         inputs=[*inputs, *source_paths(recipe_of(settings)), *dev],
     )  # fmt: skip
     with folder if is_main else nullcontext():
@@ -100,8 +100,9 @@ def train(
             return _finished(out)
         groups, counts, operations = read_groups(inputs, settings, objective, columns=columns, on_bad=on_bad)
         preparer = Preparer(
-            settings, start, cache or out / "reference", arguments.distributed_state, objective=objective
-        )
+            settings, start, cache or out / "reference", arguments.distributed_state, objective=objective,
+            mixed_precision=arguments.mixed_precision,
+        )  # fmt: skip
         examples = _examples(preparer, groups, counts)
         held_out: list[Example] = []
         if dev:
@@ -122,12 +123,15 @@ def train(
         return Trained(folder=out, metrics=metrics, counts=counts, operations=operations, log=log, cost=cost)
 
 
-def _identity(settings: TrainSettings, start: Path, columns: Mapping[str, str] | None, on_bad: OnBad) -> dict[str, Any]:
-    """Everything that decides the result, besides the data."""
+def _identity(
+    settings: TrainSettings, start: Path, columns: Mapping[str, str] | None, on_bad: OnBad, mixed_precision: str
+) -> dict[str, Any]:
+    """Everything that decides the result, besides the data; mixed precision may come of `accelerate launch` alone."""
     has_reference = settings.parameterisation == LOG_RATIO
     return {
         **asdict(settings), "columns": dict(columns or {}), "on_bad": on_bad, "model_sha256": weights_hash(start),
         "reference_sha256": weights_hash(reference_folder(settings, start)) if has_reference else None,
+        **({} if mixed_precision == "no" else {"mixed_precision": mixed_precision}),
     }  # fmt: skip
 
 

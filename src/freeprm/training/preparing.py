@@ -39,17 +39,21 @@ class Preparer:
         cache: where reference log-probabilities are kept; shared by all processes.
         process: this one among those that train together; each computes its share of the reference.
         objective: decides what an example has to hold.
+        mixed_precision: see `FrozenReference`.
     """
 
     def __init__(
-        self, settings: TrainSettings, start: Path, cache: Path, process: PartialState, *, objective: Objective
-    ):
+        self, settings: TrainSettings, start: Path, cache: Path, process: PartialState, *, objective: Objective,
+        mixed_precision: str = "no",
+    ):  # fmt: skip
         self.reading: Reading = reading_of(settings, objective)
         self.tokenizer = load_tokenizer(
             start, trust_remote_code=settings.trust_remote_code, template_date=settings.template_date
         )
         self.reference = (
-            FrozenReference(settings, start, self.tokenizer, cache, process) if self.reading.valuation is None else None
+            FrozenReference(settings, start, self.tokenizer, cache, process, mixed_precision=mixed_precision)
+            if self.reading.valuation is None
+            else None
         )
         """Of log-ratios, also where training goes without it; values have none."""
         self._settings, self._objective = settings, objective

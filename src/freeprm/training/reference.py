@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from freeprm.errors import ConfigError
 from freeprm.io.progress import bar
 from freeprm.models.backbone import LoadOptions, check_same_vocabulary, load_backbone, load_config, load_tokenizer
 from freeprm.models.encoding import Encoded
@@ -20,9 +20,11 @@ from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import resolve
 from freeprm.models.logprobs import distinct, score_tokens
 from freeprm.models.reference_cache import ReferenceCache
-from freeprm.models.stored_logprobs import check_stored, model_key, stored_logprobs
+from freeprm.models.stored_logprobs import COLUMNS, check_stored, model_key, stored_logprobs
 from freeprm.training.settings import TrainSettings
 from freeprm.types import Rollout
+
+_MIXED = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FrozenReference:
@@ -34,20 +36,24 @@ class FrozenReference:
         tokenizer: of that model.
         cache: where log-probabilities are kept; shared by all processes.
         process: this one among those that train together; each computes its share.
+        mixed_precision: what the policy computes in, as `TrainingArguments.mixed_precision` has it of its own fields
+            or of `accelerate launch`: the reference computes in the same, or rewards would not start from zero.
 
     Raises:
+        ConfigError: a mixed precision that the reference cannot compute in.
         ModelError: its vocabulary is another one.
     """
 
     def __init__(
         self, settings: TrainSettings, start: Path, tokenizer: PreTrainedTokenizerBase, cache: Path,
-        process: PartialState,
+        process: PartialState, *, mixed_precision: str = "no",
     ):  # fmt: skip
         self.folder = reference_folder(settings, start)
         self.sha256 = weights_hash(self.folder)
         self.scored_tokens = 0
         """Tokens that went through it, over all processes."""
         self._settings, self._tokenizer, self._process = settings, tokenizer, process
+        self._autocast = _autocast_dtype(mixed_precision, process.device) if settings.with_reference else None
         if settings.reference is not None:
             theirs = load_tokenizer(self.folder, trust_remote_code=settings.trust_remote_code)
             check_same_vocabulary(tokenizer, theirs)
@@ -56,9 +62,18 @@ class FrozenReference:
     def stored(
         self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], counts: Counter[str]
     ) -> dict[int, Tensor]:
-        """By index, the log-probabilities that rollouts bring from sampling, checked on some of them."""
+        """By index, the log-probabilities that rollouts bring from sampling, checked on some of them.
+
+        They are of weights in the reference's dtype without autocast, which rounds elsewhere: under it none are taken.
+        Sampling, token by token, rounds otherwise than reading: so much, within the tolerance of `check_stored`, an
+        untrained policy earns with them instead of 0.
+        """
         s = self._settings
-        if not (s.with_reference and s.stored_reference) or s.trainer.get("bf16"):
+        if not (s.with_reference and s.stored_reference):
+            return {}
+        if self._autocast is not None:
+            brought = sum(COLUMNS[1] in rollout.extra for rollout in rollouts)
+            counts.update(+Counter({"reference computed: noted log-probabilities are not of mixed precision": brought}))
             return {}
         key = model_key(weights_sha256=self.sha256, template_sha256=template_hash(self._tokenizer), dtype=s.dtype)
         stored = stored_logprobs(rollouts, encoded, key=key, counts=counts)
@@ -91,10 +106,7 @@ class FrozenReference:
         scored_tokens = 0
         reference = self._load()
         total = sum(len(distinct(part)[0]) for part in chunks)
-        # As the policy will compute, or it would not start from rewards of zero.
-        precision = (
-            torch.autocast(self._process.device.type, torch.bfloat16) if s.trainer.get("bf16") else nullcontext()
-        )
+        precision = torch.autocast(self._process.device.type, dtype=self._autocast, enabled=self._autocast is not None)
         with precision, bar("reference", total, unit="responses") as advance:
 
             def count(n_tokens: int, n_responses: int) -> None:
@@ -119,7 +131,19 @@ class FrozenReference:
         s = self._settings
         config = load_config(self.folder, trust_remote_code=s.trust_remote_code)
         config_sha256 = hashlib.sha256(config.to_json_string().encode()).hexdigest()
-        return f"{self.sha256}/{config_sha256}/{s.dtype}/{bool(s.trainer.get('bf16'))}"
+        return f"{self.sha256}/{config_sha256}/{s.dtype}/{self._autocast}"
+
+
+def _autocast_dtype(mixed_precision: str, device: torch.device) -> torch.dtype | None:
+    """What accelerate lets a policy compute in; None without autocast."""
+    if mixed_precision not in _MIXED:
+        raise ConfigError(
+            f"mixed precision {mixed_precision!r}: the reference cannot compute in it, so rewards would not start from "
+            f"0; expected one of {', '.join(_MIXED)}, from trainer.bf16, trainer.fp16 or accelerate's settings"
+        )
+    if mixed_precision == "fp16" and device.type == "cpu":
+        return None  # of which accelerate takes no notice
+    return _MIXED[mixed_precision]
 
 
 def reference_folder(settings: TrainSettings, start: Path) -> Path:
