@@ -2,12 +2,23 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import device, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PhimoeConfig,
+    PhimoeForCausalLM,
+)
 
 import tiny
 from freeprm.errors import ModelError
 from freeprm.models.values import Valuation
-from freeprm.training.policy import load_policy, without_dropout
+from freeprm.training.policy import load_policy, without_noise
 from freeprm.training.settings import TrainSettings
 
 CPU = device("cpu")
@@ -23,17 +34,38 @@ CPU = device("cpu")
                 attention_dropout=0.5,
             )
         ),
+        OPTForCausalLM(
+            OPTConfig(
+                vocab_size=300, hidden_size=32, ffn_dim=48, num_hidden_layers=6, num_attention_heads=4,
+                word_embed_proj_dim=32, layerdrop=0.5,
+            )
+        ),
+        MixtralForCausalLM(MixtralConfig(**tiny.sizes(num_local_experts=4, router_jitter_noise=0.5))),
+        PhimoeForCausalLM(  # whose training mode draws experts at random besides
+            PhimoeConfig(**tiny.sizes(num_local_experts=4, input_jitter_noise=0.5, router_jitter_noise=0.4))
+        ),
     ],
-    ids=["gpt2", "llama"],
+    ids=["gpt2", "llama", "opt", "mixtral", "phimoe"],
 )  # fmt: skip
-def test_a_model_without_dropout_computes_the_same_in_training(model: nn.Module):
+def test_a_model_without_noise_computes_in_training_what_it_computes_at_use(model: nn.Module):
     ids = torch.arange(40)[None]
+    at_use = model.eval()(input_ids=ids).logits
     model.train()
     assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
-    without_dropout(model)
-    trained = model(input_ids=ids).logits
-    assert torch.equal(trained, model(input_ids=ids).logits)
-    torch.testing.assert_close(trained, model.eval()(input_ids=ids).logits)
+    without_noise(model)
+    assert torch.equal(model.train()(input_ids=ids).logits, at_use)
+    assert torch.equal(model.eval()(input_ids=ids).logits, at_use)
+    model.train()(input_ids=ids).logits.sum().backward()
+    assert all(weight.grad is not None for name, weight in model.named_parameters() if "gate" in name)
+
+
+def test_a_model_without_noise_still_recomputes_activations():
+    model, read = tiny.language_model(), []
+    without_noise(model)
+    model.activation_checkpointing_enable()
+    model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: read.append(1))
+    model.train()(input_ids=torch.arange(40)[None]).logits.sum().backward()
+    assert len(read) == 2  # forward, and again for the backward pass
 
 
 def test_every_weight_is_trained_unless_adapters_are_asked_for(model_folder):

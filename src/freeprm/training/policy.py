@@ -1,7 +1,8 @@
-"""The model that is trained: loaded, without dropout, with LoRA adapters where asked for."""
+"""The model that is trained: loaded, without noise, with LoRA adapters where asked for."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 from torch import device, nn
@@ -38,18 +39,34 @@ def load_policy(
     )  # fmt: skip
     loaded = load_backbone(str(folder), options) if valuation is None else load_valued(str(folder), valuation, options)
     model = loaded.model
-    without_dropout(model)
+    without_noise(model)
     return _with_lora(model, settings) if settings.lora else model
 
 
-def without_dropout(model: nn.Module) -> None:
-    """Switch dropout off in place: noise in the policy alone would be noise in every log-ratio."""
+def without_noise(model: nn.Module) -> None:
+    """Have a model compute in training what it computes at use, in place: noise of the policy is noise in log-ratios.
+
+    Whatever mode the model is put into, its parts stay in evaluation mode, so that none drops anything, jitters the
+    inputs of experts (Mixtral) or draws the experts themselves at random (PhiMoE). Layers and stacks that recompute
+    activations do so in training mode only: they follow, with what they drop themselves set to 0.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):  # e.g. attention_dropout, given to a function
+            if ("dropout" in name or "layerdrop" in name) and isinstance(value, float):  # e.g. given to a function
                 setattr(module, name, 0.0)
+        if module is not model and not hasattr(module, "gradient_checkpointing"):
+            part: Any = module
+            # A method, and not a closure: a deep copy of the model has its own parts.
+            part.train = MethodType(_train_all_below, part)
+            part.training = False
+
+
+def _train_all_below(part: nn.Module, mode: bool = True) -> nn.Module:
+    for child in part.children():
+        child.train(mode)
+    return part
 
 
 _LANGUAGE_MODEL = {"task_type": "CAUSAL_LM"}
