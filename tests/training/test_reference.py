@@ -1,10 +1,13 @@
+import sys
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from transformers import TrainingArguments
+from transformers.integrations import deepspeed
 
 import tiny
 from freeprm.errors import ConfigError
@@ -16,6 +19,7 @@ from freeprm.training.examples import Examples, collate
 from freeprm.training.policy import load_policy
 from freeprm.training.preparing import Preparer
 from freeprm.training.readings import LogRatios
+from freeprm.training.reference import FrozenReference
 from freeprm.training.settings import TrainSettings
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Rollout, group_rollouts
@@ -88,3 +92,35 @@ def test_in_float32_noted_log_probabilities_leave_an_untrained_policy_at_the_rou
 def test_a_precision_that_the_reference_cannot_compute_in_is_refused(model_folder, tmp_path):
     with pytest.raises(ConfigError, match=r"mixed precision 'fp8': .* expected one of no, bf16, fp16"):
         examples_and_counts(model_folder, tmp_path, tiny.rollouts(3), mixed_precision="fp8")
+
+
+def test_under_zero3_the_reference_is_loaded_whole(model_folder, tmp_path, monkeypatch):
+    class Sharding:
+        """The configuration of ZeRO-3, as it is alive while training is prepared."""
+
+        def is_zero3(self) -> bool:
+            return True
+
+    plain, _, _ = examples_and_counts(model_folder, tmp_path / "plain", tiny.rollouts(3), mixed_precision="no")
+    sharding = Sharding()
+    monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", None)  # as it was, afterwards
+    deepspeed.set_hf_deepspeed_config(sharding)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ImportError, match="deepspeed"):  # the policy is sharded while it is loaded
+        load_policy(TrainSettings(model=str(model_folder)), model_folder, torch.device("cpu"))
+    found, _, _ = examples_and_counts(model_folder, tmp_path / "sharded", tiny.rollouts(3), mixed_precision="no")
+    assert deepspeed.is_deepspeed_zero3_enabled()  # the policy still is to be
+    for one, other in zip(plain, found, strict=True):
+        for a, b in zip(one.ref_logps, other.ref_logps, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_under_deepspeed_the_references_weights_are_cast_as_the_engine_casts_the_policys(
+    model_folder, tmp_path, monkeypatch
+):
+    process = PartialState()
+    monkeypatch.setattr(process, "distributed_type", DistributedType.DEEPSPEED)
+    settings = TrainSettings(model=str(model_folder))
+    reference = FrozenReference(settings, model_folder, tiny.tokenizer(), tmp_path, process, mixed_precision="bf16")
+    assert next(reference._load().parameters()).dtype == torch.bfloat16
+    assert reference._autocast is None

@@ -2,19 +2,29 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import DistributedType, reduce
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
+from transformers.integrations import deepspeed
 
 from freeprm.errors import ConfigError
 from freeprm.io.progress import bar
-from freeprm.models.backbone import LoadOptions, check_same_vocabulary, load_backbone, load_config, load_tokenizer
+from freeprm.models.backbone import (
+    Dtype,
+    LoadOptions,
+    check_dtype,
+    check_same_vocabulary,
+    load_backbone,
+    load_config,
+    load_tokenizer,
+)
 from freeprm.models.encoding import Encoded
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import resolve
@@ -53,7 +63,7 @@ class FrozenReference:
         self.scored_tokens = 0
         """Tokens that went through it, over all processes."""
         self._settings, self._tokenizer, self._process = settings, tokenizer, process
-        self._autocast = _autocast_dtype(mixed_precision, process.device) if settings.with_reference else None
+        self._dtype, self._autocast = _precision(settings, mixed_precision, process)
         if settings.reference is not None:
             theirs = load_tokenizer(self.folder, trust_remote_code=settings.trust_remote_code)
             check_same_vocabulary(tokenizer, theirs)
@@ -75,10 +85,10 @@ class FrozenReference:
             brought = sum(COLUMNS[1] in rollout.extra for rollout in rollouts)
             counts.update(+Counter({"reference computed: noted log-probabilities are not of mixed precision": brought}))
             return {}
-        key = model_key(weights_sha256=self.sha256, template_sha256=template_hash(self._tokenizer), dtype=s.dtype)
+        key = model_key(weights_sha256=self.sha256, template_sha256=template_hash(self._tokenizer), dtype=self._dtype)
         stored = stored_logprobs(rollouts, encoded, key=key, counts=counts)
         if stored:
-            check_stored(stored, encoded, dtype=s.dtype, compute=partial(score_tokens, self._load()))
+            check_stored(stored, encoded, dtype=self._dtype, compute=partial(score_tokens, self._load()))
         return stored
 
     def logprobs(self, encoded: Sequence[Encoded], stored: Mapping[int, Tensor]) -> list[Tensor]:
@@ -121,29 +131,54 @@ class FrozenReference:
         s = self._settings
         options = LoadOptions(
             device=str(self._process.device),
-            dtype=s.dtype,
+            dtype=self._dtype,
             attention=s.attention,
             trust_remote_code=s.trust_remote_code,
         )
-        return load_backbone(str(self.folder), options).model
+        with _whole():
+            return load_backbone(str(self.folder), options).model
 
     def _model_key(self) -> str:
         s = self._settings
         config = load_config(self.folder, trust_remote_code=s.trust_remote_code)
         config_sha256 = hashlib.sha256(config.to_json_string().encode()).hexdigest()
-        return f"{self.sha256}/{config_sha256}/{s.dtype}/{self._autocast}"
+        return f"{self.sha256}/{config_sha256}/{self._dtype}/{self._autocast}"
 
 
-def _autocast_dtype(mixed_precision: str, device: torch.device) -> torch.dtype | None:
-    """What accelerate lets a policy compute in; None without autocast."""
+def _precision(
+    settings: TrainSettings, mixed_precision: str, process: PartialState
+) -> tuple[Dtype, torch.dtype | None]:
+    """Of the weights and of autocast, None without it, as the policy has them by the time that it is trained."""
+    if not settings.with_reference:
+        return settings.dtype, None
     if mixed_precision not in _MIXED:
         raise ConfigError(
             f"mixed precision {mixed_precision!r}: the reference cannot compute in it, so rewards would not start from "
             f"0; expected one of {', '.join(_MIXED)}, from trainer.bf16, trainer.fp16 or accelerate's settings"
         )
-    if mixed_precision == "fp16" and device.type == "cpu":
-        return None  # of which accelerate takes no notice
-    return _MIXED[mixed_precision]
+    if mixed_precision == "fp16" and process.device.type == "cpu":
+        return settings.dtype, None  # accelerate takes no notice of it
+    autocast = _MIXED[mixed_precision]
+    if autocast is not None and process.distributed_type == DistributedType.DEEPSPEED:
+        return check_dtype(str(autocast).removeprefix("torch.")), None  # its engine casts the weights
+    return settings.dtype, autocast
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """What is loaded meanwhile is whole in each process, also under DeepSpeed's ZeRO-3.
+
+    While the configuration of ZeRO-3 is alive, and the trainer's arguments hold it, transformers leaves each process a
+    part of every weight; only the engine that trains puts parts together, and the reference has none.
+    """
+    alive = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        config = None if alive is None else alive()
+        if config is not None:
+            deepspeed.set_hf_deepspeed_config(config)
 
 
 def reference_folder(settings: TrainSettings, start: Path) -> Path:
