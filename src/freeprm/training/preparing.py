@@ -82,12 +82,12 @@ class Preparer:
         others: Sequence[Encoded] = ()
         if self._objective.needs_kl:
             prepared, others = self._with_mismatched(groups, prepared, counts)
-        logps = self._reference_logps(rollouts, prepared, others, counts)
-        other_logps = logps[len(prepared) :]
         by_row = {one.row: index for index, one in enumerate(prepared)}
+        owned = [[by_row[row] for row in rows if row in by_row] for rows in _rows_of(groups)]
+        logps = self._reference_logps(rollouts, prepared, others, owned, counts)
+        other_logps = logps[len(prepared) :]
         examples = []
-        for rows in _rows_of(groups):
-            own = [by_row[row] for row in rows if row in by_row]
+        for own in owned:
             example = self._example(
                 [prepared[index] for index in own],
                 labels=tuple(rollouts[prepared[index].row].correct is True for index in own),
@@ -125,14 +125,19 @@ class Preparer:
 
     def _reference_logps(
         self, rollouts: Sequence[Rollout], prepared: Sequence[_Prepared], others: Sequence[Encoded],
-        counts: Counter[str],
+        owned: Sequence[Sequence[int]], counts: Counter[str],
     ) -> list[Tensor]:  # fmt: skip
-        """One (T,) tensor a response, those to other prompts last; none where values are read."""
+        """One (T,) tensor a response, those to other prompts last; none where values are read.
+
+        Args:
+            owned: indices into `prepared`, and into `others` if there are any, by group; in ascending order.
+        """
         if self.reference is None:
             return []
         encoded = [one.encoded for one in prepared]
         stored = self.reference.stored([rollouts[one.row] for one in prepared], encoded, counts)
-        return self.reference.logprobs([*encoded, *others], stored)
+        grouped = [[items[index] for index in own] for items in (encoded, others) if items for own in owned if own]
+        return self.reference.logprobs(grouped, stored)
 
     def _example(
         self, responses: Sequence[_Prepared], *, labels: tuple[bool, ...], ref_logps: tuple[Tensor, ...],

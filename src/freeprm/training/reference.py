@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from freeprm.models.encoding import Encoded
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import resolve
 from freeprm.models.logprobs import distinct, score_tokens
-from freeprm.models.reference_cache import ReferenceCache
+from freeprm.models.reference_cache import Groups, ReferenceCache
 from freeprm.models.stored_logprobs import COLUMNS, check_stored, model_key, stored_logprobs
 from freeprm.training.settings import TrainSettings
 from freeprm.types import Rollout
@@ -67,7 +68,8 @@ class FrozenReference:
         if settings.reference is not None:
             theirs = load_tokenizer(self.folder, trust_remote_code=settings.trust_remote_code)
             check_same_vocabulary(tokenizer, theirs)
-        self._cache = ReferenceCache(cache, model_key=self._model_key())
+        rounds = self._autocast is not None or self._dtype != "float32"
+        self._cache = ReferenceCache(cache, model_key=self._model_key(), together=rounds)
 
     def stored(
         self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], counts: Counter[str]
@@ -91,40 +93,48 @@ class FrozenReference:
             check_stored(stored, encoded, dtype=self._dtype, compute=partial(score_tokens, self._load()))
         return stored
 
-    def logprobs(self, encoded: Sequence[Encoded], stored: Mapping[int, Tensor]) -> list[Tensor]:
-        """One (T,) tensor a response: as stored, else from the cache, else computed; zeros where it is left out."""
-        if not self._settings.with_reference:
-            return [torch.zeros(item.n_response) for item in encoded]
-        rest = [index for index in range(len(encoded)) if index not in stored]
-        computed = self._cached([encoded[index] for index in rest]) if rest else []
-        known = {**stored, **dict(zip(rest, computed, strict=True))}
-        return [known[index] for index in range(len(encoded))]
+    def logprobs(self, groups: Groups, stored: Mapping[int, Tensor]) -> list[Tensor]:
+        """One (T,) tensor a response: as stored, else from the cache, else computed; zeros where it is left out.
 
-    def _cached(self, encoded: Sequence[Encoded]) -> list[Tensor]:
+        Args:
+            groups: the responses as training reads them.
+            stored: by place of the response among all of them.
+        """
+        if not self._settings.with_reference:
+            return [torch.zeros(item.n_response) for group in groups for item in group]
+        places = count()
+        numbered = [[(next(places), item) for item in group] for group in groups]
+        asked = [[one for one in group if one[0] not in stored] for group in numbered]
+        rest = [group for group in asked if group]
+        computed = self._cached([[item for _, item in group] for group in rest]) if rest else []
+        known = dict(zip((place for group in rest for place, _ in group), computed, strict=True))
+        return [stored[place] if place in stored else known[place] for group in numbered for place, _ in group]
+
+    def _cached(self, groups: Groups) -> list[Tensor]:
         process = self._process
-        missing = self._cache.missing(encoded)
+        missing = self._cache.missing(groups)
         process.wait_for_everyone()  # all have seen what is missing before anyone adds to it
         own = missing[process.process_index :: process.num_processes]
         n_tokens = self._compute(own) if own else 0
         process.wait_for_everyone()
         self.scored_tokens += int(reduce(torch.tensor(float(n_tokens), device=process.device), reduction="sum"))
-        return self._cache.read(encoded)
+        return self._cache.read(groups)
 
-    def _compute(self, chunks: Sequence[Sequence[Encoded]]) -> int:
+    def _compute(self, chunks: Sequence[Groups]) -> int:
         """Put chunks into the cache; the tokens that went through the reference for it."""
         s = self._settings
         scored_tokens = 0
         reference = self._load()
-        total = sum(len(distinct(part)[0]) for part in chunks)
+        total = sum(len(distinct(group)[0]) for part in chunks for group in part)
         precision = torch.autocast(self._process.device.type, dtype=self._autocast, enabled=self._autocast is not None)
         with precision, bar("reference", total, unit="responses") as advance:
 
-            def count(n_tokens: int, n_responses: int) -> None:
+            def read(n_tokens: int, n_responses: int) -> None:
                 nonlocal scored_tokens
                 scored_tokens += n_tokens
                 advance(n_responses, f"{scored_tokens:,} tokens")
 
-            self._cache.compute(reference, chunks, token_budget=s.token_budget, advance=count)
+            self._cache.compute(reference, chunks, token_budget=s.token_budget, advance=read)
         return scored_tokens
 
     def _load(self) -> nn.Module:
