@@ -50,13 +50,14 @@ class FakeLLM:
 
     made: list[dict[str, Any]] = []  # noqa: RUF012  # arguments of each one made
     calls: list[int] = []  # noqa: RUF012  # prompts of each call
+    dtype = head_dtype = "torch.float32"
 
     def __init__(self, **arguments: Any):
         self.made.append(arguments)
         self._backbone = load_backbone(arguments["model"])
         self._context = arguments["max_model_len"] or self._backbone.max_length
         self.llm_engine = SimpleNamespace(
-            model_config=SimpleNamespace(max_model_len=self._context, dtype="torch.float32")
+            model_config=SimpleNamespace(max_model_len=self._context, dtype=self.dtype, head_dtype=self.head_dtype)
         )
 
     def generate(self, prompts: Sequence[Any], sampling_params: Sequence[FakeParams], *, use_tqdm: bool) -> list[Any]:
@@ -126,6 +127,29 @@ def test_the_most_likely_tokens_are_those_of_the_hf_engine(save_tiny: SaveTiny, 
     ):
         ours = draw_all(VLLMEngine(model=model), requests(1), params)
         assert ours == draw_all(HFEngine(model=model), requests(1), params)
+
+
+@pytest.mark.parametrize(("head", "is_the_readers"), [("torch.float32", True), ("torch.bfloat16", False)])
+def test_log_probabilities_of_16_bits_are_the_readers_where_logits_are_not_rounded(
+    save_tiny: SaveTiny, fake: type[FakeLLM], head: str, is_the_readers: bool
+):
+    fake.dtype, fake.head_dtype = "torch.bfloat16", head
+    model = str(save_tiny())
+    params = replace(PARAMS, logprobs=True, max_new_tokens=2)
+    keys = {
+        next(engine.sample(requests(1), params=params)).logprobs_of
+        for engine in (VLLMEngine(model=model), HFEngine(model=model, dtype="bfloat16"))
+    }
+    assert len(keys) == (1 if is_the_readers else 2)
+    assert fake.made[0]["hf_overrides"] == {"head_dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    "given", [{"quantization": "fp8"}, {"options": {"hf_overrides": {"x": 1}}}], ids=["quantised", "own overrides"]
+)
+def test_the_heads_precision_is_left_alone_where_it_may_not_be_ours(save_tiny: SaveTiny, fake: type[FakeLLM], given):
+    draw_all(VLLMEngine(model=str(save_tiny()), **given), requests(1))
+    assert fake.made[0].get("hf_overrides", {}) == given.get("options", {}).get("hf_overrides", {})
 
 
 def test_every_sample_comes_once_and_depends_on_its_prompt_index_and_seed_alone(
@@ -242,6 +266,7 @@ def test_what_the_engine_tells_vllm_and_reads_from_it_is_in_vllms_source(
     assert "logprob" in names_in(source / "logprobs.py", "Logprob")
     assert "prompt_token_ids" in names_in(source / "inputs" / "llm.py", "TokensPrompt")
     assert {"max_model_len", "dtype"} <= names_in(source / "config" / "model.py", "ModelConfig")
+    assert "    def head_dtype(self)" in (source / "config" / "model.py").read_text(encoding="utf-8")
     package = (source / "__init__.py").read_text(encoding="utf-8")
     assert all(f'"{name}"' in package for name in ("LLM", "SamplingParams", "TokensPrompt"))
     reasons = (source / "v1" / "engine" / "__init__.py").read_text(encoding="utf-8")

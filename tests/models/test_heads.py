@@ -42,6 +42,13 @@ def test_logits_of_tokens_are_those_of_the_whole_head():
     assert torch.allclose(capped, 3 * (head(STATES)[:, [7, 2]] / 2 / 3).tanh())
 
 
+def test_logits_of_tokens_are_float32_of_a_head_in_16_bits():
+    head = torch.nn.Linear(2, 2, bias=False).bfloat16()
+    head.weight.data = torch.tensor([[1.0, 0.0078125], [0.0, 1.0]]).bfloat16()
+    found = TokenHead(head, (0, 1), scale=1.0, cap=None)(torch.tensor([[16.0, 1.0]]))
+    assert found.tolist() == [[16.0078125, 1.0]]  # from 16 on, bfloat16 goes in steps of an eighth
+
+
 def test_weights_are_read_from_pickles_without_code_too(tmp_path):
     head = ScoreHead(CONFIG)
     torch.save({**head.state_dict(), "lm_head.weight": torch.zeros(3)}, tmp_path / "pytorch_model.bin")

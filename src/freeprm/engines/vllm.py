@@ -177,10 +177,17 @@ class VLLMEngine:
                 enable_prefix_caching=self.enable_prefix_caching,
                 trust_remote_code=self.trust_remote_code,
                 logprobs_mode="raw_logprobs",  # of the model itself: before temperature and top-p
+                **self._head_in_float32(),
                 **self.options,
             )
         except (OSError, RuntimeError, TypeError, ValueError) as error:
             raise ModelError(f"{self.model}: vLLM cannot load it ({type(error).__name__}: {error})") from error
+
+    def _head_in_float32(self) -> dict[str, Any]:
+        """Logits that are not rounded to 16 bits, unless weights are quantised or the options override the model's
+        configuration themselves. A vLLM that has this for classifiers alone says so and goes on without."""
+        asked = self.quantization is None and "hf_overrides" not in self.options
+        return {"hf_overrides": {"head_dtype": "float32"}} if asked else {}
 
     @cached_property
     def _folder(self) -> Path:
@@ -189,8 +196,11 @@ class VLLMEngine:
     @cached_property
     def _key(self) -> str | None:
         """What its log-probabilities are of; None where quantization makes them another model's."""
-        dtype = str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
-        return None if self.quantization else key_of(self._folder, self._tokenizer, dtype=dtype)
+        if self.quantization:
+            return None
+        config = self._llm.llm_engine.model_config
+        dtype, logits = (str(kept).removeprefix("torch.") for kept in (config.dtype, config.head_dtype))
+        return key_of(self._folder, self._tokenizer, dtype=dtype, logits=logits)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:

@@ -18,6 +18,7 @@ from transformers import (
 
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.folders import adapter_base, resolve
+from freeprm.models.output_head import give_float32_logits
 from freeprm.models.prompts import pin_date
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -178,7 +179,7 @@ def load_weights(
     kind: Any, folder: Path, options: LoadOptions, *, config: PreTrainedConfig | None = None,
     may_lack: Collection[str] = (),
 ) -> PreTrainedModel:  # fmt: skip
-    """A folder's weights as a model of some kind, on its device.
+    """A folder's weights as a model of some kind, on its device; its logits, if it has any, are float32 or better.
 
     Args:
         kind: an automatic class of transformers.
@@ -205,4 +206,5 @@ def load_weights(
             "checkpoint"
         )
     model: PreTrainedModel = loaded[0].to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    give_float32_logits(model)
     return model

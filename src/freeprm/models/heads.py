@@ -1,6 +1,7 @@
 """The heads that released reward models have on their transformer, and their weights, read without anyone's code.
 
-A head takes the last hidden states at the positions that a recipe asks for, and nothing else of the sequence. Each is
+A head takes the last hidden states at the positions that a recipe asks for, and nothing else of the sequence, and
+computes in float32 whatever the transformer's weights are in: a logit rounded to 16 bits keeps two digits. Each is
 built with the names that the checkpoint has for its weights, so a checkpoint of another kind is told by what it lacks.
 The layouts follow the code that each model was released with; none of that code is needed, nor run.
 """
@@ -153,8 +154,8 @@ class TokenHead(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(n, H) -> (n, C)."""
-        bias = None if self.head.bias is None else self.head.bias[self.tokens]
-        logits = functional.linear(states, self.head.weight[self.tokens], bias) * self.scale
+        bias = None if self.head.bias is None else self.head.bias[self.tokens].to(states.dtype)
+        logits = functional.linear(states, self.head.weight[self.tokens].to(states.dtype), bias) * self.scale
         return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
 
 

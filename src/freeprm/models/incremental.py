@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache
 
 from freeprm.errors import ModelError
 from freeprm.models.encoding import Ints
+from freeprm.models.output_head import give_float32_logits
 from freeprm.models.slots import Slots, SlotTable, n_kept_layers, plain_layers
 
 _CPU_BUDGET, _GPU_BUDGET = 4096, 65_536  # tokens in a forward pass, with what is gathered before them
@@ -75,6 +76,7 @@ class IncrementalReader:
     """
 
     def __init__(self, model: PreTrainedModel, *, name: str):
+        give_float32_logits(model)
         self._model, self._name = model, name
         self._n_layers = _n_layers(model, name)
         self._slots = SlotTable(model.device)

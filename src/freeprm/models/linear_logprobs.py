@@ -4,7 +4,8 @@
 
 The logits of some rows and some of the vocabulary are made at a time, used and overwritten, forward and again backward:
 for a vocabulary of 128k tokens the (T, V) logits and their gradient would otherwise be the largest tensors of training
-by far. On a CPU a block stays in its caches, so that the matrix product is nearly all of the work.
+by far. On a CPU a block stays in its caches, so that the matrix product is nearly all of the work. Logits of 16-bit
+models and of autocast are made in float32, see `output_head`.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from freeprm.models.output_head import product
 
 _CPU_ROWS, _CPU_VOCABULARY = 1024, 2048
 """Of a block on the CPU: 8 MB in float32."""
@@ -126,9 +129,8 @@ class _Blocks:
         self._width = min(_CPU_VOCABULARY, len(weight)) if on_cpu else len(weight)
         self._height = min(len(hidden), _CPU_ROWS if on_cpu else max(1, _GPU_BYTES // (4 * self._width)))
         n_cells = self._height * self._width
-        self._raw = hidden.new_empty(n_cells)
-        self._wide = self._raw if hidden.dtype == self.exact else self._raw.new_empty(n_cells, dtype=self.exact)
-        self._shares = torch.empty_like(self._wide)
+        self._logits = hidden.new_empty(n_cells, dtype=self.exact)
+        self._shares = torch.empty_like(self._logits)
 
     def __iter__(self) -> Iterator[tuple[slice, slice]]:
         """Rows and words of each block."""
@@ -140,12 +142,10 @@ class _Blocks:
     def logits(self, rows: slice, words: slice) -> Tensor:
         """(rows, words), valid until the next block's."""
         hidden, weight = self._hidden[rows], self._weight[words]
-        logits = self._raw[: len(hidden) * len(weight)].view(len(hidden), len(weight))
-        torch.mm(hidden, weight.t(), out=logits)
+        logits = self._logits[: len(hidden) * len(weight)].view(len(hidden), len(weight))
+        product(hidden, weight.t(), out=logits)
         if self._bias is not None:
             logits += self._bias[words]
-        if self._wide is not self._raw:
-            logits = self._wide[: logits.numel()].view_as(logits).copy_(logits)
         if self._scale != 1.0:
             logits *= self._scale
         return logits if self._cap is None else logits.div_(self._cap).tanh_().mul_(self._cap)

@@ -2,7 +2,7 @@
 
 Prompts and responses are packed into one row as a prefix tree (see `packing`): no padding, a shared beginning read
 once, and the logits of a few rows at a time, never of all. A model that cannot be taught that (see `readout`) reads
-padded rows instead (see `padded`). Either way the log-softmax is taken in float32 or better.
+padded rows instead (see `padded`). Either way logits and log-softmax are float32 or better (see `output_head`).
 """
 
 import math
@@ -17,6 +17,7 @@ from freeprm.errors import NonFiniteError
 from freeprm.models import packing, padded
 from freeprm.models.batching import NOT_FINITE, Advance, budget, first_not_finite, in_batches
 from freeprm.models.encoding import Encoded
+from freeprm.models.output_head import give_float32_logits
 from freeprm.models.packing import Packed, pack
 from freeprm.models.padded import padded_logprobs
 from freeprm.models.readout import core, has_output_head, inputs, is_taught, teach
@@ -90,7 +91,10 @@ def prepare(model: nn.Module) -> bool:
         Whether it reads them.
     """
     known = is_taught(model)
-    return teach(model, examine=_reads_alike) if known is None else known
+    if known is not None:
+        return known
+    give_float32_logits(core(model))
+    return teach(model, examine=_reads_alike)
 
 
 def divide(model: nn.Module, encoded: Sequence[Encoded], *, token_budget: int | None) -> Iterator[list[int]]:

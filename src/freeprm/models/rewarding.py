@@ -77,8 +77,8 @@ class _Headed:
         hidden = self.core(input_ids=ids, use_cache=False).last_hidden_state  # (B, L, H)
         rows = [row for row, item in enumerate(batch) for _ in item.positions]
         at = [position for item in batch for position in item.positions]
-        outputs: Tensor = self.head(hidden[rows, at])
-        return outputs.float().cpu()
+        outputs: Tensor = self.head(hidden[rows, at].float())
+        return outputs.cpu()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ def load_reward_model(source: str, layout: Layout, options: LoadOptions, *, reci
     config = _config(folder, stored, layout)
     head = load_head(layout.build(config.get_text_config()), folder, wanted=f"{recipe} ({names[0]})")
     core = _load(AutoModel, folder, replace(options, trust_remote_code=False), config=config)
-    headed = _Headed(core=core, head=head.to(core.device, core.dtype).eval())
+    headed = _Headed(core=core, head=head.to(core.device, torch.float32).eval())
     return _made(headed, core, folder, options)
 
 

@@ -30,14 +30,25 @@ _TOLERANCE = {"float32": 1e-3, "float64": 1e-3}
 _COARSE_TOLERANCE = 0.1  # of 16 bits: another batch rounds otherwise
 
 
-def key_of(folder: Path, tokenizer: PreTrainedTokenizerBase, *, dtype: str) -> str:
+def key_of(folder: Path, tokenizer: PreTrainedTokenizerBase, *, dtype: str, logits: str = "float32") -> str:
     """The `model_key` of a model that is here."""
-    return model_key(weights_sha256=weights_hash(folder), template_sha256=template_hash(tokenizer), dtype=dtype)
+    return model_key(
+        weights_sha256=weights_hash(folder), template_sha256=template_hash(tokenizer), dtype=dtype, logits=logits
+    )
 
 
-def model_key(*, weights_sha256: str, template_sha256: str | None, dtype: str) -> str:
-    """Tells a model from every other that could have drawn a response."""
-    return f"{weights_sha256[:16]}/{(template_sha256 or 'no template')[:16]}/{dtype}"
+def model_key(*, weights_sha256: str, template_sha256: str | None, dtype: str, logits: str = "float32") -> str:
+    """Tells a model from every other that could have drawn a response.
+
+    Args:
+        weights_sha256: of its folder.
+        template_sha256: of the chat template; None where it has none.
+        dtype: of the weights.
+        logits: what a 16-bit model's logits are kept in; rounded ones are as far off as two near models (see
+            `output_head`).
+    """
+    precision = dtype if dtype in _TOLERANCE else f"{dtype}, logits in {logits}"
+    return f"{weights_sha256[:16]}/{(template_sha256 or 'no template')[:16]}/{precision}"
 
 
 def noted_of(key: str, prompt_ids: Sequence[int]) -> str:
