@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from freeprm.core.answers import Verdict
@@ -52,6 +53,9 @@ def judge(pred: str, gold: str) -> bool | Verdict | None:
     """A user's grader: does what an answer names, else compares texts."""
     if pred in HOSTILE:
         HOSTILE[pred]()
+    if pred.startswith("note in "):
+        with Path(pred.removeprefix("note in ")).open("a") as file:
+            file.write("judged\n")
     if pred == "?":
         return Verdict(None, "a question")
     return None if pred == "-" else pred == gold

@@ -13,6 +13,7 @@ from freeprm.stages.sampling import sample
 from freeprm.stages.scoring import score
 from freeprm.stages.training import Trained, train
 from freeprm.training.settings import load_settings
+from rounding import near
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,8 @@ def test_training_takes_them_and_computes_only_what_it_checks(graded: Path, tmp_
     )
     assert free.cost.scored_tokens < paid.cost.scored_tokens
     for one, other in zip(free.log, paid.log, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
-        assert one["margin"] == pytest.approx(other["margin"], abs=1e-4)
+        assert one["loss"] == near(other["loss"])
+        assert one["margin"] == near(other["margin"])
 
 
 def test_scoring_takes_them_and_gives_the_same_rewards(graded: Path, tmp_path: Path):
@@ -54,7 +55,7 @@ def test_scoring_takes_them_and_gives_the_same_rewards(graded: Path, tmp_path: P
         taken = made.counts.get("reference taken from sampling", 0)
         assert taken == (len(rows[name]) if stored else 0)
     for one, other in zip(rows["free"], rows["paid"], strict=True):
-        assert one["step_scores"] == pytest.approx(other["step_scores"], abs=1e-4)
+        assert one["step_scores"] == near(other["step_scores"])
         assert not {*COLUMNS} & one.keys()
 
 

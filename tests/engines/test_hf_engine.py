@@ -19,6 +19,7 @@ from freeprm.models.backbone import Backbone, load_backbone
 from freeprm.models.encoding import encode
 from freeprm.models.stored_logprobs import noted_of
 from freeprm.types import Rollout
+from rounding import near
 
 SaveTiny = Callable[..., Path]
 PROMPTS = ("ab", "how many apples are there?", "a b c", "ab c d")
@@ -233,6 +234,6 @@ def test_noted_log_probabilities_are_the_models_own_whatever_was_drawn_how(
         prompt_ids = encode(backbone.tokenizer, [asked])[0].ids
         ids = torch.tensor([[*prompt_ids.tolist(), *sampled.token_ids]])
         logps = backbone.model(ids).logits[0].log_softmax(-1)[:-1].gather(1, ids[0, 1:, None])[len(prompt_ids) - 1 :, 0]
-        assert sampled.token_logprobs == pytest.approx(logps.tolist(), abs=1e-4)
+        assert sampled.token_logprobs == near(logps.tolist())
         assert sampled.logprobs_of == noted_of(engine.key(), prompt_ids.tolist())
     assert all(sampled.token_logprobs is None for sampled in draw_all(engine, requests(1)).values())

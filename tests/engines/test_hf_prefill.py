@@ -16,6 +16,7 @@ from freeprm.engines.hf.prefill import prefill
 from freeprm.models.backbone import Backbone, load_backbone
 from freeprm.models.encoding import encode
 from freeprm.types import Rollout
+from rounding import assert_near
 
 SaveTiny = Callable[..., Path]
 PARAMS = SamplingParams(temperature=1.0, max_new_tokens=12, seed=3)
@@ -96,12 +97,12 @@ def test_what_texts_share_is_read_once_whatever_their_order(save_tiny: SaveTiny)
         assert read.n_read == [0, 5, 1, 0, 1, 0]
         alone = prefill(backbone, [replace(text, prefix="") for text in texts])
     assert alone.n_read == [3, 5, 3, 3, 1, 4]
-    torch.testing.assert_close(read.logits, alone.logits, rtol=0, atol=1e-5)
+    assert_near(read.logits, alone.logits)
     assert torch.equal(read.mask, alone.mask)
     for tree, padded in zip(read.cache.layers, alone.cache.layers, strict=True):
         real = read.mask[:, None, :, None]
-        torch.testing.assert_close(tree.keys * real, padded.keys * real, rtol=0, atol=1e-5)
-        torch.testing.assert_close(tree.values * real, padded.values * real, rtol=0, atol=1e-5)
+        assert_near(tree.keys * real, padded.keys * real)
+        assert_near(tree.values * real, padded.values * real)
 
 
 def test_a_sample_depends_on_its_beginning_and_not_on_its_batch(save_tiny: SaveTiny):

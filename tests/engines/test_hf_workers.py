@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from freeprm.engines.hf.decoding import Wanted
 from freeprm.engines.hf.workers import Job, sample_in_workers
 from freeprm.errors import ModelError
 from freeprm.models.backbone import LoadOptions
+from patience import wait_until
 
 BATCHES = [[Wanted(problem_id=str(index), prompt="ab", ids=(4, 5), sample_idxs=(0, 1))] for index in range(200)]
 
@@ -66,7 +66,4 @@ os.kill(os.getpid(), 9)
     parent = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert parent.returncode == -signal.SIGKILL, parent.stderr
     worker = int(parent.stdout)
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not Path(f"/proc/{worker}").exists()
+    wait_until(lambda: not Path(f"/proc/{worker}").exists())

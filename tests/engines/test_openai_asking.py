@@ -15,6 +15,7 @@ from freeprm.errors import ModelError
 from freeprm.stages.sampling import sample
 from freeprm.types import Problem
 from openai_stub import PARAMS, Answer, Serve, chat, draw, echo, stubs
+from patience import PATIENCE
 
 KEY = "sk-a-secret"
 
@@ -106,7 +107,7 @@ def test_a_server_that_never_answers_is_not_waited_for_ten_times(serve):
     gate = threading.Event()
 
     def hang(path: str, body: dict[str, Any], number: int) -> Answer:
-        gate.wait(20)
+        gate.wait(PATIENCE)
         return 200, chat()
 
     stub = serve(hang)
@@ -127,7 +128,7 @@ def test_no_server_is_told_at_once_with_how_to_start_one():
         ModelError, match=r"no server answers there .*Start one, e.g. with `vllm serve MODEL`"
     ) as raised:
         list(engine.sample([Request(problem_id="p", prompt="?", sample_idxs=(0,))], params=PARAMS))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < PATIENCE
     assert "word" not in str(raised.value)
 
 

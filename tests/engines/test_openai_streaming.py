@@ -4,12 +4,12 @@ import asyncio
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from freeprm.engines.openai.streaming import streamed
+from patience import PATIENCE
 
 
 async def three(give: Callable[[int], None]) -> None:
@@ -53,7 +53,7 @@ def test_an_interrupt_while_it_waits_cancels_the_work(interruptible: None):
     async def endless(give: Callable[[int], None]) -> None:
         give(0)
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(PATIENCE)
         except asyncio.CancelledError:
             cancelled.set()
             raise
@@ -61,11 +61,9 @@ def test_an_interrupt_while_it_waits_cancels_the_work(interruptible: None):
     numbers = streamed(endless)
     next(numbers)
     threading.Timer(0.2, signal_main).start()
-    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         next(numbers)
     assert cancelled.is_set()
-    assert time.monotonic() - started < 20
     assert "freeprm-openai" not in threads()
 
 

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from freeprm.io.background import behind
+from patience import PATIENCE
 
 
 class Event(threading.Event):
     """One that fails a test rather than to wait for ever."""
 
     def awaited(self) -> bool:
-        return self.wait(timeout=10)
+        return self.wait(timeout=PATIENCE)
 
 
 def hand_over(

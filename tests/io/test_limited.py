@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import pytest
 from freeprm.errors import ConfigError, PluginError, WorkerError
 from freeprm.io.limited import CHUNK, Limits, Outcome, Pool
 from hostile import HOSTILE, fail_to_prepare, make, make_none, make_nothing
+from patience import PATIENCE, wait_until
 
 SECONDS = 1.0
-SLACK = 30.0  # for a machine that does other things; what hangs, hangs for ever
+LATE = Outcome(None, f"took longer than {SECONDS:g} s")  # of any call, where the machine does other things meanwhile
 SLOW = ("sleep", "a loop in C", "a power in C", "a child that stays")
 
 
@@ -42,9 +43,11 @@ def run(pool: Pool, tasks: list[Any]) -> list[Outcome]:
     return [outcomes[index] for index in range(len(tasks))]
 
 
-def test_every_task_has_its_result_whatever_the_order(pool: Pool) -> None:
+def test_every_task_has_its_result_whatever_the_order() -> None:
+    pool = Pool(make, n_workers=2, limits=Limits(seconds=PATIENCE))
     assert run(pool, list(range(500))) == [Outcome(-number, None) for number in range(500)]
     assert run(pool, []) == []
+    pool.close()
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -52,13 +55,15 @@ def test_a_hostile_call_costs_its_own_result_within_its_limit(pool: Pool, name: 
     started = time.monotonic()
     tasks = [*range(CHUNK), name, *range(3 * CHUNK)]
     outcomes = run(pool, tasks)
-    assert time.monotonic() - started < SECONDS + SLACK
+    assert time.monotonic() - started < PATIENCE
     failed = outcomes.pop(CHUNK)
     assert failed.value is None
     assert failed.failure
-    assert outcomes == [Outcome(-task, None) for task in tasks if task != name]
+    expected = [Outcome(-task, None) for task in tasks if task != name]
+    assert all(outcome in (right, LATE) for outcome, right in zip(outcomes, expected, strict=True))
+    assert sum(outcome == LATE for outcome in outcomes) < CHUNK  # of four times as many
     if name in SLOW:
-        assert failed.failure == "took longer than 1 s"
+        assert failed == LATE
 
 
 def test_a_failure_says_why(patient: Pool) -> None:
@@ -79,18 +84,22 @@ def test_a_failure_says_why(patient: Pool) -> None:
 def test_hostile_calls_side_by_side_each_cost_one_limit(pool: Pool) -> None:
     started = time.monotonic()
     outcomes = run(pool, ["sleep", 1, "a loop in C", 2])
-    assert time.monotonic() - started < 2 * SECONDS + SLACK
-    assert [outcome.value for outcome in outcomes] == [None, -1, None, -2]
+    assert time.monotonic() - started < PATIENCE
+    assert outcomes[0] == outcomes[2] == LATE
+    assert all(outcomes[place] in (Outcome(value, None), LATE) for place, value in ((1, -1), (3, -2)))
 
 
-def test_a_caller_that_stops_leaves_no_process(pool: Pool) -> None:
-    outcomes = pool.run([1, *["sleep"] * 5])
+def test_a_caller_that_stops_leaves_no_process() -> None:
+    others = children(os.getpid())
+    pool = Pool(make, n_workers=2, limits=Limits(seconds=PATIENCE))
+    outcomes = pool.run([1, *["sleep"] * 15])  # four at a time, so that who answers the first has more to do
     next(outcomes)
-    group = children(os.getpid())
+    group = children(os.getpid()) - others
     assert group
     outcomes.close()
     wait_until(lambda: not any(map(is_alive, group)))
     assert run(pool, [5]) == [Outcome(-5, None)]  # and the next run starts new ones
+    pool.close()
 
 
 SCRIPT = """
@@ -118,7 +127,7 @@ def test_workers_end_with_their_parent_however_it_ends(how: int) -> None:
 
 
 def test_a_pool_whose_calls_cannot_be_made_says_why() -> None:
-    limits = Limits(seconds=SECONDS)
+    limits = Limits(seconds=PATIENCE)
     with pytest.raises(PluginError, match="ValueError: no such weights"):
         list(Pool(make_nothing, n_workers=1, limits=limits).run([1]))
     with pytest.raises(WorkerError, match=r"not ready .* its process ended with exit code 7"):
@@ -147,10 +156,3 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.02)

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from freeprm.errors import RunFolderError
 from freeprm.io.lock import LOCK, FolderLock
+from patience import wait_until
 
 
 def test_a_second_one_is_refused_until_the_first_lets_go(tmp_path: Path):
@@ -58,6 +58,15 @@ time.sleep(60)
 """
 
 
+def is_free(lock: FolderLock) -> bool:
+    """Take a lock if it can be had."""
+    try:
+        lock.acquire()
+    except RunFolderError:
+        return False
+    return True
+
+
 def test_a_forked_child_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path: Path):
     command = [sys.executable, "-c", FORKS, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -69,14 +78,7 @@ def test_a_forked_child_that_outlives_its_killed_parent_does_not_keep_the_lock(t
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         try:
-            for _ in range(100):  # the child may not have run yet since it was forked
-                try:
-                    lock.acquire()
-                    break
-                except RunFolderError:
-                    time.sleep(0.05)
-            else:
-                pytest.fail("the child keeps the lock")
+            wait_until(lambda: is_free(lock))  # the child may not have run yet since it was forked
         finally:
             os.kill(child, signal.SIGKILL)
     lock.release()

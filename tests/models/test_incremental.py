@@ -11,6 +11,7 @@ from freeprm.errors import ModelError
 from freeprm.models.encoding import Encoded, encode
 from freeprm.models.incremental import IncrementalReader, Piece, Prompt
 from freeprm.models.logprobs import score_tokens
+from rounding import assert_near
 
 ROLLOUTS = tiny.rollouts(3)
 """Twelve responses of unequal length to three prompts of unequal length."""
@@ -55,7 +56,7 @@ def test_pieces_give_the_log_probabilities_of_the_full_pass(architecture, encode
     for seed in range(3):
         found = in_pieces(reader, encoded, prompts, seed)
         for logprobs, expected in zip(found, score_tokens(model, encoded), strict=True):
-            torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=0)
+            assert_near(logprobs, expected)
         for prompt in prompts:
             reader.close(prompt)
 
@@ -65,7 +66,7 @@ def test_pieces_give_the_log_probabilities_of_the_full_pass_on_real_weights(stor
     some = encode(AutoTokenizer.from_pretrained(stories), ROLLOUTS)
     found = in_pieces(IncrementalReader(model, name="stories"), some, prompts_of(some))
     for logprobs, expected in zip(found, score_tokens(model, some), strict=True):
-        torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=0)
+        assert_near(logprobs, expected)
 
 
 def test_small_batches_change_nothing(encoded, monkeypatch):
@@ -74,7 +75,7 @@ def test_small_batches_change_nothing(encoded, monkeypatch):
     monkeypatch.setattr("freeprm.models.incremental._CPU_BUDGET", 1)
     alone = in_pieces(IncrementalReader(model, name="tiny"), encoded, prompts_of(encoded))
     for one, two in zip(alone, together, strict=True):
-        torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+        assert_near(one, two)
 
 
 def test_every_token_but_the_last_is_read_once(encoded):
@@ -110,8 +111,8 @@ def test_equal_beginnings_cut_at_other_places_do_not_disturb_each_other(encoded)
         reader.read([Piece(prompt, one.ids, start + 3, stop)]),
     ]
     (whole,) = reader.read([Piece(prompt, one.ids, start, stop)])
-    torch.testing.assert_close(whole, expected[:6], atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch.cat([halves[0][0], halves[1][0]]), expected[:6], atol=1e-5, rtol=0)
+    assert_near(whole, expected[:6])
+    assert_near(torch.cat([halves[0][0], halves[1][0]]), expected[:6])
 
 
 def test_slots_of_a_closed_prompt_are_used_again(encoded):
@@ -127,7 +128,7 @@ def test_slots_of_a_closed_prompt_are_used_again(encoded):
     assert len(set(sizes)) == 1
     assert len(reader._slots._free) == sizes[0] - 1  # all but the padding's
     for logprobs, expected in zip(found, score_tokens(model, encoded), strict=True):
-        torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=0)
+        assert_near(logprobs, expected)
 
 
 def test_a_response_may_fill_the_context():
@@ -146,7 +147,7 @@ def test_a_prompt_of_one_token_is_enough():
     prompt = Prompt(ids[:1])
     found = torch.cat([reader.read([Piece(prompt, ids, start, start + 4)])[0] for start in (1, 5)])
     item = Encoded(name="one", ids=ids, n_prompt=1, offsets=np.zeros((8, 2), dtype=np.int32))
-    torch.testing.assert_close(found, score_tokens(model, [item])[0], atol=1e-5, rtol=0)
+    assert_near(found, score_tokens(model, [item])[0])
 
 
 def test_an_empty_piece_has_no_log_probabilities(encoded):

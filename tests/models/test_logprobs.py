@@ -10,6 +10,7 @@ import tiny
 from freeprm.errors import NonFiniteError
 from freeprm.models.encoding import Encoded, encode
 from freeprm.models.logprobs import distinct, n_read, prepare, score_tokens, token_logprobs
+from rounding import assert_near
 
 ROLLOUTS = tiny.rollouts(3)
 """Twelve responses of unequal length to three prompts of unequal length."""
@@ -36,7 +37,7 @@ def test_log_probabilities_are_those_of_the_definition(architecture, encoded):
     found = score_tokens(model, encoded, token_budget=200)
     for item, logps in zip(encoded, found, strict=True):
         assert logps.dtype == torch.float32
-        assert (logps - by_definition(model, item)).abs().max() < 1e-5
+        assert_near(logps, by_definition(model, item))
 
 
 def test_log_probabilities_are_those_of_the_definition_on_real_weights(stories):
@@ -45,7 +46,7 @@ def test_log_probabilities_are_those_of_the_definition_on_real_weights(stories):
     model = AutoModelForCausalLM.from_pretrained(stories)
     some = encode(AutoTokenizer.from_pretrained(stories), ROLLOUTS[:3])
     for item, logps in zip(some, score_tokens(model, some, token_budget=EVERYTHING), strict=True):
-        assert (logps - by_definition(model, item)).abs().max() < 1e-5
+        assert_near(logps, by_definition(model, item))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral, sliding window"])
@@ -55,8 +56,8 @@ def test_batch_size_order_and_padding_change_nothing(architecture, encoded):
     together = score_tokens(model, encoded, token_budget=EVERYTHING)
     backwards = score_tokens(model, encoded[::-1], token_budget=300)[::-1]
     for one, two, three in zip(alone, together, backwards, strict=True):
-        torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
-        torch.testing.assert_close(three, one, atol=1e-5, rtol=0)
+        assert_near(two, one)
+        assert_near(three, one)
 
 
 @pytest.mark.parametrize("architecture", ["llama tied", "gpt2"])
@@ -119,7 +120,7 @@ def test_what_is_given_twice_is_computed_once(encoded):
     found = score_tokens(model, again, token_budget=EVERYTHING, advance=lambda *done: told.append(done))
     assert told == [(n_read(encoded[:3], packed=True), 3)]
     for item, logps in zip(again, found, strict=True):
-        assert (logps - by_definition(model, item)).abs().max() < 1e-5
+        assert_near(logps, by_definition(model, item))
 
 
 def test_the_same_tokens_behind_a_longer_prompt_are_something_else(encoded):
@@ -168,7 +169,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(encoded, monkeypatch):
 
     monkeypatch.setattr(model, "forward", scarce)
     for one, other in zip(score_tokens(model, encoded, token_budget=EVERYTHING), expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        assert_near(one, other)
     assert max(asked) > 150
     with pytest.raises(torch.OutOfMemoryError):
         score_tokens(model, [replace(encoded[0], ids=np.tile(encoded[0].ids, 10))])

@@ -1,13 +1,13 @@
 """Padded rows: the way for models that read no packed ones."""
 
 import pytest
-import torch
 from torch import nn
 
 import tiny
 from freeprm.models.encoding import Encoded, encode
 from freeprm.models.logprobs import token_logprobs
 from freeprm.models.padded import divide, padded_logprobs
+from rounding import assert_near
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def encoded() -> list[Encoded]:
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_padded_and_packed_rows_say_the_same(architecture, encoded):
     plain, taught = tiny.language_model(architecture), tiny.language_model(architecture)
-    torch.testing.assert_close(padded_logprobs(plain, encoded), token_logprobs(taught, encoded), atol=1e-5, rtol=0)
+    assert_near(padded_logprobs(plain, encoded), token_logprobs(taught, encoded))
 
 
 def test_a_model_that_ignores_what_logits_to_keep_gives_the_same(encoded):
@@ -31,7 +31,7 @@ def test_a_model_that_ignores_what_logits_to_keep_gives_the_same(encoded):
             return self.inner(input_ids=input_ids)
 
     keeper = Keeper()
-    torch.testing.assert_close(padded_logprobs(keeper, encoded), padded_logprobs(keeper.inner, encoded))
+    assert_near(padded_logprobs(keeper, encoded), padded_logprobs(keeper.inner, encoded))
 
 
 def test_batches_hold_every_response_once_within_the_budget(encoded):

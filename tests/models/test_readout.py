@@ -13,6 +13,7 @@ from freeprm.models.encoding import encode
 from freeprm.models.logprobs import prepare, token_logprobs
 from freeprm.models.padded import padded_logprobs
 from freeprm.models.readout import Reads, core, is_taught, teach
+from rounding import assert_near, near
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_a_model_that_answers_otherwise_is_left_as_it_was(encoded):
     assert not teach(model, examine=lambda model: False)
     assert "forward" not in vars(model)
     assert model.config._attn_implementation == before
-    torch.testing.assert_close(token_logprobs(model, encoded), padded_logprobs(tiny.language_model(), encoded))
+    assert_near(token_logprobs(model, encoded), padded_logprobs(tiny.language_model(), encoded))
 
 
 def test_a_deep_copy_answers_with_its_own_weights(encoded):
@@ -46,7 +47,7 @@ def test_a_deep_copy_answers_with_its_own_weights(encoded):
             parameter.zero_()
     # Of weights that are all zero every token is as likely as any other.
     assert token_logprobs(copy, encoded).unique().tolist() == pytest.approx([-math.log(model.config.vocab_size)])
-    torch.testing.assert_close(token_logprobs(model, encoded), padded_logprobs(tiny.language_model(), encoded))
+    assert_near(token_logprobs(model, encoded), padded_logprobs(tiny.language_model(), encoded))
 
 
 def test_what_wraps_a_model_is_looked_through():
@@ -73,7 +74,7 @@ def test_logits_are_scaled_as_the_model_scales_them(config, kind, encoded):
     model = kind(config).eval()
     expected = padded_logprobs(model, encoded)
     assert prepare(model)
-    torch.testing.assert_close(token_logprobs(model, encoded), expected, atol=1e-5, rtol=0)
+    assert_near(token_logprobs(model, encoded), expected)
 
 
 def test_a_head_with_an_adapter_on_it_is_read_from_padded_rows(encoded):
@@ -81,7 +82,7 @@ def test_a_head_with_an_adapter_on_it_is_read_from_padded_rows(encoded):
 
     adapted = get_peft_model(tiny.language_model(), LoraConfig(r=2, target_modules=["lm_head"], task_type="CAUSAL_LM"))
     assert not prepare(adapted)
-    torch.testing.assert_close(token_logprobs(adapted, encoded), padded_logprobs(tiny.language_model(), encoded))
+    assert_near(token_logprobs(adapted, encoded), padded_logprobs(tiny.language_model(), encoded))
 
 
 def test_adapters_inside_are_trained_through_packed_rows(encoded):
@@ -117,4 +118,4 @@ def test_a_classifier_that_reads_no_packed_rows_still_answers_at_positions():
     answers = model(input_ids=ids, reads=reads)
     # Positions are counted through both rows: the last of the first, and the second of the other.
     expected = [model(input_ids=row[None]).logits.item() for row in (ids[0], ids[1, :2])]
-    assert answers.tolist() == pytest.approx(expected, abs=1e-6)
+    assert answers.tolist() == near(expected)

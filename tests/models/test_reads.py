@@ -10,6 +10,7 @@ from freeprm.models.logprobs import prepare
 from freeprm.models.packing import pack
 from freeprm.models.reads import packed_reads, padded_reads
 from freeprm.models.tree_attention import Tree
+from rounding import assert_near
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,8 @@ def test_packed_and_padded_rows_give_the_states_of_the_plain_model(architecture,
         ids = torch.tensor(item.ids.tolist())[None]
         states = tiny.language_model(architecture).base_model(input_ids=ids).last_hidden_state[0, :, 0]
         for values in given:
-            torch.testing.assert_close(values[2 * index], states[-1], atol=1e-5, rtol=0)
-            torch.testing.assert_close(values[2 * index + 1], states[item.n_prompt], atol=1e-5, rtol=0)
+            assert_near(values[2 * index], states[-1])
+            assert_near(values[2 * index + 1], states[item.n_prompt])
 
 
 def test_a_state_that_is_shared_is_given_to_the_head_once(encoded):

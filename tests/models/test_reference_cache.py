@@ -1,5 +1,4 @@
 import pytest
-import torch
 
 import freeprm.models.reference_cache as module
 import tiny
@@ -7,6 +6,7 @@ from freeprm.errors import ModelError
 from freeprm.models.encoding import Encoded, encode
 from freeprm.models.logprobs import score_tokens, token_logprobs
 from freeprm.models.reference_cache import ReferenceCache
+from rounding import assert_near
 
 BUDGET = 1000
 
@@ -32,7 +32,7 @@ def test_what_is_read_is_what_the_model_gives(filled, groups):
     encoded = [item for group in groups for item in group]
     expected = score_tokens(tiny.language_model(), encoded, token_budget=BUDGET)
     for one, other in zip(filled.read(groups), expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        assert_near(one, other)
 
 
 def test_nothing_is_missing_the_second_time(filled, groups):

@@ -11,6 +11,7 @@ from freeprm.models.heads import Layout, ScoreHead
 from freeprm.models.marked import Marked
 from freeprm.models.rewarding import load_reward_model, load_token_model, read_marked
 from releases import save_released, seeded
+from rounding import assert_near, near
 
 CPU = LoadOptions(device="cpu")
 LAYOUT = Layout(architectures=("*ForSequenceClassification",), build=ScoreHead)
@@ -32,11 +33,11 @@ def test_each_position_is_read_in_its_own_row_whatever_stands_beside_it(folder):
     tokens = []
     outputs = read_marked(model, items, n_outputs=lambda item: len(item.positions), advance=tokens.append)
     assert [len(output) for output in outputs] == [1, 2, 1]
-    assert outputs[0].item() == pytest.approx(outputs[2].item(), abs=1e-5)  # what follows is not seen
+    assert outputs[0].item() == near(outputs[2].item())  # what follows is not seen
     assert sum(tokens) == 10  # no padding
     small = read_marked(model, items, n_outputs=lambda item: len(item.positions), token_budget=1)
     for one, other in zip(outputs, small, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
+        assert_near(one, other)
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from freeprm.models.backbone import Backbone, load_backbone
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.stepwise import ReadPrompt, Stepped, StepwiseRewards
+from rounding import near
 
 ROLLOUTS = tiny.rollouts(1)
 BETA = 0.5
@@ -43,7 +44,7 @@ def test_steps_earn_what_they_earn_in_whole_responses(reward, models, responses)
     for index, item in enumerate(responses):
         expected = step_rewards(REWARDS[reward](policy[index], ref[index], BETA), item.steps)
         found = [stepwise.rewards([(prompt, item, step)])[0] for step in range(len(item.steps))]
-        assert found == pytest.approx(list(expected), abs=1e-5)
+        assert found == near(list(expected))
 
 
 def test_only_the_models_that_a_reward_takes_are_run(models, responses):
@@ -97,7 +98,7 @@ def test_a_references_log_probabilities_that_are_known_are_not_read_and_others_a
         known = ref[start:stop] if step < 2 else None
         (expected,) = plain.rewards([(prompts[0], item, step)])
         (found,) = taught.rewards([(prompts[1], item, step)], known=[known])
-        assert found == pytest.approx(expected, abs=1e-5)
+        assert found == near(expected)
         n_read.append(plain.n_tokens - taught.n_tokens)
     assert n_read[1] == item.encoded.n_prompt - 1 + item.steps[1].stop  # what the reference would have read
     assert n_read[-1] == 0

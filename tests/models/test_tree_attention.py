@@ -11,6 +11,7 @@ from freeprm.models.packing import pack
 from freeprm.models.padded import padded_logprobs
 from freeprm.models.readout import inputs
 from freeprm.models.tree_attention import Tree
+from rounding import assert_near
 
 ARCHITECTURES = ["llama", "mistral, sliding window", "gemma2", "gpt2"]
 
@@ -34,7 +35,7 @@ def test_what_is_shared_changes_nothing(architecture, least_shared, encoded):
     expected = padded_logprobs(model, encoded)
     assert prepare(model)
     found, tree = read(model, encoded, least_shared=least_shared)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert_near(found, expected)
     assert tree.calls == model.config.num_hidden_layers
 
 
@@ -45,7 +46,7 @@ def test_long_segments_are_attended_in_parts_to_the_same_effect(architecture, en
     prepare(model)
     monkeypatch.setitem(module._QUERIES, "cpu", 5)
     found, _ = read(model, encoded, least_shared=4)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert_near(found, expected)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -53,7 +54,7 @@ def test_a_taught_model_reads_and_writes_as_before(architecture, encoded):
     model, plain = tiny.language_model(architecture), tiny.language_model(architecture)
     assert prepare(model)
     ids = torch.tensor(encoded[0].ids.tolist())[None]
-    torch.testing.assert_close(model(input_ids=ids).logits, plain(input_ids=ids).logits, atol=1e-5, rtol=0)
+    assert_near(model(input_ids=ids).logits, plain(input_ids=ids).logits)
     settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
     assert model.generate(ids, **settings).tolist() == plain.generate(ids, **settings).tolist()
 

@@ -7,6 +7,7 @@ from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, Granite
 
 import tiny
 from freeprm.models.value_heads import LinearHead, TokensHead
+from rounding import assert_near
 
 
 def test_a_linear_value_is_the_product_with_the_weight():
@@ -46,4 +47,4 @@ def test_the_logits_of_tokens_are_scaled_and_capped_as_the_model_has_them(config
     ids = torch.tensor([[5, 6, 7, 8]])
     logits = model(input_ids=ids).logits[0]
     values = TokensHead(good=11, bad=23)(model, model.base_model(input_ids=ids).last_hidden_state[0])
-    torch.testing.assert_close(values, logits[:, 11] - logits[:, 23], atol=1e-5, rtol=1e-5)
+    assert_near(values, logits[:, 11] - logits[:, 23])

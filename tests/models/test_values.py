@@ -20,6 +20,7 @@ from freeprm.models.readout import is_taught, teach
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.models.values import Valuation, load_valued, score_values, token_values, valuation_of
 from freeprm.types import Span
+from rounding import assert_near, near
 
 CPU = LoadOptions(device="cpu")
 EVERYTHING = 10_000
@@ -86,7 +87,7 @@ def test_values_are_those_of_the_plain_model(architecture, parameterisation, val
     assert is_taught(model)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == torch.float32
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        assert_near(one, other)
 
 
 @pytest.mark.parametrize("parameterisation", VALUATIONS)
@@ -96,9 +97,7 @@ def test_a_model_that_reads_no_packed_rows_gives_the_same_values(
 ):
     packed, padded = valued(architecture, parameterisation), valued(architecture, parameterisation)
     assert not teach(padded, examine=lambda model: False)
-    torch.testing.assert_close(
-        token_values(padded, encoded, places), token_values(packed, encoded, places), atol=1e-5, rtol=1e-5
-    )
+    assert_near(token_values(padded, encoded, places), token_values(packed, encoded, places))
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
@@ -116,8 +115,8 @@ def test_a_value_depends_on_nothing_after_it(parameterisation, valued, encoded):
         cut = item.n_response // 2
         part = replace(item, ids=item.ids[: item.n_prompt + cut], offsets=item.offsets[:cut])
         other = replace(item, ids=np.append(part.ids, [7, 8, 9]).astype(np.int32))
-        torch.testing.assert_close(score_values(model, [part], everywhere([part]))[0], values[:cut], atol=1e-5, rtol=0)
-        torch.testing.assert_close(score_values(model, [other], [np.arange(cut)])[0], values[:cut], atol=1e-5, rtol=0)
+        assert_near(score_values(model, [part], everywhere([part]))[0], values[:cut])
+        assert_near(score_values(model, [other], [np.arange(cut)])[0], values[:cut])
 
 
 @pytest.mark.parametrize("parameterisation", VALUATIONS)
@@ -130,8 +129,8 @@ def test_batch_size_order_and_padding_change_nothing(architecture, parameterisat
         together = score_values(way, encoded, places, token_budget=EVERYTHING)
         backwards = score_values(way, encoded[::-1], places[::-1], token_budget=300)[::-1]
         for one, two, three in zip(expected, together, backwards, strict=True):
-            torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
-            torch.testing.assert_close(three, one, atol=1e-5, rtol=0)
+            assert_near(two, one)
+            assert_near(three, one)
 
 
 def test_sharing_a_long_beginning_changes_nothing(valued, encoded):
@@ -140,7 +139,7 @@ def test_sharing_a_long_beginning_changes_nothing(valued, encoded):
     batch = [replace(encoded[0], ids=np.append(long, [3, end, 5]).astype(np.int32), n_prompt=40) for end in (9, 10)]
     together = score_values(model, batch, [np.arange(13)] * 2, token_budget=EVERYTHING)
     for item, values in zip(batch, together, strict=True):
-        torch.testing.assert_close(values, score_values(model, [item], [np.arange(13)])[0], atol=1e-5, rtol=0)
+        assert_near(values, score_values(model, [item], [np.arange(13)])[0])
     torch.testing.assert_close(together[0][:11], together[1][:11], atol=0, rtol=0)  # read once
 
 
@@ -153,8 +152,8 @@ def test_the_same_response_may_be_asked_for_at_other_places(valued, encoded):
     assert [done[1] for done in told] == [2]
     all_of = score_values(model, encoded[:2], everywhere(encoded[:2]))
     for values, of, where in zip(found, [0, 1, 0, 0], at, strict=True):
-        torch.testing.assert_close(values, all_of[of][where], atol=1e-5, rtol=0)
-    torch.testing.assert_close(token_values(model, again, at).detach(), torch.cat(found), atol=1e-5, rtol=0)
+        assert_near(values, all_of[of][where])
+    assert_near(token_values(model, again, at).detach(), torch.cat(found))
 
 
 @pytest.mark.parametrize("taught", [True, False])
@@ -218,7 +217,7 @@ def test_a_saved_model_gives_the_same_values(parameterisation, valued, encoded, 
         torch.testing.assert_close(one, other, atol=0, rtol=0)
     kind = AutoModelForSequenceClassification if parameterisation == "linear" else AutoModelForCausalLM
     plain = kind.from_pretrained(tmp_path).eval()
-    assert plainly(plain, encoded[0], int(places[0][-1])).item() == pytest.approx(expected[0][-1].item(), abs=1e-5)
+    assert plainly(plain, encoded[0], int(places[0][-1])).item() == near(expected[0][-1].item())
 
 
 @pytest.mark.parametrize("parameterisation", VALUATIONS)
@@ -269,7 +268,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(valued, encoded, places,
 
     monkeypatch.setattr(model, "forward", scarce)
     for one, other in zip(score_values(model, encoded, places, token_budget=EVERYTHING), expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        assert_near(one, other)
     assert max(asked) > 150
 
 
@@ -349,5 +348,5 @@ def test_a_value_is_trained_where_it_is_read_and_a_shifted_label_is_not(valued, 
 
     model = valued("llama", "tokens")
     ours, others = (token_values(model, [replace(item, ids=ids)], [np.array([place])]) for ids in (item.ids, other))
-    torch.testing.assert_close(ours[0], read, atol=1e-5, rtol=0)  # what is trained is what is read
-    torch.testing.assert_close(others[0], other_read, atol=1e-5, rtol=0)
+    assert_near(ours[0], read)  # what is trained is what is read
+    assert_near(others[0], other_read)

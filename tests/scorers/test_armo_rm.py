@@ -9,6 +9,7 @@ from freeprm.models.backbone import LoadOptions
 from freeprm.models.heads import GatedHead
 from freeprm.scorers.armo_rm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
+from rounding import near
 
 CPU = LoadOptions(device="cpu")
 SIZES = {"num_objectives": 3, "gating_hidden_dim": 8, "gating_n_hidden": 2, "gating_temperature": 10}
@@ -77,13 +78,13 @@ def test_the_score_is_the_gated_sum_worked_out_one_by_one(scorer, model, head):
             gate = weights["gating.layers.2.weight"] @ gate + weights["gating.layers.2.bias"]
             gate = (gate / 10).softmax(0) * 1.5
             rewards = (weights["regression_layer.weight"] @ hidden[-1]) @ weights["reward_transform_matrix"]
-        assert scores[index].score == pytest.approx((gate * rewards).sum().item(), abs=1e-5)
+        assert scores[index].score == near((gate * rewards).sum().item())
 
 
 def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        assert together[index].score == pytest.approx(scorer.score([rollout])[0][0].score, abs=1e-5)
+        assert together[index].score == near(scorer.score([rollout])[0][0].score)
 
 
 def test_the_gate_is_that_of_the_last_prompt(scorer):

@@ -8,6 +8,7 @@ from freeprm.errors import ModelError
 from freeprm.models.backbone import LoadOptions
 from freeprm.scorers import eurus_prm_stage1, eurus_prm_stage2
 from releases import ROLLOUTS, one, save_released, seeded
+from rounding import near
 
 CPU = LoadOptions(device="cpu")
 PLUGIN = eurus_prm_stage1.PLUGIN
@@ -50,7 +51,7 @@ def test_scores_are_the_accumulated_log_ratio_at_each_step_s_end(scorer, models)
         for step, value in zip(scores[index].steps, scores[index].step_scores, strict=True):
             last = step is scores[index].steps[-1]
             inside = [head <= start and (last or start < head + step.stop) for start, _ in read["offset_mapping"][1:]]
-            assert value == pytest.approx(ratio[torch.tensor(inside)].sum().item(), abs=1e-6)
+            assert value == near(ratio[torch.tensor(inside)].sum().item())
     assert not counts
 
 
@@ -58,7 +59,7 @@ def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
         alone, _ = scorer.score([rollout], token_budget=1)
-        assert together[index].step_scores == pytest.approx(alone[0].step_scores, abs=1e-5)
+        assert together[index].step_scores == near(alone[0].step_scores)
 
 
 def test_its_splitter_and_the_steps_of_the_row_are_taken(scorer):

@@ -7,6 +7,7 @@ from freeprm.models.backbone import LoadOptions
 from freeprm.models.heads import RegressionHead
 from freeprm.scorers.eurus_rm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
+from rounding import near
 
 CPU = LoadOptions(device="cpu")
 CODE = '''
@@ -67,13 +68,13 @@ def test_the_weights_read_without_the_repository_s_class_give_what_the_class_giv
     assert theirs.identity() != scorer.identity()
     ours, slow = scorer.score(ROLLOUTS)[0], theirs.score(ROLLOUTS)[0]
     for index in range(len(ROLLOUTS)):
-        assert ours[index].score == pytest.approx(slow[index].score, abs=1e-5)
+        assert ours[index].score == near(slow[index].score)
 
 
 def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        assert together[index].score == pytest.approx(scorer.score([rollout])[0][0].score, abs=1e-5)
+        assert together[index].score == near(scorer.score([rollout])[0][0].score)
 
 
 def test_the_score_is_the_head_s_at_the_last_state(scorer):
@@ -81,7 +82,7 @@ def test_the_score_is_the_head_s_at_the_last_state(scorer):
     answers = scorer.model.answers
     state = answers.core(ids).last_hidden_state[0, -1]
     by_hand = (state @ answers.head.regression_head.weight[0]).item()
-    assert scorer.score([one("two")])[0][0].score == pytest.approx(by_hand, abs=1e-5)
+    assert scorer.score([one("two")])[0][0].score == near(by_hand)
 
 
 def test_a_class_that_only_its_own_code_can_read_is_refused_with_the_reason(tmp_path):

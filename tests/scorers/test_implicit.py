@@ -15,6 +15,7 @@ from freeprm.models.prompts import CLOCK_DATE, pin_date, render_prompt, told_dat
 from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config, save_reward_config
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Rollout
+from rounding import near
 
 BETA = 0.5
 PROMPT = "the sum of 3 and 4?"
@@ -65,7 +66,7 @@ def test_token_rewards_are_beta_times_the_log_ratio(prm):
     logps = prm.logprobs([rollout])[0][0]
     score = prm.score(PROMPT, RESPONSES)[0]
     expected = [BETA * (a - b) for a, b in zip(logps.policy, logps.ref, strict=True)]
-    assert score.token_rewards == pytest.approx(expected, abs=1e-5)
+    assert score.token_rewards == near(expected)
     assert any(abs(reward) > 0.01 for reward in score.token_rewards)
 
 
@@ -107,7 +108,7 @@ def test_p_correct_is_the_sigmoid_of_q(prm):
 def test_the_end_token_counts_for_finished_responses_only(prm):
     whole = prm.score(PROMPT, RESPONSES[:1])[0]
     beginning = prm.score(PROMPT, RESPONSES[:1], finished=False)[0]
-    assert beginning.token_rewards == pytest.approx(whole.token_rewards[:-1], abs=1e-5)
+    assert beginning.token_rewards == near(whole.token_rewards[:-1])
     assert whole.tokens[-1] == (len(RESPONSES[0]), len(RESPONSES[0]))
 
 
@@ -115,7 +116,7 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it(prm):
     together = prm.score(PROMPT, RESPONSES)
     alone = [prm.score(PROMPT, [response])[0] for response in RESPONSES]
     for one, other in zip(together, alone, strict=True):
-        assert one.token_rewards == pytest.approx(other.token_rewards, abs=1e-5)
+        assert one.token_rewards == near(other.token_rewards)
 
 
 def test_reading_gives_what_scoring_gives(prm):
@@ -275,7 +276,7 @@ def test_models_side_by_side_say_what_they_say_one_by_one(folder, at_once, monke
     for index, item in found.items():
         for model, logps in ((prm.policy.model, item.policy), (prm.reference.model, item.ref)):
             [alone] = score_tokens(model, [item.encoded])
-            assert logps == pytest.approx(alone.numpy(), abs=1e-6), index
+            assert logps == near(alone.numpy()), index
     ours = [part.token_rewards for part in prm.score(PROMPT, RESPONSES)]
     monkeypatch.setattr("freeprm.scorers.implicit.are_apart", lambda policy, reference: False)
     assert ours == [part.token_rewards for part in prm.score(PROMPT, RESPONSES)]

@@ -8,6 +8,7 @@ from freeprm.errors import DataError, ModelError, SpanError
 from freeprm.models.backbone import LoadOptions
 from freeprm.scorers.math_shepherd import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
+from rounding import near
 
 CPU = LoadOptions(device="cpu")
 TEXT = "What is 3 + 4 - 2? Step 1: 3 + 4 is 7. ки\n\nStep 2: 7 - 2 is 5.\n\nThe answer is 5. ки"
@@ -48,7 +49,7 @@ def test_one_pass_gives_what_the_card_s_code_gives_step_by_step(scorer, model):
         for step, expected in enumerate(scores[index].step_scores):
             ids = torch.tensor([tokenizer.encode("ки".join(parts[: step + 1]) + "ки")])
             logits = model(ids).logits[:, :, [648, 387]]
-            assert logits.softmax(-1)[:, :, 0][ids == 12902][-1].item() == pytest.approx(expected, abs=1e-5)
+            assert logits.softmax(-1)[:, :, 0][ids == 12902][-1].item() == near(expected)
     assert not counts
 
 
@@ -56,7 +57,7 @@ def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
         alone, _ = scorer.score([rollout], token_budget=1)
-        assert together[index].step_scores == pytest.approx(alone[0].step_scores, abs=1e-5)
+        assert together[index].step_scores == near(alone[0].step_scores)
 
 
 def test_scores_are_probabilities_one_a_step(scorer):

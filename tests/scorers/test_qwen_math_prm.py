@@ -12,6 +12,7 @@ from freeprm.models.heads import TwoLabelHead
 from freeprm.models.marked import check_tokens
 from freeprm.scorers.qwen_math_prm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
+from rounding import near
 
 CPU = LoadOptions(device="cpu")
 TEXT = (
@@ -71,14 +72,14 @@ def test_one_pass_gives_what_the_card_s_code_gives(scorer, model, head, tokenize
             ids = torch.tensor([tokenizer.encode(tokenizer.apply_chat_template(messages, tokenize=False))])
             probabilities = head(model.model(ids).last_hidden_state).softmax(-1)
             slow = probabilities[ids == tokenizer.encode("<extra_0>")[0]][-1, 1].item()
-            assert expected == pytest.approx(slow, abs=1e-5)
+            assert expected == near(slow)
 
 
 def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
         alone, _ = scorer.score([rollout], token_budget=1)
-        assert together[index].step_scores == pytest.approx(alone[0].step_scores, abs=1e-5)
+        assert together[index].step_scores == near(alone[0].step_scores)
 
 
 def test_a_response_or_prompt_with_the_marker_is_refused(scorer):

@@ -5,6 +5,7 @@ from freeprm.errors import DataError
 from freeprm.models.backbone import LoadOptions
 from freeprm.scorers.rlhflow_deepseek import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
+from rounding import near
 
 CPU = LoadOptions(device="cpu")
 SYSTEM = (
@@ -52,14 +53,14 @@ def test_one_pass_gives_what_the_authors_code_gives_prefix_by_prefix(scorer, mod
             conversation += [{"content": text, "role": "user"}, {"content": "+", "role": "assistant"}]
             ids = tokenizer.apply_chat_template(conversation, return_tensors="pt", return_dict=False)
             slow.append(model(ids).logits[:, -3, [10, 12]].softmax(-1)[0, 0].item())
-        assert scores[index].step_scores == pytest.approx(slow, abs=1e-5)
+        assert scores[index].step_scores == near(slow)
 
 
 def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
         alone, _ = scorer.score([rollout], token_budget=1)
-        assert together[index].step_scores == pytest.approx(alone[0].step_scores, abs=1e-5)
+        assert together[index].step_scores == near(alone[0].step_scores)
 
 
 def test_a_plus_of_the_response_is_no_answer(scorer):

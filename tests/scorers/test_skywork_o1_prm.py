@@ -8,6 +8,7 @@ from freeprm.models.backbone import LoadOptions
 from freeprm.models.heads import ValueHead
 from freeprm.scorers.skywork_o1_prm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
+from rounding import near
 
 CPU = LoadOptions(device="cpu")
 BOS = "<|endoftext|>"
@@ -75,14 +76,14 @@ def test_one_pass_gives_what_the_authors_code_gives_one_by_one(scorer, model, he
         values = head(model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1])[0, :, 0].sigmoid()
         slow = [values[at].item() for at, flag in enumerate(flags) if flag]
         slow = [value for value, line in zip(slow, rollout.response.split("\n"), strict=True) if line]
-        assert scores[index].step_scores == pytest.approx(slow, abs=1e-5)
+        assert scores[index].step_scores == near(slow)
 
 
 def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
         alone, _ = scorer.score([rollout], token_budget=1)
-        assert together[index].step_scores == pytest.approx(alone[0].step_scores, abs=1e-5)
+        assert together[index].step_scores == near(alone[0].step_scores)
 
 
 def test_steps_of_several_lines_are_read_where_they_end(scorer):

@@ -8,6 +8,7 @@ from freeprm.errors import ConfigError, ModelError
 from freeprm.models.backbone import LoadOptions
 from freeprm.scorers.skywork_reward import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
+from rounding import near
 
 CPU = LoadOptions(device="cpu")
 SYSTEM = (
@@ -52,7 +53,7 @@ def test_the_score_is_what_the_card_s_code_gives_one_by_one(scorer, model):
         turns = [{"role": "user", "content": rollout.prompt}, {"role": "assistant", "content": rollout.response}]
         ids = tokenizer.apply_chat_template(turns, tokenize=True, return_tensors="pt", return_dict=False)
         with torch.no_grad():
-            assert scores[index].score == pytest.approx(model(ids).logits[0][0].item(), abs=1e-5)
+            assert scores[index].score == near(model(ids).logits[0][0].item())
         assert scores[index].step_scores is None
         assert scores[index].steps == ()
 
@@ -60,7 +61,7 @@ def test_the_score_is_what_the_card_s_code_gives_one_by_one(scorer, model):
 def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        assert together[index].score == pytest.approx(scorer.score([rollout])[0][0].score, abs=1e-5)
+        assert together[index].score == near(scorer.score([rollout])[0][0].score)
 
 
 def test_a_conversation_is_taken_as_it_is(scorer):

@@ -9,19 +9,20 @@ from freeprm.models.backbone import load_backbone
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
 from freeprm.scorers.two_models import Advance, are_apart, both
+from patience import PATIENCE
 
 
 class Event(threading.Event):
     """One that fails a test rather than to wait for ever."""
 
     def awaited(self) -> bool:
-        return self.wait(timeout=10)
+        return self.wait(timeout=PATIENCE)
 
 
 def until_ended(begun: Event, tell: Advance) -> None:
     """A pass of very many batches."""
     begun.set()
-    for _ in range(1000):
+    for _ in range(int(100 * PATIENCE)):
         tell(1, 1)
         threading.Event().wait(0.01)
     raise AssertionError("nobody ended this pass")

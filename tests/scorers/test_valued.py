@@ -26,6 +26,7 @@ from freeprm.scorers.valued import Valued
 from freeprm.scorers.working import Part
 from freeprm.training.steps import StepReader, in_tokens
 from freeprm.types import Rollout
+from rounding import near
 
 CPU = LoadOptions(device="cpu")
 ROLLOUTS = tiny.rollouts(2)
@@ -90,7 +91,7 @@ def test_steps_have_the_value_at_their_last_token(folders):
         assert item.score is None
         assert [span.stop for span in item.steps][-1] == len(rollout.response)
         expected = [plainly(folder, rollout, span.stop) for span in item.steps]
-        assert item.step_scores == pytest.approx(expected, abs=1e-5)
+        assert item.step_scores == near(expected)
 
 
 def test_the_last_step_is_read_at_the_end_of_turn(folders):
@@ -99,7 +100,7 @@ def test_the_last_step_is_read_at_the_end_of_turn(folders):
     [item] = encode(tiny.tokenizer(), ROLLOUTS[:1])
     assert item.ids[-1] == tiny.tokenizer().eos_token_id
     [last] = score_values(scorer.backbone.model, [item], [np.array([item.n_response - 1])])
-    assert finished.step_scores[-1] == pytest.approx(last.item(), abs=1e-5)
+    assert finished.step_scores[-1] == near(last.item())
 
 
 def test_responses_have_the_value_at_their_last_token(folders):
@@ -109,7 +110,7 @@ def test_responses_have_the_value_at_their_last_token(folders):
     assert scorer.splitter is None
     for rollout, item in zip(ROLLOUTS, scores.values(), strict=True):
         assert (item.steps, item.step_scores) == ((), None)
-        assert item.score == pytest.approx(plainly(folder, rollout, len(rollout.response) + 1), abs=1e-5)
+        assert item.score == near(plainly(folder, rollout, len(rollout.response) + 1))
 
 
 def test_a_row_s_own_steps_are_read_and_wrong_ones_name_the_response(folders):
@@ -134,7 +135,7 @@ def test_values_are_read_where_they_are_trained(steps, folders):
         text_steps = StepReader(splitter="lines", labels=None).in_text(rollout)
         trained_at = in_tokens(text_steps, item, rollout.response, Counter()).ends
         [trained] = score_values(scorer.backbone.model, [item], [trained_at])
-        assert scorer.score([rollout])[0][0].step_scores == pytest.approx(trained.tolist(), abs=1e-6)
+        assert scorer.score([rollout])[0][0].step_scores == near(trained.tolist())
 
 
 def test_every_token_may_be_a_step(folders):
@@ -143,7 +144,7 @@ def test_every_token_may_be_a_step(folders):
     [item] = encode(tiny.tokenizer(), ROLLOUTS[:1])
     assert len(scores[0].step_scores) == item.n_response
     by_step, _ = scorer.score(ROLLOUTS[:1])
-    assert scores[0].step_scores[-1] == pytest.approx(by_step[0].step_scores[-1], abs=1e-6)
+    assert scores[0].step_scores[-1] == near(by_step[0].step_scores[-1])
 
 
 def test_what_cannot_be_scored_is_counted(folders):

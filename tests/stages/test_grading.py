@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -259,15 +258,14 @@ def test_a_response_without_an_answer_is_unknown_or_wrong_and_truncated_ones_are
 
 
 def test_a_pair_is_judged_once_in_a_run_and_not_again_when_it_is_resumed(tmp_path: Path) -> None:
-    source = write(tmp_path / "rows.jsonl", [{"response": "", "pred": "sleep", "answer": "5"}] * 4)
-    started = time.monotonic()
-    grade([source], out=tmp_path / "out", grader="hostile:judge", timeout=3, workers=1)
-    assert time.monotonic() - started < 11  # four times would be 12
+    calls = tmp_path / "calls"
+    source = write(tmp_path / "rows.jsonl", [{"response": "", "pred": f"note in {calls}", "answer": "5"}] * 4)
+    grade([source], out=tmp_path / "out", grader="hostile:judge", workers=1)
+    assert calls.read_text() == "judged\n"
     whole = (tmp_path / "out" / "rollouts.jsonl").read_bytes()
     interrupt(tmp_path / "out", rows=1)
-    started = time.monotonic()
-    grade([source], out=tmp_path / "out", grader="hostile:judge", timeout=3, workers=1)
-    assert time.monotonic() - started < 2.9  # the verdict of the first row serves for all
+    grade([source], out=tmp_path / "out", grader="hostile:judge", workers=1)
+    assert calls.read_text() == "judged\n"  # the verdict of the first row serves for all
     assert (tmp_path / "out" / "rollouts.jsonl").read_bytes() == whole
 
 

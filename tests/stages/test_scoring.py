@@ -19,6 +19,7 @@ from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.scorers.reading import PRMSource
 from freeprm.stages.scoring import file_name, score
 from freeprm.types import Rollout
+from rounding import near
 
 THREE = ("with-reference", "without-reference", "reference-only")
 ROLLOUTS = tiny.rollouts(5)
@@ -76,8 +77,8 @@ def test_rows_hold_what_scoring_gives(prm, data, tmp_path):
     made = score([data], prm=prm, out=tmp_path / "out", tokens=True)
     for row in rows(made.folder, "with-reference"):
         one = prm.score(row["prompt"], [row["response"]])[0]
-        assert row["step_scores"] == pytest.approx(one.step_rewards, abs=1e-5)
-        assert row["token_rewards"] == pytest.approx(one.token_rewards, abs=1e-5)
+        assert row["step_scores"] == near(one.step_rewards)
+        assert row["token_rewards"] == near(one.token_rewards)
         assert [tuple(span) for span in row["token_spans"]] == list(one.tokens)
 
 
@@ -92,7 +93,7 @@ def test_the_batch_size_changes_nothing(prm, data, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCH", 3)
     two = score([data], prm=prm, out=tmp_path / "two", token_budget=100)
     for a, b in zip(rows(one.folder, "with-reference"), rows(two.folder, "with-reference"), strict=True):
-        assert a["step_scores"] == pytest.approx(b["step_scores"], abs=1e-5)
+        assert a["step_scores"] == near(b["step_scores"])
 
 
 def test_scoring_goes_on_after_a_torn_write(prm, data, tmp_path, monkeypatch):
@@ -163,7 +164,7 @@ def test_a_truncated_response_gets_no_end_token(prm, tmp_path):
     data = write(tmp_path / "rows.jsonl", [ROLLOUTS[0], replace(ROLLOUTS[0], sample_idx=1, truncated=True)])
     made = score([data], prm=prm, out=tmp_path / "out", tokens=True)
     whole, cut = (row["token_rewards"] for row in rows(made.folder, "with-reference"))
-    assert cut == pytest.approx(whole[:-1], abs=1e-5)
+    assert cut == near(whole[:-1])
 
 
 def test_responses_that_come_with_several_scorers_are_scored_once(prm, data, tmp_path):
@@ -263,7 +264,7 @@ def test_parts_scored_elsewhere_end_in_the_same_rows(tmp_path, data):
     assert there.counts == {"scored": 20}
     here = score([data], out=tmp_path / "here", **how)
     for a, b in zip(rows(there.folder, "reference-only"), rows(here.folder, "reference-only"), strict=True):
-        assert a["token_rewards"] == pytest.approx(b["token_rewards"], abs=1e-5)
+        assert a["token_rewards"] == near(b["token_rewards"])
         assert (a["problem_id"], a["sample_idx"]) == (b["problem_id"], b["sample_idx"])
     assert there.cost.scored_tokens == here.cost.scored_tokens
     with pytest.raises(RunFolderError, match=r"its settings\.batch is 6, not 1024"):

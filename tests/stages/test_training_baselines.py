@@ -22,6 +22,7 @@ from freeprm.scorers.valued import Valued
 from freeprm.stages.training import Trained, train
 from freeprm.training.settings import load_settings
 from freeprm.types import Rollout
+from rounding import near
 
 Train = Callable[..., Trained]
 QUICK = {
@@ -157,7 +158,7 @@ def test_activation_checkpointing_changes_nothing(run):
         ]
         for out, on in (("plain", False), ("checkpointed", True))
     )
-    assert plain == pytest.approx(checkpointed, abs=1e-5)
+    assert plain == near(checkpointed)
 
 
 def test_a_judgement_that_is_not_one_token_is_refused(run):

@@ -16,6 +16,7 @@ from freeprm.training.examples import Example
 from freeprm.training.preparing import Preparer, reachable_reward
 from freeprm.training.settings import TrainSettings
 from freeprm.types import Rollout, group_rollouts
+from rounding import assert_near
 
 ROLLOUTS = tiny.rollouts(3)
 LONG = "~" * 2 * tiny.CONTEXT
@@ -42,7 +43,7 @@ def test_an_example_holds_its_groups_responses_with_the_references_log_probabili
     expected = score_tokens(load_backbone(str(model_folder)).model, encoded, token_budget=1)
     found = [logps for example in examples for logps in example.ref_logps]
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        assert_near(one, other)
     assert preparer.scored_tokens == sum(len(item.ids) for item in encoded)
 
 

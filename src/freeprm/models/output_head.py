@@ -31,10 +31,10 @@ def give_float32_logits(model: nn.Module) -> None:
     A head that is no plain `nn.Linear`, such as one with an adapter around it or spread over devices, is left as it is:
     an adapter wraps one that was met before.
     """
-    head: Any = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     if type(head) is nn.Linear and "forward" not in vars(head):
         # A method, and not a closure: a deep copy of the model has to answer with its own weights.
-        head.forward = MethodType(_logits, head)
+        head.forward = MethodType(_logits, head)  # type: ignore[method-assign]
 
 
 def product(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def _logits(self: nn.Linear, hidden: Tensor) -> Tensor:
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
     if dtype in (torch.float32, torch.float64):
         logits: Tensor = functional.linear(hidden, self.weight, self.bias)
-        return logits
+        return logits  # of nn.functional
     with torch.autocast(device, enabled=False):
         logits = _Product.apply(hidden.to(dtype).flatten(0, -2), self.weight.to(dtype))
         logits = logits if self.bias is None else logits + self.bias
@@ -85,7 +85,7 @@ class _Product(torch.autograd.Function):
         width = _WORDS if hidden.device.type == "cpu" else len(weight)
         for some, words in zip(logits.split(width, dim=1), weight.split(width), strict=True):
             product(hidden, words.t(), out=some)
-        return logits
+        return logits  # of nn.functional
 
     @staticmethod
     @once_differentiable
