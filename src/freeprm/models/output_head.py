@@ -67,12 +67,11 @@ def _logits(self: nn.Linear, hidden: Tensor) -> Tensor:
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
     if dtype in (torch.float32, torch.float64):
-        logits: Tensor = functional.linear(hidden, self.weight, self.bias)
-        return logits  # of nn.functional
+        return functional.linear(hidden, self.weight, self.bias)
     with torch.autocast(device, enabled=False):
-        logits = _Product.apply(hidden.to(dtype).flatten(0, -2), self.weight.to(dtype))
+        logits: Tensor = _Product.apply(hidden.to(dtype).flatten(0, -2), self.weight.to(dtype))
         logits = logits if self.bias is None else logits + self.bias
-    return logits.unflatten(0, hidden.shape[:-1])
+    return logits.view(*hidden.shape[:-1], -1)
 
 
 class _Product(torch.autograd.Function):
@@ -85,7 +84,7 @@ class _Product(torch.autograd.Function):
         width = _WORDS if hidden.device.type == "cpu" else len(weight)
         for some, words in zip(logits.split(width, dim=1), weight.split(width), strict=True):
             product(hidden, words.t(), out=some)
-        return logits  # of nn.functional
+        return logits
 
     @staticmethod
     @once_differentiable

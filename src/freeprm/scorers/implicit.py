@@ -1,5 +1,6 @@
 """The implicit process reward model: two causal language models whose log-ratio is the reward."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from freeprm.core.ledger import POLICY, REFERENCE
@@ -15,6 +17,7 @@ from freeprm.core.rewards import REWARDS, Floats, check_reward, q_values, step_r
 from freeprm.errors import ConfigError, DataError, ModelError
 from freeprm.models.agreement import Override, check_reference, check_template, recorded_date, reference_of, with_beta
 from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions, check_same_vocabulary, load_backbone
+from freeprm.models.casting import kept_of_update
 from freeprm.models.encoding import Encoded, TooLong, encode, fit
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import portable, resolve
@@ -26,6 +29,8 @@ from freeprm.scorers.tally import Tally
 from freeprm.scorers.two_models import Advance, are_apart, both
 from freeprm.types import Prompt, ResponseScore, Rollout
 
+_SAME_DIRECTION = 0.99
+"""Cosine of two updates above which nobody is warned: 14 % of the norm is off to the side."""
 _Score = Callable[[Sequence[Encoded]], list[Tensor]]
 
 
@@ -97,6 +102,7 @@ class ImplicitPRM:
         ref = load_backbone(str(reference), options) if reference is not None else _recorded(recorded, source, options)
         check_reference(config, ref, policy=policy, override=override)
         check_same_vocabulary(policy.tokenizer, ref.tokenizer)
+        _warn_of_a_cast(policy, ref)
         return cls(config, policy=policy, reference=ref, stored_reference=stored_reference)
 
     @classmethod
@@ -280,6 +286,20 @@ class ImplicitPRM:
 def _scoring(what: str, model: Backbone, tell: Advance, *, tally: Tally, token_budget: int | None) -> _Score:
     """One model's pass, timed from now on."""
     return partial(score_tokens, model.model, token_budget=token_budget, advance=tally.timing(what, model.model, tell))
+
+
+def _warn_of_a_cast(policy: Backbone, reference: Backbone) -> None:
+    """Say what is left of training where a policy that is kept in float32 is read in 16 bits."""
+    if policy.model.dtype not in (torch.bfloat16, torch.float16):
+        return
+    kept = kept_of_update(policy.folder, reference.folder, policy.model.dtype)
+    if kept is not None and kept.cosine < _SAME_DIRECTION:
+        warnings.warn(
+            f"{policy.source}: kept in float32 and read in {policy.dtype}, which leaves {kept.norm:.0%} of the norm of "
+            f"what training changed, at a cosine of {kept.cosine:.2f} to it; the rewards are another model's. Read it "
+            "as it is kept: --dtype float32, or auto",
+            stacklevel=3,
+        )
 
 
 def _recorded(recorded: Reference, source: str | Path, options: LoadOptions) -> Backbone:
