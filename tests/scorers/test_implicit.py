@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
 from freeprm.errors import ConfigError, DataError, ModelError, RewardMismatchError, SpanError
@@ -144,6 +145,22 @@ def test_without_its_reference_it_scores_only_without(folder, prm):
 def test_both_models_compute_in_the_precision_asked_for(folder):
     half = ImplicitPRM.from_pretrained(folder, options=LoadOptions(dtype="bfloat16"))
     assert half.policy.dtype == half.reference.dtype == "bfloat16"
+
+
+def test_a_policy_of_float32_that_is_read_in_16_bits_is_told_what_is_left_of_its_training(tmp_path, recwarn):
+    folder = make(tmp_path, seed=0)
+    model = tiny.language_model()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 1e-6  # bfloat16 tells numbers of 0.2 apart by 2^-10
+    model.save_pretrained(folder)
+    ImplicitPRM.from_pretrained(folder)
+    ImplicitPRM.from_pretrained(make(tmp_path / "far", seed=1), options=LoadOptions(dtype="bfloat16"))
+    assert not [one for one in recwarn if "read in" in str(one.message)]
+    with pytest.warns(
+        UserWarning, match=r"kept in float32 and read in bfloat16, .* cosine of 0\.\d\d to it"
+    ):
+        ImplicitPRM.from_pretrained(folder, options=LoadOptions(dtype="bfloat16"))
 
 
 def test_a_moved_reference_is_recognised_by_its_weights(folder, tmp_path):
