@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import PhiForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, PhiForCausalLM
 
 import tiny
 from freeprm.errors import NonFiniteError
 from freeprm.models.encoding import Encoded, encode
-from freeprm.models.logprobs import distinct, n_read, prepare, score_tokens, token_logprobs
+from freeprm.models.logprobs import distinct, n_read, score_tokens, token_logprobs
+from freeprm.models.ways import prepare
 from rounding import assert_near
 
 ROLLOUTS = tiny.rollouts(3)
@@ -118,7 +119,7 @@ def test_what_is_given_twice_is_computed_once(encoded):
     model = tiny.language_model()
     told: list[tuple[int, int]] = []
     found = score_tokens(model, again, token_budget=EVERYTHING, advance=lambda *done: told.append(done))
-    assert told == [(n_read(encoded[:3], packed=True), 3)]
+    assert told == [(n_read(model, encoded[:3]), 3)]
     for item, logps in zip(again, found, strict=True):
         assert_near(logps, by_definition(model, item))
 
@@ -141,8 +142,9 @@ def test_a_repetition_has_its_own_share_of_the_gradient(encoded):
 def test_a_prompt_is_read_once_for_its_responses(encoded):
     ids = np.arange(100, dtype=np.int32)
     one, other = (replace(encoded[0], ids=np.append(ids, [end, 5]).astype(np.int32), n_prompt=100) for end in (1, 2))
-    assert n_read([one, other], packed=True) == 104
-    assert n_read([one, other, one], packed=False) == 204
+    assert n_read(tiny.language_model(), [one, other]) == 104
+    padded = BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2))
+    assert n_read(padded, [one, other, one]) == 204
 
 
 def test_progress_is_told_in_tokens_that_were_read(encoded):

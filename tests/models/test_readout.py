@@ -10,9 +10,10 @@ from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, Granite
 
 import tiny
 from freeprm.models.encoding import encode
-from freeprm.models.logprobs import prepare, token_logprobs
+from freeprm.models.logprobs import token_logprobs
 from freeprm.models.padded import padded_logprobs
 from freeprm.models.readout import Reads, core, is_taught, teach
+from freeprm.models.ways import prepare
 from rounding import assert_near, near
 
 

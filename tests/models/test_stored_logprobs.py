@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import LlamaConfig, PreTrainedConfig
 
 import tiny
 from freeprm.errors import DataError
@@ -11,6 +12,7 @@ from freeprm.models.stored_logprobs import CHECKED, check_stored, model_key, not
 from freeprm.types import Rollout
 
 KEY = model_key(weights_sha256="a" * 64, template_sha256=None, dtype="float32")
+PLAIN = LlamaConfig()
 
 
 def noted(rollout: Rollout, **changes: object) -> Rollout:
@@ -27,9 +29,10 @@ def of(key: str, rollout: Rollout) -> str:
     return noted_of(key, encode(tiny.tokenizer(), [asked])[0].ids.tolist())
 
 
-def take(rollouts: list[Rollout]) -> tuple[dict[int, torch.Tensor], Counter[str]]:
+def take(rollouts: list[Rollout], config: PreTrainedConfig = PLAIN) -> tuple[dict[int, torch.Tensor], Counter[str]]:
     counts: Counter[str] = Counter()
-    return stored_logprobs(rollouts, encode(tiny.tokenizer(), rollouts), key=KEY, counts=counts), counts
+    encoded = encode(tiny.tokenizer(), rollouts)
+    return stored_logprobs(rollouts, encoded, key=KEY, config=config, counts=counts), counts
 
 
 def test_what_was_noted_for_the_same_tokens_is_taken():
@@ -68,6 +71,19 @@ def test_a_response_drawn_as_other_tokens_is_not_taken():
     found, counts = take([noted(tiny.rollouts(1)[0], token_ids=[1, 2, 3])])
     assert not found
     assert counts == {"reference computed: drawn as other tokens than the text is read as": 1}
+
+
+def test_a_response_that_outgrows_the_positions_it_was_drawn_with_is_computed_again():
+    rollout = tiny.rollouts(1)[0]
+    (item,) = encode(tiny.tokenizer(), [rollout])
+    reason = "reference computed: the whole response is read with other positions than its beginning was"
+    cases = {item.n_prompt: 0, len(item.ids) - 1: 0, len(item.ids): 1, item.n_prompt - 1: 1}  # where factors change
+    for limit, n_taken in cases.items():
+        factors = {"short_factor": [1.0] * 2, "long_factor": [4.0] * 2}
+        rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": limit, **factors}
+        found, counts = take([noted(rollout)], LlamaConfig(hidden_size=8, num_attention_heads=2, rope_parameters=rope))
+        assert len(found) == n_taken
+        assert counts[reason] == 1 - n_taken
 
 
 def test_a_sample_is_computed_again_and_must_agree():

@@ -6,11 +6,12 @@ import torch
 import freeprm.models.tree_attention as module
 import tiny
 from freeprm.models.encoding import encode
-from freeprm.models.logprobs import prepare, score_tokens
+from freeprm.models.logprobs import score_tokens
 from freeprm.models.packing import pack
 from freeprm.models.padded import padded_logprobs
 from freeprm.models.readout import inputs
 from freeprm.models.tree_attention import Tree
+from freeprm.models.ways import prepare
 from rounding import assert_near
 
 ARCHITECTURES = ["llama", "mistral, sliding window", "gemma2", "gpt2"]

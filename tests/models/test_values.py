@@ -15,10 +15,10 @@ import tiny
 from freeprm.errors import ConfigError, DataError, ModelError, NonFiniteError
 from freeprm.models.backbone import Backbone, LoadOptions
 from freeprm.models.encoding import Encoded, encode
-from freeprm.models.logprobs import prepare
 from freeprm.models.readout import is_taught, teach
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.models.values import Valuation, load_valued, score_values, token_values, valuation_of
+from freeprm.models.ways import prepare
 from freeprm.types import Span
 from rounding import assert_near, near
 

@@ -320,13 +320,13 @@ def test_the_model_is_called_as_it_is_wrapped(make_trainer):
     class Wrapped(nn.Module):
         """Counts its calls, as DistributedDataParallel and FSDP must see each of them."""
 
-        def __init__(self, inner: nn.Module):
+        def __init__(self, module: nn.Module):
             super().__init__()
-            self.inner, self.calls = inner, 0
+            self.module, self.calls = module, 0
 
         def forward(self, **inputs: torch.Tensor) -> object:
             self.calls += 1
-            return self.inner(**inputs)
+            return self.module(**inputs)
 
     trainer = make_trainer()
     wrapped = Wrapped(trainer.model)

@@ -18,6 +18,7 @@ from transformers import (
 
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.folders import adapter_base, resolve
+from freeprm.models.lengths import last_of_kind
 from freeprm.models.output_head import give_float32_logits
 from freeprm.models.prompts import pin_date
 
@@ -60,6 +61,15 @@ class Backbone:
     def max_length(self) -> int:
         """Tokens that the model's context holds."""
         return context_length(self.model.config)
+
+    def reach(self, n_tokens: int) -> int:
+        """How long a text of so many tokens may become, token by token, on keys and values that are kept.
+
+        It is bounded by the context, and by where the model would read the text's first tokens otherwise; see
+        `models.lengths`. One token can always follow: it is drawn from the text as it was read.
+        """
+        last = last_of_kind(self.model.config, n_tokens)
+        return self.max_length if last is None else min(self.max_length, max(last, n_tokens + 1))
 
     @property
     def dtype(self) -> Dtype:

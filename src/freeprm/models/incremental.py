@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache
 
 from freeprm.errors import ModelError
 from freeprm.models.encoding import Ints
+from freeprm.models.lengths import alike, forget_lengths, last_of_kind
 from freeprm.models.output_head import give_float32_logits
 from freeprm.models.slots import Slots, SlotTable, n_kept_layers, plain_layers
 
@@ -77,6 +78,7 @@ class IncrementalReader:
 
     def __init__(self, model: PreTrainedModel, *, name: str):
         give_float32_logits(model)
+        forget_lengths(model)
         self._model, self._name = model, name
         self._n_layers = _n_layers(model, name)
         self._slots = SlotTable(model.device)
@@ -97,7 +99,12 @@ class IncrementalReader:
 
         Returns:
             For each piece (stop - start,) float32 on the CPU (float64 for a float64 model).
+
+        Raises:
+            ModelError: the model reads a response's beginning otherwise once all of it is there.
         """
+        for piece in pieces:
+            self._check_kind(piece)
         self._open([piece.prompt for piece in pieces])
         new = {(id(piece.prompt), _key(piece)): piece for piece in pieces if _key(piece) not in piece.prompt.logprobs}
         rows = [_row(piece) for piece in new.values()]
@@ -131,10 +138,14 @@ class IncrementalReader:
         return results
 
     def _batches(self, rows: Sequence[_Row]) -> Iterator[list[int]]:
+        present = [index for index, row in enumerate(rows) if len(row.ids)]
+        for part in alike(present, self._model.config, length=lambda at: len(rows[at].past) + len(rows[at].ids)):
+            yield from self._fitting(part, rows)
+
+    def _fitting(self, part: Sequence[int], rows: Sequence[_Row]) -> Iterator[list[int]]:
         batch: list[int] = []
         width = past = 0
-        present = [index for index, row in enumerate(rows) if len(row.ids)]
-        for index in sorted(present, key=lambda index: -len(rows[index].ids)):
+        for index in sorted(part, key=lambda index: -len(rows[index].ids)):
             width, past = max(width, len(rows[index].ids)), max(past, len(rows[index].past))
             n_rows = len(batch) + 1
             if batch and (n_rows * (width + past) > self._budget or n_rows * width > self._max_positions):
@@ -176,6 +187,17 @@ class IncrementalReader:
 
     def _tensor(self, array: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(self._model.device)
+
+    def _check_kind(self, piece: Piece) -> None:
+        n_prompt = len(piece.prompt.ids)
+        last = last_of_kind(self._model.config, n_prompt - 1)  # the prompt is read without its last token
+        if last is not None and len(piece.ids) > last:
+            raise ModelError(
+                f"{self._name}: a response ends at token {len(piece.ids):,} with its prompt of {n_prompt:,}, but "
+                f"beyond {last:,} the model reads all of a text with other positions, so that what was read of its "
+                "beginning would be wrong; it cannot be read piece by piece. Score whole responses instead: freeprm "
+                "score"
+            )
 
     def _check(self, cache: Cache, length: int) -> None:
         layers = plain_layers(cache)

@@ -12,6 +12,7 @@ from functools import wraps
 from types import MethodType, NoneType
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -55,6 +56,12 @@ def inputs(packed: Packed, tree: Tree, device: torch.device) -> dict[str, Any]:
     """What a taught model is called with for log-probabilities; the tree is that of the packed segments."""
     targets = Targets(*(on_device(array, device) for array in (packed.predictors, packed.targets)))
     return {**row(packed, tree, device), "targets": targets}
+
+
+def packed_logprobs(model: nn.Module, packed: Packed, tree: Tree) -> Tensor:
+    """(T_total,) what a taught model says of a packed row, response after response."""
+    answers: Tensor = model(**inputs(packed, tree, next(model.parameters()).device))
+    return answers.index_select(0, torch.from_numpy(np.concatenate(packed.places)).to(answers.device))
 
 
 def row(packed: Packed, tree: Tree, device: torch.device) -> dict[str, Any]:

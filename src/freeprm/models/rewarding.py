@@ -19,8 +19,10 @@ from freeprm.models.backbone import LoadOptions, context_length, load_backbone, 
 from freeprm.models.batching import in_batches
 from freeprm.models.folders import resolve
 from freeprm.models.heads import Layout, TokenHead, load_head, output_width
+from freeprm.models.lengths import forget_lengths
 from freeprm.models.marked import Marked
 from freeprm.models.padded import divide, padded_ids
+from freeprm.models.ways import groups
 
 _CPU_BUDGET, _GPU_BUDGET = 4096, 16_384  # tokens in a batch, padding included
 
@@ -30,6 +32,10 @@ class Answers(Protocol):
 
     def __call__(self, batch: Sequence[Marked]) -> Tensor:
         """(m, C) outputs, response after response, on the CPU in float32."""
+        ...
+
+    def together(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Of rows of these lengths those that may share a batch."""
         ...
 
 
@@ -80,6 +86,10 @@ class _Headed:
         outputs: Tensor = self.head(hidden[rows, at].float())
         return outputs.cpu()
 
+    def together(self, lengths: Sequence[int]) -> list[list[int]]:
+        """See `Answers`."""
+        return [group.rows for group in groups(self.core, lengths)]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Foreign:
@@ -91,6 +101,10 @@ class _Foreign:
 
     def __call__(self, batch: Sequence[Marked]) -> Tensor:
         return torch.cat([self._one(item) for item in batch])
+
+    def together(self, lengths: Sequence[int]) -> list[list[int]]:
+        """See `Answers`; all, since none is read beside another."""
+        return [list(range(len(lengths)))]
 
     def _one(self, item: Marked) -> Tensor:
         ids = torch.from_numpy(item.ids).long()[None].to(self.model.device)
@@ -210,7 +224,12 @@ def read_marked(
                 )
         return outputs, sum(len(item.ids) for item in part)
 
-    batches = divide(items, token_budget=token_budget or (_CPU_BUDGET if model.device.type == "cpu" else _GPU_BUDGET))
+    budget = token_budget or (_CPU_BUDGET if model.device.type == "cpu" else _GPU_BUDGET)
+    batches = (
+        [rows[place] for place in batch]
+        for rows in model.answers.together([len(item.ids) for item in items])
+        for batch in divide([items[row] for row in rows], token_budget=budget)
+    )
     results = in_batches(batches, read, advance=lambda n_tokens, n_responses: advance(n_tokens))
     return [results[row] for row in range(len(items))]
 
@@ -252,6 +271,7 @@ def _load(kind: Any, folder: Path, options: LoadOptions, *, config: PreTrainedCo
         missing = sorted(told["missing_keys"])
         raise ModelError(f"{folder}: the checkpoint lacks {len(missing)} weights, first {missing[0]}")
     loaded: PreTrainedModel = model.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    forget_lengths(loaded)
     return loaded
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.errors import DataError
 from freeprm.models.encoding import Encoded
 from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.lengths import kind_of
 from freeprm.types import Rollout
 
 COLUMNS = ("token_ids", "token_logprobs", "logprobs_of")
@@ -57,7 +58,12 @@ def noted_of(key: str, prompt_ids: Sequence[int]) -> str:
 
 
 def stored_logprobs(
-    rollouts: Sequence[Rollout], encoded: Sequence[Encoded], *, key: str, counts: Counter[str]
+    rollouts: Sequence[Rollout],
+    encoded: Sequence[Encoded],
+    *,
+    key: str,
+    config: PreTrainedConfig,
+    counts: Counter[str],
 ) -> dict[int, Tensor]:
     """By index, the (T,) log-probabilities that rollouts bring for exactly the tokens, behind exactly the prompt, that
     would be computed.
@@ -66,6 +72,8 @@ def stored_logprobs(
         rollouts: B of them.
         encoded: the same, as the model reads them.
         key: of the model whose log-probabilities are wanted.
+        config: of that model. Where it reads a whole response otherwise than the beginnings that tokens were drawn
+            from (see `models.lengths`), what was noted is not what would be computed.
         counts: how many were taken, and why others were not, is added; nothing where none brings any.
     """
     found: dict[int, Tensor] = {}
@@ -79,6 +87,8 @@ def stored_logprobs(
             counts["reference computed: drawn as other tokens than the text is read as"] += 1
         elif of != noted_of(key, item.ids[: item.n_prompt].tolist()):
             counts["reference computed: noted log-probabilities do not say that they are of this prompt"] += 1
+        elif kind_of(config, item.n_prompt) != kind_of(config, len(item.ids)):
+            counts["reference computed: the whole response is read with other positions than its beginning was"] += 1
         else:
             found[index] = torch.tensor(logps, dtype=torch.float32)
             counts["reference taken from sampling"] += 1

@@ -20,7 +20,7 @@ from freeprm.errors import ConfigError, DataError, ModelError, NonFiniteError
 from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions
 from freeprm.models.batching import NOT_FINITE, Advance, first_not_finite, in_batches
 from freeprm.models.encoding import Encoded
-from freeprm.models.logprobs import distinct, divide, prepare
+from freeprm.models.logprobs import distinct
 from freeprm.models.packing import Index, pack
 from freeprm.models.readout import core
 from freeprm.models.reads import Places, packed_reads
@@ -28,6 +28,7 @@ from freeprm.models.reward_config import LOG_RATIO, RewardConfig
 from freeprm.models.tree_attention import Tree
 from freeprm.models.value_heads import ValueHead
 from freeprm.models.value_models import load_linear, load_tokens
+from freeprm.models.ways import divide, read
 from freeprm.types import Span
 
 _HEAD = "freeprm_values"
@@ -126,7 +127,7 @@ def token_values(model: nn.Module, batch: Sequence[Encoded], places: Sequence[Pl
 
     Args:
         model: as `load_valued` gives it, possibly wrapped for distributed training; what wraps one comes after
-            `prepare`.
+            `ways.prepare`.
         batch: B prompts with responses.
         places: B arrays of indices into the tokens of each response, from 0.
 
@@ -233,7 +234,13 @@ def _read(model: nn.Module, batch: Sequence[Encoded], places: Sequence[Places]) 
     head: ValueHead | None = getattr(core(model), _HEAD, None)
     if head is None:
         raise ModelError(f"a {type(core(model)).__name__} that was not loaded for values; load it with load_valued")
-    if not prepare(model):
-        return head.padded(model, batch, places), sum(len(item.ids) for item in batch)
-    packed = pack(batch)
-    return packed_reads(model, packed, Tree(packed.segments), places, head), len(packed)
+    at_head: ValueHead = head
+
+    def reading(is_packed: bool, rows: Sequence[int]) -> tuple[Tensor, int]:
+        part, at = [batch[row] for row in rows], [places[row] for row in rows]
+        if not is_packed:
+            return at_head.padded(model, part, at), sum(len(item.ids) for item in part)
+        packed = pack(part)
+        return packed_reads(model, packed, Tree(packed.segments), at, at_head), len(packed)
+
+    return read(model, batch, [len(at) for at in places], reading)

@@ -246,7 +246,8 @@ class ImplicitPRM:
             template_sha256=self.config.template_sha256,
             dtype=dtype,
         )
-        stored = stored_logprobs(rollouts, encoded, key=key, counts=counts)
+        model = (self.reference or self.policy).model
+        stored = stored_logprobs(rollouts, encoded, key=key, config=model.config, counts=counts)
         if stored:
             check_stored(stored, encoded, dtype=dtype, compute=score)
         return stored

@@ -7,7 +7,7 @@ from torch import nn
 from freeprm.core.flops import ModelShape, charge, forward_charges, forward_flops, training_flops
 from freeprm.core.ledger import EVALUATED, KL, MEANS, RECOMPUTED, REFERENCE, TRAINING
 from freeprm.models.devices import device_name
-from freeprm.models.logprobs import n_read, prepare
+from freeprm.models.logprobs import n_read
 from freeprm.training.examples import Example
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost
@@ -52,13 +52,12 @@ def training_cost(
 
 def _forward_passes(trainer: GroupTrainer, examples: Sequence[Example], held_out: Sequence[Example]) -> dict[str, int]:
     """Tokens that the policy reads besides, by charge."""
-    packed = prepare(_model(trainer))
-    passes = {}
+    model, passes = _model(trainer), {}
     n_evaluations = sum("eval_loss" in entry for entry in trainer.state.log_history)
-    evaluated = n_evaluations * sum(n_read(example.encoded, packed=packed) for example in held_out)
+    evaluated = n_evaluations * sum(n_read(model, example.encoded) for example in held_out)
     if trainer.objective.needs_kl:
         trained, of_evaluations = (
-            sum(n_read(example.mismatched, packed=packed) for example in part) for part in (examples, held_out)
+            sum(n_read(model, example.mismatched) for example in part) for part in (examples, held_out)
         )
         passes[KL] = round(_epochs(trainer) * trained + n_evaluations * of_evaluations)
     if trainer.objective.needs_means:

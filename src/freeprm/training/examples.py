@@ -82,6 +82,11 @@ class Examples(Dataset[Example]):
         """Tokens of each example's longest response with its prompt."""
         return [max(len(item.ids) for item in example.encoded) for example in self._examples]
 
+    def longest(self) -> int:
+        """Tokens of the longest response with its prompt, mismatched ones too; 0 without examples."""
+        others = [len(item.ids) for example in self._examples for item in example.mismatched]
+        return max([*self.lengths(), *others], default=0)
+
 
 def mismatches(groups: Sequence[Group], *, seed: int) -> list[Rollout]:
     """For each response, its prompt with a response to some other prompt; nothing where there is only one prompt.

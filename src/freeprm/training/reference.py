@@ -88,7 +88,8 @@ class FrozenReference:
             counts.update(+Counter({"reference computed: noted log-probabilities are not of mixed precision": brought}))
             return {}
         key = model_key(weights_sha256=self.sha256, template_sha256=template_hash(self._tokenizer), dtype=self._dtype)
-        stored = stored_logprobs(rollouts, encoded, key=key, counts=counts)
+        config = load_config(self.folder, trust_remote_code=s.trust_remote_code)
+        stored = stored_logprobs(rollouts, encoded, key=key, config=config, counts=counts)
         if stored:
             check_stored(stored, encoded, dtype=self._dtype, compute=partial(score_tokens, self._load()))
         return stored

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from freeprm.models.logprobs import n_read, prepare, token_logprobs
+from freeprm.models.logprobs import n_read, token_logprobs
+from freeprm.models.ways import prepare
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, Totals, means_of, pairs
 from freeprm.training.examples import Batch, Examples, collate
 from freeprm.training.readings import Reading
@@ -62,7 +63,7 @@ class GroupTrainer(Trainer):
         self.reading: Reading = reading
         self._shares = objective.needs_kl or objective.needs_means
         self._shared_in_evaluation: Tensor | None = None
-        self._reads_packed = prepare(model)
+        prepare(model, longest=max(data.longest() for data in (train_dataset, eval_dataset) if data is not None))
         self.loss_is_scaled_for_ga = True  # by the number of items, below
         self._sums = torch.zeros(len(SUMS), device=args.device)
 
@@ -73,7 +74,7 @@ class GroupTrainer(Trainer):
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches: list[Batch] = [sample["batch"] for sample in samples]
         n_items = sum(n_items_of(self.objective, batch) for batch in batches)
-        n_tokens = sum(n_read(batch.encoded, packed=self._reads_packed) for batch in batches)
+        n_tokens = sum(n_read(self.model_wrapped, batch.encoded) for batch in batches)
         counts = self._over_devices(torch.tensor([n_items, n_tokens], device=device))
         self.state.num_input_tokens_seen += int(counts[1])  # kept in checkpoints, so a resumed run counts on
         if self._shares and batches:

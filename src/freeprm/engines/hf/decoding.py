@@ -81,7 +81,7 @@ class _Samples:
         self._tokenizer, self._params, self._batch = backbone.tokenizer, params, batch
         self._samples = [(problem, index) for problem, wanted in enumerate(batch) for index in wanted.sample_idxs]
         self._n_read = n_read  # of each problem
-        rooms = [min(params.max_new_tokens, backbone.max_length - len(wanted.ids)) for wanted in batch]
+        rooms = [min(params.max_new_tokens, backbone.reach(len(wanted.ids)) - len(wanted.ids)) for wanted in batch]
         self.longest = max(rooms)
         """Tokens that a response of the batch may have."""
         self.text = torch.tensor([problem for problem, _ in self._samples], device=device)

@@ -1,6 +1,7 @@
 """Sampling with transformers on this machine: any causal language model with a key-value cache."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from freeprm.models.backbone import Backbone, Dtype, LoadOptions, load_backbone,
 from freeprm.models.devices import device_name
 from freeprm.models.fingerprint import template_identity, weights_hash
 from freeprm.models.folders import resolve
+from freeprm.models.lengths import alike, forget_lengths
 from freeprm.models.stored_logprobs import key_of
 
 SMALL_BYTES = 256 << 20
@@ -66,7 +68,9 @@ class HFEngine:
             ModelError: a prompt fills the context by itself; names the problem.
         """
         done = {(request.problem_id, index) for request in requests for index in request.done}
-        batches = plan(self._encoded(requests), self._limits(params))
+        encoded, limits = self._encoded(requests, params), self._limits(params)
+        kinds = alike(encoded, self._backbone.model.config, length=lambda item: len(item.ids))
+        batches = [batch for part in kinds for batch in plan(part, limits)]
         open_batches = [batch for batch in batches if not _keys(batch) <= done]
         n_workers = min(self._n_workers(sum(len(_keys(batch)) for batch in batches)), len(open_batches))
         for sampled in self._draw(open_batches, params, n_workers):
@@ -98,7 +102,7 @@ class HFEngine:
         """
         with _one_thread_if(self._is_small):
             writer = Writer(self._backbone, params=params)
-            yield from search(self._encoded(requests), writer=writer, judge=judge, batch=batch)
+            yield from search(self._encoded(requests, params), writer=writer, judge=judge, batch=batch)
 
     def key(self) -> str:
         """Tells the model from every other; see `models.stored_logprobs`."""
@@ -125,10 +129,20 @@ class HFEngine:
             for batch in batches:
                 yield from decode(self._backbone, batch, params=params)
 
-    def _encoded(self, requests: Sequence[Request]) -> list[Wanted]:
+    def _encoded(self, requests: Sequence[Request], params: SamplingParams) -> list[Wanted]:
         """Prompts, with the beginnings of responses, as training and scoring will encode them."""
         backbone = self._backbone
+        forget_lengths(backbone.model)
         begun = begin(backbone.tokenizer, requests, max_length=backbone.max_length, model=self.model)
+        lengths = [len(item.ids) for item in begun]
+        cut = [n for n in lengths if backbone.reach(n) < min(backbone.max_length, n + params.max_new_tokens)]
+        if cut:
+            warnings.warn(
+                f"{self.model}: after {len(cut)} of {len(lengths)} prompts a response is ended at "
+                f"{backbone.reach(min(cut)):,} tokens with its prompt (stop reason 'context'): beyond, the model reads "
+                "all of a text with other positions, and the keys that were kept would be wrong",
+                stacklevel=2,
+            )
         return [
             Wanted(
                 problem_id=request.problem_id, prompt=request.prompt, ids=item.ids, sample_idxs=request.sample_idxs,

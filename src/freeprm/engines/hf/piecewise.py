@@ -20,6 +20,7 @@ from freeprm.engines.hf.drawing import draw, uniforms
 from freeprm.engines.hf.text import end_tokens, is_stopped, response_text, stop_position
 from freeprm.errors import ModelError
 from freeprm.models.backbone import Backbone
+from freeprm.models.lengths import alike, forget_lengths
 from freeprm.models.slots import Slots, SlotTable, n_kept_layers, plain_layers
 
 _CPU_ROWS, _GPU_ROWS = 256, 1024  # samples written on at a time
@@ -65,6 +66,7 @@ class Writer:
             raise self._unsuited()
         self._n_layers = n_layers
         self._slots = SlotTable(device)
+        forget_lengths(backbone.model)
         self._ends = end_tokens(backbone).to(device)
         self._max_rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
         self._slots.free(self._read([0]))  # a token on trial shows what the model keeps, and how large it is
@@ -73,11 +75,14 @@ class Writer:
 
     def room(self, wanted: Wanted) -> int:
         """Tokens that a sample may have."""
-        return min(self._params.max_new_tokens, self._backbone.max_length - len(wanted.ids))
+        n_prompt = len(wanted.ids)
+        return min(self._params.max_new_tokens, self._backbone.reach(n_prompt) - n_prompt)
 
     def open(self, wanted: Wanted) -> list[Draft]:
         """The samples of a prompt, without a token as yet; the prompt is read."""
-        past = self._read(wanted.ids[:-1])
+        # With the last token, though it is read again: how a text is read may depend on its length.
+        past, last = np.split(self._read(wanted.ids), [-1])
+        self._slots.free(last)
         room = self.room(wanted)
         return [
             Draft(wanted=wanted, sample_idx=index, room=room, past=past, numbers=self._numbers(wanted, index, room))
@@ -91,7 +96,9 @@ class Writer:
         while waiting:
             waiting.sort(key=lambda draft: len(draft.past))
             batches = [
-                waiting[start : start + self._max_rows] for start in range(0, len(waiting), self._max_rows)
+                part[start : start + self._max_rows]
+                for part in alike(waiting, self._backbone.model.config, length=lambda draft: len(draft.wanted.ids))
+                for start in range(0, len(part), self._max_rows)
             ]  # of similar length
             waiting = [draft for batch in batches for draft in self._stretch(batch, is_enough)]
 

@@ -17,10 +17,10 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from freeprm.errors import ModelError
 from freeprm.models.backbone import Backbone
 from freeprm.models.encoding import Encoded
-from freeprm.models.logprobs import prepare
 from freeprm.models.packing import pack, shared
 from freeprm.models.readout import row
 from freeprm.models.tree_attention import Tree
+from freeprm.models.ways import prepare
 
 _LEAST_SHARED = 1  # tokens that are read once; the segments that this makes cost less than what follows a prefill
 
@@ -58,7 +58,8 @@ def prefill(backbone: Backbone, batch: Sequence[Text]) -> Prefilled:
     Raises:
         ModelError: the model keeps its state in another way.
     """
-    if any(item.prefix for item in batch) and _keeps_all(backbone) and prepare(backbone.model):
+    longest = max(len(item.ids) for item in batch)
+    if any(item.prefix for item in batch) and _keeps_all(backbone) and prepare(backbone.model, longest=longest):
         return _read_tree(backbone, batch)
     return _read_padded(backbone, batch)
 
