@@ -18,7 +18,7 @@ from transformers import (
 
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.folders import adapter_base, resolve
-from freeprm.models.lengths import last_of_kind
+from freeprm.models.lengths import forget_lengths, last_of_kind
 from freeprm.models.output_head import give_float32_logits
 from freeprm.models.prompts import pin_date
 
@@ -216,5 +216,6 @@ def load_weights(
             "checkpoint"
         )
     model: PreTrainedModel = loaded[0].to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    forget_lengths(model)
     give_float32_logits(model)
     return model

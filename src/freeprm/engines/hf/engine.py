@@ -23,7 +23,7 @@ from freeprm.models.backbone import Backbone, Dtype, LoadOptions, load_backbone,
 from freeprm.models.devices import device_name
 from freeprm.models.fingerprint import template_identity, weights_hash
 from freeprm.models.folders import resolve
-from freeprm.models.lengths import alike, forget_lengths
+from freeprm.models.lengths import alike
 from freeprm.models.stored_logprobs import key_of
 
 SMALL_BYTES = 256 << 20
@@ -68,7 +68,8 @@ class HFEngine:
             ModelError: a prompt fills the context by itself; names the problem.
         """
         done = {(request.problem_id, index) for request in requests for index in request.done}
-        encoded, limits = self._encoded(requests, params), self._limits(params)
+        encoded, limits = self._encoded(requests), self._limits(params)
+        self._tell_of_reach(encoded, params)
         kinds = alike(encoded, self._backbone.model.config, length=lambda item: len(item.ids))
         batches = [batch for part in kinds for batch in plan(part, limits)]
         open_batches = [batch for batch in batches if not _keys(batch) <= done]
@@ -102,7 +103,9 @@ class HFEngine:
         """
         with _one_thread_if(self._is_small):
             writer = Writer(self._backbone, params=params)
-            yield from search(self._encoded(requests, params), writer=writer, judge=judge, batch=batch)
+            encoded = self._encoded(requests)
+            self._tell_of_reach(encoded, params)
+            yield from search(encoded, writer=writer, judge=judge, batch=batch)
 
     def key(self) -> str:
         """Tells the model from every other; see `models.stored_logprobs`."""
@@ -129,20 +132,10 @@ class HFEngine:
             for batch in batches:
                 yield from decode(self._backbone, batch, params=params)
 
-    def _encoded(self, requests: Sequence[Request], params: SamplingParams) -> list[Wanted]:
+    def _encoded(self, requests: Sequence[Request]) -> list[Wanted]:
         """Prompts, with the beginnings of responses, as training and scoring will encode them."""
         backbone = self._backbone
-        forget_lengths(backbone.model)
         begun = begin(backbone.tokenizer, requests, max_length=backbone.max_length, model=self.model)
-        lengths = [len(item.ids) for item in begun]
-        cut = [n for n in lengths if backbone.reach(n) < min(backbone.max_length, n + params.max_new_tokens)]
-        if cut:
-            warnings.warn(
-                f"{self.model}: after {len(cut)} of {len(lengths)} prompts a response is ended at "
-                f"{backbone.reach(min(cut)):,} tokens with its prompt (stop reason 'context'): beyond, the model reads "
-                "all of a text with other positions, and the keys that were kept would be wrong",
-                stacklevel=2,
-            )
         return [
             Wanted(
                 problem_id=request.problem_id, prompt=request.prompt, ids=item.ids, sample_idxs=request.sample_idxs,
@@ -150,6 +143,19 @@ class HFEngine:
             )
             for request, item in zip(requests, begun, strict=True)
         ]  # fmt: skip
+
+    def _tell_of_reach(self, encoded: Sequence[Wanted], params: SamplingParams) -> None:
+        """Say where responses will be ended earlier than asked for, or than the context's end."""
+        backbone = self._backbone
+        lengths = [len(item.ids) for item in encoded]
+        cut = [n for n in lengths if backbone.reach(n) < min(backbone.max_length, n + params.max_new_tokens)]
+        if cut:
+            warnings.warn(
+                f"{self.model}: after {len(cut)} of {len(lengths)} prompts a response is ended at "
+                f"{backbone.reach(min(cut)):,} tokens with its prompt (stop reason 'context'): beyond, the model reads "
+                "all of a text with other positions, and the keys that were kept would be wrong",
+                stacklevel=3,
+            )
 
     def _limits(self, params: SamplingParams) -> Limits:
         model = self._backbone.model

@@ -20,7 +20,7 @@ from freeprm.engines.hf.drawing import draw, uniforms
 from freeprm.engines.hf.text import end_tokens, is_stopped, response_text, stop_position
 from freeprm.errors import ModelError
 from freeprm.models.backbone import Backbone
-from freeprm.models.lengths import alike, forget_lengths
+from freeprm.models.lengths import alike
 from freeprm.models.slots import Slots, SlotTable, n_kept_layers, plain_layers
 
 _CPU_ROWS, _GPU_ROWS = 256, 1024  # samples written on at a time
@@ -66,7 +66,6 @@ class Writer:
             raise self._unsuited()
         self._n_layers = n_layers
         self._slots = SlotTable(device)
-        forget_lengths(backbone.model)
         self._ends = end_tokens(backbone).to(device)
         self._max_rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
         self._slots.free(self._read([0]))  # a token on trial shows what the model keeps, and how large it is
