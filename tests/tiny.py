@@ -77,6 +77,11 @@ def sizes(**extra: object) -> dict[str, object]:
     }  # fmt: skip
 
 
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0, 8.0, 16.0, 32.0],
+    "original_max_position_embeddings": 32,
+}  # fmt: skip
+"""Frequencies that are others for every token of a sequence once it has more than 32."""
 ARCHITECTURES: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes(tie_word_embeddings=False))),
     "llama tied": lambda: LlamaForCausalLM(LlamaConfig(**sizes(tie_word_embeddings=True))),
@@ -91,6 +96,7 @@ MORE: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**sizes(head_dim=8))),
     "phi": lambda: PhiForCausalLM(PhiConfig(**sizes())),
     "phi3": lambda: Phi3ForCausalLM(Phi3Config(**sizes(pad_token_id=0))),
+    "longrope": lambda: LlamaForCausalLM(LlamaConfig(**sizes(rope_parameters=LONGROPE))),
     "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**sizes(head_dim=8, sliding_window=8))),
 }
 """Further architectures, for the law that matters most."""

@@ -221,6 +221,31 @@ def test_the_shipped_solver_answers_in_steps():
     assert sampled.stop_reason == "end"
 
 
+def test_no_response_outgrows_the_positions_that_it_was_drawn_with(save_tiny: SaveTiny):
+    limit = 24
+    rope = {
+        "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0, 8.0, 16.0, 32.0],
+        "original_max_position_embeddings": limit,
+    }  # fmt: skip
+    engine = HFEngine(model=str(save_tiny("LlamaConfig", rope_parameters=rope)), max_rows=8)
+    params = replace(PARAMS, logprobs=True)
+    with pytest.warns(UserWarning, match=r"after 3 of 4 prompts a response is ended at 24 tokens with its prompt"):
+        drawn = draw_all(engine, requests(2), params)
+    model = load_backbone(engine.model).model
+    for (prompt, _), sampled in drawn.items():
+        n_tokens = sampled.n_prompt_tokens + len(sampled.token_ids)
+        assert sampled.n_prompt_tokens > limit or n_tokens <= limit
+        if n_tokens == limit:
+            assert sampled.stop_reason in ("end", "context")
+        asked = Rollout(problem_id="", sample_idx=0, prompt=prompt, response="", truncated=True)
+        prompt_ids = encode(engine._backbone.tokenizer, [asked])[0].ids.tolist()
+        ids = torch.tensor([[*prompt_ids, *sampled.token_ids]])
+        logps = model(ids).logits[0].log_softmax(-1)[:-1].gather(1, ids[0, 1:, None])[len(prompt_ids) - 1 :, 0]
+        assert sampled.token_logprobs == pytest.approx(logps.tolist(), abs=1e-4)
+    assert any(sampled.n_prompt_tokens > limit for sampled in drawn.values())
+    assert any(sampled.stop_reason == "context" for sampled in drawn.values())
+
+
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (0.5, 0.6), (1.3, 1.0)])
 @pytest.mark.parametrize(("config", "options"), ARCHITECTURES)
 def test_noted_log_probabilities_are_the_models_own_whatever_was_drawn_how(

@@ -37,7 +37,7 @@ def in_pieces(engine: HFEngine, params: SamplingParams, *, seed: int = 0) -> tup
 
 
 @pytest.mark.parametrize("params", [PARAMS, replace(PARAMS, temperature=0.0), replace(PARAMS, top_p=0.8)], ids=str)
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, "longrope"])
 def test_pieces_are_the_samples_drawn_at_once(tmp_path: Path, architecture, params):
     engine = HFEngine(model=str(tiny.save(tmp_path, architecture=architecture)))
     whole = {
