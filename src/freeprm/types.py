@@ -107,6 +107,8 @@ class Metric:
     """How one response or answer was chosen: `best_of_n/min`, `majority`, `weighted_vote/min`, `oracle`, ..."""
     n: int | None = None
     """Responses a problem to choose from."""
+    weighting: str | None = None
+    """How scores became the weights of a vote, a name in `core.voting.WEIGHTINGS`."""
     seed: int | None = None
     group: str | None = None
     """`column=value` in a breakdown, None for the whole."""

@@ -405,5 +405,6 @@ def test_the_known_figures_come_out_of_anothers_scores(real_data: Path, tmp_path
     values = {(metric["metric"], metric["selector"]): metric["value"] for metric in done.json["metrics"]}
     # As their owners state them: 100 problems, eight responses each.
     assert values["accuracy", "best_of_n/score"] == pytest.approx(0.94)
-    assert values["accuracy", "majority"] == pytest.approx(0.93)
+    # 93 by the first of equals; of the four problems with two first places three have a right one, worth a half each
+    assert values["accuracy", "majority"] == pytest.approx(0.925)
     assert values["pass_at_k", None] == pytest.approx(0.96)

@@ -105,7 +105,8 @@ def test_the_figures_of_a_table_do_not_depend_on_its_container(real_data: Path, 
     found, _ = measured("select", tmp_path / "rows.parquet", *given, "--out", tmp_path / "a")
     # As their owners state them: 100 problems, eight responses each.
     assert found["accuracy", "best_of_n/score", 8] == pytest.approx(0.94)
-    assert found["accuracy", "majority", 8] == pytest.approx(0.93)
+    # 93 by the first of equals; of the four problems with two first places three have a right one, worth a half each
+    assert found["accuracy", "majority", 8] == pytest.approx(0.925)
 
 
 @pytest.mark.parametrize("shape", ["column", "one a line", "all in one", "batch", "by problem"])

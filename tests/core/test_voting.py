@@ -136,3 +136,16 @@ def test_pass_at_1_is_the_share_of_right_responses():
 def test_pass_at_k_refuses_impossible_counts(n: int, c: int, k: int):
     with pytest.raises(DataError, match=f"pass@{k}"):
         pass_at_k(n, c, k)
+
+
+def test_standardised_weights_know_neither_scale_nor_zero():
+    scores = np.array([[-3.0, 0.0, 3.0], [1.0, 1.0, 4.0]])
+    weights = weighting("standardised")(scores)
+    # -3, 0, 3 have mean 0 and standard deviation sqrt(6): sigmoid(3 / sqrt(6)) = 0.7729
+    assert weights[0] == pytest.approx([1 - 0.7729, 0.5, 0.7729], abs=1e-4)
+    assert weighting("standardised")(1000 * scores + 7) == pytest.approx(weights)
+
+
+def test_equal_scores_are_standardised_to_equal_weights():
+    assert weighting("standardised")(np.array([0.1] * 10)).tolist() == [0.5] * 10  # their mean is not 0.1 exactly
+    assert weighting("standardised")(np.array([5.0])).tolist() == [0.5]

@@ -24,11 +24,21 @@ def row(problem_id: str, sample_idx: int, **columns: Any) -> Row:
 def two_problems(scorer: str | None = "a", sign: float = 1.0) -> list[Row]:
     """p: 4 is right, best scored and in the minority; q: 7 is right and always given."""
     rows = [
-        row("p", index, pred=pred, correct=pred == "4", step_scores=[sign * low, 3.0], scorer=scorer, level=1)
+        row(
+            "p",
+            index,
+            pred=pred,
+            correct=pred == "4",
+            step_scores=[sign * low, 3.0],
+            scorer=scorer,
+            level=1,
+            score_kind="log_odds",
+        )
         for index, (pred, low) in enumerate([("5", 0.25), ("4", 2.0), ("5", 0.5)])
     ]
     return rows + [
-        row("q", index, pred="7", correct=True, step_scores=[sign * 0.5], scorer=scorer, level=2) for index in range(3)
+        row("q", index, pred="7", correct=True, step_scores=[sign * 0.5], scorer=scorer, level=2, score_kind="log_odds")
+        for index in range(3)
     ]
 
 
@@ -80,6 +90,58 @@ def test_weight_scale_and_weighting_decide_the_vote(tmp_path: Path):
     assert at(run(tmp_path, two_problems(), weighting="raw"), "weighted_vote/min", 3, scorer="a").value == 1.0
 
 
+def test_votes_are_weighed_by_what_scores_are_and_say_how(tmp_path: Path):
+    # as probabilities .9 beats .3 + .4; their sigmoids .71 do not beat .57 + .60
+    rows = [
+        row("p", index, pred=pred, correct=pred == "4", score=score)
+        for index, (pred, score) in enumerate([("5", 0.3), ("4", 0.9), ("5", 0.4)])
+    ]
+    found = {}
+    for name, settings in {"range": {}, "told": {"score_kinds": "log_odds"}, "given": {"weighting": "sigmoid"}}.items():
+        (tmp_path / name).mkdir()
+        result = run(tmp_path / name, rows, n=[3], **settings)
+        vote = at(result, "weighted_vote/score", 3, scorer="scores")
+        found[name] = (vote.value, vote.weighting)
+        assert any(reason.startswith(f"votes of scores weighted by {vote.weighting}: ") for reason in result.counts)
+        assert at(result, "best_of_n/score", 3, scorer="scores").weighting is None
+    assert found == {"range": (1.0, "raw"), "told": (0.0, "sigmoid"), "given": (0.0, "sigmoid")}
+
+
+def test_large_scores_do_not_saturate(tmp_path: Path):
+    # the sigmoid of each is 1, and the vote would be a majority of three equals
+    rows = [
+        row("p", index, pred=str(index), correct=index == 2, score=score)
+        for index, score in enumerate((90.0, 95.0, 99.0))
+    ]
+    result = run(tmp_path, rows, n=[3])
+    assert at(result, "weighted_vote/score", 3, scorer="scores").value == 1.0
+    assert at(result, "weighted_vote/score", 3, scorer="scores", metric="tied").value == 0.0
+
+
+def test_ties_are_shared_and_counted_where_the_right_response_stands_first(tmp_path: Path):
+    rows = [row("p", index, pred=str(index), correct=index == 0, score=0.5) for index in range(4)]
+    rows += [
+        row("q", index, pred=str(index), correct=index == 0, score=[0.9, 0.1, 0.1, 0.1][index]) for index in range(4)
+    ]
+    result = run(tmp_path, rows, n=[2, 4])
+    for selector, scorer, at_two, at_four in [
+        # p: 1/4 of all, 1/2 of the half of the pairs that hold it; q: what holds sample 0
+        ("best_of_n/score", "scores", (1 / 4 + 1 / 2) / 2, (1 / 4 + 1) / 2),
+        ("weighted_vote/score", "scores", (1 / 4 + 1 / 2) / 2, (1 / 4 + 1) / 2),
+        ("majority", None, 1 / 4, 1 / 4),
+    ]:
+        assert at(result, selector, 2, scorer=scorer).value == pytest.approx(at_two)
+        assert at(result, selector, 4, scorer=scorer).value == pytest.approx(at_four)
+        tied = at(result, selector, 4, scorer=scorer, metric="tied")
+        assert tied.value == (1.0 if scorer is None else 0.5)
+    lines = [json.loads(line) for line in (result.folder / "selections.jsonl").read_text().splitlines()]
+    assert {line["sample_idx"] for line in lines} == {0}  # what is handed out is the first
+    lines = [json.loads(line) for line in (result.folder / "accuracies.jsonl").read_text().splitlines()]
+    by = {(line["problem_id"], line["selector"], line["n"]): line for line in lines}
+    assert by["p", "best_of_n/score", 4]["tied"] == 1.0
+    assert "tied" not in by["p", "random_distinct_text", 4]
+
+
 def test_scorers_are_compared_with_majority_and_with_each_other(tmp_path: Path):
     result = run(tmp_path, two_problems("a") + two_problems("b", sign=-1.0))
     over_majority = at(result, "best_of_n/min - majority", 3, scorer="a", metric="accuracy_difference")
@@ -91,7 +153,7 @@ def test_scorers_are_compared_with_majority_and_with_each_other(tmp_path: Path):
 def test_rows_without_scores_give_what_needs_none(tmp_path: Path):
     rows = [{k: v for k, v in r.items() if k not in ("step_scores", "scorer")} for r in two_problems()]
     selectors = {metric.selector for metric in run(tmp_path, rows).metrics}
-    assert selectors == {"majority", "oracle", "random", None}
+    assert selectors == {"majority", "oracle", "random", "random_distinct_text", None}
 
 
 def test_scores_of_one_file_and_samples_of_another_are_joined(tmp_path: Path):
@@ -205,7 +267,12 @@ def test_qwens_reward_model_selects_as_published(real_data: Path, tmp_path: Path
     result = select([path], out=tmp_path / "out", columns={"score": "rm_score"}, by=("level",))
     # data README, from upstream's rm_maj_eval: rm@8 94, maj@8 93, pass@8 96 of 100, mean accuracy 0.91
     assert at(result, "best_of_n/score", 8, scorer="scores").value == pytest.approx(0.94)
-    assert at(result, "majority", 8).value == pytest.approx(0.93)
+    # upstream takes the first of equals: two answers share the first place in four problems, three times half right
+    assert at(result, "majority", 8).value == pytest.approx(0.925)
+    assert at(result, "majority", 8, metric="tied").value == pytest.approx(0.04)
+    lines = [json.loads(line) for line in (result.folder / "selections.jsonl").read_text().splitlines()]
+    assert sum(line["correct"] for line in lines if line["selector"] == "majority") == 93
+    assert at(result, "weighted_vote/score", 8, scorer="scores").weighting == "standardised"
     assert at(result, "oracle", 8).value == pytest.approx(0.96)
     assert at(result, None, 8, metric="pass_at_k").value == pytest.approx(0.96)
     assert at(result, "random", 8).value == pytest.approx(0.91)

@@ -45,6 +45,8 @@ class Candidates:
     problem_id: str
     rollouts: tuple[Rollout, ...]
     """In order of `sample_idx`."""
+    texts: NDArray[np.int64]
+    """(N,) from 0, equal where responses are the same text."""
     groups: NDArray[np.int64]
     """(N,) from 0, equal where answers are equal."""
     has_answer: NDArray[np.bool_]
@@ -86,9 +88,10 @@ def candidates(
         DataError, NonFiniteError: step scores that an aggregator refuses; names the sample.
     """
     rollouts = tuple(sample.rollout for sample in samples)
-    numbers: dict[str | None, int] = {}
     keys = [key(rollout.pred) for rollout in rollouts]
-    groups = np.array([numbers.setdefault(name, len(numbers)) for name in keys])
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(keys))}
+    groups = np.array([numbers[name] for name in keys])
+    texts = {text: number for number, text in enumerate(dict.fromkeys(rollout.response for rollout in rollouts))}
     right, wrong = (np.array([rollout.correct is label for rollout in rollouts]) for label in (True, False))
     n_right, n_wrong = (np.bincount(groups, weights=flags) for flags in (right, wrong))  # (G,)
     has_answer = np.array([name is not None for name in keys])
@@ -98,6 +101,7 @@ def candidates(
     return Candidates(
         problem_id=rollouts[0].problem_id,
         rollouts=rollouts,
+        texts=np.array([texts[rollout.response] for rollout in rollouts]),
         groups=groups,
         has_answer=has_answer,
         correct=right,

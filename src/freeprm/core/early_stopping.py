@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The response that best-of-n chooses."""
+    """A best response: no other one's score is higher, and no earlier one's is as high."""
 
     best: int
     score: float

@@ -76,13 +76,27 @@ def rank(scores: ArrayLike) -> Floats:
     return np.asarray((below + (equal + 1) / 2) / values.shape[-1], dtype=np.float64)
 
 
+def standardised(scores: ArrayLike) -> Floats:
+    """sigmoid((score - mean) / standard deviation) of those who vote together; 1/2 for all where they are equal.
+
+    For scores of which neither the scale nor the zero is known: no positive factor and no constant changes it.
+    """
+    values = _finite(scores)
+    apart = values - values.mean(axis=-1, keepdims=True)
+    spread = values.std(axis=-1, keepdims=True)
+    # A mean of equal numbers may miss them by rounding, and that must not become a spread.
+    rounding = np.finfo(np.float64).eps * values.shape[-1] * np.abs(values).max(axis=-1, keepdims=True)
+    return sigmoid(np.divide(apart, spread, out=np.zeros_like(values), where=spread > rounding))
+
+
 def uniform(scores: ArrayLike) -> Floats:
     """1 for every response: the majority vote."""
     return np.ones_like(_finite(scores))
 
 
 WEIGHTINGS: Mapping[str, Weighting] = {
-    "sigmoid": sigmoid, "raw": raw, "exp": exponential, "softmax": exponential, "rank": rank, "uniform": uniform,
+    "sigmoid": sigmoid, "raw": raw, "standardised": standardised, "exp": exponential, "softmax": exponential,
+    "rank": rank, "uniform": uniform,
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from freeprm.core import score_kinds
 from freeprm.core.candidates import named
 from freeprm.core.class_outputs import Meaning, Scored, Values, scored
 from freeprm.core.steps import splitter as splitter_named
@@ -159,6 +160,7 @@ def attached(
         DataError: outputs that are not what was said, or not one a step; names the sample.
     """
     found, meaning = [], Meaning(good=told.good, values=told.values)
+    kind = {} if told.values == "scores" else {score_kinds.COLUMN: "probability"}
     for match in matched:
         place = f"{match.answer.source}, {named(match.rollout)}" if match.answer.source else named(match.rollout)
         try:
@@ -172,9 +174,10 @@ def attached(
             counts[f"skipped: {name}: {alike(str(error))}"] += 1
             continue
         counts["step scores whose number could not be checked, as the steps are not known"] += not known
+        carried = {column: value for column, value in match.rollout.extra.items() if column != score_kinds.COLUMN}
         found.append(replace(
             match.rollout, scorer=told.scorer or match.answer.model or name, step_scores=scores.steps,
-            score=scores.response,
+            score=scores.response, extra={**carried, **kind},
         ))  # fmt: skip
     if not found:
         reasons = "; ".join(f"{count} {reason}" for reason, count in counts.items()) or "it holds nothing for them"

@@ -64,6 +64,7 @@ PLUGIN = Recipe(
         auto_class="AutoModelForSequenceClassification", base_type="llama",
     ),
     normalise=unchanged,  # output.score (card)
+    kind="unbounded",
     splitter=None,
     aggregation=None,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from freeprm.core.flops import ModelShape
+from freeprm.core.score_kinds import ScoreKind
 from freeprm.models.backbone import LoadOptions
 from freeprm.models.encoding import TooLong
 from freeprm.types import Rollout, Span
@@ -76,6 +77,16 @@ class Scorer(Protocol):
         Raises:
             FreePRMError: a response that cannot be scored as it stands; names it.
         """
+        ...
+
+
+@runtime_checkable
+class KnowsKind(Protocol):
+    """A scorer that says what its scores are, so that votes can be weighed by them; ours do."""
+
+    @property
+    def kind(self) -> ScoreKind:
+        """Log-odds, probabilities, or unbounded."""
         ...
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from freeprm.core.flops import ModelShape
+from freeprm.core.score_kinds import ScoreKind
 from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, check_same_vocabulary, load_backbone
 from freeprm.models.encoding import TooLong
 from freeprm.models.fingerprint import template_hash, weights_hash
@@ -76,6 +77,11 @@ class ImplicitScorer:
     def splitter(self) -> str | None:
         """The model's own way of cutting responses into steps."""
         return self.prm.config.splitter
+
+    @property
+    def kind(self) -> ScoreKind:
+        """Log-ratios, read as log-odds."""
+        return "log_odds"
 
     @property
     def device(self) -> torch.device:

@@ -43,6 +43,7 @@ PLUGIN = Recipe(
     tokens={},
     head=Layout(architectures=("EurusRewardModel",), build=RegressionHead, base_type="mistral"),
     normalise=unchanged,  # model(**inputs).item() (card)
+    kind="unbounded",
     splitter=None,
     aggregation=None,
 )

@@ -1,12 +1,13 @@
 """Any scorer by its member's name, and the work of one process with it: parts of the rollouts in, rows out."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from freeprm.core import score_kinds
 from freeprm.core.flops import ModelShape
 from freeprm.core.ledger import SCORER
 from freeprm.errors import ConfigError, PluginError
@@ -17,7 +18,7 @@ from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, load_config
 from freeprm.models.encoding import TooLong
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.folders import resolve
-from freeprm.scorers.base import ByFolder, OnDevice, Scorer, Scores, Scoring
+from freeprm.scorers.base import ByFolder, KnowsKind, OnDevice, Scorer, Scores, Scoring
 from freeprm.scorers.tally import Reading, place_of
 from freeprm.scorers.working import Part, ScoredPart, untold
 from freeprm.types import Rollout
@@ -118,6 +119,7 @@ class ScorerJob:
 
     def _scored(self, scorer: Scorer, parts: Sequence[Part]) -> Iterator[ScoredPart]:
         [name] = self.scorers
+        kind = {score_kinds.COLUMN: scorer.kind} if isinstance(scorer, KnowsKind) else {}
         for part in parts:
             batches: list[int] = []
             started = time.perf_counter()
@@ -132,7 +134,7 @@ class ScorerJob:
             )  # fmt: skip
             yield ScoredPart(
                 part=part.number,
-                rows={name: [_row(part.rollouts[index], name, item) for index, item in scores.items()]},
+                rows={name: [_row(part.rollouts[index], name, item, kind) for index, item in scores.items()]},
                 left_out=[index for index in range(len(part.rollouts)) if index not in scores],
                 counts=counts,
                 sequence_tokens=sum(item.n_tokens for item in scores.values()),
@@ -145,10 +147,11 @@ def _reading(scorer: Scorer, tokens: int, *, seconds: float) -> Reading:
     return Reading(tokens=tokens, seconds=seconds, place=place, device=device)
 
 
-def _row(rollout: Rollout, name: str, scores: Scores) -> Row:
+def _row(rollout: Rollout, name: str, scores: Scores, kind: Mapping[str, str]) -> Row:
+    carried = {column: value for column, value in rollout.extra.items() if column != score_kinds.COLUMN}
     spans = {"step_spans": [list(span) for span in scores.steps]} if scores.step_scores is not None else {}
     return rollout_row(
         replace(
-            rollout, scorer=name, step_scores=scores.step_scores, score=scores.score, extra={**rollout.extra, **spans}
+            rollout, scorer=name, step_scores=scores.step_scores, score=scores.score, extra={**carried, **kind, **spans}
         )
     )

@@ -63,6 +63,7 @@ PLUGIN = Recipe(
     tokens={"ки": 12902, "+": 648, "-": 387},  # `tokenizer.encode("+ -")[1:]  # [648, 387]` (card)
     head=(648, 387),
     normalise=first_of_two,  # logits[:, :, [648, 387]].softmax(-1)[:, :, 0] where input_ids == 12902 (card)
+    kind="probability",
     splitter="auto",  # its training data has a line a step, `Step 1:` and so on
     aggregation="min",  # arXiv:2312.08935, section 3.4
 )

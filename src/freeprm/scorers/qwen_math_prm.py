@@ -68,6 +68,7 @@ PLUGIN = Recipe(
     tokens={"<extra_0>": 151651},
     head=Layout(architectures=("Qwen2ForProcessRewardModel",), build=TwoLabelHead, base_type="qwen2"),
     normalise=second_of_two,  # make_step_rewards: softmax(logits)[:, 1] (card)
+    kind="probability",
     splitter="blank_lines",  # "we recommend using double line breaks" (card)
     aggregation="prod",  # arXiv:2501.07301, section 2.2: "the product of all the individual scores of each step"
 )

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from freeprm.core.flops import ModelShape
+from freeprm.core.score_kinds import ScoreKind
 from freeprm.core.steps import TOKENS, given_steps
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, DataError, SpanError
@@ -63,6 +64,8 @@ class Recipe:
     head: Layout | tuple[int, ...]
     """The head on the transformer; or ids of tokens, whose logits a language model is read for."""
     normalise: Normaliser
+    kind: ScoreKind
+    """What the scores are."""
     splitter: str | None
     """How its authors cut responses into steps; None where it has one score for a response."""
     aggregation: str | None
@@ -103,6 +106,11 @@ class ReleasedScorer:
     def splitter(self) -> str | None:
         """The recipe's way of cutting responses into steps."""
         return self.recipe.splitter
+
+    @property
+    def kind(self) -> ScoreKind:
+        """What the recipe's scores are."""
+        return self.recipe.kind
 
     @property
     def device(self) -> torch.device:

@@ -80,6 +80,7 @@ PLUGIN = Recipe(
     tokens={"+": 10, "-": 12},  # encode("+")[-1], encode("-")[-1] (prm_evaluate.py:74-76), Llama 3's vocabulary
     head=(10, 12),
     normalise=first_of_two,  # logits[:, -3, [+, -]].softmax(-1)[:, 0] (prm_evaluate.py:60-61)
+    kind="probability",
     splitter="blank_lines",  # ans.split("\n\n") (prm_evaluate.py:47)
     aggregation="mean",  # sum / len (prm_evaluate.py:67); not min
 )

@@ -73,6 +73,7 @@ PLUGIN = Recipe(
     tokens={"\n": 198},
     head=Layout(architectures=("Qwen2ForPrmModel", "Qwen2ForRewardModel"), build=ValueHead, base_type="qwen2"),
     normalise=sigmoid,  # return_probs=True: sigmoid(value) (prm_model.py)
+    kind="probability",
     splitter="lines",
     aggregation="mean",  # "simple average", as the card of EurusPRM has it
 )

@@ -51,6 +51,7 @@ PLUGIN = Recipe(
         architectures=("*ForSequenceClassification",), build=ScoreHead, auto_class="AutoModelForSequenceClassification"
     ),
     normalise=unchanged,  # rm(**conv_tokenized).logits[0][0] (card)
+    kind="unbounded",
     splitter=None,
     aggregation=None,
 )

@@ -1,7 +1,8 @@
 """Trained models of values: outcome reward models, Math-Shepherd's and AutoPSV's process reward models, trained here.
 
 A folder that `freeprm train` wrote with another parameterisation than the log-ratio. Scores are the values as they are,
-log-odds in nats, read where they were trained: at the end of each step, or of the response.
+in nats, and log-odds where the objective was a cross-entropy. They are read where they were trained: at the end of each
+step, or of the response.
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any, Self
 import torch
 
 from freeprm.core.flops import ModelShape
+from freeprm.core.score_kinds import ScoreKind
 from freeprm.errors import ConfigError, SpanError
 from freeprm.models.agreement import check_template, recorded_date
 from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions
@@ -25,6 +27,8 @@ from freeprm.scorers.cutting import steps_of
 from freeprm.types import Rollout, Span
 
 NAME = "valued"
+_CROSS_ENTROPIES = ("ce", "step_ce", "osv")
+"""Objectives under which sigmoid(value) is the probability of the label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ class Valued:
     valuation: Valuation
     steps: str
     """How responses are cut into steps unless told otherwise."""
+    objective: str
+    """That trained it."""
 
     @classmethod
     def of(cls, source: str) -> Scoring:
@@ -80,7 +86,7 @@ class Valued:
         valuation = valuation_of(config, source=source)
         backbone = load_valued(source, valuation, recorded_date(config, options), fresh=False)
         check_template(config, backbone)
-        return cls(backbone=backbone, valuation=valuation, steps=config.splitter)
+        return cls(backbone=backbone, valuation=valuation, steps=config.splitter, objective=config.objective)
 
     @property
     def name(self) -> str:
@@ -91,6 +97,11 @@ class Valued:
     def splitter(self) -> str | None:
         """As in training; None where the response is read."""
         return _scoring(self.valuation, self.steps).splitter
+
+    @property
+    def kind(self) -> ScoreKind:
+        """Log-odds where cross-entropy made them so; a pairwise objective leaves the zero open."""
+        return "log_odds" if self.objective in _CROSS_ENTROPIES else "unbounded"
 
     @property
     def device(self) -> torch.device:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from freeprm.core import score_kinds
 from freeprm.errors import SpanError
 from freeprm.io.formats import rollout_row
 from freeprm.io.rows import Row
@@ -89,7 +90,8 @@ class Job:
 
 
 def _scored(rollout: Rollout, scorer: str, result: ResponseScore) -> Rollout:
-    columns = {"reward": result.reward, "step_spans": [list(span) for span in result.steps]}
+    spans = [list(span) for span in result.steps]
+    columns = {score_kinds.COLUMN: "log_odds", "reward": result.reward, "step_spans": spans}
     carried = {name: value for name, value in rollout.extra.items() if name not in COLUMNS}  # have done their work
     return replace(rollout, scorer=scorer, score=None, step_scores=result.step_rewards, extra={**carried, **columns})
 

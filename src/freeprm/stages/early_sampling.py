@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from freeprm.core import score_kinds
 from freeprm.core.flops import ModelShape, forward_charges, generation_charges
 from freeprm.core.settled import check_settling
 from freeprm.datasets.reading import limited, load_problems, problems_hash
@@ -179,6 +180,7 @@ def _row(problem: Problem, written: Written, *, scorer: str, selected: bool) -> 
         "n_prompt_tokens": sampled.n_prompt_tokens,
         "n_generated_tokens": sampled.n_generated_tokens,
         "stop_reason": sampled.stop_reason,
+        **({} if scores is None else {score_kinds.COLUMN: "log_odds"}),
         "running_score": None if scores is None else min(scores),
         "selected": selected,
     }

@@ -3,8 +3,10 @@
     out/metrics.json      accuracy of best-of-n, and the shares of steps and tokens that it took, with 95 % intervals
     out/selections.jsonl  a row for each problem and n: the sample chosen, its score, and what was scored to find it
 
-Chosen is what scoring every response to its end and taking the best would choose, among the first n samples of each
-problem; see `core.early_stopping` for why.
+Chosen is a best response: one with the highest score that scoring every response to its end would give, among the
+first n samples of each problem, and the first of those (see `core.early_stopping` for why). The accuracy is of the
+responses that are handed out; `select` on complete scores takes the mean over all that share the first place. Here they
+are not all known, so what is counted is where another response may share it.
 """
 
 from bisect import bisect_left
@@ -174,6 +176,7 @@ class _Field:
                 "n": n,
                 **_chosen(rollouts[one.best]),
                 "score": one.score,
+                "may_be_tied": one.running.count(one.score) > 1,
                 **_shares(contest.responses[: contest.sizes[n]], one.n_steps),
             }
             for n, one in found.items()
@@ -251,6 +254,7 @@ def _count(rows: Sequence[Row], groups: Sequence[Group], counts: Counter[str]) -
     for n in {row["n"] for row in rows}:
         there = [row for row in rows if row["n"] == n]
         counts[f"problems left out at n={n}, with fewer responses"] = len(groups) - len(there)
+        counts[f"chosen at n={n} where others may share the first place"] = sum(row["may_be_tied"] for row in there)
         counts[f"chosen at n={n} without label, counted as not correct"] = sum(row["correct"] is None for row in there)
 
 

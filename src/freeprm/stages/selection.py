@@ -1,8 +1,13 @@
 """Select: scored rollouts in; what each way of choosing chooses, and how often it is right, out.
 
-    out/metrics.json      accuracies (fractions, 0..1), pass@k, paired differences, with 95 % intervals over problems
+    out/metrics.json      accuracies (fractions, 0..1), pass@k, paired differences, the share of choices that were tied,
+                          with 95 % intervals over problems
     out/selections.jsonl  a row for each problem and selector: the sample and the answer that it chooses
-    out/accuracies.jsonl  a row for each problem, selector and n: the chance that its choice is right
+    out/accuracies.jsonl  a row for each problem, selector and n: the chances that its choice is right and is tied
+
+Accuracies are expectations over ties, in which everyone who shares the first place is as likely; the choice that is
+handed out is the first of them. A vote's weights follow from what its scorer's scores are (`core.score_kinds`):
+as their rows say (`score_kind`, which `freeprm score` writes), as the caller says, or as their range shows.
 
 Works on any rollouts that carry scores, ours or others', in any format, and on rollouts beside a server's answers;
 without scores, the majority vote, pass@k and the bounds `oracle` and `random` remain.
@@ -19,6 +24,7 @@ from freeprm.core.aggregate import aggregator
 from freeprm.core.answers import Verdict, canonical, equivalent, extract
 from freeprm.core.candidates import Candidates, Sample, candidates, merge_scorers
 from freeprm.core.comparisons import Cell, accuracy_metrics, difference_metrics, problems_by_value
+from freeprm.core.score_kinds import BY_KIND, Weighed, check_kinds, weightings
 from freeprm.core.selectors import Choice, Selector, Subsets, bounds, choose
 from freeprm.core.voting import Floats, Weighting, pass_at_k
 from freeprm.core.voting import weighting as weighting_named
@@ -53,7 +59,8 @@ def select(
     score_options: Mapping[str, Any] | None = None,
     n: Sequence[int] | None = None,
     aggregators: Sequence[str] = ("min",),
-    weighting: str = "sigmoid",
+    weighting: str = BY_KIND,
+    score_kinds: str | Mapping[str, str] = "",
     weight_scale: float = 1.0,
     subsets: Subsets = "resample",
     by: Sequence[str] = (),
@@ -72,7 +79,9 @@ def select(
         n: samples to choose among; powers of two up to the number that most problems have, and that number.
             A problem with fewer is left out for that n, and counted.
         aggregators: step scores -> score, names in `core.aggregate.AGGREGATORS`.
-        weighting: score -> weight in a vote, a name in `core.voting.WEIGHTINGS`.
+        weighting: score -> weight in a vote, a name in `core.voting.WEIGHTINGS`; by default that of the scores' kind.
+        score_kinds: what scores are whose rows do not say it: a name in `core.score_kinds` for all scorers, or for
+            each by name. Without it scores within 0..1 are taken for probabilities, and all others for unbounded.
         weight_scale: what scores are multiplied by before that; sigmoid and exp weights depend on it as on beta.
         subsets: `resample` averages over random subsets of a problem's samples, `first` takes the first n.
         by: columns to break accuracies down by, e.g. `level`.
@@ -85,7 +94,9 @@ def select(
         aggregator(name)
     if subsets not in get_args(Subsets):
         raise ConfigError(f"subsets is {subsets!r}; expected one of {', '.join(get_args(Subsets))}")
-    weigh = _scaled(weighting_named(weighting), weight_scale)
+    told = check_kinds(score_kinds, weighting)
+    if not weight_scale > 0:
+        raise ConfigError(f"weight_scale is {weight_scale}; expected a number above 0")
     settings = {
         "columns": dict(columns or {}),
         "on_bad": on_bad,
@@ -94,6 +105,7 @@ def select(
         "n": n,
         "aggregators": list(aggregators),
         "weighting": weighting,
+        "score_kinds": told,
         "weight_scale": weight_scale,
         "subsets": subsets,
         "by": list(by),
@@ -104,6 +116,11 @@ def select(
             return SelectionResult(folder=out, metrics=read_metrics(out), counts=(read_manifest(out) or {})["counts"])
         read = read_scored(inputs, columns=columns, on_bad=on_bad, scores=scores, options=score_options)
         counts = Counter(read.skipped)
+        weighed = weightings(read.rollouts, weighting=weighting, told=told)
+        counts.update(
+            {f"votes of {name} weighted by {how.weighting}: {how.why}": how.n_rows for name, how in weighed.items()}
+        )
+        weigh = {scorer: _scaled(weighting_named(how.weighting), weight_scale) for scorer, how in weighed.items()}
         problems = [
             candidates(samples, aggregators=aggregators, key=canonical)
             for samples in _completed(merge_scorers(read.rollouts), counts)
@@ -112,8 +129,10 @@ def select(
         sizes = _sizes(n, problems, counts)
         tables = _tables(problems, sizes, weigh=weigh, subsets=subsets, seed=seed)
         metrics = [*tables.metrics(seed), *difference_metrics(tables.accuracy, seed=seed)]
+        metrics += accuracy_metrics(tables.tied, metric="tied", seed=seed)
         for group, members in _groups(problems, by, counts):
             metrics += tables.metrics(seed, group=group, problems=members)
+        metrics = [_with_weighting(metric, weighed) for metric in metrics]
         run.write_metrics(metrics)
         run.rewrite("accuracies", tables.rows())
         shown = sizes if subsets == "first" else [None]
@@ -124,6 +143,7 @@ def select(
 
 class _Tables(NamedTuple):
     accuracy: dict[Cell, dict[str, float]]
+    tied: dict[Cell, dict[str, float]]
     pass_at_k: dict[Cell, dict[str, float]]
 
     def metrics(self, seed: int, *, group: str | None = None, problems: frozenset[str] | None = None) -> list[Metric]:
@@ -135,31 +155,45 @@ class _Tables(NamedTuple):
 
     def rows(self) -> Iterator[Row]:
         """What the accuracies are averages of."""
-        for (selector, n), by_problem in self.accuracy.items():
+        for cell, by_problem in self.accuracy.items():
             for problem_id, accuracy in by_problem.items():
-                named = {"problem_id": problem_id, "scorer": selector.scorer, "selector": selector.name}
-                yield {**named, "n": n, "accuracy": accuracy}
+                tied = {"tied": self.tied[cell][problem_id]} if cell in self.tied else {}
+                chosen = {"scorer": cell.selector.scorer, "selector": cell.selector.name, "n": cell.n}
+                yield {"problem_id": problem_id, **chosen, "accuracy": accuracy, **tied}
 
 
 def _tables(
-    problems: Sequence[Candidates], sizes: Sequence[int], *, weigh: Weighting, subsets: Subsets, seed: int
+    problems: Sequence[Candidates], sizes: Sequence[int], *, weigh: Mapping[str, Weighting], subsets: Subsets, seed: int
 ) -> _Tables:
-    tables = _Tables({}, {})
+    tables = _Tables({}, {}, {})
+    limits = {
+        problem.problem_id: bounds(
+            problem, [n for n in sizes if n <= len(problem.rollouts)], subsets=subsets, draws=DRAWS, seed=seed
+        )
+        for problem in problems
+    }
     for n in sizes:
         for problem in problems:
             if len(problem.rollouts) < n:
                 continue
             choices = choose(problem, n, weigh=weigh, subsets=subsets, draws=DRAWS, seed=seed)
             values = {selector: choice.accuracy for selector, choice in choices.items()}
-            for selector, accuracy in {**bounds(problem, n, subsets=subsets), **values}.items():
+            for selector, accuracy in {**limits[problem.problem_id][n], **values}.items():
                 tables.accuracy.setdefault(Cell(selector, n), {})[problem.problem_id] = accuracy
+            for selector, choice in choices.items():
+                tables.tied.setdefault(Cell(selector, n), {})[problem.problem_id] = choice.tied
             chance = pass_at_k(len(problem.rollouts), int(problem.correct.sum()), n)
             tables.pass_at_k.setdefault(Cell(Selector(None, "oracle"), n), {})[problem.problem_id] = chance
     return tables
 
 
 def _rows(
-    problems: Sequence[Candidates], sizes: Sequence[int | None], *, weigh: Weighting, subsets: Subsets, seed: int
+    problems: Sequence[Candidates],
+    sizes: Sequence[int | None],
+    *,
+    weigh: Mapping[str, Weighting],
+    subsets: Subsets,
+    seed: int,
 ) -> Iterator[Row]:
     """A row for each choice, among the first n samples or all; a vote's is the first response with its answer."""
     for problem in problems:
@@ -178,18 +212,23 @@ def _row(problem: Candidates, selector: Selector, choice: Choice, n: int) -> Row
         "n": n,
         "sample_idx": chosen.sample_idx if chosen else None,
         "answer": chosen.pred if chosen else None,
-        "correct": choice.accuracy == 1.0,
+        "correct": choice.is_right,
+        "tied": choice.tied > 0,
     }
 
 
 def _scaled(weigh: Weighting, scale: float) -> Weighting:
-    if not scale > 0:
-        raise ConfigError(f"weight_scale is {scale}; expected a number above 0")
-
     def scaled(scores: Floats) -> Floats:
         return weigh(scores * scale)
 
     return scaled
+
+
+def _with_weighting(metric: Metric, weighed: Mapping[str, Weighed]) -> Metric:
+    """A vote's metric with how its scores became weights; a difference of two scorers has none."""
+    how = weighed.get(metric.scorer or "")
+    votes = metric.selector is not None and metric.selector.startswith("weighted_vote/")
+    return replace(metric, weighting=how.weighting) if how is not None and votes else metric
 
 
 def _completed(problems: Iterable[Sequence[Sample]], counts: Counter[str]) -> Iterator[list[Sample]]:

@@ -1,6 +1,6 @@
 """`freeprm select`: best-of-N, votes and their accuracy; with --early-stop best-of-N that scores as it chooses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +31,15 @@ def select(
     n: Annotated[str | None, typer.Option("--n", help="Samples to choose among, e.g. 1,4,16,64.")] = None,
     aggregator: Annotated[str, typer.Option(help="min, sum, mean, last, prod, max; several with commas.")] = "min",
     weighting: Annotated[
-        str | None, typer.Option(help="Score to vote weight: sigmoid (default), exp, raw, ...")
+        str | None,
+        typer.Option(help="Score to vote weight: sigmoid, raw, standardised, ...; by the scores' kind if not given."),
+    ] = None,
+    score_kinds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--score-kind",
+            help="Of scores whose rows do not say it: log_odds, probability or unbounded; or SCORER=KIND.",
+        ),
     ] = None,
     weight_scale: Annotated[
         float | None, typer.Option(help="Scores are multiplied by this, 1 by default, before they are weights.")
@@ -69,8 +77,8 @@ def select(
 ) -> None:
     """Choose one response or answer a problem, and say how often that is right."""
     of_scored = {
-        "--weighting": weighting, "--weight-scale": weight_scale, "--first": first or None, "--by": by,
-        "--scores": scores, "--scores-option": scores_options,
+        "--weighting": weighting, "--score-kind": score_kinds, "--weight-scale": weight_scale,
+        "--first": first or None, "--by": by, "--scores": scores, "--scores-option": scores_options,
     }  # fmt: skip
     of_early = {
         "--prm": prm, "--reward": reward, "--reference": reference, "--splitter": splitter, "--batch": batch,
@@ -88,6 +96,7 @@ def select(
         of_early,
         "goes with --early-stop; without it the rows bring their scores: freeprm score ROLLOUTS --prm FOLDER",
     )
+    from freeprm.core.score_kinds import BY_KIND
     from freeprm.io.config import read_assignments
     from freeprm.stages.selection import select as run
 
@@ -101,7 +110,8 @@ def select(
             score_options=read_assignments(scores_options or ()),
             n=read_numbers(n),
             aggregators=read_names(aggregator),
-            weighting=weighting or "sigmoid",
+            weighting=weighting or BY_KIND,
+            score_kinds=_kinds(score_kinds or ()),
             weight_scale=1.0 if weight_scale is None else weight_scale,
             subsets="first" if first else "resample",
             by=by or (),
@@ -138,6 +148,16 @@ def _early(
             columns=columns, on_bad=on_bad(skip_bad), seed=seed,
         )  # fmt: skip
     output.show(out=out, metrics=made.metrics, counts=made.counts, cost=made.cost, as_json=as_json)
+
+
+def _kinds(told: Sequence[str]) -> str | dict[str, str]:
+    """`KIND` for all scorers, or `SCORER=KIND` for each."""
+    if len(told) == 1 and "=" not in told[0]:
+        return told[0]
+    pairs = [text.rpartition("=") for text in told]
+    if bare := [text for text, (scorer, _, _) in zip(told, pairs, strict=True) if not scorer]:
+        raise ConfigError(f"--score-kind {bare[0]}: expected SCORER=KIND, or one KIND for all scorers")
+    return {scorer: kind for scorer, _, kind in pairs}
 
 
 def _refuse(options: Mapping[str, Any], why: str) -> None:

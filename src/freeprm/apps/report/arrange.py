@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from freeprm.apps.report.wording import ACCURACY, PASS, is_difference, metric_label, selector_label
+from freeprm.apps.report.wording import ACCURACY, PASS, TIED, is_difference, metric_label, selector_label
 from freeprm.types import Metric
 
 _ORACLE = "oracle"
@@ -87,9 +87,28 @@ def others(metrics: Iterable[Metric]) -> Pivot:
     return _by_metric([m for m in metrics if m.group is None and not is_difference(m) and m.n is None])
 
 
+def ties(metrics: Iterable[Metric]) -> Pivot:
+    """How often a choice shared the first place: scorer and selector, by N; without those that never did."""
+    shown = [metric for metric in metrics if metric.group is None and metric.metric == TIED]
+    tied = {(metric.scorer, metric.selector) for metric in shown if metric.value > 0}
+    return _by_n([metric for metric in shown if (metric.scorer, metric.selector) in tied])
+
+
+def vote_weights(metrics: Iterable[Metric]) -> str:
+    """How scores became the weights of votes: `sigmoid`, or by scorer where they differ; empty without such votes."""
+    found = {metric.scorer: metric.weighting for metric in metrics if metric.weighting is not None}
+    if len({*found.values()}) < 2:
+        return next((str(name) for name in found.values()), "")
+    return ", ".join(f"{name} of {scorer}" for scorer, name in found.items())
+
+
 def others_at_n(metrics: Iterable[Metric]) -> Pivot:
     """What else was measured of a choice among N, as the share of tokens that it took: scorer and metric, by N."""
-    return _by_n([m for m in metrics if m.group is None and not is_difference(m) and m.n and not _is_at_n(m)])
+    return _by_n([
+        metric for metric in metrics
+        if metric.group is None and metric.n and metric.metric != TIED and not is_difference(metric)
+        and not _is_at_n(metric)
+    ])  # fmt: skip
 
 
 def _by_metric(shown: Sequence[Metric]) -> Pivot:
@@ -114,7 +133,7 @@ def _by_n(shown: Sequence[Metric]) -> Pivot:
 
 def _row_name(metric: Metric, many_seeds: bool) -> str:
     """Part, measure unless it is accuracy at N, scorer and selector."""
-    if metric.metric == ACCURACY or (is_difference(metric) and metric.n):
+    if metric.metric in (ACCURACY, TIED) or (is_difference(metric) and metric.n):
         measured = selector_label(metric.selector) if metric.selector else None
     else:
         measured = metric_label(metric)

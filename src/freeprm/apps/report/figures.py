@@ -10,7 +10,7 @@ from freeprm.apps.report.wording import interval_text, selector_label, value_tex
 
 _COLOURS = 8
 _BASELINES = 3
-_SINGLE_RESPONSE = "random"
+_BLIND = ("random", "random_distinct_text")
 
 
 def accuracy_figures(grid: Grid) -> str:
@@ -77,7 +77,7 @@ def _baseline(row: Row, index: int) -> Series:
         colour=colour,
         marker=marker,
         points=_points(row),
-        quiet=row.selector == _SINGLE_RESPONSE,
+        quiet=row.selector in _BLIND,
     )
 
 

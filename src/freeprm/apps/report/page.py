@@ -11,6 +11,8 @@ from freeprm.apps.report.arrange import (
     other_differences,
     others,
     others_at_n,
+    ties,
+    vote_weights,
 )
 from freeprm.apps.report.content import Report
 from freeprm.apps.report.figures import accuracy_figures, training_figures
@@ -24,6 +26,14 @@ _TABLE_NOTE = (
     "95 % intervals under each value. The best value of each column is marked, rows that know the gold answer aside. "
     "At N = 1 every row is the accuracy of a single response (pass@1). "
     f"Plots of more than {BANDED_LINES} lines leave the intervals to the table."
+)
+_NULL_NOTE = (
+    "Random distinct text is what a scorer gets that knows nothing inside a problem: equal texts have equal scores, so "
+    "it chooses among different texts, and right ones repeat more often than wrong ones."
+)
+_TIES_NOTE = (
+    "How often a choice shared the first place with another text, or a vote with another answer, in % of the problems. "
+    "Accuracies are expectations over these ties; what is never tied is not in the table."
 )
 _DIFFERENCE_NOTE = (
     "In points, with 95 % intervals, paired over the same problems so that what both share cancels; "
@@ -69,6 +79,7 @@ def render(report: Report) -> str:
 def _sections(report: Report) -> dict[str, str]:
     return {
         "Accuracy": _accuracy(report),
+        "Ties": _pivot(ties(report.metrics), _TIES_NOTE, corner="choice"),
         "Paired differences": _pivot(differences(report.metrics), _DIFFERENCE_NOTE, corner="compared"),
         "Step level and other measures": _pivot(others(report.metrics), _OTHERS_NOTE, corner="measure")
         + _pivot(others_at_n(report.metrics), _OTHERS_NOTE, corner="measure")
@@ -85,8 +96,13 @@ def _accuracy(report: Report) -> str:
     grid = accuracy_grid(report.metrics)
     if not grid.rows:
         return ""
-    note = f"Accuracy in %, over {grid.problems}. {_TABLE_NOTE}"
-    return _noted(note, accuracy_table(grid)) + accuracy_figures(grid)
+    weights = vote_weights(report.metrics)
+    notes = [
+        f"Accuracy in %, over {grid.problems}. {_TABLE_NOTE}",
+        *([_NULL_NOTE] if any(row.selector == "random_distinct_text" for row in grid.rows) else []),
+        *([f"Weights of votes: {weights}."] if weights else []),
+    ]
+    return _noted(" ".join(notes), accuracy_table(grid)) + accuracy_figures(grid)
 
 
 def _pivot(pivot: Pivot, note: str, *, corner: str) -> str:

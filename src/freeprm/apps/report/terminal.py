@@ -15,6 +15,8 @@ from freeprm.apps.report.arrange import (
     other_differences,
     others,
     others_at_n,
+    ties,
+    vote_weights,
 )
 from freeprm.apps.report.wording import interval_text, selector_label, value_text
 from freeprm.types import Metric
@@ -30,6 +32,9 @@ def print_metrics(console: Console, metrics: Sequence[Metric]) -> None:
     grid = accuracy_grid(metrics)
     if grid.rows:
         _print(console, lambda stacked: _accuracy(grid, stacked))
+    if weights := vote_weights(metrics):
+        console.print(Text(f"weights of votes: {weights}", style="dim"))
+    _print_pivot(console, ties(metrics), title="first place shared, % of problems")
     _print_pivot(console, differences(metrics), title="paired differences in points")
     _print_pivot(console, others_at_n(metrics), title="")
     _print_pivot(console, others(metrics), title="")

@@ -4,12 +4,14 @@ from freeprm.types import Metric
 
 ACCURACY = "accuracy"
 PASS = "pass_at_k"
+TIED = "tied"
 _DIFFERENCE = "_difference"
 _FAMILIES = {
     "best_of_n": "best-of-N",
     "majority": "majority vote",
     "oracle": "oracle",
     "random": "random choice",
+    "random_distinct_text": "random distinct text",
     "pass_at_k": "pass@N, any right",
 }
 _AGGREGATORS = {"score": "by its one score", "last": "last step"}
@@ -54,7 +56,7 @@ def is_difference(metric: Metric) -> bool:
 def is_share(metric: Metric) -> bool:
     """Read in percent: accuracies, F1 and the like; an AUC, a threshold or a loss is read as it is."""
     name = metric.metric.removesuffix(_DIFFERENCE)
-    return name.startswith(("accuracy", PASS)) or name.endswith(("accuracy", "f1"))
+    return name.startswith(("accuracy", PASS)) or name == TIED or name.endswith(("accuracy", "f1"))
 
 
 def signed(value: float, digits: int = 1) -> str:
