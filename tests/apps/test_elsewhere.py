@@ -150,8 +150,8 @@ def test_answers_of_classify_are_one_score_a_response(tmp_path: Path):
     assert turned["accuracy", "best_of_n/score", 2] == 0.0
     message = refused("select", *given, "--out", tmp_path / "u")
     assert "good: is None; expected the index of the class that means right, 0 to 1" in message
-    message = refused("evaluate", *given, "--scores-option", "good=1", "--out", tmp_path / "v")
-    assert "no step_scores; its score is for the whole response" in message
+    areas, _ = measured("evaluate", *given, "--scores-option", "good=1", "--out", tmp_path / "v")
+    assert areas["response_auc", "score", None] == areas["response_auc_within_problems", "score", None] == 1.0
 
 
 def test_unbounded_rewards_are_taken_as_scores_when_it_is_said(tmp_path: Path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from freeprm.core.auc import auc, weighted_auc
+from freeprm.core.auc import auc, unit_aucs, weighted_auc
 from freeprm.core.intervals import resample
 from freeprm.errors import DataError, NonFiniteError
 
@@ -57,3 +57,14 @@ def test_one_class_has_no_auc():
 def test_nan_is_refused():
     with pytest.raises(NonFiniteError):
         auc([0.1, np.nan], [True, False])
+
+
+def test_areas_inside_units_are_those_of_their_items_alone():
+    rng = np.random.default_rng(0)
+    scores, positive, units = rng.integers(0, 5, 60), rng.random(60) < 0.4, rng.integers(0, 6, 60)
+    found = unit_aucs(scores, positive, units, 7)
+    for unit in range(6):
+        mine = units == unit
+        assert found[unit] == auc(scores[mine], positive[mine])
+    assert np.isnan(found[6])  # of which there is no item
+    assert np.isnan(unit_aucs([1.0, 2.0], [True, True], [0, 0], 1)).all()

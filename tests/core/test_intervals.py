@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from freeprm.core.intervals import bootstrap, paired_difference, percentile_interval, resample, wilson
+from freeprm.core.intervals import bootstrap, paired_difference, percentile_interval, problem_text, resample, wilson
 from freeprm.errors import DataError, NonFiniteError
 
 
@@ -81,3 +81,9 @@ def test_replicates_with_nothing_to_measure_are_left_out():
     assert percentile_interval(0.5, np.array([0.2, np.nan, 0.2])) == (0.5, 0.2, 0.2)
     with pytest.raises(DataError, match="more responses"):
         percentile_interval(0.5, np.array([np.nan]))
+
+
+def test_a_problem_is_its_words():
+    turns = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is\n x²?"})
+    assert problem_text(turns) == problem_text("what  is x2? ") == "what is x2?"
+    assert problem_text("What is x?") != problem_text("What is y?")

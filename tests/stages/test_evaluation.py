@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from freeprm.errors import ConfigError, DataError, RecordError
+from freeprm.errors import ConfigError, DataError
 from freeprm.io.jsonl import Row, write_rows
 from freeprm.stages.evaluation import EvaluationResult, evaluate
 from freeprm.types import Metric
@@ -13,7 +13,7 @@ from freeprm.types import Metric
 
 def row(problem_id: str, step_scores: list[float], first_error: int | None, **columns: Any) -> Row:
     return {
-        "problem_id": problem_id, "sample_idx": 0, "prompt": "q", "response": "r", "scorer": "a",
+        "problem_id": problem_id, "sample_idx": 0, "prompt": f"q {problem_id}", "response": "r", "scorer": "a",
         "step_scores": step_scores, "first_error": first_error, "correct": first_error is None, **columns,
     }  # fmt: skip
 
@@ -103,6 +103,69 @@ def test_without_dev_a_seeded_split_by_problem_is_fitted_on_and_left_out(tmp_pat
     assert all(problems.count(problem) == 4 for problem in problems)  # both responses, by both scorers
 
 
+def test_a_problem_is_its_text_whatever_ids_it_stands_under(tmp_path: Path):
+    rows = many("a", 0)
+    for item in rows:  # two generators' ids, and their own spacing, for each of 40 problems
+        generator = item.pop("sample_idx")
+        item |= {"problem_id": f"{item['problem_id']}-{generator}", "prompt": item["prompt"] + "  ?" * generator}
+        item["prompt"] = item["prompt"].replace("  ?", " \n").upper() if generator else item["prompt"]
+    result = run(tmp_path, rows, seed=3)
+    lines = [json.loads(line) for line in (result.folder / "predictions.jsonl").read_text().splitlines()]
+    numbers = [line["problem_id"].split("-")[0] for line in lines]
+    assert all(numbers.count(number) == 2 for number in numbers)  # none stands in dev as well
+    assert result.counts["problems"] == 28
+    (tmp_path / "ids").mkdir()
+    by_id = run(tmp_path / "ids", many("a", 0), seed=3)  # the same with one id each
+    assert [(m.value, m.low, m.high) for m in by_id.metrics] == [(m.value, m.low, m.high) for m in result.metrics]
+    (tmp_path / "dev").mkdir()
+    dev = [{**row("elsewhere", [0.9, 0.6], 1), "prompt": " Q   a"}, row("y", [0.8, 0.8], None)]
+    write_rows(tmp_path / "dev.jsonl", dev)
+    with pytest.raises(DataError, match=r"dev shares 1 problems with the inputs, by their text, e\.g\. 'elsewhere'"):
+        run(tmp_path / "dev", ROWS, dev=[tmp_path / "dev.jsonl"])
+
+
+def test_responses_to_one_problem_cannot_be_split(tmp_path: Path):
+    with pytest.raises(DataError, match="all responses are to one problem, by its text"):
+        run(tmp_path, [{**item, "prompt": "q"} for item in ROWS])
+
+
+GRADED = [  # of p the right one is above the wrong one, of q below; r has but one outcome
+    {"problem_id": problem, "sample_idx": index, "prompt": problem, "response": "r", "correct": correct, "score": score}
+    for problem, index, correct, score in [
+        ("p", 0, True, 0.9), ("p", 1, False, 0.8), ("q", 0, True, 0.1), ("q", 1, False, 0.2), ("q", 2, True, 0.3),
+        ("r", 0, True, 0.0), ("r", 1, None, 1.0),
+    ]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", ["score", "step_scores"])
+def test_responses_are_ranked_without_any_truth_of_steps(tmp_path: Path, shape: str):
+    rows = [{**item, shape: [item["score"], 2.0] if shape == "step_scores" else item["score"]} for item in GRADED]
+    if shape == "step_scores":
+        rows = [{key: value for key, value in item.items() if key != "score"} for item in rows]
+    result = run(tmp_path, rows)
+    selector = "score" if shape == "score" else "min"
+    pooled = at(result, "response_auc", selector, scorer="scores")
+    inside = at(result, "response_auc_within_problems", selector, scorer="scores")
+    # right .9 .1 .3 .0 against wrong .8 .2: .9 beats both, .3 one
+    assert (pooled.value, pooled.count) == (3 / 8, 6)
+    assert (inside.value, inside.count) == ((1 + 1 / 2) / 2, 2)
+    assert {metric.metric for metric in result.metrics} == {"response_auc", "response_auc_within_problems"}
+    assert result.counts["without label, left out of the response areas"] == 1
+    assert (result.folder / "predictions.jsonl").read_text() == ""
+
+
+def test_one_score_a_response_stands_beside_step_scores(tmp_path: Path):
+    whole = [{**row(item["problem_id"], [], None), "scorer": "b", "score": 0.5} for item in ROWS]
+    for item, known in zip(whole, ROWS, strict=True):
+        item |= {"correct": known["correct"], "step_scores": None}
+    result = run(tmp_path, ROWS + whole, threshold=0.3)
+    assert at(result, "response_auc", "score", scorer="b").value == 0.5
+    assert at(result, "step_auc").value == pytest.approx(8 / 10)
+    assert not any(metric.metric == "step_auc" and metric.scorer == "b" for metric in result.metrics)
+    assert result.counts["without step_scores or first_error, in response areas only"] == 4
+
+
 def test_scorers_of_the_same_responses_are_compared(tmp_path: Path):
     result = run(tmp_path, many("a", 0) + many("b", 1))
     for name, selector in [("processbench_f1", "threshold=split"), ("step_auc", None), ("response_auc", "min")]:
@@ -160,12 +223,15 @@ def test_a_row_that_does_not_fit_its_truth_is_refused_or_skipped_and_counted(
 
 def test_rows_without_truth_or_scores_are_refused(tmp_path: Path):
     without_truth = [{key: value for key, value in item.items() if key != "first_error"} for item in ROWS]
-    with pytest.raises(DataError, match="no first_error"):
+    with pytest.raises(DataError, match="threshold: no response has step_scores and first_error"):
         run(tmp_path, without_truth, threshold=0.3)
     (tmp_path / "bare").mkdir()
     without_scores = [{key: value for key, value in item.items() if key != "step_scores"} for item in ROWS]
-    with pytest.raises(RecordError, match="step_scores: no such column"):
+    with pytest.raises(DataError, match="no step_scores; score the responses first"):
         run(tmp_path / "bare", without_scores, threshold=0.3)
+    (tmp_path / "ungraded").mkdir()
+    with pytest.raises(DataError, match=r"no response has first_error .*nor a label"):
+        run(tmp_path / "ungraded", [{**item, "correct": None} for item in without_truth])
 
 
 @pytest.mark.parametrize(

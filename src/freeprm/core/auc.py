@@ -29,6 +29,32 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> float:
     return float(weighted_auc(scores, flags, np.arange(flags.size), np.ones((1, flags.size)))[0])
 
 
+def unit_aucs(scores: ArrayLike, positive: ArrayLike, units: ArrayLike, n_units: int) -> Floats:
+    """The AUC inside each unit, from its own items alone; what tells units apart counts for nothing in it.
+
+    Args:
+        scores: (M,) finite.
+        positive: (M,) bool.
+        units: (M,) int: the unit, 0..P-1, that each item belongs to.
+        n_units: P.
+
+    Returns:
+        (P,) NaN where a unit lacks a positive or a negative.
+
+    Raises:
+        NonFiniteError: a score is NaN or infinite.
+    """
+    values, flags, owners = np.asarray(scores, float), np.asarray(positive, bool), np.asarray(units, np.int64)
+    order = np.argsort(owners, kind="stable")
+    bounds = np.searchsorted(owners[order], np.arange(n_units + 1))
+    found = np.full(n_units, np.nan)
+    for unit in range(n_units):
+        mine = order[bounds[unit] : bounds[unit + 1]]
+        if flags[mine].any() and not flags[mine].all():
+            found[unit] = auc(values[mine], flags[mine])
+    return found
+
+
 def weighted_auc(scores: ArrayLike, positive: ArrayLike, units: ArrayLike, times: Floats) -> Floats:
     """The AUC of each of R bootstrap draws, every item counted as often as its unit was drawn.
 

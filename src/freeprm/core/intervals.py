@@ -1,9 +1,11 @@
 """95 % intervals: by bootstrap over the units that were drawn independently, and Wilson's for a bare proportion.
 
 The units are problems, not responses: responses to one problem succeed and fail together, and
-drawing them apart would make intervals too narrow.
+drawing them apart would make intervals too narrow. A problem is its text: one that stands under several ids, as
+ProcessBench's do for each generator, is still one.
 """
 
+import unicodedata
 from functools import lru_cache
 from math import sqrt
 from typing import NamedTuple
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from freeprm.errors import DataError, NonFiniteError
+from freeprm.types import Prompt
 
 Floats = NDArray[np.float64]
 
@@ -27,6 +30,16 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def problem_text(prompt: Prompt) -> str:
+    """What tells problems apart: the words of the prompt, whatever their spacing, case and form of Unicode.
+
+    Of a conversation all that is not the system's.
+    """
+    if not isinstance(prompt, str):
+        prompt = "\n".join(message["content"] for message in prompt if message["role"] != "system")
+    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
 
 
 def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = DRAWS) -> Interval:

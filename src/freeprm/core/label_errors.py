@@ -150,18 +150,15 @@ def _located(responses: Sequence[LabelledResponse], *, labeler: str, seed: int) 
     scored = ScoredSteps(
         step_scores=[[float(label or False) for label in item.labels] for item in judged],
         first_errors=[first_error(item.truth or ()) for item in judged],
-        correct=[None] * len(judged),
         problems=[item.problem for item in judged],
     )
     if not judged:
         return []
-    hard = estimates(scored, thresholds=_HARD, aggregators=(), seed=seed)
+    hard = estimates(scored, thresholds=_HARD, seed=seed)
     values = [[float(value or 0.0) for value in item.values] for item in judged]
     soft = estimates(
-        ScoredSteps(
-            step_scores=values, first_errors=scored.first_errors, correct=scored.correct, problems=scored.problems
-        ),
-        thresholds={}, aggregators=(), seed=seed,
+        ScoredSteps(step_scores=values, first_errors=scored.first_errors, problems=scored.problems),
+        thresholds={}, seed=seed,
     )  # fmt: skip
     kept = {
         **{Named(name.metric, None): item for name, item in hard.items() if name.selector in _HARD},

@@ -1,4 +1,4 @@
-"""Step and response metrics of one scorer, each with bootstrap replicates over problems.
+"""Step and response metrics of one scorer, each with bootstrap replicates over problems, which are their texts.
 
 Responses to one problem are drawn together. Two scorers of the same responses get the same draws, so
 that their replicates can be subtracted.
@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from freeprm.core.aggregate import aggregator
-from freeprm.core.auc import weighted_auc
+from freeprm.core.auc import unit_aucs, weighted_auc
 from freeprm.core.intervals import percentile_interval, resample
 from freeprm.core.step_metrics import first_error_found, found, harmonic, judged_steps
 from freeprm.types import Metric
@@ -27,10 +26,8 @@ class ScoredSteps:
     step_scores: Sequence[Sequence[float]]
     first_errors: Sequence[int | None]
     """0-based, None where all steps are right."""
-    correct: Sequence[bool | None]
-    """Outcome labels; None where unknown."""
     problems: Sequence[str]
-    """Problem of each response."""
+    """Problem of each response; see `intervals.problem_text`."""
 
 
 class Named(NamedTuple):
@@ -47,7 +44,7 @@ class Estimate(NamedTuple):
     replicates: Floats
     """(R,) NaN where a draw held nothing to measure."""
     n_items: int
-    """Responses, or steps for `step_auc`."""
+    """Responses; steps for `step_auc`; problems with both outcomes for `response_auc_within_problems`."""
 
     def metric(self, name: Named, *, scorer: str, seed: int, group: str | None) -> Metric:
         """With its 95 % interval."""
@@ -58,27 +55,21 @@ class Estimate(NamedTuple):
         )  # fmt: skip
 
 
-def estimates(
-    scored: ScoredSteps, *, thresholds: Mapping[str, float], aggregators: Sequence[str], seed: int
-) -> dict[Named, Estimate]:
-    """Every metric that is defined on these responses.
+def estimates(scored: ScoredSteps, *, thresholds: Mapping[str, float], seed: int) -> dict[Named, Estimate]:
+    """Every metric of steps that is defined on these responses.
 
     processbench_f1, accuracy_erroneous, accuracy_correct by threshold; first_error_accuracy; step_auc (right steps
-    above first errors); response_auc by aggregator (right final answers above wrong ones).
+    above first errors).
 
     Args:
         scored: B responses.
         thresholds: what the selector is called -> the threshold.
-        aggregators: names of `aggregate.AGGREGATORS`.
         seed: of the draws.
 
     Raises:
         DataError, NonFiniteError: as `step_metrics.found`.
     """
-    names = sorted(set(scored.problems))
-    index = {name: position for position, name in enumerate(names)}
-    units = np.array([index[name] for name in scored.problems])  # (B,)
-    times = resample(len(names), seed=seed)  # (R, P)
+    units, times = _drawn(scored.problems, seed)
     erroneous = np.array([error is not None for error in scored.first_errors], dtype=bool)
     result: dict[Named, Estimate | None] = {}
     for selector, threshold in thresholds.items():
@@ -92,17 +83,58 @@ def estimates(
     result[Named("first_error_accuracy", None)] = _share(named, units[erroneous], times)
     steps = judged_steps(scored.step_scores, scored.first_errors)
     result[Named("step_auc", None)] = _auc(steps.scores, steps.right, units[steps.responses], times)
-    graded = np.array([label is not None for label in scored.correct], dtype=bool)
-    labels = np.array([label is True for label in scored.correct], dtype=bool)[graded]
-    for name in aggregators:
-        scores = np.array([aggregator(name)(row) for row in scored.step_scores])[graded]
-        result[Named("response_auc", name)] = _auc(scores, labels, units[graded], times)
+    return {name: estimate for name, estimate in result.items() if estimate is not None}
+
+
+def response_areas(
+    scores: Mapping[str, Sequence[float]], *, correct: Sequence[bool | None], problems: Sequence[str], seed: int
+) -> dict[Named, Estimate]:
+    """How well scores tell right final answers from wrong ones, as far as that is defined on these responses.
+
+    response_auc pools all responses, so that it also rewards knowing which problems are hard.
+    response_auc_within_problems is the mean of the areas inside the problems that have both outcomes, whose responses
+    are all that best-of-N chooses among.
+
+    Args:
+        scores: B each, by aggregator.
+        correct: B outcome labels; responses without one (None) are left out.
+        problems: of each response.
+        seed: of the draws.
+
+    Raises:
+        NonFiniteError: a score is NaN or infinite.
+    """
+    units, times = _drawn(problems, seed)
+    graded = np.array([label is not None for label in correct], dtype=bool)
+    labels = np.array([label is True for label in correct], dtype=bool)[graded]
+    result: dict[Named, Estimate | None] = {}
+    for name, values in scores.items():
+        given = np.asarray(values, dtype=np.float64)[graded]
+        result[Named("response_auc", name)] = _auc(given, labels, units[graded], times)
+        inside = unit_aucs(given, labels, units[graded], times.shape[1])
+        result[Named("response_auc_within_problems", name)] = _mean(inside, times)
     return {name: estimate for name, estimate in result.items() if estimate is not None}
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
     """a - b, of two scorers on the same responses."""
     return Estimate(a.value - b.value, a.replicates - b.replicates, a.n_items)
+
+
+def _drawn(problems: Sequence[str], seed: int) -> tuple[NDArray[np.int64], Floats]:
+    """(B,) the unit of each response, and (R, P) how often each unit is drawn."""
+    names, units = np.unique(np.array(problems, dtype=object), return_inverse=True)
+    return units.astype(np.int64), resample(len(names), seed=seed)
+
+
+def _mean(values: Floats, times: Floats) -> Estimate | None:
+    """Over the units where it is defined."""
+    defined = ~np.isnan(values)  # (P,)
+    if not defined.any():
+        return None
+    drawn = times @ defined  # (R,)
+    means = np.divide(times @ np.nan_to_num(values), drawn, out=np.full(len(times), np.nan), where=drawn > 0)
+    return Estimate(float(values[defined].mean()), means, int(defined.sum()))
 
 
 def _share(hits: NDArray[np.bool_], units: NDArray[np.int64], times: Floats) -> Estimate | None:

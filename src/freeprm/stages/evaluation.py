@@ -1,8 +1,13 @@
-"""Evaluate: rows with step scores and the true first error in; how well the scores find it, out.
+"""Evaluate: scored rows with the true first error, or with outcome labels, in; how well the scores tell them, out.
 
-    out/metrics.json       ProcessBench F1 and its two accuracies, first-error accuracy, step and response AUC, with
-                           95 % intervals over problems; paired differences of scorers on the same responses
+    out/metrics.json       ProcessBench F1 and its two accuracies, first-error accuracy, step and response AUC, the
+                           latter over all responses and inside problems, with 95 % intervals over problems; paired
+                           differences of scorers on the same responses
     out/predictions.jsonl  a row for each response and scorer: the first error named, and the true one
+
+Rows with step scores and `first_error` are measured by steps; all that have a score and a label, be it one score for
+the response, by their areas. A problem is its text (`core.intervals.problem_text`), whatever ids it stands under: so it
+is split, and so it is drawn.
 
 The threshold comes from other responses than those reported on; `threshold=oracle`, fitted on the very
 responses reported on, stands beside it as an upper bound and is not a result.
@@ -19,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from freeprm.core.aggregate import aggregator
-from freeprm.core.candidates import UNNAMED, named
-from freeprm.core.localisation import Estimate, Named, ScoredSteps, difference, estimates
+from freeprm.core.candidates import UNNAMED, WHOLE, named
+from freeprm.core.intervals import problem_text
+from freeprm.core.localisation import Estimate, Named, ScoredSteps, difference, estimates, response_areas
 from freeprm.core.step_metrics import fit_threshold, predict_first_error
 from freeprm.errors import ConfigError, DataError
 from freeprm.formats.scored import read_scored
@@ -61,8 +67,8 @@ def evaluate(
     """ProcessBench F1 at a threshold that was not fitted on what is reported, and what needs no threshold.
 
     Args:
-        inputs: rows with `step_scores` and `first_error` (null: none), in any format; or with `first_error`, beside
-            scores from elsewhere.
+        inputs: rows with `step_scores` or `score`, and `first_error` (null: none) or `correct`, in any format; or with
+            these two, beside scores from elsewhere.
         out: run folder.
         dev: the like on other problems, to fit each scorer's threshold on.
         threshold: the threshold itself, for all scorers.
@@ -95,22 +101,25 @@ def evaluate(
             in_rows = score_options if score_options and "column" in score_options else {}
             fitted_on = read(dev, scores=(), options=in_rows)
             _refuse_shared_problems(rows, fitted_on)
-        elif threshold is None:
+        measured = _with_step_truth(rows)
+        _check_truth(rows, measured, dev, threshold)
+        if threshold is None and not dev and measured:
             fitted_on, rows = _split(rows, dev_share, seed)
         source = "given" if threshold is not None else "dev" if dev else "split"
-        counts["responses"] = sum(map(len, rows.values()))
-        counts["responses that thresholds were fitted on"] = sum(map(len, fitted_on.values()))
+        _count(rows, fitted_on, counts)
+        test, train = _with_step_truth(rows), _with_step_truth(fitted_on)
         thresholds: dict[str, dict[str, float]] = {}
         metrics: list[Metric] = []
-        for scorer, part in rows.items():
-            fits = _fits(scorer, part, fitted_on.get(scorer, []), fit_needed=threshold is None, source=source)
+        for scorer in measured:
+            parts = test.get(scorer, []), train.get(scorer, [])
+            fits = _fits(scorer, *parts, fit_needed=threshold is None, source=source)
             given = {} if threshold is None else {"threshold=given": threshold}
             thresholds[scorer] = {**given, **{str(fit.selector): fit.value for fit in fits}}
             metrics += fits
         for group, members in [(None, rows), *_groups(rows, by, counts)]:
             metrics += _metrics(members, thresholds, aggregators=aggregators, seed=seed, group=group, counts=counts)
         run.write_metrics(metrics)
-        run.rewrite("predictions", _predictions(rows, thresholds, f"threshold={source}"))
+        run.rewrite("predictions", _predictions(test, thresholds, f"threshold={source}"))
         run.finish(cost=Cost(), counts=+counts)
     return EvaluationResult(folder=out, metrics=metrics, counts=+counts)
 
@@ -129,8 +138,7 @@ def _read(
     scores: Sequence[Path], options: Mapping[str, Any],
 ) -> Rows:  # fmt: skip
     elsewhere = bool(scores or options)
-    require = ("response",) if elsewhere else ("response", "step_scores")
-    read = read_scored(inputs, columns=columns, on_bad=on_bad, require=require, scores=scores, options=options)
+    read = read_scored(inputs, columns=columns, on_bad=on_bad, scores=scores, options=options)
     counts.update(read.skipped)
     rollouts = [row for row in read.rollouts if not elsewhere or row.step_scores is not None or row.score is not None]
     counts["without a score from elsewhere, left out"] += len(read.rollouts) - len(rollouts)
@@ -146,21 +154,17 @@ def _read(
             counts[f"skipped: {flaw.partition(';')[0]}"] += 1
             continue
         seen.add(key)
-        counts["without label, left out of the response AUC"] += rollout.correct is None
         rows.setdefault(rollout.scorer or UNNAMED, []).append(rollout)
     if not rows:
-        raise DataError(f"{', '.join(map(str, inputs))}: no response with step scores and a known first error")
+        raise DataError(f"{', '.join(map(str, inputs))}: no response with scores that could be evaluated")
     return rows
 
 
 def _flaw(row: Rollout) -> str | None:
     """What keeps a row from being evaluated."""
     if not row.step_scores:
-        whole = "; its score is for the whole response" if row.score is not None else "; score the responses first"
-        return f"no step_scores{whole}"
-    if "first_error" not in row.extra:
-        return "no first_error; expected the 0-based index of the first wrong step, null where all are right"
-    error = row.extra["first_error"]
+        return "no step_scores; score the responses first" if row.score is None or row.step_scores is not None else None
+    error = row.extra.get("first_error")
     if error is not None and (isinstance(error, bool) or not isinstance(error, int) or error < 0):
         return f"first_error is {error!r}; expected a 0-based index, or null where all steps are right"
     if error is not None and error >= len(row.step_scores):
@@ -168,26 +172,64 @@ def _flaw(row: Rollout) -> str | None:
     return None
 
 
-def _refuse_shared_problems(rows: Rows, dev: Rows) -> None:
-    shared = {row.problem_id for part in rows.values() for row in part} & {
-        row.problem_id for part in dev.values() for row in part
+def _with_step_truth(rows: Rows) -> Rows:
+    """The rows whose steps can be measured, of the scorers that have some."""
+    found = {
+        scorer: [row for row in part if row.step_scores and "first_error" in row.extra] for scorer, part in rows.items()
     }
+    return {scorer: part for scorer, part in found.items() if part}
+
+
+def _check_truth(rows: Rows, measured: Rows, dev: Sequence[Path], threshold: float | None) -> None:
+    if measured:
+        return
+    if dev or threshold is not None:
+        raise DataError(
+            f"{'dev' if dev else 'threshold'}: no response has step_scores and first_error, which it is for; expected "
+            "first_error, the 0-based index of the first wrong step, null where all are right"
+        )
+    if all(row.correct is None for part in rows.values() for row in part):
+        raise DataError(
+            "no response has first_error (with step_scores), nor a label (correct); expected one of them to evaluate "
+            "scores by: grade the responses, or bring the first wrong step"
+        )
+
+
+def _count(rows: Rows, fitted_on: Rows, counts: Counter[str]) -> None:
+    located, all_rows = _with_step_truth(rows), [row for part in rows.values() for row in part]
+    counts["responses"] = len(all_rows)
+    counts["problems"] = len({problem_text(row.prompt) for row in all_rows})
+    counts["responses that thresholds were fitted on"] = sum(map(len, _with_step_truth(fitted_on).values()))
+    if located:
+        counts["without step_scores or first_error, in response areas only"] = len(all_rows) - sum(
+            map(len, located.values())
+        )
+    counts["without label, left out of the response areas"] = sum(row.correct is None for row in all_rows)
+
+
+def _refuse_shared_problems(rows: Rows, dev: Rows) -> None:
+    test = {problem_text(row.prompt) for part in rows.values() for row in part}
+    shared = {row.problem_id for part in dev.values() for row in part if problem_text(row.prompt) in test}
     if shared:
         raise DataError(
-            f"dev shares {len(shared)} problems with the inputs, e.g. {min(shared)!r}; fit the threshold on others"
+            f"dev shares {len(shared)} problems with the inputs, by their text, e.g. {min(shared)!r}; fit the "
+            "threshold on others"
         )
 
 
 def _split(rows: Rows, dev_share: float, seed: int) -> tuple[Rows, Rows]:
-    """Dev and test, by problem, the same for all scorers."""
-    problems = sorted({row.problem_id for part in rows.values() for row in part})
+    """Dev and test, by the problem's text, the same for all scorers."""
+    problems = sorted({problem_text(row.prompt) for part in rows.values() for row in part})
     n_dev = min(max(1, round(dev_share * len(problems))), len(problems) - 1)
     if n_dev < 1:
-        raise DataError("one problem cannot be split; give dev or threshold")
+        raise DataError("all responses are to one problem, by its text, which cannot be split; give dev or threshold")
     dev = {problems[index] for index in np.random.default_rng(seed).permutation(len(problems))[:n_dev]}
 
     def part_of(wanted: bool) -> Rows:
-        return {scorer: [row for row in part if (row.problem_id in dev) is wanted] for scorer, part in rows.items()}
+        return {
+            scorer: [row for row in part if (problem_text(row.prompt) in dev) is wanted]
+            for scorer, part in rows.items()
+        }
 
     return part_of(True), part_of(False)
 
@@ -224,9 +266,23 @@ def _scored(rows: Sequence[Rollout]) -> ScoredSteps:
     return ScoredSteps(
         step_scores=[row.step_scores or () for row in rows],
         first_errors=[row.extra["first_error"] for row in rows],
-        correct=[row.correct for row in rows],
-        problems=[row.problem_id for row in rows],
+        problems=[problem_text(row.prompt) for row in rows],
     )
+
+
+def _areas(rows: Sequence[Rollout], aggregators: Sequence[str], seed: int) -> dict[Named, Estimate]:
+    """By each aggregator of step scores, and by the one score of a response, over the rows that have them."""
+    functions = {name: aggregator(name) for name in aggregators}
+    found: dict[Named, Estimate] = {}
+    for name in (*functions, WHOLE):
+        have = [row for row in rows if (row.score is not None if name == WHOLE else row.step_scores)]
+        if have:
+            values = [(row.score or 0.0) if name == WHOLE else functions[name](row.step_scores or ()) for row in have]
+            found |= response_areas(
+                {name: values}, correct=[row.correct for row in have],
+                problems=[problem_text(row.prompt) for row in have], seed=seed,
+            )  # fmt: skip
+    return found
 
 
 def _metrics(
@@ -234,10 +290,14 @@ def _metrics(
     group: str | None, counts: Counter[str],
 ) -> Iterator[Metric]:  # fmt: skip
     found: dict[str, dict[Named, Estimate]] = {}
+    located = _with_step_truth(rows)
     for scorer, part in rows.items():
-        found[scorer] = estimates(_scored(part), thresholds=thresholds[scorer], aggregators=aggregators, seed=seed)
-        if Named("step_auc", None) not in found[scorer]:
-            counts[f"without errors, or with nothing else: {scorer}, {group or 'all'}"] = len(part)
+        found[scorer] = {}
+        if scorer in located:
+            found[scorer] |= estimates(_scored(located[scorer]), thresholds=thresholds[scorer], seed=seed)
+            if Named("step_auc", None) not in found[scorer]:
+                counts[f"without errors, or with nothing else: {scorer}, {group or 'all'}"] = len(part)
+        found[scorer] |= _areas(part, aggregators, seed)
         for name, estimate in found[scorer].items():
             yield estimate.metric(name, scorer=scorer, seed=seed, group=group)
     for first, second in combinations(found, 2):

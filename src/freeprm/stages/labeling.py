@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from freeprm.core.intervals import problem_text
 from freeprm.core.label_errors import LabelledResponse, label_errors
 from freeprm.core.step_labels import first_error, labelled_steps, steps_of
 from freeprm.core.steps import given_steps
@@ -199,7 +200,7 @@ def _judged(rows: Sequence[Rollout], labels: Mapping[int, StepLabels], counts: C
         counts["responses whose true labels are of other steps"] += bool(unlike)
         judged.append(
             LabelledResponse(
-                problem=row.problem_id, labels=given.labels, values=given.values,
+                problem=problem_text(row.prompt), labels=given.labels, values=given.values,
                 truth=None if unlike else truth, true_values=None if unlike else values,
             )
         )  # fmt: skip
