@@ -293,9 +293,9 @@ def test_graded_rollouts_are(work: Path, stories: Path, tmp_path: Path):
     assert run("grade", work / "ungraded.jsonl", "--out", tmp_path / "graded").code == 0
     command = ("train", tmp_path / "graded", "--model", stories, "--out", tmp_path / "prm", *TRAINING)
     counts = run(*command, "--set", "trainer.max_steps=1", "--json").json["counts"]
-    # One of the forty has no answer, and so no label; five are longer than the model's 512 tokens.
-    assert counts["skipped: ungraded responses"] == 1
-    assert counts["right responses"] + counts["wrong responses"] + counts["excluded: longer than the context"] == 39
+    # One of the forty has no answer, and so is wrong; some are longer than the model's 512 tokens.
+    assert "skipped: ungraded responses" not in counts
+    assert counts["right responses"] + counts["wrong responses"] + counts["excluded: longer than the context"] == 40
 
 
 def test_training_prints_one_json_document_and_warns_of_a_small_reachable_reward(work: Path, trained: Done):
@@ -353,9 +353,15 @@ def test_a_reward_model_is_no_input(work: Path, trained: Done, tmp_path: Path):
         refused(done, "RecordError", "a `freeprm train` without .jsonl files", f"--prm {work / 'prm'}")
 
 
-def test_scores_without_a_known_first_error_cannot_be_evaluated(work: Path, scored: Done, tmp_path: Path):
+def test_scores_without_a_known_first_error_are_evaluated_by_responses(work: Path, scored: Done, tmp_path: Path):
     assert scored.code == 0, scored.err
-    refused(run("evaluate", work / "scores", "--out", tmp_path / "out"), "DataError", "no first_error")
+    done = run("evaluate", work / "scores", "--out", tmp_path / "out", "--json")
+    areas = {"response_auc", "response_auc_within_problems"}
+    assert {metric["metric"].removesuffix("_difference") for metric in done.json["metrics"]} == areas
+    refused(
+        run("evaluate", work / "scores", "--threshold", "0", "--out", tmp_path / "steps"), "DataError",
+        "no response has step_scores and first_error",
+    )  # fmt: skip
 
 
 def test_processbench_is_scored_by_its_own_steps_and_evaluated(

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from freeprm.core.graded import size, trainable
 from freeprm.errors import ConfigError, DataError, PluginError, RecordError, RunFolderError
+from freeprm.io.formats import read_rollouts
 from freeprm.io.jsonl import write_rows
 from freeprm.io.runs import read_manifest, read_metrics
 from freeprm.stages.grading import grade
+from freeprm.stages.selection import select
+from freeprm.types import group_rollouts
 from freeprm.world.problems import generate
 from freeprm.world.solutions import answer
 from freeprm.world.solutions import write as write_solution
@@ -42,13 +46,14 @@ def test_grade_labels_each_response_or_says_why_not(rollouts: Path, tmp_path: Pa
     result = grade([rollouts], out=tmp_path / "out")
     rows = graded(result.folder)
     assert [row.get("pred") for row in rows] == ["42", "41", None, "49", "5"]
-    assert [row.get("correct") for row in rows] == [True, False, None, None, True]  # the last label is kept
-    assert [row.get("grade_reason") for row in rows] == [None, None, "no answer found", "no gold answer", None]
+    # The third has no answer, and so is wrong; the last label is kept.
+    assert [row.get("correct") for row in rows] == [True, False, False, None, True]
+    assert [row.get("grade_reason") for row in rows] == [None, None, None, "no gold answer", None]
     assert rows[0] == {**ROWS[0], "pred": "42", "correct": True}
 
 
 def test_the_pass_rate_is_over_the_responses_with_a_label(rollouts: Path, tmp_path: Path) -> None:
-    result = grade([rollouts], out=tmp_path / "out")
+    result = grade([rollouts], out=tmp_path / "out", no_answer="none")
     (metric,) = result.metrics
     assert (metric.metric, metric.count) == ("pass_rate", 3)
     assert metric.value == pytest.approx(2 / 3)
@@ -61,7 +66,8 @@ def test_the_pass_rate_is_over_the_responses_with_a_label(rollouts: Path, tmp_pa
 def test_grade_counts_what_it_graded_kept_and_could_not_grade(rollouts: Path, tmp_path: Path) -> None:
     result = grade([rollouts], out=tmp_path / "out")
     assert result.counts == {
-        "responses": 5, "graded": 2, "labels kept": 1, "ungraded: no answer found": 1, "ungraded: no gold answer": 1,
+        "responses": 5, "graded": 3, "labels kept": 1, "graded wrong without an answer": 1,
+        "ungraded: no gold answer": 1,
     }  # fmt: skip
     assert (read_manifest(result.folder) or {})["counts"] == result.counts
 
@@ -238,7 +244,7 @@ def test_a_hostile_answer_costs_its_own_label(tmp_path: Path) -> None:
     assert verdicts(made.folder)[3] is True
 
 
-def test_a_response_without_an_answer_is_unknown_or_wrong_and_truncated_ones_are_marked(tmp_path: Path) -> None:
+def test_a_response_without_an_answer_is_wrong_or_unknown_and_truncated_ones_are_marked(tmp_path: Path) -> None:
     rows = [
         {"response": "\\boxed{5}", "answer": "5", "truncated": True},
         {"response": "so it", "answer": "5", "truncated": True},
@@ -246,15 +252,32 @@ def test_a_response_without_an_answer_is_unknown_or_wrong_and_truncated_ones_are
         {"response": "Hm", "answer": None},
     ]
     source = write(tmp_path / "rows.jsonl", rows)
-    made = grade([source], out=tmp_path / "none")
+    made = grade([source], out=tmp_path / "none", no_answer="none")
     assert verdicts(made.folder) == [True, "no answer found, truncated", "no answer found", "no gold answer"]
     assert made.counts["truncated"] == 2
-    made = grade([source], out=tmp_path / "wrong", no_answer="wrong")
+    made = grade([source], out=tmp_path / "wrong")
     assert verdicts(made.folder) == [True, False, False, "no gold answer"]
     assert made.counts["graded wrong without an answer"] == 2
     assert [row.get("truncated", False) for row in graded(made.folder)] == [True, True, False, False]
     with pytest.raises(ConfigError, match="no_answer: is 'false'; expected one of none, wrong"):
         grade([source], out=tmp_path / "false", no_answer="false")  # type: ignore[arg-type]  # what users give
+
+
+def test_no_answer_is_wrong_in_training_as_in_selection(tmp_path: Path) -> None:
+    rows = [{"response": text, "answer": "5", "truncated": text == "so it"} for text in ("A: 5", "so it", "Hm")]
+    made = grade([write(tmp_path / "rows.jsonl", rows)], out=tmp_path / "graded")
+    groups = group_rollouts(read_rollouts([made.folder]).rollouts)
+    assert size(trainable(groups, needs_pairs=True).groups).pairs == 2  # the right one with each of the others
+    chosen = select([made.folder], out=tmp_path / "chosen", n=[1])
+    assert not any("without label" in reason for reason in chosen.counts)
+    assert next(m.value for m in chosen.metrics if m.selector == "random") == pytest.approx(1 / 3)
+
+
+def test_a_sample_that_was_abandoned_is_not_wrong_for_want_of_an_answer(tmp_path: Path) -> None:
+    rows = [{"response": "so it", "answer": "5", "truncated": True, "stop_reason": "abandoned"}]
+    rows += [{"response": "A: 4", "answer": "5", "stop_reason": "abandoned"}]
+    made = grade([write(tmp_path / "rows.jsonl", rows)], out=tmp_path / "out")
+    assert verdicts(made.folder) == ["no answer found, abandoned", False]
 
 
 def test_a_pair_is_judged_once_in_a_run_and_not_again_when_it_is_resumed(tmp_path: Path) -> None:
@@ -302,7 +325,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(rollouts: Path, tm
 
 def test_progress_says_the_pass_rate(rollouts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grade([rollouts], out=tmp_path / "out")
-    assert re.fullmatch(r"grade: 5 responses in .*/s, pass rate 66\.7%\n", capsys.readouterr().err)
+    assert re.fullmatch(r"grade: 5 responses in .*/s, pass rate 50\.0%\n", capsys.readouterr().err)
 
 
 def test_grade_agrees_with_the_labels_of_gsm8k_solutions(real_data: Path, tmp_path: Path) -> None:
@@ -310,7 +333,7 @@ def test_grade_agrees_with_the_labels_of_gsm8k_solutions(real_data: Path, tmp_pa
     result = grade([source], out=tmp_path / "out", regrade=True)
     labels = [json.loads(line)["correct"] for line in source.read_text(encoding="utf-8").splitlines()]
     assert [bool(row["correct"]) for row in graded(result.folder)] == labels
-    assert result.counts == {"responses": 5276, "graded": 5265, "ungraded: no answer found": 11}
+    assert result.counts == {"responses": 5276, "graded": 5276, "graded wrong without an answer": 11}
 
 
 def test_grade_agrees_with_the_labels_of_qwen_solutions_but_for_a_wrong_one(real_data: Path, tmp_path: Path) -> None:
@@ -326,7 +349,7 @@ def test_grade_agrees_with_the_labels_of_qwen_solutions_but_for_a_wrong_one(real
 def test_a_row_without_a_verdict_says_that_its_label_is_not_known(tmp_path: Path):
     row = {"problem_id": "p", "prompt": "?", "response": "I cannot tell.", "answer": "4"}
     write_rows(tmp_path / "rows.jsonl", [row])
-    result = grade([tmp_path / "rows.jsonl"], out=tmp_path / "out")
+    result = grade([tmp_path / "rows.jsonl"], out=tmp_path / "out", no_answer="none")
     (made,) = graded(result.folder)
     assert made["correct"] is None
     assert made["grade_reason"] == "no answer found"

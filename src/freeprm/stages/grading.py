@@ -38,7 +38,7 @@ BLOCK = 1024
 T = TypeVar("T")
 NoAnswer = Literal["none", "wrong"]
 _FLUSH_ROWS, _FLUSH_SECONDS = 256, 1.0
-_TRUNCATED = f"{NO_ANSWER}, truncated"
+_TRUNCATED, _ABANDONED = f"{NO_ANSWER}, truncated", f"{NO_ANSWER}, abandoned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def grade(
     gold: Path | None = None,
     grader: str = "math",
     grader_options: Mapping[str, Any] | None = None,
-    no_answer: NoAnswer = "none",
+    no_answer: NoAnswer = "wrong",
     timeout: float = Limits().seconds,
     memory_mib: int = Limits().memory_mib,
     workers: int | None = None,
@@ -87,8 +87,9 @@ def grade(
         gold: problems with `problem_id` and `answer`, whose answers replace those of the rows.
         grader: a member of `graders`, or `package.module:name`, a function `(pred, gold) -> bool | None | Verdict`.
         grader_options: the grader's fields.
-        no_answer: `none` leaves a response without an answer without a label, with the reason; `wrong` labels it
-            wrong, as the paper's released code does.
+        no_answer: `wrong` labels a response in which no answer is found wrong, cut off or not, as the paper's released
+            code does: it is wrong in training as in selection. `none` leaves it without a label, with the reason, and
+            so out of training; to select it is not right all the same.
         timeout: seconds for one pair, or one response where an extractor is the user's own.
         memory_mib: MiB for a worker process.
         workers: processes; as many as cores here, one for each worker of another executor, if not given.
@@ -235,6 +236,8 @@ def _absent(rollout: Rollout, answer: Found, no_answer: NoAnswer) -> Verdict:
         return verdict
     if answer.reason is not None:
         return Verdict(None, answer.reason)
+    if rollout.extra.get("stop_reason") == "abandoned":  # by `sample --early-stop`: it could have got there
+        return Verdict(None, _ABANDONED)
     if no_answer == "wrong":
         return Verdict(False, None)
     return Verdict(None, _TRUNCATED) if rollout.truncated else verdict

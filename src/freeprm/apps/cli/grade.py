@@ -45,8 +45,8 @@ def grade(
         list[str] | None, typer.Option("--grader-option", help="name=value, e.g. decimals=2.")
     ] = None,
     no_answer: Annotated[
-        str, typer.Option(help="A response without an answer: none (no label, with the reason) or wrong.")
-    ] = "none",
+        str, typer.Option(help="A response without an answer is wrong, or has none: no label, and a reason.")
+    ] = "wrong",
     timeout: Annotated[float, typer.Option(help="Seconds for one answer; then it has no label.")] = 5.0,
     memory: Annotated[
         int, typer.Option(help="MiB for a worker process; an answer that needs more has no label.")
