@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from freeprm.apps.comparison.costs import MethodCost, method_costs
 from freeprm.apps.comparison.folders import Folders
 from freeprm.apps.comparison.measures import (
+    NULL,
     Accuracies,
     Measured,
     Place,
@@ -21,7 +22,9 @@ from freeprm.apps.comparison.measures import (
     accuracy_metrics,
     on_shared_problems,
     read_accuracies,
+    read_weightings,
     step_metrics,
+    tie_metrics,
 )
 from freeprm.apps.comparison.rendering import markdown
 from freeprm.apps.comparison.settings import Comparison
@@ -44,12 +47,15 @@ def main() -> None:
     comparison = runs[0].comparison
     shared = on_shared_problems(together(runs))
     pooled = accuracy_metrics(shared.accuracies, against=comparison.against, seed=0)
+    pooled += tie_metrics(together(runs, column="tied"), shared.accuracies, seed=0)
     steps = spread([list(step_metrics(run.comparison, run.folders)) for run in runs])
     print(f"# {comparison.title}, {len(runs)} seeds\n")
     print("\n".join(f"    {run.described['command']}" for run in runs))
     print(f"    python scripts/results_compare.py {' '.join(sys.argv[1:])}\n")
     print("First errors, areas and cost are means over the seeds; the first two stand with the least and the most.\n")
-    found = Measured([*pooled, *steps], shared.left_out)
+    weightings = read_weightings(comparison, runs[0].folders)
+    found = Measured([*pooled, *steps], shared.left_out, weightings)
+    print(f"{floor(pooled, comparison)}\n")
     for table in [*all_tables(comparison, found, mean_costs(runs)), averages_by_seed(runs)]:
         print(f"{markdown(table)}\n")
     print(f"Seconds from start to end: {', '.join(f'{seconds(run):.0f}' for run in runs)}.")
@@ -61,13 +67,34 @@ def read_run(folder: Path) -> Run:
     return Run(build(Comparison, [described["comparison"]]), Folders(folder), described)
 
 
-def together(runs: Sequence[Run]) -> Accuracies:
+def floor(metrics: Sequence[Metric], comparison: Comparison) -> str:
+    """What best-of-N is held against, and who is above it."""
+    averages = {m.selector: 100 * m.value for m in metrics if is_average(m) and m.scorer is None}
+    gains = {
+        str(m.scorer): m
+        for m in metrics
+        if m.metric == "accuracy_difference" and str(m.selector).endswith(f" - {NULL}")
+    }
+    groups: dict[str, list[str]] = {"above it": [], "below it": [], "not clearly off it": []}
+    for name, gain in gains.items():
+        where = "above it" if (gain.low or 0) > 0 else "below it" if (gain.high or 0) < 0 else "not clearly off it"
+        groups[where].append(comparison.methods[name].title or name)
+    said = "; ".join(f"{where}: {', '.join(names)}" for where, names in groups.items() if names)
+    return (
+        f"The floor of best-of-N is a random distinct text, {averages[NULL]:.1f} % on average, and not one response, "
+        f"{averages['random']:.1f} %: a scorer that knows nothing inside a problem gives equal texts equal scores, so "
+        "it chooses among different texts, and right ones repeat more often than wrong ones. By paired 95 % intervals, "
+        f"{said}."
+    )
+
+
+def together(runs: Sequence[Run], *, column: str = "accuracy") -> Accuracies:
     """The columns of all runs over the problems of all runs, which differ by seed."""
     found: dict[Way, dict[Place, dict[str, float]]] = {}
     for run in runs:
-        for way, columns in read_accuracies(run.comparison, run.folders).items():
-            for place, column in columns.items():
-                named = {f"seed {run.described['seed']}, {problem}": value for problem, value in column.items()}
+        for way, columns in read_accuracies(run.comparison, run.folders, column=column).items():
+            for place, values in columns.items():
+                named = {f"seed {run.described['seed']}, {problem}": value for problem, value in values.items()}
                 found.setdefault(way, {}).setdefault(place, {}).update(named)
     return found
 

@@ -12,7 +12,12 @@ from pathlib import Path
 from freeprm.io.runs import read_manifest, read_metrics
 from freeprm.types import Metric
 
-STEP_METRICS = ("processbench_f1", "first_error_accuracy", "step_auc", "response_auc")
+STEP_METRICS = ("processbench_f1", "first_error_accuracy", "step_auc", "response_auc", "response_auc_within_problems")
+
+
+FLOOR = """random_distinct_text is the floor of best-of-N: a scorer that knows nothing inside a problem gives equal
+texts equal scores, so it chooses among different texts, and right ones repeat more often than wrong ones. Accuracies are
+expectations over ties."""
 
 
 def main() -> None:
@@ -20,6 +25,8 @@ def main() -> None:
     runs = [[metric for metric in read_metrics(folder) if metric.group is None] for folder in folders]
     print("## Accuracy, %\n")
     print_accuracy(runs)
+    print(f"\n{FLOOR}\n\n## First place shared, % of problems\n")
+    print_accuracy(runs, metric="tied")
     print("\n## Paired differences, points\n")
     print_differences(runs)
     print("\n## Steps and responses\n")
@@ -28,9 +35,9 @@ def main() -> None:
     print_cost(folders)
 
 
-def print_accuracy(runs: list[list[Metric]]) -> None:
+def print_accuracy(runs: list[list[Metric]], *, metric: str = "accuracy") -> None:
     """One row a scorer and selector, one column an n."""
-    shown = [[metric for metric in run if metric.metric == "accuracy"] for run in runs]
+    shown = [[found for found in run if found.metric == metric] for run in runs]
     sizes = sorted({metric.n for metric in shown[0] if metric.n is not None})
     print("| scorer | chosen by | " + " | ".join(f"N = {n}" for n in sizes) + " |")
     print("| --- | --- |" + " --- |" * len(sizes))

@@ -1,5 +1,6 @@
 """Accuracies of columns and their averages, from what the selection stage writes."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ COMPARISON = Comparison(
 # Of two problems: what each way of choosing gets right, first by the weak generator, then by the strong one.
 CHOICES = {
     (None, "random"): [(0.0, 0.5), (0.5, 0.5)],
+    (None, "random_distinct_text"): [(0.0, 0.5), (0.0, 0.5)],
     (None, "majority"): [(0.0, 1.0), (0.0, 1.0)],
     (None, "oracle"): [(1.0, 1.0), (1.0, 1.0)],
     ("ce", "best_of_n/min"): [(0.0, 1.0), (1.0, 1.0)],
@@ -42,6 +44,7 @@ def folders(tmp_path: Path) -> Folders:
                 {
                     "problem_id": f"p{position}", "scorer": None if scorer is None else f"{scorer} with-reference",
                     "selector": selector, "n": 2, "accuracy": accuracy,
+                    **({} if scorer is None else {"tied": 0.5 * position}),
                 }
                 for (scorer, selector), columns in CHOICES.items() if scorer in (None, method)
                 for position, accuracy in enumerate(columns[index])
@@ -49,6 +52,10 @@ def folders(tmp_path: Path) -> Folders:
             folder = folders.baseline(split) if method is None else folders.selection(method, split)
             folder.mkdir(parents=True)
             write_rows(folder / "accuracies.jsonl", rows)
+            if method is not None:
+                weighting = {"ce": "sigmoid", "orm": "standardised"}[method]
+                vote = Metric(metric="accuracy", value=0.5, count=2, selector="weighted_vote/min", weighting=weighting)
+                write_json(folder / "metrics.json", [asdict(vote)])
     return folders
 
 
@@ -74,6 +81,7 @@ def test_columns_and_their_average(folders: Folders):
 def test_differences_are_of_the_averages_by_the_same_kind_of_choice(folders: Folders):
     metrics = measured(COMPARISON, folders, seed=0).metrics
     assert of(metrics, "accuracy_difference", "ce", "best_of_n/min - majority") == 0.25  # 0.75 - 0.5
+    assert of(metrics, "accuracy_difference", "ce", "best_of_n/min - random_distinct_text") == 0.5  # 0.75 - 0.25
     assert of(metrics, "accuracy_difference", "orm - ce", "best_of_n/score") == -0.25  # 0.5 - 0.75
     assert of(metrics, "accuracy_difference", "orm - ce", "weighted_vote/score") == -0.25  # 0.25 - 0.5
     assert not [metric for metric in metrics if metric.scorer == "ce - ce"]
@@ -97,12 +105,20 @@ def test_the_tables_have_a_row_a_method_and_a_column_a_generator_and_n(folders: 
     table = tables["Best-of-N accuracy, %"]
     assert table.header == ("reward model", "type", "weak @2", "strong @2", "average")
     assert [row[0].value for row in table.rows] == [
-        "one response, pass@1", "majority vote", "any right, pass@N", "CE", "orm"
+        "one response, pass@1", "random distinct text", "majority vote", "any right, pass@N", "CE", "orm"
     ]  # fmt: skip
-    assert [cell.value for cell in table.rows[3][2:]] == ["50.0", "100.0", "75.0"]
+    assert [cell.value for cell in table.rows[4][2:]] == ["50.0", "100.0", "75.0"]
     assert "First errors" not in tables  # nothing to show
     differences = tables["Paired differences of the averages, points"]
-    assert [cell.value for cell in differences.rows[1]] == ["orm", "+0.0", "−25.0", "−25.0", "−25.0"]
+    assert differences.header[1:] == (
+        "best-of-N less random distinct text", "best-of-N less majority vote", "weighted vote less majority vote",
+        "best-of-N less CE", "weighted vote less CE",
+    )  # fmt: skip
+    assert [cell.value for cell in differences.rows[1]] == ["orm", "+25.0", "+0.0", "−25.0", "−25.0", "−25.0"]
+    # tied: 0 of the first problem and 1/2 of the second
+    ties = tables["First place shared, % of problems"]
+    assert [cell.value for cell in ties.rows[0]] == ["CE", "25.0", "25.0", "25.0", "25.0"]
+    assert "Weights, by what the scores are: sigmoid; standardised of orm." in tables["Weighted vote accuracy, %"].note
 
 
 def test_a_problem_in_which_some_method_cannot_choose_is_left_out_for_all_and_counted(folders: Folders):

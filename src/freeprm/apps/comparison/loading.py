@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from freeprm.apps.comparison.settings import UNTRAINED, Comparison, Method
 from freeprm.core.aggregate import aggregator
 from freeprm.core.rewards import check_reward
-from freeprm.core.voting import weighting
+from freeprm.core.score_kinds import check_kinds
 from freeprm.errors import ConfigError
 from freeprm.io.config import build, read_assignments, read_file, suggestion
 
@@ -72,7 +72,7 @@ def _check_methods(comparison: Comparison) -> None:
             if parent is not None and comparison.methods[parent].train is None:
                 raise ConfigError(f"{where}.{role}: {parent!r} trains no model; expected a method that does")
         aggregator(method.aggregator)
-        weighting(method.weighting)
+        check_kinds("", method.weighting)
         if method.reward is not None:
             check_reward(method.reward)
     for name, labels in comparison.labels.items():

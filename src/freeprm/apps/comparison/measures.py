@@ -17,9 +17,12 @@ from freeprm.io.jsonl import read_rows
 from freeprm.io.runs import METRICS, read_metrics
 from freeprm.types import Metric
 
-BASELINES = ("random", "majority", "oracle")
-"""Ways of choosing without scores; `random` is the generator's pass@1."""
-STEP_METRICS = ("processbench_f1", "first_error_accuracy", "step_auc", "response_auc")
+NULL = "random_distinct_text"
+BASELINES = ("random", NULL, "majority", "oracle")
+"""Ways of choosing without scores; `random` is the generator's pass@1, and see `core.selectors` for the next."""
+STEP_METRICS = (
+    "processbench_f1", "first_error_accuracy", "step_auc", "response_auc", "response_auc_within_problems",
+)  # fmt: skip
 FITTED = "threshold=dev"
 
 
@@ -59,6 +62,8 @@ class Measured(NamedTuple):
     metrics: list[Metric]
     left_out: Mapping[Place, int]
     """See `Shared`."""
+    weightings: Mapping[str, str]
+    """By method, how its scores became the weights of votes."""
 
 
 def measured(comparison: Comparison, folders: Folders, *, seed: int) -> Measured:
@@ -70,17 +75,37 @@ def measured(comparison: Comparison, folders: Folders, *, seed: int) -> Measured
     """
     shared = on_shared_problems(read_accuracies(comparison, folders))
     metrics = accuracy_metrics(shared.accuracies, against=comparison.against, seed=seed)
-    return Measured([*metrics, *step_metrics(comparison, folders)], shared.left_out)
+    metrics += tie_metrics(read_accuracies(comparison, folders, column="tied"), shared.accuracies, seed=seed)
+    metrics += step_metrics(comparison, folders)
+    return Measured(metrics, shared.left_out, read_weightings(comparison, folders))
 
 
-def read_accuracies(comparison: Comparison, folders: Folders) -> Accuracies:
-    """The accuracy of each problem, as the selection stage wrote it: baselines first, then methods."""
+def read_weightings(comparison: Comparison, folders: Folders) -> dict[str, str]:
+    """By method, how the selection stage weighed its votes."""
+    found: dict[str, str] = {}
+    for method in comparison.methods:
+        for generator in comparison.generators:
+            folder = folders.selection(method, test_split(generator))
+            for metric in read_metrics(folder) if (folder / METRICS).exists() else []:
+                if metric.weighting is not None:
+                    found[method] = metric.weighting
+    return found
+
+
+def read_accuracies(comparison: Comparison, folders: Folders, *, column: str = "accuracy") -> Accuracies:
+    """The accuracy of each problem, as the selection stage wrote it: baselines first, then methods.
+
+    Args:
+        comparison: whose.
+        folders: where.
+        column: `accuracy`, or `tied` for how often a choice shared the first place, which bounds have not.
+    """
     found: dict[Way, dict[Place, dict[str, float]]] = {Way(None, name): {} for name in BASELINES}
     for generator in comparison.generators:
         split = test_split(generator)
-        _read(folders.baseline(split), None, generator, found)
+        _read(folders.baseline(split), None, generator, column, found)
         for method in comparison.methods:
-            _read(folders.selection(method, split), method, generator, found)
+            _read(folders.selection(method, split), method, generator, column, found)
     return found
 
 
@@ -123,36 +148,61 @@ def accuracy_metrics(accuracies: Accuracies, *, against: str | None, seed: int) 
     return [*_means(accuracies, seed=seed), *_differences(accuracies, against, seed=seed)]
 
 
-def _read(folder: Path, method: str | None, generator: str, found: dict[Way, dict[Place, dict[str, float]]]) -> None:
+def tie_metrics(ties: Accuracies, accuracies: Accuracies, *, seed: int) -> list[Metric]:
+    """How often each way of choosing shared the first place, by column and on average, on the problems of accuracies.
+
+    Args:
+        ties: as from `read_accuracies`.
+        accuracies: as from `on_shared_problems`.
+        seed: of the bootstrap.
+    """
+    kept = {
+        way: {
+            place: {problem: column[problem] for problem in accuracies[way][place] if problem in column}
+            for place, column in columns.items()
+        }
+        for way, columns in ties.items() if columns
+    }  # fmt: skip
+    return list(_means(kept, metric="tied", seed=seed))
+
+
+def _read(
+    folder: Path, method: str | None, generator: str, column: str, found: dict[Way, dict[Place, dict[str, float]]]
+) -> None:
     for _, row in read_rows(folder / "accuracies.jsonl"):
         if isinstance(row, RecordError):
             raise row
-        if (row["scorer"] is None) == (method is None):
+        if (row["scorer"] is None) == (method is None) and column in row:
             columns = found.setdefault(Way(method, row["selector"]), {})
-            columns.setdefault(Place(generator, row["n"]), {})[row["problem_id"]] = row["accuracy"]
+            columns.setdefault(Place(generator, row["n"]), {})[row["problem_id"]] = row[column]
 
 
-def _means(accuracies: Accuracies, *, seed: int) -> Iterator[Metric]:
+def _means(accuracies: Accuracies, *, metric: str = "accuracy", seed: int) -> Iterator[Metric]:
     for way, columns in accuracies.items():
         for place, column in columns.items():
             value, low, high = bootstrap(list(column.values()), seed=seed)
             yield Metric(
-                metric="accuracy", value=value, low=low, high=high, count=len(column), scorer=way.method,
+                metric=metric, value=value, low=low, high=high, count=len(column), scorer=way.method,
                 selector=way.selector, n=place.n, seed=seed, group=f"generator={place.generator}",
             )  # fmt: skip
         value, low, high = column_average(list(columns.values()), seed=seed)
         yield Metric(
-            metric="accuracy", value=value, low=low, high=high, count=_n_problems(columns), scorer=way.method,
+            metric=metric, value=value, low=low, high=high, count=_n_problems(columns), scorer=way.method,
             selector=way.selector, seed=seed,
         )  # fmt: skip
 
 
 def _differences(accuracies: Accuracies, against: str | None, *, seed: int) -> Iterator[Metric]:
-    """Averages of methods less that of the majority vote, and less that of one method by the same kind of choice."""
-    majority = Way(None, "majority")
+    """Averages of methods less that of the majority vote, and less that of one method by the same kind of choice.
+
+    Best-of-N also less its null, choosing among distinct texts.
+    """
+    majority, null = Way(None, "majority"), Way(None, NULL)
     scored = [way for way in accuracies if way.method is not None]
     for way in scored:
         yield _difference(accuracies, way, majority, f"{way.selector} - majority", way.method, seed=seed)
+        if way.family == "best_of_n":
+            yield _difference(accuracies, way, null, f"{way.selector} - {NULL}", way.method, seed=seed)
         rival = next((other for other in scored if other.method == against and other.family == way.family), None)
         if rival is not None and rival.method != way.method:
             yield _difference(accuracies, way, rival, way.selector, f"{way.method} - {rival.method}", seed=seed)
@@ -172,12 +222,12 @@ def _difference(
 
 
 def step_metrics(comparison: Comparison, folders: Folders) -> Iterator[Metric]:
-    """Those of the evaluation stage, at the threshold from dev where there is one."""
+    """Those of the evaluation stage, areas of responses included, at the threshold from dev where there is one."""
     for method in comparison.methods:
         for generator in comparison.generators:
             folder = folders.evaluation(method, test_split(generator))
             if not (folder / METRICS).exists():
-                continue  # one score a response, or no truth about steps
+                continue
             for metric in read_metrics(folder):
                 fitted = metric.metric != "processbench_f1" or metric.selector == FITTED
                 if metric.metric in STEP_METRICS and fitted:

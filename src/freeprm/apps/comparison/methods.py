@@ -32,10 +32,10 @@ def make_method(comparison: Comparison, folders: Folders, name: str, *, seed: in
     for split in map(test_split, comparison.generators):
         scored = score_split(comparison, folders, name, split).folder
         choose(comparison, folders, name, split, n=comparison.sizes, seed=seed)
-        if _has_step_truth(scored):
-            evaluate(
-                [scored], out=folders.evaluation(name, split), dev=[dev], aggregators=[method.aggregator], seed=seed
-            )
+        evaluate(
+            [scored], out=folders.evaluation(name, split), dev=[dev] if _has_step_truth(scored) else [],
+            aggregators=[method.aggregator], seed=seed,
+        )  # fmt: skip
 
 
 def choose(
@@ -133,6 +133,6 @@ def _released(method: Method, folder: Path) -> ScorerSource | None:
 
 
 def _has_step_truth(scored: Path) -> bool:
-    """Whether scores are of steps, and it is known which steps are right."""
+    """Whether scores are of steps, and it is known which steps are right; then there is a threshold to fit on dev."""
     row = next((row for _, row in read_rows(scored) if isinstance(row, Mapping)), {})
     return row.get("step_scores") is not None and "first_error" in row

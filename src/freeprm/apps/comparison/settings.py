@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from freeprm.core.score_kinds import BY_KIND
 from freeprm.errors import ConfigError
 
 UNTRAINED = "reference-only"
@@ -86,8 +87,8 @@ class Method:
     """Of `scorer`: the second model, where it takes two."""
     aggregator: str = "min"
     """Step scores -> score; a name in `freeprm.core.aggregate.AGGREGATORS`."""
-    weighting: str = "sigmoid"
-    """Score -> weight in a vote; a name in `freeprm.core.voting.WEIGHTINGS`. A probability is its own: raw."""
+    weighting: str = BY_KIND
+    """Score -> weight in a vote; a name in `freeprm.core.voting.WEIGHTINGS`. By default as the scores are."""
     tune: tuple[Mapping[str, Any], ...] = ()
     """Settings that `--tune` tries for this method besides those that it tries for all."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from freeprm.apps.comparison.costs import MethodCost
-from freeprm.apps.comparison.measures import BASELINES, Measured, Place
+from freeprm.apps.comparison.measures import BASELINES, NULL, Measured, Place
 from freeprm.apps.comparison.settings import Comparison
 from freeprm.apps.report.wording import interval_text, value_text
 from freeprm.types import Metric
@@ -39,6 +39,7 @@ def all_tables(comparison: Comparison, found: Measured, costs: Mapping[str, Meth
         accuracy_table(comparison, found, "best_of_n", title="Best-of-N accuracy, %"),
         accuracy_table(comparison, found, "weighted_vote", title="Weighted vote accuracy, %"),
         difference_table(comparison, metrics),
+        tie_table(comparison, metrics),
         *step_tables(comparison, metrics),
         *cost_tables(comparison, costs),
     ]
@@ -58,9 +59,10 @@ def accuracy_table(comparison: Comparison, found: Measured, family: str, *, titl
         rows.append((Cell(method.title or name), Cell(method.kind), *_cells(own, places)))
     header = [f"{name} @{n}" for name in comparison.generators for n in comparison.sizes]
     count = max((metric.count for metric in shown), default=0)
+    about = _FLOOR_NOTE if family == "best_of_n" else _weights(comparison, found.weightings)
     return TextTable(
         title=title,
-        note=f"{count} problems; 95 % intervals over problems; the average is over all columns."
+        note=f"{count} problems; 95 % intervals over problems; the average is over all columns. {about}"
         f"{_left_out(found.left_out)}",
         header=("reward model", "type", *header, "average"),
         rows=tuple(rows),
@@ -72,7 +74,29 @@ def _left_out(left_out: Mapping[Place, int]) -> str:
     return f" Left out, for want of N responses with scores of every method: {counted}." if counted else ""
 
 
-_BASELINE_TITLES = {"random": "one response, pass@1", "majority": "majority vote", "oracle": "any right, pass@N"}
+_FLOOR_NOTE = """A scorer that knows nothing inside a problem gets what a random distinct text gets, and not what one
+response gets: equal texts have equal scores, and right ones repeat more often than wrong ones. Accuracies are
+expectations over ties."""
+
+
+def _weights(comparison: Comparison, weightings: Mapping[str, str]) -> str:
+    """`Weights: sigmoid; standardised of ...`, the most frequent first and without names."""
+    by_weighting: dict[str, list[str]] = {}
+    for name, weighting in weightings.items():
+        by_weighting.setdefault(weighting, []).append(comparison.methods[name].title or name)
+    if not by_weighting:
+        return "Accuracies are expectations over ties."
+    first, *others = sorted(by_weighting, key=lambda weighting: -len(by_weighting[weighting]))
+    said = "; ".join([first, *(f"{weighting} of {', '.join(by_weighting[weighting])}" for weighting in others)])
+    return f"Weights, by what the scores are: {said}. Accuracies are expectations over ties."
+
+
+_BASELINE_TITLES = {
+    "random": "one response, pass@1",
+    NULL: "random distinct text",
+    "majority": "majority vote",
+    "oracle": "any right, pass@N",
+}
 
 
 def _cells(own: Sequence[Metric], places: Sequence[tuple[str | None, int | None]]) -> Iterator[Cell]:
@@ -86,27 +110,57 @@ def _cell(metric: Metric | None) -> Cell:
 
 
 def difference_table(comparison: Comparison, metrics: Sequence[Metric]) -> TextTable:
-    """Average accuracies less the majority vote's, and less those of the method that others are compared with."""
-    shown = [metric for metric in metrics if metric.metric == "accuracy_difference"]
-    against = comparison.against
-    families = {"best_of_n": "best-of-N", "weighted_vote": "weighted vote"}
+    """Average accuracies less the majority vote's, less best-of-N's null, and less those of the method `against`."""
+    shown = {
+        (metric.scorer, str(metric.selector).partition("/")[0], str(metric.selector).partition(" - ")[2]): metric
+        for metric in metrics
+        if metric.metric == "accuracy_difference"
+    }
+    rival = comparison.against
+    columns = [("best_of_n", NULL), ("best_of_n", "majority"), ("weighted_vote", "majority")]
     rows = []
     for name, method in comparison.methods.items():
-        cells = []
-        for family in families:
-            own = [m for m in shown if m.selector is not None and m.selector.startswith(f"{family}/")]
-            cells.append(_cell(next((m for m in own if m.scorer == name), None)))
-            if against is not None:
-                cells.append(_cell(next((m for m in own if m.scorer == f"{name} - {against}"), None)))
+        cells = [_cell(shown.get((name, *column))) for column in columns]
+        if rival is not None:
+            cells += [_cell(shown.get((f"{name} - {rival}", family, ""))) for family in _FAMILIES]
         rows.append((Cell(method.title or name), *cells))
-    rivals = ["majority vote", *([comparison.methods[against].title or against] if against is not None else [])]
+    header = [f"{_FAMILIES[family]} less {_BASELINE_TITLES[other]}" for family, other in columns]
+    if rival is not None:
+        header += [f"{text} less {comparison.methods[rival].title or rival}" for text in _FAMILIES.values()]
     return TextTable(
         title="Paired differences of the averages, points",
-        note="The same problems for both; an interval without 0 is a difference that the problems cannot explain.",
-        header=("reward model", *(f"{family} less {rival}" for family in families.values() for rival in rivals)),
+        note="The same problems for both; an interval without 0 is a difference that the problems cannot explain. "
+        "Best-of-N less random distinct text is what the scores know inside problems.",
+        header=("reward model", *header),
         rows=tuple(rows),
         n_names=1,
     )
+
+
+def tie_table(comparison: Comparison, metrics: Sequence[Metric]) -> TextTable:
+    """How often best-of-N, in each column, and the vote, on average, share the first place."""
+    shown = [metric for metric in metrics if metric.metric == "tied"]
+    places = [(f"generator={name}", n) for name in comparison.generators for n in comparison.sizes]
+    rows = []
+    for name, method in comparison.methods.items():
+        best, votes = (
+            {(m.group, m.n): m for m in shown if m.scorer == name and str(m.selector).startswith(f"{family}/")}
+            for family in _FAMILIES
+        )
+        if best or votes:
+            cells = [_cell(best.get(place)) for place in [*places, (None, None)]]
+            rows.append((Cell(method.title or name), *cells, _cell(votes.get((None, None)))))
+    header = [f"{name} @{n}" for name in comparison.generators for n in comparison.sizes]
+    return TextTable(
+        title="First place shared, % of problems",
+        note="By different texts at best-of-N, by different answers in the vote.",
+        header=("reward model", *header, "average", "vote, average"),
+        rows=tuple(rows),
+        n_names=1,
+    )
+
+
+_FAMILIES = {"best_of_n": "best-of-N", "weighted_vote": "weighted vote"}
 
 
 def step_tables(comparison: Comparison, metrics: Sequence[Metric]) -> Iterator[TextTable]:
@@ -122,9 +176,10 @@ def step_tables(comparison: Comparison, metrics: Sequence[Metric]) -> Iterator[T
     yield _step_table(
         comparison,
         metrics,
-        {"step_auc": "steps", "response_auc": "responses"},
+        {"step_auc": "steps", "response_auc": "responses", "response_auc_within_problems": "inside problems"},
         title="Areas under the ROC curve",
-        note="Right steps above first errors; right responses above wrong ones.",
+        note="Right steps above first errors; right responses above wrong ones, over all responses, and inside each "
+        "problem that has both, on average. Best-of-N chooses inside problems.",
     )
 
 
