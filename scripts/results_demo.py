@@ -16,8 +16,8 @@ STEP_METRICS = ("processbench_f1", "first_error_accuracy", "step_auc", "response
 
 
 FLOOR = """random_distinct_text is the floor of best-of-N: a scorer that knows nothing inside a problem gives equal
-texts equal scores, so it chooses among different texts, and right ones repeat more often than wrong ones. Accuracies are
-expectations over ties."""
+texts equal scores, so it chooses among different texts, and right ones repeat more often than wrong ones. Accuracies
+are expectations over ties."""
 
 
 def main() -> None:
