@@ -39,7 +39,7 @@ def evaluate(
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
-    """ProcessBench F1, first-error accuracy, step and response AUC."""
+    """ProcessBench F1, first-error accuracy, step and response AUC, the latter over all and inside problems."""
     from freeprm.io.config import read_assignments
     from freeprm.stages.evaluation import evaluate as run
 
