@@ -133,6 +133,10 @@ def test_answers_of_pooling_reach_both_commands_in_whatever_shape_they_were_kept
     write_rows(tmp_path / "rollouts.jsonl", rows)
     chosen, counts = measured("select", tmp_path / "rollouts.jsonl", *options, "--n", "2", "--out", tmp_path / "s")
     assert chosen["accuracy", "best_of_n/min", 2] == 1.0  # min 0.8 against 0.1
+    weighed = [reason for reason in counts if " weighted by " in reason]
+    assert [reason.partition(" weighted by ")[2] for reason in weighed] == [
+        "raw: scores are probability, as their rows say"
+    ]
     assert counts["scored by pooling" if shape == "column" else "scored by answers"] == 8
     found, _ = measured("evaluate", tmp_path / "rollouts.jsonl", *options, "--out", tmp_path / "e")
     assert found["processbench_f1", "threshold=split", None] == 1.0

@@ -1,6 +1,15 @@
 import pytest
 
-from freeprm.apps.report.arrange import accuracy_grid, breakdowns, differences, other_differences, others, others_at_n
+from freeprm.apps.report.arrange import (
+    accuracy_grid,
+    breakdowns,
+    differences,
+    other_differences,
+    others,
+    others_at_n,
+    ties,
+    vote_weights,
+)
 from freeprm.types import Metric
 
 
@@ -87,3 +96,22 @@ def test_what_else_was_measured_of_a_choice_stands_by_n():
     assert others_at_n(rows).columns == ["N = 4", "N = 64"]
     assert [cell and cell.n for row in others_at_n(rows).rows.values() for cell in row] == [4, 64]
     assert not others(rows).rows
+
+
+def test_only_choices_that_were_ever_tied_are_shown():
+    metrics = [
+        Metric(metric="tied", value=value, scorer="ce", selector=selector, n=n, count=1)
+        for selector, values in {"best_of_n/min": (0.0, 0.4), "weighted_vote/min": (0.0, 0.0)}.items()
+        for n, value in zip((1, 4), values, strict=True)
+    ]
+    table = ties(metrics)
+    assert (table.columns, list(table.rows)) == (["N = 1", "N = 4"], ["ce: best-of-N, min over steps"])
+    assert others_at_n(metrics).rows == {}
+
+
+def test_weights_of_votes_are_named_once_where_all_scorers_have_the_same():
+    votes = [Metric(metric="accuracy", value=0.5, scorer=name, weighting="sigmoid", count=1) for name in ("a", "b")]
+    assert vote_weights(votes) == "sigmoid"
+    votes.append(Metric(metric="accuracy", value=0.5, scorer="c", weighting="raw", count=1))
+    assert vote_weights(votes) == "sigmoid of a, sigmoid of b, raw of c"
+    assert vote_weights([]) == ""

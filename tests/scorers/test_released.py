@@ -51,6 +51,13 @@ def test_the_tokens_that_are_read_are_among_those_that_are_checked(name):
         assert set(recipe.head) <= set(recipe.tokens.values())
 
 
+@pytest.mark.parametrize("name", [name for name in RELEASED if isinstance(load("scorers", name), Recipe)])
+def test_scores_that_went_through_a_softmax_or_sigmoid_are_probabilities(name):
+    recipe = load("scorers", name)
+    squashed = recipe.normalise in (first_of_two, second_of_two, sigmoid)
+    assert recipe.kind == ("probability" if squashed else "unbounded")
+
+
 def test_normalisers_by_hand():
     import torch
 

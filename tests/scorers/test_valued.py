@@ -187,10 +187,26 @@ def test_rows_are_those_of_any_scorer(folders):
         [scored] = list(job.worker()([Part(number=0, rollouts=tuple(ROLLOUTS))]))
         rows = scored.rows[name]
         assert {row["scorer"] for row in rows} == {name}
+        assert {row["score_kind"] for row in rows} == {scorer_kind(source)}
         if name.endswith("steps"):
             assert all(len(row["step_scores"]) == len(row["step_spans"]) for row in rows)
         else:
             assert all(isinstance(row["score"], float) and "step_scores" not in row for row in rows)
+
+
+def scorer_kind(source: ScorerSource) -> str:
+    scorer = source.load()
+    assert isinstance(scorer, Valued)
+    return scorer.kind
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind"), [("ce", "log_odds"), ("step_ce", "log_odds"), ("osv", "log_odds"), ("dpo", "unbounded")]
+)
+def test_values_are_log_odds_where_a_cross_entropy_made_them_so(folders, objective, kind):
+    scorer = ScorerSource(scorer="valued", model=str(folders["linear response"]), options=CPU).load()
+    assert isinstance(scorer, Valued)
+    assert replace(scorer, objective=objective).kind == kind
 
 
 def test_an_implicit_model_is_refused_with_what_to_do(log_ratio):

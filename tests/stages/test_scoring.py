@@ -78,6 +78,7 @@ def test_rows_hold_what_scoring_gives(prm, data, tmp_path):
     for row in rows(made.folder, "with-reference"):
         one = prm.score(row["prompt"], [row["response"]])[0]
         assert row["step_scores"] == near(one.step_rewards)
+        assert row["score_kind"] == "log_odds"
         assert row["token_rewards"] == near(one.token_rewards)
         assert [tuple(span) for span in row["token_spans"]] == list(one.tokens)
 
