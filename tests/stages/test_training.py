@@ -2,13 +2,16 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny
 from freeprm.errors import ConfigError, DataError, PluginError, RewardMismatchError, RunFolderError
@@ -161,10 +164,17 @@ LINEAR = {"objective": "osv", "parameterisation": "linear"}
 
 @pytest.mark.parametrize(
     ("how", "sampling", "at"),
-    [({"objective": "ce"}, "random", 3), ({"objective": "kto"}, "group_by_length", 7), (LINEAR, "group_by_length", 5)],
-)
+    [
+        ({"objective": "ce"}, "random", 3), ({"objective": "kto"}, "group_by_length", 7),
+        (LINEAR, "group_by_length", 5), ({"dtype": "bfloat16", "optim": "stable_adamw"}, "random", 5),
+    ],
+)  # fmt: skip
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(run, monkeypatch, how, sampling, at):
-    often = {"save_steps": 2, "num_train_epochs": 2.0, "optim": "adamw_torch", "train_sampling_strategy": sampling}
+    how = dict(how)
+    often = {
+        "save_steps": 2, "num_train_epochs": 2.0, "optim": how.pop("optim", "adamw_torch"),
+        "train_sampling_strategy": sampling,
+    }  # fmt: skip
     monkeypatch.setattr(_Interrupt, "at", at)  # of 8 steps, 4 an epoch
     whole = run(out="whole", trainer=often, **how)
     with monkeypatch.context() as patch:
@@ -237,6 +247,70 @@ def test_under_autocast_the_policy_starts_from_rewards_of_zero(run, monkeypatch,
     made = run(trainer={**given, "max_steps": 1, "logging_steps": 1})
     assert made.log[0]["reward_right"] == made.log[0]["reward_wrong"] == 0.0
     assert read_manifest(made.folder)["settings"]["mixed_precision"] == "bf16"
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with weights of sd 0.02, all of them bfloat16 numbers."""
+    folder = tiny.save(tmp_path_factory.mktemp("small"), template=tiny.LLAMA3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**tiny.sizes(initializer_range=0.02)))
+    model.to(torch.bfloat16).float().save_pretrained(folder)
+    return folder
+
+
+SmallUpdate = Callable[..., torch.Tensor]
+
+
+@pytest.fixture(scope="session")
+def small_update(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallUpdate:
+    """What 8 steps of 5e-7 change, as one vector of float64; adapters start alike, from one seed."""
+    folder = tmp_path_factory.mktemp("updates")
+    data = write(folder / "rollouts.jsonl", tiny.rollouts(8))
+    steps = {
+        "learning_rate": 5e-7, "lr_scheduler_type": "constant", "per_device_train_batch_size": 1,
+        "save_strategy": "no", "report_to": "none",
+    }  # fmt: skip
+
+    @cache
+    def update(
+        *, dtype: str = "float32", lora: int = 0, bf16: bool = False, optim: str = "adamw_torch"
+    ) -> torch.Tensor:
+        trainer = {**steps, "bf16": bf16, "optim": optim}
+        how = settings(small_weights, trainer=trainer, dtype=dtype, lora=lora)
+        made = train([data], settings=how, out=Path(tempfile.mkdtemp(dir=folder)), cache=folder / "reference").folder
+        after = load_file(made / ("adapter_model.safetensors" if lora else "model.safetensors"))
+        assert {weight.dtype for weight in after.values()} == {torch.float32}
+        before = weights(small_weights)
+        moved = [
+            (weight.double() - before.get(name, torch.zeros(1)).double()).flatten()  # of adapters B starts at zero
+            for name, weight in sorted(after.items())
+            if "lora_A" not in name
+        ]
+        return torch.cat(moved)
+
+    return update
+
+
+@pytest.mark.parametrize(
+    ("way", "like"),
+    [
+        ({"bf16": True}, {}), ({"dtype": "bfloat16", "optim": "stable_adamw"}, {}),
+        ({"dtype": "bfloat16", "lora": 4}, {"lora": 4}),
+    ],
+    ids=["autocast", "kahan", "adapters"],
+)  # fmt: skip
+def test_every_way_to_train_in_16_bits_makes_the_update_of_float32(small_update, way, like):
+    made, wanted = small_update(**way), small_update(**like)
+    assert made.norm() / wanted.norm() == pytest.approx(1, abs=0.03)
+    # A gradient below bfloat16's noise may have the other sign, and Adam's step with it: 1 % of them at 0.98.
+    assert made @ wanted / (made.norm() * wanted.norm()) > 0.98
+
+
+def test_16_bit_weights_under_a_plain_optimizer_are_refused_before_anything_is_read(run):
+    with pytest.raises(ConfigError, match="rounded away from bfloat16 weights"):
+        run([], dtype="bfloat16")
 
 
 def test_training_goes_without_reference(run):

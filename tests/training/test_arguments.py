@@ -2,6 +2,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 
 import freeprm.training.arguments as module
 from freeprm.errors import ConfigError
@@ -45,6 +46,20 @@ def test_a_logger_that_is_not_installed_is_named(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"--set trainer\.report_to=none"):
         arguments(tmp_path)
     assert arguments(tmp_path, "trainer.report_to=none").report_to == []
+
+
+def test_an_optimizer_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "optimi" else found(name))
+    with pytest.raises(ConfigError, match=r"torch-optimi, which is not installed; install 'freeprm\[optim\]'"):
+        arguments(tmp_path, "trainer.optim=stable_adamw")
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="is of machines without a GPU")
+def test_bfloat16_needs_no_other_word_where_there_is_no_gpu(tmp_path):
+    settings = load_settings(options={"model": "m"}, assignments=["trainer.bf16=true"])
+    made = training_arguments(settings, tmp_path, evaluates=False)
+    assert (made.bf16, made.use_cpu) == (True, True)
 
 
 def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path):

@@ -32,7 +32,7 @@ from freeprm.training.costing import training_cost
 from freeprm.training.examples import Example, Examples
 from freeprm.training.groups import read_groups, recipe_of
 from freeprm.training.model_card import model_card
-from freeprm.training.policy import load_policy
+from freeprm.training.policy import check_precision, give_back_rounded, load_policy, trains_rounded
 from freeprm.training.preparing import Preparer, reachable_reward
 from freeprm.training.readings import Reading, reading_of
 from freeprm.training.reference import reference_folder
@@ -89,6 +89,7 @@ def train(
     start = resolve(settings.model, revision=settings.revision)
     settings = carried_on(settings, start)
     reading = reading_of(settings, objective)
+    check_precision(settings, start)
     arguments = training_arguments(settings, out, evaluates=bool(dev))
     is_main = arguments.process_index == 0
     folder = RunFolder(
@@ -161,14 +162,21 @@ def _run(
     set_seed(settings.seed)
     out = Path(str(arguments.output_dir))
     with ConsoleCallback() as console:
+        policy = load_policy(settings, start, arguments.device, valuation=reading.valuation)
         trainer = GroupTrainer(
-            load_policy(settings, start, arguments.device, valuation=reading.valuation), arguments,
-            objective=objective, reading=reading, train_dataset=Examples(examples),
+            policy, arguments, objective=objective, reading=reading, train_dataset=Examples(examples),
             eval_dataset=Examples(held_out) if held_out else None, callbacks=[console],
         )  # fmt: skip
         for printing in (ProgressCallback, PrinterCallback):  # they print on stdout
             trainer.remove_callback(printing)
+        if (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and trains_rounded(policy):
+            raise ConfigError(
+                f"dtype: is {settings.dtype!r}, and what rounding takes from weights cannot be given back to shards of "
+                "them; shard float32 weights (dtype=float32, trainer.bf16=true), 16 bytes each over all GPUs"
+            )
         trainer.train(resume_from_checkpoint=last_checkpoint(out))
+    if trains_rounded(policy) and trainer.optimizer is not None:
+        give_back_rounded(policy, trainer.optimizer)
     trainer.save_model(str(out))
     return trainer
 

@@ -4,9 +4,11 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from transformers import TrainingArguments
 
 from freeprm.errors import ConfigError
+from freeprm.training.policy import KAHAN_OPTIMIZER
 from freeprm.training.settings import TrainSettings
 
 
@@ -19,9 +21,11 @@ def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool) -
         evaluates: there are held-out responses; they are evaluated on once an epoch unless the settings say otherwise.
 
     Raises:
-        ConfigError: an argument that transformers refuses, or a logger that is not installed.
+        ConfigError: an argument that transformers refuses, or a logger or optimizer that is not installed.
     """
     given = {**({"eval_strategy": "epoch"} if evaluates else {}), **settings.trainer}
+    if given.get("bf16") and not torch.accelerator.is_available():
+        given.setdefault("use_cpu", True)  # transformers wants it said
     if not evaluates and given.get("eval_strategy", "no") != "no":
         raise ConfigError(
             f"trainer.eval_strategy: is {given['eval_strategy']!r}, but there is nothing to evaluate on; give graded "
@@ -31,6 +35,10 @@ def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool) -
         raise ConfigError(
             "trainer.report_to: tensorboard is not installed; install it, or choose another logger or none with "
             "--set trainer.report_to=none"
+        )
+    if given.get("optim") == KAHAN_OPTIMIZER and find_spec("optimi") is None:
+        raise ConfigError(
+            f"trainer.optim: {KAHAN_OPTIMIZER} is of torch-optimi, which is not installed; install 'freeprm[optim]'"
         )
     try:
         return TrainingArguments(output_dir=str(out), seed=settings.seed, remove_unused_columns=False, **given)

@@ -1,18 +1,29 @@
-"""The model that is trained: loaded, without noise, with LoRA adapters where asked for."""
+"""The model that is trained: loaded, without noise, with LoRA adapters where asked for, in weights that can be moved.
+
+A step moves a weight by about the learning rate. A bfloat16 weight of 0.02 has its neighbours 1.2e-4 away, so that a
+step of 5e-7 leaves it where it is, and so do all steps after it. Weights that are trained are therefore float32, or
+bfloat16 with an optimizer that keeps what rounding takes from them (Kahan summation), for the model that is saved.
+Rounding up or down at random does not do: over 48 such steps its noise is 2.7 times as large as the update.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import device, nn
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from freeprm.errors import ModelError
-from freeprm.models.backbone import LoadOptions, load_backbone
+from freeprm.errors import ConfigError, ModelError
+from freeprm.models.backbone import LoadOptions, load_backbone, load_config
 from freeprm.models.folders import adapter_base, portable
 from freeprm.models.values import Valuation, load_valued
 from freeprm.training.settings import TrainSettings
+
+KAHAN_OPTIMIZER = "stable_adamw"
+"""`trainer.optim` of transformers that is optimi's StableAdamW: AdamW, its update scaled down where gradients leap."""
 
 
 def load_policy(
@@ -27,6 +38,7 @@ def load_policy(
         valuation: how it says values; None for the log-probabilities of a language model.
 
     Raises:
+        ConfigError: see `check_precision`.
         ModelError: the model cannot be loaded, or is an unmerged adapter.
     """
     if adapter_base(folder):
@@ -40,7 +52,86 @@ def load_policy(
     loaded = load_backbone(str(folder), options) if valuation is None else load_valued(str(folder), valuation, options)
     model = loaded.model
     without_noise(model)
-    return _with_lora(model, settings) if settings.lora else model
+    policy = _with_lora(model, settings) if settings.lora else model
+    if trains_rounded(policy):
+        _check_kept(settings, model.dtype)
+    return policy
+
+
+def check_precision(settings: TrainSettings, folder: Path) -> None:
+    """Refuse weights that small steps would be rounded away from, before anything is loaded.
+
+    Args:
+        settings: of the training run.
+        folder: of the model that training starts from.
+
+    Raises:
+        ConfigError: 16-bit weights would be trained by an optimizer that does not keep what rounding takes.
+    """
+    if settings.lora:
+        return  # adapters are float32 whatever the frozen weights are
+    named = (
+        load_config(folder, trust_remote_code=settings.trust_remote_code).dtype if settings.dtype == "auto" else None
+    )
+    dtype = named or getattr(torch, settings.dtype, None)
+    if dtype in _ROUNDED:  # what "auto" is of a folder that does not say it is known when the weights are there
+        _check_kept(settings, dtype)
+
+
+def trains_rounded(policy: nn.Module) -> bool:
+    """Whether 16-bit weights are trained."""
+    return any(weight.requires_grad and weight.dtype in _ROUNDED for weight in policy.parameters())
+
+
+_ROUNDED = (torch.bfloat16, torch.float16)
+
+
+def _check_kept(settings: TrainSettings, dtype: torch.dtype) -> None:
+    """Raises: ConfigError, if steps on weights of this 16-bit dtype get lost."""
+    what = f"dtype: is {settings.dtype!r}, and "
+    how = settings.trainer
+    if how.get("optim") != KAHAN_OPTIMIZER or dtype is torch.float16:
+        named = str(dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"{what}every weight is trained, but steps of {how.get('learning_rate', 5e-7):g} are rounded away from "
+            f"{named} weights: the nearest neighbours of 0.02 are {_spacing(dtype):.1g} away. Train float32 weights "
+            "(dtype=float32; with trainer.bf16=true they compute in bfloat16), or bfloat16 weights with "
+            f"trainer.optim={KAHAN_OPTIMIZER}, which keeps what is rounded away. Adapters (--lora 16) may stand on "
+            "frozen weights of any dtype"
+        )
+    if how.get("adam_beta2", 0.999) > 0.99:
+        raise ConfigError(
+            f"trainer.adam_beta2: is {how.get('adam_beta2', 0.999)}, but the second moments of bfloat16 weights are "
+            "bfloat16 too, in which v * 0.999 is v: they would never fall. Give 0.99 or less (0.95 is the recipe's)"
+        )
+    if how.get("load_best_model_at_end"):
+        raise ConfigError(
+            f"trainer.load_best_model_at_end: {what}what rounding took from the weights stays with the optimizer, "
+            "which is not put back to the best step; train float32 weights for that"
+        )
+
+
+def _spacing(dtype: torch.dtype) -> float:
+    """The distance from 0.02 to the next larger number."""
+    return torch.finfo(dtype).eps * 2**-6
+
+
+def give_back_rounded(policy: nn.Module, optimizer: Optimizer) -> None:
+    """Make float32 weights, in place, of 16-bit ones and what was rounded away from them; others stay as they are.
+
+    A weight and its rest are the weight that float32 would have come to. Saved without the rest, most weights that
+    moved by less than half the distance to their neighbour would be those that training started from.
+
+    Args:
+        policy: the model, trained to its end.
+        optimizer: that trained it; its state is let go, weight by weight, for the memory.
+    """
+    states = optimizer.state
+    for weight in policy.parameters():
+        rest = states.pop(weight, {}).get("kahan_comp")
+        if isinstance(rest, torch.Tensor) and rest.is_floating_point():
+            weight.grad = None
+            weight.data = weight.data.float() + rest.float()
 
 
 def without_noise(model: nn.Module) -> None:
@@ -88,5 +179,8 @@ def _with_lora(model: PreTrainedModel, settings: TrainSettings) -> nn.Module:
         revision=settings.revision,
     )
     adapted = get_peft_model(model, config)
+    for weight in adapted.parameters():
+        if weight.requires_grad:  # peft makes float32 adapters on 16-bit weights, but leaves a head in 16 bits
+            weight.data = weight.data.float()
     adapted.peft_config["default"].base_model_name_or_path = portable(settings.model)
     return adapted
