@@ -271,7 +271,7 @@ TRAINING = (
 
 @pytest.fixture(scope="module")
 def trained(work: Path, stories: Path) -> Done:
-    command = ("train", work / "graded.jsonl", "--model", stories, "--beta", "0.0004", "--out", work / "prm", *TRAINING)
+    command = ("train", work / "graded.jsonl", "--model", stories, "--beta", "0.0001", "--out", work / "prm", *TRAINING)
     return run(*command, "--json")
 
 
@@ -308,8 +308,25 @@ def test_training_prints_one_json_document_and_warns_of_a_small_reachable_reward
     assert (work / "prm" / "model.safetensors").exists()
 
 
+def test_a_dry_run_shows_settings_with_their_sources_and_trains_nothing(work: Path, stories: Path, tmp_path: Path):
+    out = tmp_path / "prm"
+    command = ("train", work / "graded.jsonl", "--model", stories, "--objective", "ipvrm", "--out", out, *TRAINING)
+    shown = run(*command, "--dry-run", "--json").json
+    assert shown["settings"]["beta"] == {"value": 10.0, "from": shown["settings"]["trainer.num_train_epochs"]["from"]}
+    assert shown["settings"]["beta"]["from"].startswith("Gao et al. 2026, arXiv:2604.13197")
+    assert shown["settings"]["trainer.learning_rate"] == {"value": 1e-3, "from": "--set"}
+    assert shown["settings"]["objective"] == {"value": "ipvrm", "from": "option"}
+    assert shown["settings"]["seed"] == {"value": 0, "from": "default"}
+    assert (shown["steps"], shown["weights"]["frozen"]) == (3, 0)
+    assert shown["counts"]["right responses"] > 0
+    text = run(*command, "--dry-run").out
+    assert "\nbeta                                 10.0                     Gao et al. 2026, arXiv:2604.13197" in text
+    assert "Nothing was trained or written" in text
+    assert not out.exists()
+
+
 def test_a_finished_training_is_not_repeated(work: Path, stories: Path, trained: Done):
-    command = ("train", work / "graded.jsonl", "--model", stories, "--beta", "0.0004", "--out", work / "prm", *TRAINING)
+    command = ("train", work / "graded.jsonl", "--model", stories, "--beta", "0.0001", "--out", work / "prm", *TRAINING)
     assert run(*command, "--json").json == trained.json
     refused(run(*command, "--seed", "1"), "RunFolderError", "its settings.seed is 0, not 1")
 

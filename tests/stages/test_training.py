@@ -23,7 +23,7 @@ from freeprm.models.logprobs import n_read
 from freeprm.models.prompts import render_prompt
 from freeprm.models.reward_config import load_reward_config
 from freeprm.scorers.implicit import ImplicitPRM
-from freeprm.stages.training import Trained, train
+from freeprm.stages.training import Trained, plan, train
 from freeprm.training.console import ConsoleCallback
 from freeprm.training.settings import TrainSettings, load_settings
 from freeprm.types import Rollout
@@ -33,6 +33,7 @@ QUICK = {
     "learning_rate": 3e-3, "lr_scheduler_type": "linear", "per_device_train_batch_size": 2,
     "gradient_accumulation_steps": 1, "logging_steps": 2, "use_cpu": True,
 }  # fmt: skip
+LINEAR = {"objective": "osv", "parameterisation": "linear"}
 
 
 @pytest.fixture(scope="session")
@@ -157,9 +158,6 @@ class _Interrupt(ConsoleCallback):
         super().on_step_end(args, state, control, **kwargs)
         if state.global_step == self.at:
             raise KeyboardInterrupt
-
-
-LINEAR = {"objective": "osv", "parameterisation": "linear"}
 
 
 @pytest.mark.parametrize(
@@ -313,6 +311,55 @@ def test_16_bit_weights_under_a_plain_optimizer_are_refused_before_anything_is_r
         run([], dtype="bfloat16")
 
 
+@pytest.mark.parametrize("how", [{"objective": "kto"}, LINEAR, {"lora": 4}], ids=["kto", "linear", "lora"])
+def test_a_plan_tells_what_training_then_does_and_makes_nothing(start, tmp_path, how, monkeypatch):
+    data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(3))
+    chosen = settings(start, trainer={"logging_steps": 1}, **how)
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        planned = plan([data], settings=chosen, dev=[data])
+        assert sorted(tmp_path.iterdir()) == [data]
+    made = train([data], settings=chosen, out=tmp_path / "out", dev=[data])
+    assert planned.counts == made.counts
+    assert planned.n_steps == max(entry["step"] for entry in made.log) == 2
+    manifest = read_manifest(made.folder)
+    assert manifest["defaults"] == planned.sources
+    assert manifest["settings"]["trainer"] == planned.settings.trainer
+    assert planned.sources["trainer.adam_beta2"].startswith("Yuan et al. 2024, arXiv:2412.01981")
+    assert "trainer.learning_rate" not in planned.sources
+    saved = load_file(made.folder / ("adapter_model.safetensors" if "lora" in how else "model.safetensors"))
+    assert planned.weights.trained == sum(weight.numel() for weight in saved.values())
+
+
+def test_a_plan_counts_the_bytes_of_weights_gradients_and_optimizer(start, tmp_path):
+    data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(2))
+
+    def bytes_each(trainer: dict[str, Any], **how: Any) -> float:
+        weights = plan([data], settings=settings(start, trainer=trainer, **how)).weights
+        return weights.n_bytes / weights.trained
+
+    assert bytes_each({}) == 4 + 4 + 2 * 4
+    assert bytes_each({"bf16": True}) == 4 + 4 + 2 * 4 + 2  # and the copies that are multiplied
+    assert bytes_each({"optim": "stable_adamw"}, dtype="bfloat16") == 2 + 2 + 2 * 2 + 2  # and what rounding takes
+    adapters = plan([data], settings=settings(start, lora=4, dtype="bfloat16")).weights
+    assert adapters.n_bytes == 16 * adapters.trained + 2 * adapters.frozen
+    assert plan([data], settings=settings(start, trainer={"optim": "sgd"})).weights.n_bytes is None
+
+
+def test_a_plan_says_what_a_reward_model_that_is_trained_on_decides(run, start, tmp_path):
+    first = run().folder
+    data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(2))
+    with pytest.warns(UserWarning, match="is trained on with its own reference"):
+        planned = plan([data], settings=load_settings(options={"model": str(first), "trainer": QUICK}))
+    assert planned.settings.beta == 0.5
+    assert planned.sources["beta"] == planned.sources["reference"] == f"reward.json of {first}"
+
+
+def test_a_learning_rate_that_is_too_small_for_adapters_is_told(run):
+    with pytest.warns(UserWarning, match=r"learning_rate 5e-07 is 10 times below what is published for adapters"):
+        run(lora=4, trainer={"learning_rate": 5e-7, "max_steps": 1})
+
+
 def test_training_goes_without_reference(run):
     made = run(with_reference=False, trainer={"max_steps": 2})
     assert not load_reward_config(made.folder).trained_with_reference
@@ -333,7 +380,7 @@ def test_a_second_run_takes_the_references_log_probabilities_from_the_cache(star
 
 
 def test_a_reward_that_cannot_grow_is_warned_of(run):
-    with pytest.warns(UserWarning, match=r"beta 0\.0001 lets an average right response earn 0\.\d\d at most"):
+    with pytest.warns(UserWarning, match=r"beta 0\.0001 lets an average right response earn 0\.0\d+ at most"):
         run(beta=1e-4, trainer={"max_steps": 1})
 
 

@@ -6,13 +6,13 @@ import torch
 
 import freeprm.training.arguments as module
 from freeprm.errors import ConfigError
-from freeprm.training.arguments import last_checkpoint, training_arguments
-from freeprm.training.settings import load_settings
+from freeprm.training.arguments import last_checkpoint, n_steps, training_arguments
+from freeprm.training.settings import filled, load_settings
 
 
 def arguments(out: Path, *assignments: str, evaluates: bool = False):
     settings = load_settings(options={"model": "m"}, assignments=[*assignments, "trainer.use_cpu=true"])
-    return training_arguments(settings, out, evaluates=evaluates)
+    return training_arguments(filled(settings).settings, out, evaluates=evaluates)
 
 
 def test_the_recipe_and_the_settings_reach_the_trainer(tmp_path):
@@ -60,6 +60,12 @@ def test_bfloat16_needs_no_other_word_where_there_is_no_gpu(tmp_path):
     settings = load_settings(options={"model": "m"}, assignments=["trainer.bf16=true"])
     made = training_arguments(settings, tmp_path, evaluates=False)
     assert (made.bf16, made.use_cpu) == (True, True)
+
+
+def test_steps_are_counted_before_training(tmp_path):
+    made = arguments(tmp_path, "trainer.num_train_epochs=3")  # one group a batch, 8 batches a step
+    assert n_steps(made, n_examples=17) == 9  # 8, 8 and 1, three times over
+    assert n_steps(arguments(tmp_path, "trainer.max_steps=5"), n_examples=17) == 5
 
 
 def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path):

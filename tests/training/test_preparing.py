@@ -13,7 +13,7 @@ from freeprm.io.plugins import load
 from freeprm.models.backbone import load_backbone
 from freeprm.models.logprobs import score_tokens
 from freeprm.training.examples import Example
-from freeprm.training.preparing import Preparer, reachable_reward
+from freeprm.training.preparing import Preparer
 from freeprm.training.settings import TrainSettings
 from freeprm.types import Rollout, group_rollouts
 from rounding import assert_near
@@ -157,14 +157,3 @@ def test_step_labels_that_are_all_alike_are_refused(model_folder, tmp_path):
     rollouts = [replace(r, extra={"step_labels": [True] * len(r.extra["steps"])}) for r in stepped.rollouts(2)]
     with pytest.raises(DataError, match="step labels are 1; expected right steps and wrong ones"):
         prepare(model_folder, tmp_path, rollouts, objective="step_ce")
-
-
-def test_the_reachable_reward_is_beta_times_the_right_responses_surprise():
-    def example(*surprises: float) -> Example:
-        return Example(
-            encoded=(), labels=(True, False, True), ref_logps=tuple(torch.tensor([-s / 2, -s / 2]) for s in surprises)
-        )
-
-    # Right responses of 4, 6, 2 and 8 nats: 5 on average.
-    assert reachable_reward([example(4, 100, 6), example(2, 100, 8)], beta=0.1) == pytest.approx(0.5)
-    assert reachable_reward([], beta=0.1) is None

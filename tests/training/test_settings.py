@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError
-from freeprm.training.settings import RECIPE, TrainSettings, load_settings, preset_names
+from freeprm.objectives.base import Defaults
+from freeprm.training.settings import RECIPE, TrainSettings, filled, given_by, load_settings, preset_names
 
 
 def load(*assignments: str, preset: str | None = None, file: Path | None = None, **options: Any) -> TrainSettings:
@@ -14,16 +15,78 @@ def load(*assignments: str, preset: str | None = None, file: Path | None = None,
 
 
 def test_without_anything_said_it_is_the_released_recipe():
-    settings = load()
-    assert (settings.objective, settings.beta, settings.with_reference) == ("ce", None, True)
-    assert settings.trainer == RECIPE
+    settings, sources = filled(load())
+    assert (settings.objective, settings.beta, settings.with_reference) == ("ce", 0.05, True)
+    assert RECIPE.trainer.items() <= settings.trainer.items()
+    assert {sources["beta"], *(sources[f"trainer.{name}"] for name in RECIPE.trainer)} == {RECIPE.source}
+
+
+@pytest.mark.parametrize(
+    ("how", "beta", "rate", "epochs"),
+    [
+        ({}, 0.05, 5e-7, 1.0),
+        ({"objective": "dpo"}, 0.05, 5e-7, 1.0),
+        ({"objective": "ipvrm"}, 10.0, 5e-7, 3.0),  # arXiv:2604.13197
+        ({"objective": "simpo"}, 2.0, 5e-7, 1.0),  # arXiv:2405.14734
+        ({"parameterisation": "linear"}, None, 9e-6, 1.0),  # arXiv:2203.02155
+        ({"parameterisation": "tokens", "objective": "step_ce"}, None, 1e-6, 1.0),  # arXiv:2312.08935
+        ({"parameterisation": "linear", "objective": "ipvrm"}, None, 9e-6, 3.0),
+        ({"lora": 16}, 0.05, 5e-6, 1.0),  # ten times
+        ({"lora": 16, "objective": "ipvrm"}, 10.0, 5e-6, 3.0),
+        ({"lora": 16, "parameterisation": "linear"}, None, 9e-5, 1.0),
+    ],
+)
+def test_defaults_are_of_the_objective_the_parameterisation_and_adapters(
+    how: dict[str, Any], beta: float | None, rate: float, epochs: float
+):
+    settings = filled(load(**how)).settings
+    assert settings == filled(TrainSettings(model="m", **how)).settings  # from Python as from the command line
+    assert settings.beta == beta
+    assert settings.trainer["learning_rate"] == pytest.approx(rate)
+    assert settings.trainer["num_train_epochs"] == epochs
+
+
+def test_what_is_said_ranks_above_every_default_and_has_no_other_source():
+    said = ["trainer.learning_rate=1e-5", "trainer.num_train_epochs=2", "beta=0.1"]
+    settings, sources = filled(load(*said, objective="ipvrm", lora=16))
+    assert (settings.beta, settings.trainer["learning_rate"], settings.trainer["num_train_epochs"]) == (0.1, 1e-5, 2.0)
+    assert {"beta", "trainer.learning_rate", "trainer.num_train_epochs"}.isdisjoint(sources)
+    assert filled(settings) == (settings, {})
+
+
+class Own:
+    """Somebody's objective, with defaults of its own."""
+
+    defaults = Defaults(source="a paper", beta=3.0, trainer={"learning_rate": 1e-6})
+
+
+def test_an_objective_brings_its_defaults_with_it_wherever_it_is_from():
+    settings, sources = filled(load(objective=f"{__name__}:Own"))
+    assert (settings.beta, settings.trainer["learning_rate"]) == (3.0, 1e-6)
+    assert sources["beta"] == sources["trainer.learning_rate"] == "a paper"
+    assert sources["trainer.warmup_steps"] == RECIPE.source
+
+
+def test_each_setting_that_is_given_is_told_with_what_gives_it(tmp_path: Path):
+    file = tmp_path / "a.toml"
+    file.write_text("beta = 2.0\n[trainer]\nlearning_rate = 2.0\n", encoding="utf-8")
+    given = given_by(
+        options={"model": "m", "objective": "dpo"}, preset="embedded", file=file, assignments=["trainer.max_steps=3"]
+    )
+    assert given["beta"] == given["trainer.learning_rate"] == str(file)
+    assert given["splitter"] == given["trainer.logging_steps"] == "preset embedded"
+    assert (given["objective"], given["trainer.max_steps"]) == ("option", "--set")
+    assert "seed" not in given
+    assert given_by(options={"model": "m", "objective": "dpo"}, preset="embedded")["trainer.learning_rate"] == (
+        "preset embedded, dpo"
+    )
 
 
 def test_layers_rank_recipe_preset_file_options_assignments(tmp_path: Path):
     file = tmp_path / "a.toml"
     file.write_text("beta = 2.0\nseed = 2\n[trainer]\nlearning_rate = 2.0\nnum_train_epochs = 2\n", encoding="utf-8")
-    settings = load("seed=4", "trainer.num_train_epochs=4", preset="embedded", file=file, seed=3)
-    assert settings.trainer["adam_beta2"] == RECIPE["adam_beta2"]
+    settings = filled(load("seed=4", "trainer.num_train_epochs=4", preset="embedded", file=file, seed=3)).settings
+    assert settings.trainer["adam_beta2"] == RECIPE.trainer["adam_beta2"]
     assert settings.splitter == "step_markers"  # the preset's
     assert (settings.beta, settings.trainer["learning_rate"]) == (2.0, 2.0)  # the file's
     assert (settings.seed, settings.trainer["num_train_epochs"]) == (4, 4.0)  # the assignments'
@@ -107,10 +170,13 @@ def test_a_reference_is_refused_where_training_is_to_be_without():
 
 
 def test_another_scheduler_does_not_get_the_options_of_the_recipes():
-    assert "lr_scheduler_kwargs" not in load("trainer.lr_scheduler_type=linear").trainer
-    assert load("trainer.lr_scheduler_type=cosine_with_min_lr").trainer["lr_scheduler_kwargs"] == {"min_lr_rate": 0.1}
-    own = load("trainer.lr_scheduler_type=cosine_warmup_with_min_lr", "trainer.lr_scheduler_kwargs.min_lr_rate=0.1")
-    assert own.trainer["lr_scheduler_kwargs"] == {"min_lr_rate": 0.1}
+    def trainer(*assignments: str) -> Any:
+        return filled(load(*assignments)).settings.trainer
+
+    assert "lr_scheduler_kwargs" not in trainer("trainer.lr_scheduler_type=linear")
+    assert trainer("trainer.lr_scheduler_type=cosine_with_min_lr")["lr_scheduler_kwargs"] == {"min_lr_rate": 0.1}
+    own = trainer("trainer.lr_scheduler_type=cosine_warmup_with_min_lr", "trainer.lr_scheduler_kwargs.min_lr_rate=0.1")
+    assert own["lr_scheduler_kwargs"] == {"min_lr_rate": 0.1}
 
 
 def test_tokens_may_be_the_splitter():

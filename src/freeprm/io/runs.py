@@ -168,13 +168,17 @@ class RunFolder:
         with self._writing():
             write_json(self.path / METRICS, [asdict(metric) for metric in metrics])
 
-    def finish(self, *, cost: Cost, counts: Mapping[str, Any], models: Mapping[str, str] | None = None) -> Cost:
+    def finish(
+        self, *, cost: Cost, counts: Mapping[str, Any], models: Mapping[str, str] | None = None,
+        defaults: Mapping[str, str] | None = None,
+    ) -> Cost:  # fmt: skip
         """Mark the run complete, with what it cost and counted (skipped records too).
 
         Args:
             cost: without its time.
             counts: by what was counted.
             models: where the models were that it took, by role: the way from a result to all that it cost.
+            defaults: where the values of settings come from that nobody gave, by the setting's name.
 
         Returns:
             The cost with the seconds of all sittings; see `sittings.SAVE_SECONDS` for those that were killed.
@@ -187,6 +191,7 @@ class RunFolder:
         manifest = {
             **self._identity, "status": "complete", "models": dict(models or {}), "counts": dict(counts),
             "cost": cost_row(whole), "sittings": sittings, "versions": versions(),
+            **({"defaults": dict(defaults)} if defaults else {}),
         }  # fmt: skip
         with self._writing():
             for file in self.path.glob("*.jsonl"):

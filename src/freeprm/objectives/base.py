@@ -6,8 +6,9 @@ log-ratios, each place counts as one token, and its reward is V_k - V_(k-1) with
 last value, and the running sums are the values.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -152,11 +153,26 @@ NEEDS = ("needs_pairs", "needs_kl", "needs_means", "needs_steps", "needs_step_la
 """What every objective has to say."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """Settings of training that fit, as they are published; whatever the user says ranks above them."""
+
+    source: str
+    """Who published them, and where."""
+    beta: float | None = None
+    """Reward scale of log-ratios."""
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `transformers.TrainingArguments`."""
+
+
 class Objective(Protocol):
     """Turns a batch of rewards into losses, one for each item that it trains on.
 
     A batch is whatever goes through the model at once, so an item's loss must not depend on what else is in it. What a
     loss has to know of all items of a step it is given: `RewardBatch.kl`, `RewardBatch.means`.
+
+    A class may also say `defaults: ClassVar[Defaults]`, where other settings fit it than fit implicit process reward
+    models in general; see `freeprm.training.settings.filled`.
     """
 
     needs_pairs: ClassVar[bool]

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from freeprm.objectives.base import RewardBatch
+from freeprm.objectives.base import Defaults, RewardBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,11 @@ class IPVRM:
     needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = False
     needs_step_labels: ClassVar[bool] = False
+    defaults: ClassVar[Defaults] = Defaults(
+        source="Gao et al. 2026, arXiv:2604.13197: beta 10 with m = 5, learning rate 5e-7, batch 64, 3 epochs",
+        beta=10.0,
+        trainer={"learning_rate": 5e-7, "num_train_epochs": 3.0},
+    )
 
     margin: float = 5.0
     """m, 0 or more, in beta * nats a token. The paper's 5 goes with its beta of 10: half a nat a token."""

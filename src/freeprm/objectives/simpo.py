@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from freeprm.objectives.base import RewardBatch, pairs
+from freeprm.objectives.base import Defaults, RewardBatch, pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,14 @@ class SimPO:
     needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = False
     needs_step_labels: ClassVar[bool] = False
+    defaults: ClassVar[Defaults] = Defaults(
+        source="Meng et al. 2024, arXiv:2405.14734: beta 2 to 2.5, gamma / beta 0.1 to 0.8, learning rate 3e-7 to 1e-6",
+        beta=2.0,
+        trainer={"learning_rate": 5e-7},
+    )
 
     gamma: float = 0.5
-    """The margin, 0 or more, in beta * nats a token."""
+    """The margin, 0 or more, in beta * nats a token: at a beta of 2 a quarter of a nat a token."""
 
     def losses(self, batch: RewardBatch) -> Tensor:
         """(M,) one loss a pair, in the order of `pairs`, in nats."""

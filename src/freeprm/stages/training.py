@@ -5,9 +5,9 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 
@@ -25,24 +25,29 @@ from freeprm.models.folders import downloaded_revision, portable, resolve
 from freeprm.models.prompts import told_date
 from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, save_reward_config
 from freeprm.objectives.base import NEEDS, Averaging, Objective
-from freeprm.training.arguments import last_checkpoint, training_arguments
+from freeprm.training.arguments import last_checkpoint, n_steps, training_arguments
 from freeprm.training.console import ConsoleCallback
 from freeprm.training.continuing import carried_on
 from freeprm.training.costing import training_cost
 from freeprm.training.examples import Example, Examples
 from freeprm.training.groups import read_groups, recipe_of
 from freeprm.training.model_card import model_card
-from freeprm.training.policy import check_precision, give_back_rounded, load_policy, trains_rounded
-from freeprm.training.preparing import Preparer, reachable_reward
+from freeprm.training.policy import (
+    Weights,
+    check_precision,
+    count_weights,
+    give_back_rounded,
+    load_policy,
+    trains_rounded,
+)
+from freeprm.training.preparing import Preparer
+from freeprm.training.reach import out_of_reach, too_slow
 from freeprm.training.readings import Reading, reading_of
 from freeprm.training.reference import reference_folder
-from freeprm.training.settings import TrainSettings
+from freeprm.training.settings import TrainSettings, filled
 from freeprm.training.sources import source_paths
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost, Group, Metric
-
-SMALL_REACH = 0.5
-"""A reachable reward below this leaves sigmoid(r) under 0.62: CE cannot fit the right responses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,23 @@ class Trained:
     log: list[dict[str, float]]
     """What was logged, step by step."""
     cost: Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What training would do."""
+
+    settings: TrainSettings
+    """With nothing left open."""
+    sources: Mapping[str, str]
+    """Name of a setting that was not given -> where its value comes from; see `settings.filled`."""
+    counts: Mapping[str, Any]
+    """Responses that would be used, and those skipped by reason."""
+    operations: list[Operation]
+    """What would be done to the data, in order."""
+    n_steps: int
+    """Of the optimizer."""
+    weights: Weights
 
 
 def train(
@@ -85,43 +107,120 @@ def train(
     Raises:
         FreePRMError: see the errors of records, settings, data and models.
     """
-    objective = _objective(settings)
-    start = resolve(settings.model, revision=settings.revision)
-    settings = carried_on(settings, start)
-    reading = reading_of(settings, objective)
-    check_precision(settings, start)
-    arguments = training_arguments(settings, out, evaluates=bool(dev))
-    is_main = arguments.process_index == 0
+    begun = _begin(settings, out, evaluates=bool(dev))
+    settings, start = begun.settings, begun.start
+    is_main = begun.arguments.process_index == 0
     folder = RunFolder(
-        out, stage="train", settings=_identity(settings, start, columns, on_bad, arguments.mixed_precision),
+        out, stage="train", settings=_identity(settings, start, columns, on_bad, begun.arguments.mixed_precision),
         inputs=[*inputs, *source_paths(recipe_of(settings)), *dev],
     )  # fmt: skip
     with folder if is_main else nullcontext():
         if folder.complete:
             return _finished(out)
-        groups, counts, operations = read_groups(inputs, settings, objective, columns=columns, on_bad=on_bad)
-        preparer = Preparer(
-            settings, start, cache or out / "reference", arguments.distributed_state, objective=objective,
-            mixed_precision=arguments.mixed_precision,
-        )  # fmt: skip
-        examples = _examples(preparer, groups, counts)
-        held_out: list[Example] = []
-        if dev:
-            dev_groups, dev_counts, _ = read_groups(
-                dev, settings, objective, columns=columns, on_bad=on_bad, held_out=True
-            )
-            held_out = _examples(preparer, dev_groups, dev_counts)
-            counts.update({f"dev: {what}": n for what, n in dev_counts.items()})
-        _warn(examples, reading, arguments)
-        trainer = _run(settings, objective, reading, arguments, start, examples, held_out)
+        data = _read(begun, inputs, dev, cache=cache or out / "reference", columns=columns, on_bad=on_bad)
+        counts, operations = data.counts, data.operations
+        _warn(data.examples, begun)
+        trainer = _run(begun, data)
         log = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
         metrics = _metrics(log, settings)
-        cost = _cost(trainer, settings, start, preparer, examples, held_out)
+        cost = _cost(trainer, settings, start, data)
         if is_main:
-            _describe(out, preparer, settings, counts, log)
+            _describe(out, data.preparer, settings, counts, log)
             folder.write_metrics(metrics)
-            cost = folder.finish(cost=cost, counts=recorded(counts, operations))
+            cost = folder.finish(cost=cost, counts=recorded(counts, operations), defaults=begun.sources)
         return Trained(folder=out, metrics=metrics, counts=counts, operations=operations, log=log, cost=cost)
+
+
+def plan(
+    inputs: Sequence[Path],
+    *,
+    settings: TrainSettings,
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad = "raise",
+    dev: Sequence[Path] = (),
+) -> Plan:
+    """What `train` would do, up to what it needs weights for: none are loaded, and nothing is written.
+
+    Args:
+        inputs, settings, columns, on_bad, dev: as for `train`.
+
+    Raises:
+        FreePRMError: as for `train`.
+    """
+    nowhere = Path()
+    begun = _begin(settings, nowhere, evaluates=bool(dev))
+    resolved = begun.settings
+    if begun.reading.valuation is None:  # the reference takes no part in what is counted
+        begun = begun._replace(settings=replace(resolved, with_reference=False))
+    data = _read(begun, inputs, dev, cache=nowhere, columns=columns, on_bad=on_bad)
+    if slow := too_slow(resolved):
+        warnings.warn(slow, stacklevel=2)
+    return Plan(
+        settings=resolved, sources=begun.sources, counts=data.counts, operations=data.operations,
+        n_steps=n_steps(begun.arguments, n_examples=len(data.examples)),
+        weights=count_weights(resolved, begun.start, begun.arguments),
+    )  # fmt: skip
+
+
+class _Begun(NamedTuple):
+    """All that is known before the data is read."""
+
+    settings: TrainSettings
+    """With nothing left open."""
+    sources: dict[str, str]
+    objective: Objective
+    reading: Reading
+    start: Path
+    """Folder of the model that training starts from."""
+    arguments: TrainingArguments
+
+
+def _begin(settings: TrainSettings, out: Path, *, evaluates: bool) -> _Begun:
+    """Fill the settings and refuse what cannot be trained."""
+    objective = _objective(settings)
+    start = resolve(settings.model, revision=settings.revision)
+    carried = carried_on(settings, start)
+    kept = [
+        name
+        for name in ("beta", "reference", "reference_revision")
+        if getattr(carried, name) != getattr(settings, name)
+    ]
+    whole, sources = filled(carried)
+    check_precision(whole, start)
+    return _Begun(
+        settings=whole, sources={**dict.fromkeys(kept, f"reward.json of {settings.model}"), **sources},
+        objective=objective, reading=reading_of(whole, objective),
+        start=start, arguments=training_arguments(whole, out, evaluates=evaluates),
+    )  # fmt: skip
+
+
+class _Data(NamedTuple):
+    """What is trained on, and evaluated on."""
+
+    preparer: Preparer
+    examples: list[Example]
+    held_out: list[Example]
+    counts: Counter[str]
+    operations: list[Operation]
+
+
+def _read(
+    begun: _Begun, inputs: Sequence[Path], dev: Sequence[Path], *, cache: Path, columns: Mapping[str, str] | None,
+    on_bad: OnBad,
+) -> _Data:  # fmt: skip
+    settings, objective = begun.settings, begun.objective
+    groups, counts, operations = read_groups(inputs, settings, objective, columns=columns, on_bad=on_bad)
+    preparer = Preparer(
+        settings, begun.start, cache, begun.arguments.distributed_state, objective=objective,
+        mixed_precision=begun.arguments.mixed_precision,
+    )  # fmt: skip
+    examples = _examples(preparer, groups, counts)
+    held_out: list[Example] = []
+    if dev:
+        dev_groups, dev_counts, _ = read_groups(dev, settings, objective, columns=columns, on_bad=on_bad, held_out=True)
+        held_out = _examples(preparer, dev_groups, dev_counts)
+        counts.update({f"dev: {what}": n for what, n in dev_counts.items()})
+    return _Data(preparer, examples, held_out, counts, operations)
 
 
 def _identity(
@@ -154,18 +253,16 @@ def _examples(preparer: Preparer, groups: Sequence[Group], counts: Counter[str])
     return preparer.examples(groups, counts=counts)
 
 
-def _run(
-    settings: TrainSettings, objective: Objective, reading: Reading, arguments: TrainingArguments, start: Path,
-    examples: Sequence[Example], held_out: Sequence[Example],
-) -> GroupTrainer:  # fmt: skip
+def _run(begun: _Begun, data: _Data) -> GroupTrainer:
     """Train, from the last checkpoint where there is one, and save the model."""
+    settings, arguments, reading = begun.settings, begun.arguments, begun.reading
     set_seed(settings.seed)
     out = Path(str(arguments.output_dir))
     with ConsoleCallback() as console:
-        policy = load_policy(settings, start, arguments.device, valuation=reading.valuation)
+        policy = load_policy(settings, begun.start, arguments.device, valuation=reading.valuation)
         trainer = GroupTrainer(
-            policy, arguments, objective=objective, reading=reading, train_dataset=Examples(examples),
-            eval_dataset=Examples(held_out) if held_out else None, callbacks=[console],
+            policy, arguments, objective=begun.objective, reading=reading, train_dataset=Examples(data.examples),
+            eval_dataset=Examples(data.held_out) if data.held_out else None, callbacks=[console],
         )  # fmt: skip
         for printing in (ProgressCallback, PrinterCallback):  # they print on stdout
             trainer.remove_callback(printing)
@@ -181,16 +278,13 @@ def _run(
     return trainer
 
 
-def _warn(examples: Sequence[Example], reading: Reading, arguments: TrainingArguments) -> None:
-    """Warn where rewards cannot grow, even for a policy certain of the right responses, and where GPUs are wasted."""
-    reach = reachable_reward(examples, reading.beta) if reading.with_reference else None
-    if reach is not None and reach < SMALL_REACH:
-        enough = reading.beta * SMALL_REACH / max(reach, 1e-9)
-        warnings.warn(
-            f"beta {reading.beta} lets an average right response earn {reach:.2f} at most, because the reference is "
-            f"confident already: too little to fit. Try a beta of {enough:.2g} or more",
-            stacklevel=3,
-        )
+def _warn(examples: Sequence[Example], begun: _Begun) -> None:
+    """Warn where training cannot move its loss, and where GPUs are wasted."""
+    reading, arguments = begun.reading, begun.arguments
+    stuck = out_of_reach(examples, begun.objective, beta=reading.beta) if reading.with_reference else None
+    for warning in (stuck, too_slow(begun.settings)):
+        if warning is not None:
+            warnings.warn(warning, stacklevel=3)
     if arguments.n_gpu > 1:
         warnings.warn(
             f"one process drives {arguments.n_gpu} GPUs, which is slow and fills the first one's memory. Start one a "
@@ -258,15 +352,13 @@ def _metrics(log: Sequence[dict[str, float]], settings: TrainSettings) -> list[M
     ]  # fmt: skip
 
 
-def _cost(
-    trainer: GroupTrainer, settings: TrainSettings, start: Path, preparer: Preparer, examples: Sequence[Example],
-    held_out: Sequence[Example],
-) -> Cost:  # fmt: skip
+def _cost(trainer: GroupTrainer, settings: TrainSettings, start: Path, data: _Data) -> Cost:
     config = load_config(start, trust_remote_code=settings.trust_remote_code).get_text_config()
+    preparer = data.preparer
     reading = preparer.reading
     return training_cost(
-        trainer, ModelShape.of(config, n_outputs=None if reading.valuation is None else 0), examples, held_out=held_out,
-        reference_tokens=preparer.scored_tokens if reading.with_reference else None,
+        trainer, ModelShape.of(config, n_outputs=None if reading.valuation is None else 0), data.examples,
+        held_out=data.held_out, reference_tokens=preparer.scored_tokens if reading.with_reference else None,
     )  # fmt: skip
 
 

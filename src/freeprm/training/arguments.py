@@ -1,6 +1,7 @@
 """What the parent trainer is told: its arguments, and the checkpoint to go on from."""
 
 import json
+import math
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool) -
         return TrainingArguments(output_dir=str(out), seed=settings.seed, remove_unused_columns=False, **given)
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(f"trainer: {error}") from error
+
+
+def n_steps(arguments: TrainingArguments, *, n_examples: int) -> int:
+    """Steps of the optimizer that so many examples give, over all processes and epochs."""
+    if arguments.max_steps > 0:
+        return int(arguments.max_steps)
+    batches: int = math.ceil(n_examples / (arguments.train_batch_size * arguments.world_size))
+    return math.ceil(arguments.num_train_epochs * math.ceil(batches / arguments.gradient_accumulation_steps))
 
 
 def last_checkpoint(out: Path) -> str | None:

@@ -9,12 +9,18 @@ Rounding up or down at random does not do: over 48 such steps its noise is 2.7 t
 from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import device, nn
 from torch.optim import Optimizer
-from transformers import PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    TrainingArguments,
+)
+from transformers.training_args import OptimizerNames
 
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.backbone import LoadOptions, load_backbone, load_config
@@ -76,6 +82,48 @@ def check_precision(settings: TrainSettings, folder: Path) -> None:
     dtype = named or getattr(torch, settings.dtype, None)
     if dtype in _ROUNDED:  # what "auto" is of a folder that does not say it is known when the weights are there
         _check_kept(settings, dtype)
+
+
+class Weights(NamedTuple):
+    """The weights of a policy, and what they take while it is trained."""
+
+    trained: int
+    frozen: int
+    n_bytes: int | None
+    """Of the weights, gradients and optimizer, over all processes that shard them; activations come on top. None for an
+    optimizer of which it is not known here."""
+
+
+def count_weights(settings: TrainSettings, folder: Path, arguments: TrainingArguments) -> Weights:
+    """Count the weights that would be trained, without loading any.
+
+    Args:
+        settings: of the training run.
+        folder: of the model that training starts from.
+        arguments: of the trainer; they name the optimizer.
+    """
+    config = load_config(folder, trust_remote_code=settings.trust_remote_code)
+    kind: Any = AutoModelForCausalLM
+    if settings.parameterisation == "linear":
+        kind, config.num_labels = AutoModelForSequenceClassification, 1
+    with torch.device("meta"):
+        model = kind.from_config(config, trust_remote_code=settings.trust_remote_code)
+        policy = _with_lora(model, settings) if settings.lora else model
+    trained = sum(weight.numel() for weight in policy.parameters() if weight.requires_grad)
+    frozen = sum(weight.numel() for weight in policy.parameters()) - trained
+    dtype: torch.dtype = model.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    size = 4 if settings.lora else dtype.itemsize
+    copies = 2 if arguments.bf16 and dtype is torch.float32 else 0  # in which matrices are multiplied under autocast
+    optimizer = OptimizerNames(arguments.optim).value
+    states = _STATES.get(optimizer)
+    if states is None:
+        return Weights(trained, frozen, None)
+    kept = states + (optimizer == KAHAN_OPTIMIZER and size == 2)  # with what rounding takes
+    return Weights(trained, frozen, trained * (size * (2 + kept) + copies) + frozen * (dtype.itemsize + copies))
+
+
+_STATES = {"adamw_torch": 2, "adamw_torch_fused": 2, KAHAN_OPTIMIZER: 2}
+"""Numbers that an optimizer keeps of each weight, in the weight's dtype."""
 
 
 def trains_rounded(policy: nn.Module) -> bool:

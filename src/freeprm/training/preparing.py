@@ -171,17 +171,6 @@ class Preparer:
         return [prepared[index] for index in fitted.kept], fitted.encoded
 
 
-def reachable_reward(examples: Sequence[Example], beta: float) -> float | None:
-    """The most that an average right response could earn: -beta * log pi_ref(y), for a policy certain of it."""
-    right = [
-        float(logps.sum())
-        for example in examples
-        for logps, label in zip(example.ref_logps, example.labels, strict=True)
-        if label
-    ]
-    return -beta * sum(right) / len(right) if right else None
-
-
 def _count_used(examples: Sequence[Example], counts: Counter[str]) -> None:
     n_right = sum(sum(example.labels) for example in examples)
     counts["right responses"] += n_right

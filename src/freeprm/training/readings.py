@@ -14,10 +14,8 @@ from freeprm.models.reward_config import LOG_RATIO
 from freeprm.models.values import Valuation, check_values, token_values
 from freeprm.objectives.base import Objective, RewardBatch
 from freeprm.training.examples import Batch
-from freeprm.training.settings import TrainSettings
+from freeprm.training.settings import TrainSettings, filled
 from freeprm.training.steps import StepReader, TokenSteps
-
-DEFAULT_BETA = 0.05
 
 
 class Reading(Protocol):
@@ -115,7 +113,8 @@ def reading_of(settings: TrainSettings, objective: Objective) -> Reading:
         ConfigError: the objective needs what this reward does not have.
     """
     if settings.parameterisation == LOG_RATIO:
-        beta = DEFAULT_BETA if settings.beta is None else settings.beta
+        beta = filled(settings).settings.beta
+        assert beta is not None
         return LogRatios(beta=beta, with_reference=settings.with_reference)
     how = f"parameterisation {settings.parameterisation!r}"
     if settings.reference is not None or not settings.with_reference:

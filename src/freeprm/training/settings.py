@@ -1,17 +1,19 @@
-"""What a training run is told, and the presets that fill it in."""
+"""What a training run is told, and what fills in the rest: presets, and defaults that fit the objective."""
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 from freeprm.core.steps import TOKENS, splitter
 from freeprm.errors import ConfigError
 from freeprm.io.config import build, convert, read_assignments, read_file, suggestion
+from freeprm.io.plugins import load
 from freeprm.models.reward_config import LOG_RATIO
+from freeprm.objectives.base import Defaults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +39,8 @@ class TrainSettings:
     step_labels: Literal["hard", "soft"] = "hard"
     """For objectives on step labels: the column `step_labels` (true, false), or `step_values` (0 to 1)."""
     beta: float | None = None
-    """Reward scale of log-ratios; values have none. By default that of a reward model that is trained on, else 0.05,
-    which suits models with hundreds of nats a response: see the warning on reachable rewards."""
+    """Reward scale of log-ratios; values have none. By default that of a reward model that is trained on, else what is
+    published for the objective, else 0.05, which suits models with hundreds of nats a response: see `reach`."""
     with_reference: bool = True
     """False trains r = beta * log pi_phi, the reference taken as uniform (Table 4)."""
     reference: str | None = None
@@ -97,23 +99,47 @@ class TrainSettings:
     """Any field of `transformers.TrainingArguments`. A batch counts groups: 8 groups of 8 are 64 responses."""
 
 
-# The released recipe for an 8B model: batch of 64, one epoch, cosine to 10 %, warm-up 3 %, Adam (0.9, 0.95).
-RECIPE: Mapping[str, Any] = {
-    "learning_rate": 5e-7,
-    "lr_scheduler_type": "cosine_with_min_lr",
-    "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
-    "warmup_steps": 0.03,
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.95,
-    "weight_decay": 0.0,
-    "num_train_epochs": 1.0,
-    "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 8,
-    "logging_steps": 10,
-    "save_total_limit": 1,
-    "dataloader_pin_memory": False,  # batches are small, and not of tensors alone
-    "report_to": ["tensorboard"],
+RECIPE = Defaults(
+    source="Yuan et al. 2024, arXiv:2412.01981, and its released code for 8B models",
+    beta=0.05,
+    trainer={
+        "learning_rate": 5e-7,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+        "warmup_steps": 0.03,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.95,
+        "weight_decay": 0.0,
+        "num_train_epochs": 1.0,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 8,
+    },
+)
+"""Of implicit process reward models; what an objective or a parameterisation does not say for itself."""
+_OURS = Defaults(
+    source="freeprm",
+    trainer={
+        "logging_steps": 10,
+        "save_total_limit": 1,
+        "dataloader_pin_memory": False,  # batches are small, and not of tensors alone
+        "report_to": ["tensorboard"],
+    },
+)
+_PARAMETERISATIONS: Mapping[str, Defaults] = {
+    "log_ratio": Defaults(source=RECIPE.source),
+    "linear": Defaults(
+        source="Ouyang et al. 2022, arXiv:2203.02155, appendix C.2: a reward model's fresh head, 9e-6, batch 64",
+        trainer={"learning_rate": 9e-6},
+    ),
+    "tokens": Defaults(
+        source="Wang et al. 2023 (Math-Shepherd), arXiv:2312.08935, section 4.1: reward models, 1e-6, 1 epoch",
+        trainer={"learning_rate": 1e-6},
+    ),
 }
+_LORA_RATE = 10.0
+_LORA_SOURCE = (
+    "10 times that of full fine-tuning: Schulman et al. 2025, LoRA Without Regret; TRL's DPO script, 5e-7 and 5e-6"
+)
 
 
 _DECIDED = {
@@ -124,6 +150,47 @@ _DECIDED = {
 }
 
 
+class Filled(NamedTuple):
+    """Settings with nothing left open, and where what was open comes from."""
+
+    settings: TrainSettings
+    sources: dict[str, str]
+    """Name of a setting that was not given -> who published its value; `trainer.` before its fields."""
+
+
+def filled(settings: TrainSettings) -> Filled:
+    """The settings with defaults that fit where nothing was said: of the objective, the parameterisation, adapters.
+
+    The recipe of implicit process reward models ranks lowest, then what the objective says, then the parameterisation:
+    a value's learning rate does not depend on the loss. Adapters take ten times the learning rate.
+
+    Args:
+        settings: as given. Filled settings stay as they are.
+
+    Raises:
+        PluginError: there is no such objective.
+    """
+    own: Defaults | None = getattr(load("objectives", settings.objective), "defaults", None)
+    layers = [_OURS, RECIPE, *([own] if own else []), _PARAMETERISATIONS[settings.parameterisation]]
+    other_scheduler = settings.trainer.get("lr_scheduler_type") not in (None, RECIPE.trainer["lr_scheduler_type"])
+    trainer: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in layers:
+        for name, value in layer.trainer.items():
+            # Another scheduler does not take the options of this one.
+            if name not in settings.trainer and not (other_scheduler and name == "lr_scheduler_kwargs"):
+                trainer[name] = value
+                sources[f"trainer.{name}"] = layer.source
+    if settings.lora and "learning_rate" in trainer:
+        trainer["learning_rate"] *= _LORA_RATE
+        sources["trainer.learning_rate"] = _LORA_SOURCE
+    beta = settings.beta
+    if settings.parameterisation == LOG_RATIO and beta is None:
+        by = own if own and own.beta is not None else RECIPE
+        beta, sources["beta"] = by.beta, by.source
+    return Filled(dataclasses.replace(settings, beta=beta, trainer={**trainer, **settings.trainer}), sources)
+
+
 def load_settings(
     *,
     options: Mapping[str, Any],
@@ -131,7 +198,7 @@ def load_settings(
     file: Path | None = None,
     assignments: Sequence[str] = (),
 ) -> TrainSettings:
-    """Settings from their layers: recipe < preset < file < options < assignments.
+    """Settings from their layers: preset < file < options < assignments; training fills what they leave open.
 
     Args:
         options: named options that were given, e.g. {"beta": 0.1}.
@@ -142,13 +209,45 @@ def load_settings(
     Raises:
         ConfigError: an unknown name or a bad value; says which.
     """
-    given = [read_file(file) if file else {}, options, read_assignments(assignments)]
-    objective = {key: value for layer in given for key, value in layer.items()}.get("objective", "ce")
-    layers = [*_preset_layers(preset, objective), *given]
-    settings = build(TrainSettings, [{"trainer": _recipe(layers)}, *layers])
+    layers = _layers(options=options, preset=preset, file=file, assignments=assignments)
+    settings = build(TrainSettings, layers.values())
     _check(settings)
     beta = settings.beta if settings.parameterisation == LOG_RATIO else None
     return dataclasses.replace(settings, beta=beta, trainer=_checked_arguments(settings.trainer))
+
+
+def given_by(
+    *,
+    options: Mapping[str, Any],
+    preset: str | None = None,
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+) -> dict[str, str]:
+    """Name of each setting that a layer of `load_settings` gives -> the layer whose value counts.
+
+    Raises:
+        ConfigError: as for `load_settings`.
+    """
+    layers = _layers(options=options, preset=preset, file=file, assignments=assignments)
+    return {name: layer for layer, values in layers.items() for name in named(values)}
+
+
+def named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their names, the fields of `trainer` one by one: {"trainer.learning_rate": 5e-7, ...}."""
+    trainer = values.get("trainer", {})
+    fields = trainer.items() if isinstance(trainer, Mapping) else ()
+    rest = {name: value for name, value in values.items() if name != "trainer"}
+    return {**rest, **{f"trainer.{name}": value for name, value in fields}}
+
+
+def _layers(
+    *, options: Mapping[str, Any], preset: str | None, file: Path | None, assignments: Sequence[str]
+) -> dict[str, Mapping[str, Any]]:
+    """What gives settings -> the settings that it gives; what ranks higher comes later."""
+    given = {str(file): read_file(file) if file else {}, "option": options, "--set": read_assignments(assignments)}
+    objective = {key: value for layer in given.values() for key, value in layer.items()}.get("objective", "ce")
+    common, special = _preset_layers(preset, objective) if preset else ({}, {})
+    return {f"preset {preset}": common, f"preset {preset}, {objective}": special, **given}
 
 
 def preset_names() -> list[str]:
@@ -157,9 +256,8 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def _preset_layers(name: str | None, objective: str) -> list[dict[str, Any]]:
-    if name is None:
-        return []
+def _preset_layers(name: str, objective: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a preset says for all objectives, and for one."""
     if name not in preset_names():
         raise ConfigError(
             f"preset {name!r}: there is none.{suggestion(name, preset_names())} There are {', '.join(preset_names())}"
@@ -167,15 +265,7 @@ def _preset_layers(name: str | None, objective: str) -> list[dict[str, Any]]:
     with resources.as_file(resources.files("freeprm.assets") / "presets" / f"{name}.toml") as path:
         values = read_file(path)
     special = values.pop("objectives", {})
-    return [values, special.get(objective, {})]
-
-
-def _recipe(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The recipe; without the options of its scheduler where another one is chosen, which does not take them."""
-    tables = [table for layer in layers if isinstance(table := layer.get("trainer"), Mapping)]
-    chosen = {key: value for table in tables for key, value in table.items()}.get("lr_scheduler_type")
-    other = chosen not in (None, RECIPE["lr_scheduler_type"])
-    return {key: value for key, value in RECIPE.items() if not (other and key == "lr_scheduler_kwargs")}
+    return values, special.get(objective, {})
 
 
 def _check(settings: TrainSettings) -> None:

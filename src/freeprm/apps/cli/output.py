@@ -54,6 +54,14 @@ def show(
         from freeprm.apps.report.terminal import print_metrics
 
         print_metrics(console, metrics)
+    show_work(operations=operations, counts=counts or {})
+    if cost:
+        console.print(Text(_cost(cost), style="dim"))
+    console.print(Text.assemble("written to ", (str(out), "bold")), soft_wrap=True)
+
+
+def show_work(*, operations: Sequence[Operation], counts: Mapping[str, Any]) -> None:
+    """Print what was done to data, and what was counted."""
     if operations:
         from freeprm.apps.report.operations import print_operations
 
@@ -63,9 +71,6 @@ def show(
         for name, value in counts.items():
             table.add_row(Text(str(name)), f"{value:,}" if isinstance(value, int) else Text(str(value)))
         console.print(table)
-    if cost:
-        console.print(Text(_cost(cost), style="dim"))
-    console.print(Text.assemble("written to ", (str(out), "bold")), soft_wrap=True)
 
 
 def _cost(cost: Cost) -> str:

@@ -1,10 +1,14 @@
 """`freeprm train`: graded rollouts to a reward model, implicit or one of the baselines."""
 
+import json
 import os
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from freeprm.apps.cli import output
 from freeprm.apps.cli.data_options import (
@@ -20,6 +24,9 @@ from freeprm.apps.cli.data_options import (
     read_shares,
 )
 from freeprm.apps.cli.options import Inputs, Json, Map, Out, SkipBad, on_bad, read_map
+
+if TYPE_CHECKING:
+    from freeprm.stages.training import Plan
 
 
 def train(
@@ -39,7 +46,10 @@ def train(
     step_labels: Annotated[
         str | None, typer.Option(help="hard (column step_labels) or soft (step_values), for objectives on steps.")
     ] = None,
-    beta: Annotated[float | None, typer.Option(help="Reward scale; 0.05 unless the preset says otherwise.")] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(help="Reward scale; by default what is published for the objective, e.g. 0.05 of ce."),
+    ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Another reference than the model itself, or than its own if it has one.")
     ] = None,
@@ -65,12 +75,15 @@ def train(
         list[Path] | None, typer.Option(help="Graded rollouts to evaluate on after each epoch.", exists=True)
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Where reference log-probabilities are kept.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show every setting, where it comes from and what would be trained; stop.")
+    ] = False,
     columns: Map = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Train an implicit process reward model on right-or-wrong labels, or a baseline."""
-    from freeprm.training.settings import load_settings
+    from freeprm.training.settings import given_by, load_settings
 
     options: dict[str, Any] = {
         "model": model, "objective": objective, "parameterisation": parameterisation, "read_at": read_at,
@@ -80,8 +93,19 @@ def train(
         "instructions": instructions, "responses": responses, "mix": read_shares(mix, option="--mix"),
         "replace": read_shares(replace, option="--replace"),
     }  # fmt: skip
-    settings = load_settings(options=given(options), preset=preset, file=config, assignments=assignments or ())
+    layers: dict[str, Any] = {
+        "options": given(options), "preset": preset, "file": config, "assignments": assignments or ()
+    }  # fmt: skip
+    settings = load_settings(**layers)
     mapped = read_map(columns)
+    if dry_run:
+        from freeprm.stages.training import plan
+
+        with output.working():
+            planned = plan(inputs, settings=settings, columns=mapped, on_bad=on_bad(skip_bad), dev=dev or ())
+        if os.environ.get("RANK", "0") == "0":
+            _show(planned, given_by(**layers), as_json=as_json)
+        return
     with output.working():
         from freeprm.stages.training import train as run
 
@@ -99,3 +123,30 @@ def train(
             out=out, metrics=made.metrics, operations=made.operations, counts=made.counts, cost=made.cost,
             as_json=as_json,
         )  # fmt: skip
+
+
+def _show(plan: "Plan", given_by: Mapping[str, str], *, as_json: bool) -> None:
+    """Print what would be trained, and every setting with where its value comes from."""
+    from freeprm.training.settings import named
+
+    values = named(asdict(plan.settings))
+    origins = {name: given_by.get(name) or plan.sources.get(name, "default") for name in values}
+    if as_json:
+        shown = {
+            "settings": {name: {"value": value, "from": origins[name]} for name, value in values.items()},
+            "counts": dict(plan.counts), "operations": [asdict(done) for done in plan.operations],
+            "steps": plan.n_steps, "weights": plan.weights._asdict(),
+        }  # fmt: skip
+        print(json.dumps(shown, ensure_ascii=False, allow_nan=False))
+        return
+    for name, value in values.items():
+        line = Text.assemble(f"{name:<36} {value!s:<24} ", (origins[name], "dim"))
+        output.console.print(line, soft_wrap=True)
+    output.show_work(operations=plan.operations, counts=plan.counts)
+    trained, frozen, n_bytes = plan.weights
+    memory = "of unknown size" if n_bytes is None else f"{n_bytes / 1e9:.3g} GB"
+    output.console.print(
+        f"would train {trained:,} weights in {plan.n_steps:,} steps, beside {frozen:,} frozen ones. Weights, gradients "
+        f"and optimizer: {memory} over all GPUs that shard them; activations on top. Nothing was trained or written",
+        soft_wrap=True,
+    )
