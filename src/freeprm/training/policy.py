@@ -76,10 +76,8 @@ def check_precision(settings: TrainSettings, folder: Path) -> None:
     """
     if settings.lora:
         return  # adapters are float32 whatever the frozen weights are
-    named = (
-        load_config(folder, trust_remote_code=settings.trust_remote_code).dtype if settings.dtype == "auto" else None
-    )
-    dtype = named or getattr(torch, settings.dtype, None)
+    own = load_config(folder, trust_remote_code=settings.trust_remote_code).dtype
+    dtype = own if settings.dtype == "auto" else getattr(torch, settings.dtype)
     if dtype in _ROUNDED:  # what "auto" is of a folder that does not say it is known when the weights are there
         _check_kept(settings, dtype)
 
@@ -177,9 +175,10 @@ def give_back_rounded(policy: nn.Module, optimizer: Optimizer) -> None:
     states = optimizer.state
     for weight in policy.parameters():
         rest = states.pop(weight, {}).get("kahan_comp")
-        if isinstance(rest, torch.Tensor) and rest.is_floating_point():
+        if weight.requires_grad and weight.dtype in _ROUNDED:
             weight.grad = None
-            weight.data = weight.data.float() + rest.float()
+            exact = weight.data.float()
+            weight.data = exact if rest is None else exact + rest.float()
 
 
 def without_noise(model: nn.Module) -> None:

@@ -120,7 +120,7 @@ def too_slow(settings: TrainSettings) -> str | None:
     trainer = {name: value for name, value in settings.trainer.items() if name != "learning_rate"}
     fitting = filled(replace(settings, trainer=trainer))
     usual = fitting.settings.trainer["learning_rate"]
-    if rate * SLOWEST > usual:
+    if rate == 0 or rate * SLOWEST > usual:  # 0 is meant
         return None
     what = "adapters (lora)" if settings.lora else f"parameterisation {settings.parameterisation}"
     return (

@@ -116,7 +116,7 @@ RECIPE = Defaults(
     },
 )
 """Of implicit process reward models; what an objective or a parameterisation does not say for itself."""
-_OURS = Defaults(
+_OF_FREEPRM = Defaults(
     source="freeprm",
     trainer={
         "logging_steps": 10,
@@ -171,7 +171,7 @@ def filled(settings: TrainSettings) -> Filled:
         PluginError: there is no such objective.
     """
     own: Defaults | None = getattr(load("objectives", settings.objective), "defaults", None)
-    layers = [_OURS, RECIPE, *([own] if own else []), _PARAMETERISATIONS[settings.parameterisation]]
+    layers = [_OF_FREEPRM, RECIPE, *([own] if own else []), _PARAMETERISATIONS[settings.parameterisation]]
     other_scheduler = settings.trainer.get("lr_scheduler_type") not in (None, RECIPE.trainer["lr_scheduler_type"])
     trainer: dict[str, Any] = {}
     sources: dict[str, str] = {}
