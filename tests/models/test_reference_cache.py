@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 import freeprm.models.reference_cache as module
 import tiny

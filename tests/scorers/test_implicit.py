@@ -157,9 +157,7 @@ def test_a_policy_of_float32_that_is_read_in_16_bits_is_told_what_is_left_of_its
     ImplicitPRM.from_pretrained(folder)
     ImplicitPRM.from_pretrained(make(tmp_path / "far", seed=1), options=LoadOptions(dtype="bfloat16"))
     assert not [one for one in recwarn if "read in" in str(one.message)]
-    with pytest.warns(
-        UserWarning, match=r"kept in float32 and read in bfloat16, .* cosine of 0\.\d\d to it"
-    ):
+    with pytest.warns(UserWarning, match=r"kept in float32 and read in bfloat16, .* cosine of 0\.\d\d to it"):
         ImplicitPRM.from_pretrained(folder, options=LoadOptions(dtype="bfloat16"))
 
 

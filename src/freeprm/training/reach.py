@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from freeprm.objectives.base import Objective, RewardBatch
+from freeprm.objectives.base import Averaging, Objective, RewardBatch, means_of
 from freeprm.training.examples import Example, collate
 from freeprm.training.settings import TrainSettings, filled
 
@@ -68,7 +68,11 @@ def reach(examples: Sequence[Example], objective: Objective, *, beta: float) -> 
     )  # fmt: skip
 
     def loss(scale: float) -> float:
-        return float(objective.losses(replace(whole, token_rewards=whole.token_rewards * scale)).mean())
+        scaled = replace(whole, token_rewards=whole.token_rewards * scale)
+        if objective.needs_means:
+            assert isinstance(objective, Averaging)
+            scaled = replace(scaled, means=means_of(objective.totals(scaled)))
+        return float(objective.losses(scaled).mean())
 
     start = loss(0.0)
     if math.isnan(start):  # the mean of no item
