@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache, partial
 from heapq import nlargest
+from itertools import islice
 from typing import Any
 
 from freeprm.core.steps import sentences
@@ -22,11 +23,24 @@ _MARKER = re.compile(
     r"\banswer(?:\s+(?:to|for|of)\b[^.\n]{0,100}?)?\s+is\b\s*[:：]?"  # The final answer is X
     r"|\banswer[*_ ]*[:：]"  # Answer: X
     r"|^\#{4}\s*(?=[-+$€£\\.\d(])(?!\d+[.)]\s)"  # #### X, where that is no heading
-    r"|^(?-i:A):",  # A: X
+    r"|^(?-i:A):"  # A: X
+    r"|^[#*_ \t]*final[ \t]+answer[#*_ \t]*$"  # **Final Answer**, and X on the next line
+    r"|<answer>",  # <answer>X</answer>
     re.IGNORECASE | re.MULTILINE,
 )
 _AFTER_MARKER = re.compile(r"[\s*_]*(?P<text>\$\$.+?\$\$|\\\[.+?\\\]|[^\n]*)", re.DOTALL)
-_FULL_STOP = re.compile(r"(?<!\\right)(?<!\\left)[.。]$")
+_NEXT_QUESTION = re.compile(
+    r"^[#*_ \t]*(?:Q|(?:Question|Problem|Exercise)(?:[ \t]*\d+)?|Human|User|Instruction)[*_]*[ \t]*:"
+    r"|^#+[ \t]*(?:Instruction|Question|Problem)\b|</s>"
+    r"|<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id)\|>",
+    re.MULTILINE,
+)
+_QUESTIONS = 8  # at which a text is cut; what comes before a ninth is read as one
+_LEAD = re.compile(
+    r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:(?:the|my|our)\s+)?(?:(?:final|correct)\s+)?answer\s*(?:is\b|:|=)\s*:?\s*(?=\S)",
+    re.IGNORECASE,
+)
+_FULL_STOP = re.compile(r"(?<!\\right)(?<!\\left)(?<!\.\.)(?<!\d\.)(?<!\\)[.,;。]$")
 _WRAPPED = re.compile(
     r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>(?:\\\$|[^$])+)\$|\\\((?P<c>(?:(?!\\[()]).)+)\\\)|\\\[(?P<d>(?:(?!\\[\[\]]).)+)\\\]"
     r"|\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{(?P<e>[^{}\\]*)\}",
@@ -50,10 +64,13 @@ def boxed(response: str) -> str | None:
 
 
 def marker(response: str) -> str | None:
-    """What the last `The answer is X`, `Answer: X`, `A: X` or `#### X` says: the rest of the sentence or formula."""
+    """What the last `The answer is X`, `Answer: X`, `A: X`, `#### X`, `<answer>X</answer>` or `**Final Answer**` says.
+
+    That is the rest of the sentence or formula, or the next line.
+    """
     for found in reversed(list(_MARKER.finditer(response))):
         behind = _AFTER_MARKER.match(response, found.end())
-        text = behind["text"].strip() if behind else ""
+        text = behind["text"].partition("</answer>")[0].strip() if behind else ""
         sentence = "is " + text  # so that `5.` in front is not taken for the number of a line
         if answer := tidy(text[: sentences(sentence)[0].stop - 3]):
             return answer
@@ -75,7 +92,8 @@ def extract(response: str, extractors: Sequence[str] = DEFAULT_EXTRACTORS) -> st
     r"""The final answer of a response: the first extractor that finds one decides.
 
     So a `\boxed{}` wins over a marker, wherever they stand, and the last of each kind over those before it.
-    Wrappers (`$...$`, `\(...\)`, `\text{}`) and a full stop are taken off.
+    Wrappers (`$...$`, `\(...\)`, `\text{}`) and a full stop are taken off. What follows an answer and begins a next
+    question (`Q:`, `Question:`, a chat template's `<|im_start|>`), as models without an end of text write, is cut off.
 
     Args:
         response: the text.
@@ -85,8 +103,14 @@ def extract(response: str, extractors: Sequence[str] = DEFAULT_EXTRACTORS) -> st
         ConfigError: no such extractor.
         PluginError: a function of the user's own cannot be imported.
     """
-    found = (extractor(name)(response) for name in extractors)
-    return next((answer for answer in found if answer is not None), None)
+    functions = [extractor(name) for name in extractors]
+    cuts = [found.start() for found in islice(_NEXT_QUESTION.finditer(response), _QUESTIONS)]
+    for stop in [*cuts, len(response)]:
+        found = (function(response[:stop]) for function in functions)
+        answer = next((answer for answer in found if answer is not None), None)
+        if answer is not None:
+            return answer
+    return None
 
 
 @lru_cache(maxsize=64)
@@ -139,7 +163,9 @@ def tidy(text: str) -> str:
     """An answer without what merely wraps it."""
     for _ in range(_WRAPPERS):
         before, text = text, _FULL_STOP.sub("", text.strip()).strip("*`").strip()
-        if found := _WRAPPED.fullmatch(text):
+        if found := _LEAD.match(text):
+            text = text[found.end() :]
+        elif found := _WRAPPED.fullmatch(text):
             text = found[found.lastgroup or 0]
         elif text.startswith(("\\boxed", "\\fbox")) and (found := _BRACES.match(text)) and found["open"]:
             inside = text[found.end() : -1]
