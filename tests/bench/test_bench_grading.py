@@ -10,9 +10,9 @@ from freeprm.graders.working import Pair
 PAIRS = [
     Pair("5", "5"),
     Pair("5", "6"),
-    Pair("x+1", "1+x"),
-    Pair("x+1", "x"),
-    Pair("x+1", "1+x"),
+    Pair("\\sum_{n=1}^{3} n", "6"),
+    Pair("\\sum_{n=1}^{3} n", "7"),
+    Pair("\\sum_{n=1}^{3} n", "6"),
     Pair("\\frac{1}{2}", "0.5"),
 ]
 

@@ -1,69 +1,57 @@
-"""Numbers are read by value however they are written, with a unit or without."""
+"""What words do to a number."""
 
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from freeprm.core.quantities import number, quantity
+from freeprm.core.quantities import Unit, is_word, measured, singular
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("behind", "scale", "dimensions"),
     [
-        ("42", 42),
-        ("-42.50", Fraction(-85, 2)),
-        ("−5", -5),
-        (".5", Fraction(1, 2)),
-        ("1,234.5", Fraction(2469, 2)),
-        ("1 234", 1234),
-        ("10{,}000", 10000),
-        ("32,\\!348", 32348),
-        ("10\\,000", 10000),
-        ("\\$5", 5),
-        ("-\\$0.50", Fraction(-1, 2)),
-        ("5€", 5),
-        ("3/4", Fraction(3, 4)),
-        ("1 1/2", Fraction(3, 2)),
-        ("2e-3", Fraction(1, 500)),
-        ("004", 4),
+        (["km"], 1000, (("m", 1),)),
+        (["cm", "^", "2"], Fraction(1, 10_000), (("m", 2),)),
+        (["square", "inches"], Fraction("0.0254") ** 2, (("m", 2),)),
+        (["m", "/", "s", "^", "2"], 1, (("m", 1), ("s", -2))),
+        (["m", "s", "^", "-1"], 1, (("m", 1), ("s", -1))),
+        (["miles", "per", "hour"], Fraction("1609.344") / 3600, (("m", 1), ("s", -1))),
+        (["square", "units"], 1, (("unit", 2),)),
+        (["cents"], Fraction(1, 100), (("dollar", 1),)),
+        (["degrees", "Celsius"], 1, (("kelvin", 1),)),
     ],
 )
-def test_number_reads_the_whole_text_as_one_number(text: str, value: Fraction) -> None:
-    assert number(text) == value
+def test_a_unit_has_its_size_and_dimension(behind: list[str], scale: Fraction, dimensions: tuple[object, ...]) -> None:
+    factor, percent, unit = measured(behind, [])
+    assert (factor, percent, unit.scale, unit.dimensions) == (1, False, scale, dimensions)
+
+
+def test_scales_multiply_and_percent_is_told() -> None:
+    assert measured(["million", "dollars"], [])[0] == 10**6
+    assert measured(["dozen", "eggs"], [])[0] == 12
+    assert measured(["percent"], [])[1]
+    assert measured(["per", "cent"], [])[1]
+
+
+def test_words_that_turn_a_meaning_are_told_from_nouns() -> None:
+    assert measured(["p.m."], [])[2] == Unit(turns=frozenset({"pm"}))
+    assert measured(["red", "apples"], ["about"])[2] == Unit(nouns=frozenset({"red", "apple"}))
+    assert measured([], ["Adam", "loses"])[2] == Unit(nouns=frozenset({"adam"}), leads=frozenset({"loses"}))
+    assert measured([], ["at", "least"])[2].turns == {"least"}
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "1,22", "0,111", "3, 4", "5 kg", "1/0", "2x", "1.2.3", "٣", "9" * 5000, "12:00"]
-)
-def test_number_is_none_for_anything_else(text: str) -> None:
-    assert number(text) is None
-
-
-@given(st.integers(-(10**15), 10**15))
-def test_number_reads_thousands_with_commas_and_without(value: int) -> None:
-    assert number(str(value)) == number(f"{value:,}") == value
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
+    ("run", "behind_number", "word"),
     [
-        ("5 apples", 5),
-        ("5.0{kg}", 5),
-        ("12\\text{ square cm}", 12),
-        ("7 cm^2", 7),
-        ("20 dollars per hour", 20),
-        ("1.8 billion", 1_800_000_000),
-        ("2 dozen eggs", 24),
+        ("xy", False, False), ("abc", False, False), ("ABCD", False, False), ("apples", False, True),
+        ("odd", False, True), ("cm", True, True), ("NO", False, False), ("PM", True, True), ("ab", True, False),
     ],
-)
-def test_quantity_reads_the_number_before_a_unit(text: str, value: int) -> None:
-    assert quantity(text) == value
+)  # fmt: skip
+def test_letters_in_a_row_are_a_word_or_a_product(run: str, behind_number: bool, word: bool) -> None:
+    assert is_word(run, behind_number=behind_number) is word
 
 
-@pytest.mark.parametrize(
-    "text", ["5", "5 pi", "5x", "5 x", "5 xy", "5 and 6", "apples", "20 percent", "5\\text{ or }6"]
-)
-def test_quantity_is_none_where_no_unit_follows(text: str) -> None:
-    assert quantity(text) is None
+def test_plurals_are_one_with_their_singular() -> None:
+    assert [singular(word) for word in ("inches", "pennies", "feet", "apples", "glass")] == [
+        "inch", "penny", "feet", "apple", "glass",
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What math-verify and sympy say of two answers, or of one: the part that may take long.
+"""What math-verify and sympy say of two answers: the part that may take long.
 
 Whoever calls this in a process that must not hang asks `hazards.py` first, and holds a limit: see `io/limited.py`.
 """
@@ -6,44 +6,45 @@ Whoever calls this in a process that must not hang asks `hazards.py` first, and 
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple
+from typing import Any
+
+from freeprm.core.meaning import Comparison, Verdict
+from freeprm.core.notation import UnreadableError, tokens
+from freeprm.core.quantities import word_list
 
 _DELIMITED = re.compile(r"(?<!\\)(?:\$|\\[\[(]|\\boxed|\\fbox)")
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _APART = 1e-6  # relative difference of two values that no rounding makes
+_HALF_READ = re.compile(r"\\(?:frac|sqrt)\s*(?![\s{\[])|\\(?:text|math|op|mbox|over|bar)[a-z]*|\\[dt]ot")
+_ENGINE_ONLY = re.compile(r"\\(?:sum|prod|int|lim|begin)(?![a-zA-Z])")
+_READ_COMMANDS = frozenset(
+    word_list(
+        "frac sqrt sum prod int lim infty pi * / < > le ge sin cos tan sec csc cot ln log exp abs begin end cup cap "
+        "to alpha beta gamma theta lambda mu phi omega"
+    )
+)
 
 
-class Verdict(NamedTuple):
-    """Whether an answer is right."""
+def is_for_engine(*texts: str) -> bool:
+    """Whether answers hold what math-verify alone evaluates, a sum, an integral or a matrix, and it reads all of them.
 
-    correct: bool | None
-    """None where that could not be decided."""
-    reason: str | None
-    """Why it could not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """How answers are read and compared, as far as there is a choice."""
-
-    decimals: int = 6
-    """To which two numbers must agree where one of them is a decimal."""
-    digits: int = 15
-    """To which two expressions are evaluated."""
-    read: tuple[Literal["latex", "expr"], ...] = ("latex", "expr")
-    """What math-verify looks for in a text: formulas between delimiters, and plain numbers and expressions."""
-    strict: bool = True
-    """Variables have names, and a tuple is no set; else f(x) is f(y)."""
-    relations_as_sets: bool = False
-    """`-2 <= x <= 7` is the interval [-2, 7], whichever of the two is the gold answer."""
-    unreadable_is_wrong: bool = False
-    """What cannot be parsed is not equal, as in math-verify, instead of undecided."""
+    It drops what it does not know, so only such symbols may occur as are known to be read.
+    """
+    return any(map(_ENGINE_ONLY.search, texts)) and all(map(_is_read_whole, texts))
 
 
-DEFAULT = Comparison()
+def _is_read_whole(text: str) -> bool:
+    try:
+        found = tokens(text)
+    except UnreadableError:
+        return False
+    return _HALF_READ.search(text) is None and all(
+        token.kind in ("number", "letter", "environment", *"-+*/^_(){}[]|=<>!&", "\\\\")
+        or (token.kind == "command" and token.text in _READ_COMMANDS)
+        for token in found
+    )
 
 
 def verified(given: str, right: str, how: Comparison, seconds: int | None) -> Verdict:
@@ -132,40 +133,6 @@ def _surely_different(gold: Any, pred: Any) -> bool:
     )
 
 
-def value_key(text: str, seconds: int | None) -> str | None:
-    """A key that equal expressions have in common, None where there is none to be had; see `answers.canonical`."""
-    from math_verify.errors import TimeoutException
-    from math_verify.utils import timeout
-
-    limit = _alarm(seconds)
-    try:
-        found = _parse(text, Comparison().read, limit)
-        return None if not found or isinstance(found[0], str) else str(timeout(limit)(_key)(found[0]))
-    except (Exception, TimeoutException):  # not decided is no harm here: the text itself is the key
-        return None
-
-
-def _key(expression: Any) -> str:
-    """Equal for equal expressions whatever their form; parts of sets, tuples and the like one by one."""
-    from sympy import Eq, Expr, FiniteSet, MatrixBase
-
-    if isinstance(expression, Eq) and (expression.lhs.is_Symbol or not expression.free_symbols):
-        return _key(expression.rhs)
-    if isinstance(expression, MatrixBase):
-        return f"Matrix{expression.shape}({','.join(_key(part) for part in expression.flat())})"
-    if not isinstance(expression, Expr):
-        parts = [_key(part) for part in expression.args] or [str(expression)]
-        return f"{type(expression).__name__}({','.join(sorted(parts) if isinstance(expression, FiniteSet) else parts)})"
-    symbols = sorted(expression.free_symbols, key=str)
-    keys = []
-    for sign in (1, -1) if symbols else (1,):
-        value = _value(expression, sign)
-        if value is None:
-            return str(expression)
-        keys.append(number_key(value))
-    return " ".join([*keys, *map(str, symbols)])
-
-
 def _value(expression: Any, sign: int) -> complex | None:
     """With its symbols at their points; None where that is no finite number below 10^12."""
     points = {symbol: sign * _point(str(symbol)) for symbol in expression.free_symbols}
@@ -176,9 +143,3 @@ def _value(expression: Any, sign: int) -> complex | None:
 def _point(name: str) -> float:
     """Where a symbol is evaluated, with either sign: a fixed number from 1 to 2 for each name."""
     return 1 + int.from_bytes(blake2b(name.encode(), digest_size=6).digest()) / 2**48
-
-
-def number_key(value: complex) -> str:
-    """To 14 digits, so that rounding in the last ones does not tell equal numbers apart."""
-    imaginary = f"{value.imag:+.14g}i" if abs(value.imag) > 1e-12 * abs(value) else ""
-    return f"{value.real:.14g}{imaginary}"

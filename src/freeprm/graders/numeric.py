@@ -1,18 +1,17 @@
 """Numbers within a tolerance: `1,234.5`, `5 km`, `$5`, `1/3`, `\\frac{\\sqrt{2}}{2}`, `x = 2`."""
 
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 from freeprm.core.answers import Verdict
-from freeprm.core.constants import constant
 from freeprm.core.extraction import tidy
-from freeprm.core.quantities import number, quantity
+from freeprm.core.hazards import hazard
+from freeprm.core.notation import UnreadableError
+from freeprm.core.reading import read
+from freeprm.core.relations import stated
+from freeprm.core.values import NoValueError, Reading, constant, letters
 from freeprm.errors import ConfigError
 from freeprm.graders.base import missing
-
-_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?\s*(?:=|\\approx)\s*")
-_PERCENT = re.compile(r"\\?%$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +46,16 @@ class Numeric:
         return Verdict(abs(given - right) <= max(Fraction(self.absolute), Fraction(self.relative) * abs(right)), None)
 
     def _value(self, text: str) -> Fraction | None:
-        text = tidy(_NAME.sub("", tidy(text), count=1))
-        plain = _PERCENT.sub("", text)
-        for read in (number, quantity, constant):
-            value = read(plain)
-            if value is not None:
-                return Fraction(value) / (100 if self.percent and plain != text else 1)
-        return None
+        """The number that the text states, whatever name or unit it has; None where it states none."""
+        try:
+            tree = read(tidy(text)) if hazard(text) is None else None
+            told = None if tree is None else stated(tree)
+            value = None if told is None or letters(told) else constant(told, Reading(signs=not self.percent))
+        except (UnreadableError, NoValueError):
+            return None
+        if value is None or isinstance(value, Fraction):
+            return value
+        return Fraction(str(value)) if value.imag == 0 else None
 
 
 PLUGIN = Numeric
