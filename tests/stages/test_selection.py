@@ -193,6 +193,40 @@ def test_missing_answers_and_labels_are_derived_and_counted(tmp_path: Path):
     assert at(result, "random", 1).value == pytest.approx((2 / 3 + 1) / 2)
 
 
+def test_what_grading_gave_up_on_is_not_judged_again(tmp_path: Path):
+    rows = [
+        row("p", 0, pred="4", answer="4", grade_reason="took longer than 5 s"),
+        row("p", 1, pred="4", answer="4"),
+        row("p", 2, pred="5", answer="4", correct=False),
+    ]
+    result = run(tmp_path, rows)
+    assert result.counts["left without label by grade: took longer than 5 s"] == 1
+    assert result.counts["labels derived here"] == 1
+    assert result.counts["without label, counted as not correct"] == 1
+
+
+def test_answers_vote_by_value_or_by_form(tmp_path: Path):
+    rows = [
+        row("p", index, pred=pred, correct=pred == "(8-4)*6", answer="24")
+        for index, pred in enumerate(["(8-4)*6", "(8-4)\\times 6", "8*3", "4*6", "6*4"])
+    ]
+    (tmp_path / "form").mkdir()
+    form = run(tmp_path / "form", rows, answers_by="form", n=[5])
+    assert form.counts["answers whose responses have different labels"] == 1  # the two spellings of the first
+    assert run(tmp_path, rows, n=[5]).counts["answers whose responses have different labels"] == 1
+    votes = read_metrics(tmp_path / "form" / "out")
+    assert next(m.value for m in votes if m.selector == "majority" and m.n == 5) == 0.0
+    with pytest.raises(ConfigError, match="answers_by is 'shape'; expected one of value, form"):
+        run(tmp_path, rows, answers_by="shape")
+
+
+def test_a_vote_tells_answers_apart_that_were_read_in_part_once(real_data: Path, tmp_path: Path):
+    folder = real_data / "public_cases" / "voting"
+    for name in ("votes", "votes_control"):
+        result = select([folder / f"{name}.jsonl"], out=tmp_path / name, n=[7])
+        assert at(result, "majority", 7).value == 1.0
+
+
 def test_responses_that_nothing_is_known_of_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="no response has a label"):
         run(tmp_path, [row("p", 0, pred="1")])

@@ -213,7 +213,8 @@ class _Field:
 def _chosen(rollout: Rollout) -> Row:
     """The sample that was chosen; its answer and label are found where they are missing."""
     pred = extract(rollout.response) if rollout.pred is None else rollout.pred
-    correct = equivalent(pred, rollout.answer).correct if rollout.correct is None else rollout.correct
+    known = rollout.correct is not None or rollout.extra.get("grade_reason") is not None  # why grading gave up stands
+    correct = rollout.correct if known else equivalent(pred, rollout.answer).correct
     return {"sample_idx": rollout.sample_idx, "response": rollout.response, "answer": pred, "correct": correct}
 
 

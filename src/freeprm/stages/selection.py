@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from freeprm.core.aggregate import aggregator
-from freeprm.core.answers import Verdict, canonical, equivalent, extract
+from freeprm.core.answers import Verdict, equivalent, extract, key_among
 from freeprm.core.candidates import Candidates, Sample, candidates, merge_scorers
 from freeprm.core.comparisons import Cell, accuracy_metrics, difference_metrics, problems_by_value
 from freeprm.core.score_kinds import BY_KIND, Weighed, check_kinds, weightings
@@ -37,6 +37,7 @@ from freeprm.types import Cost, Metric, Rollout
 
 DRAWS = 256
 """Random subsets for a vote: their noise was 4 % of the standard error over 200 problems (16 of 64 samples)."""
+AnswersBy = Literal["value", "form"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,7 @@ def select(
     weight_scale: float = 1.0,
     subsets: Subsets = "resample",
     by: Sequence[str] = (),
+    answers_by: AnswersBy = "value",
     seed: int = 0,
 ) -> SelectionResult:
     """Best-of-n and weighted vote by every scorer, beside majority vote, pass@k, oracle and random choice.
@@ -85,6 +87,8 @@ def select(
         weight_scale: what scores are multiplied by before that; sigmoid and exp weights depend on it as on beta.
         subsets: `resample` averages over random subsets of a problem's samples, `first` takes the first n.
         by: columns to break accuracies down by, e.g. `level`.
+        answers_by: what answers must share to vote together: their value, or the form of the expression, where that
+            is the answer (the game of 24).
         seed: of subsets and bootstrap.
 
     Raises:
@@ -97,6 +101,7 @@ def select(
     told = check_kinds(score_kinds, weighting)
     if not weight_scale > 0:
         raise ConfigError(f"weight_scale is {weight_scale}; expected a number above 0")
+    check_answers_by(answers_by)
     settings = {
         "columns": dict(columns or {}),
         "on_bad": on_bad,
@@ -109,6 +114,7 @@ def select(
         "weight_scale": weight_scale,
         "subsets": subsets,
         "by": list(by),
+        "answers_by": answers_by,
         "seed": seed,
     }
     with RunFolder(out, stage="select", settings=settings, inputs=[*inputs, *scores]) as run:
@@ -122,7 +128,11 @@ def select(
         )
         weigh = {scorer: _scaled(weighting_named(how.weighting), weight_scale) for scorer, how in weighed.items()}
         problems = [
-            candidates(samples, aggregators=aggregators, key=canonical)
+            candidates(
+                samples,
+                aggregators=aggregators,
+                key=key_among((sample.rollout.pred for sample in samples), form=answers_by == "form"),
+            )
             for samples in _completed(merge_scorers(read.rollouts), counts)
         ]
         _count(problems, counts)
@@ -139,6 +149,18 @@ def select(
         run.rewrite("selections", _rows(problems, shown, weigh=weigh, subsets=subsets, seed=seed))
         run.finish(cost=Cost(), counts=+counts)
     return SelectionResult(folder=out, metrics=metrics, counts=+counts)
+
+
+def check_answers_by(name: str) -> AnswersBy:
+    """The name, as what votes may go by.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    for known in get_args(AnswersBy):
+        if name == known:
+            return cast(AnswersBy, known)
+    raise ConfigError(f"answers_by is {name!r}; expected one of {', '.join(get_args(AnswersBy))}")
 
 
 class _Tables(NamedTuple):
@@ -232,7 +254,7 @@ def _with_weighting(metric: Metric, weighed: Mapping[str, Weighed]) -> Metric:
 
 
 def _completed(problems: Iterable[Sequence[Sample]], counts: Counter[str]) -> Iterator[list[Sample]]:
-    """The samples with answers and labels that their rows lack, as far as they can be found."""
+    """The samples with answers and labels that their rows lack, where grading has not given up on them."""
     judged = cache(equivalent)  # samples repeat each other's answers
     for samples in problems:
         yield [sample._replace(rollout=_complete(sample.rollout, judged, counts)) for sample in samples]
@@ -242,7 +264,9 @@ def _complete(rollout: Rollout, judge: Callable[[str | None, str | None], Verdic
     if rollout.pred is None:
         rollout = replace(rollout, pred=extract(rollout.response))
         counts["answers extracted here"] += rollout.pred is not None
-    if rollout.correct is None:
+    if rollout.correct is None and (refused := rollout.extra.get("grade_reason")) is not None:
+        counts[f"left without label by grade: {refused}"] += 1
+    elif rollout.correct is None:
         rollout = replace(rollout, correct=judge(rollout.pred, rollout.answer).correct)
         counts["labels derived here"] += rollout.correct is not None
     return rollout

@@ -46,6 +46,10 @@ def select(
     ] = None,
     first: Annotated[bool, typer.Option("--first", help="The first n samples instead of random subsets.")] = False,
     by: By = None,
+    answers_by: Annotated[
+        str | None,
+        typer.Option(help="Answers vote together by their value (default), or by their form, as in the game of 24."),
+    ] = None,
     early_stop: Annotated[
         bool,
         typer.Option(
@@ -78,7 +82,8 @@ def select(
     """Choose one response or answer a problem, and say how often that is right."""
     of_scored = {
         "--weighting": weighting, "--score-kind": score_kinds, "--weight-scale": weight_scale,
-        "--first": first or None, "--by": by, "--scores": scores, "--scores-option": scores_options,
+        "--first": first or None, "--by": by, "--answers-by": answers_by, "--scores": scores,
+        "--scores-option": scores_options,
     }  # fmt: skip
     of_early = {
         "--prm": prm, "--reward": reward, "--reference": reference, "--splitter": splitter, "--batch": batch,
@@ -98,6 +103,7 @@ def select(
     )
     from freeprm.core.score_kinds import BY_KIND
     from freeprm.io.config import read_assignments
+    from freeprm.stages.selection import check_answers_by
     from freeprm.stages.selection import select as run
 
     with output.working():
@@ -115,6 +121,7 @@ def select(
             weight_scale=1.0 if weight_scale is None else weight_scale,
             subsets="first" if first else "resample",
             by=by or (),
+            answers_by=check_answers_by(answers_by or "value"),
             seed=seed,
         )
     output.show(out=out, metrics=made.metrics, counts=made.counts, as_json=as_json)
