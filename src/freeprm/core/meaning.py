@@ -188,6 +188,8 @@ def _quantities(one: Node, other: Node, how: Comparison) -> Verdict:
         if unit.turns:
             differ = same(a, b, how).correct is False
             return FALSE if differ else undecided(f"one alone has the words {_listed(unit.turns)}")
+        if _in_radians(unit) and (_holds_sign(a) or _holds_sign(b)):
+            return _by_value(a, b, how, Reading())  # the sign of degrees is a unit beside another one of angles
         compound = one.name == "compound" or other.name == "compound"
         return same(a, b, how) if not compound else undecided("one is in several units")
     if not _turned_alike(ours, theirs):
@@ -204,6 +206,10 @@ def _quantities(one: Node, other: Node, how: Comparison) -> Verdict:
     if ours.dimensions != theirs.dimensions or (ours.scale, ours.offset) == (theirs.scale, theirs.offset):
         return same(a, b, how)
     return same(in_base_units(a, ours), in_base_units(b, theirs), how)
+
+
+def _in_radians(unit: Unit) -> bool:
+    return any(base == "radian" for base, _ in unit.dimensions)
 
 
 def _turned_alike(ours: Unit, theirs: Unit) -> bool:
