@@ -80,7 +80,9 @@ def test_p_correct_is_the_sigmoid_of_q_and_does_not_overflow():
 
 def test_a_metric_has_the_fields_that_tools_read_in_metrics_json():
     named = {item.name for item in fields(Metric)}
-    assert named == {"metric", "scorer", "selector", "n", "value", "low", "high", "count", "seed", "group"}
+    assert named == {
+        "metric", "scorer", "selector", "n", "value", "low", "high", "count", "seed", "group", "weighting",
+    }  # fmt: skip
 
 
 def test_records_are_frozen_and_travel_between_processes():

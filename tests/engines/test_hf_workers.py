@@ -55,7 +55,7 @@ def test_workers_end_when_their_parent_is_killed(save_tiny: Callable[..., Path])
     script = f"""
 import os, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
 from test_hf_workers import BATCHES, children, job
 from freeprm.engines.hf.workers import sample_in_workers
 samples = sample_in_workers(job(Path({str(save_tiny())!r})), BATCHES, n_workers=1)

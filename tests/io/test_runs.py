@@ -285,7 +285,7 @@ def test_metrics_come_back_as_they_were_written_with_absent_fields_null(tmp_path
     (row,) = json.loads((tmp_path / "a" / "metrics.json").read_text(encoding="utf-8"))
     assert row == {
         "metric": "accuracy", "value": 0.5, "low": 0.4, "high": 0.6, "count": 9, "scorer": None, "selector": "majority",
-        "n": 4, "seed": 0, "group": None,
+        "n": 4, "seed": 0, "group": None, "weighting": None,
     }  # fmt: skip
     with pytest.raises(RunFolderError, match=r"no metrics\.json"):
         read_metrics(tmp_path)

@@ -47,7 +47,7 @@ def test_training_is_charged_by_the_tokens_that_the_policy_read(trained: Trained
     mean = sum(lengths(used)) / len(lengths(used))
     assert charged(cost) == {"training": cost.trained_tokens, "reference forward": 77}
     assert cost.scored_tokens == 77
-    one_by_one = sum(n_read(example.encoded, packed=True) for example in used)
+    one_by_one = sum(n_read(tiny.language_model(), example.encoded) for example in used)
     assert 0 < cost.trained_tokens <= 2 * one_by_one  # two epochs; the two groups of a batch share beginnings
     expected = training_flops(SHAPE, cost.trained_tokens, mean).total + forward_flops(SHAPE, 77, mean).total
     assert cost.flops == pytest.approx(expected, rel=1e-6)
@@ -81,17 +81,19 @@ def test_recomputed_activations_are_a_charge_of_their_own(trained: Trained):
 
 def test_the_kl_estimate_and_evaluations_are_charged(trained: Trained):
     cost, used, held_out = trained("kto", dev=tiny.rollouts(2, seed=5), eval_strategy="epoch")
-    mismatched = [sum(n_read(example.mismatched, packed=True) for example in part) for part in (used, held_out)]
+    mismatched = [
+        sum(n_read(tiny.language_model(), example.mismatched) for example in part) for part in (used, held_out)
+    ]
     assert all(mismatched)
     assert charged(cost)["KL estimate"] == 2 * mismatched[0] + 2 * mismatched[1]  # two epochs, two evaluations
-    read = sum(n_read(example.encoded, packed=True) for example in held_out)
+    read = sum(n_read(tiny.language_model(), example.encoded) for example in held_out)
     assert charged(cost)["evaluation while training"] == 2 * read
     assert cost.scored_tokens == charged(cost)["KL estimate"] + 2 * read
 
 
 def test_the_pass_for_means_over_a_step_is_charged(trained: Trained):
     cost, _, held_out = trained("bco", dev=tiny.rollouts(2, seed=5), eval_strategy="epoch")
-    read = sum(n_read(example.encoded, packed=True) for example in held_out)
+    read = sum(n_read(tiny.language_model(), example.encoded) for example in held_out)
     assert charged(cost)["means over a step"] == cost.trained_tokens + 2 * read  # what was trained on, two evaluations
     assert "means over a step" not in charged(trained("ce")[0])
 

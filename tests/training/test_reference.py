@@ -14,7 +14,7 @@ from freeprm.errors import ConfigError
 from freeprm.io.plugins import load
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
-from freeprm.models.stored_logprobs import COLUMNS, key_of
+from freeprm.models.stored_logprobs import COLUMNS, key_of, noted_of
 from freeprm.training.examples import Examples, collate
 from freeprm.training.policy import load_policy
 from freeprm.training.preparing import Preparer
@@ -33,10 +33,11 @@ def noted(folder) -> list[Rollout]:
     encoded = encode(tiny.tokenizer(), made)
     key = key_of(folder, tiny.tokenizer(), dtype="float32")
     logps = score_tokens(tiny.language_model(), encoded)
-    return [
-        replace(one, extra=dict(zip(COLUMNS, (item.ids[item.n_prompt :].tolist(), own.tolist(), key), strict=True)))
-        for one, item, own in zip(made, encoded, logps, strict=True)
+    noted = [
+        (item.ids[item.n_prompt :].tolist(), own.tolist(), noted_of(key, item.ids[: item.n_prompt].tolist()))
+        for item, own in zip(encoded, logps, strict=True)
     ]
+    return [replace(one, extra=dict(zip(COLUMNS, own, strict=True))) for one, own in zip(made, noted, strict=True)]
 
 
 def examples_and_counts(folder, cache, rollouts, *, mixed_precision):
