@@ -1,7 +1,7 @@
 """Where a beginning of a response is cut between tokens, with a tokenizer that merges words with spaces."""
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from transformers import LlamaConfig, PreTrainedTokenizerBase
 
 from freeprm.engines.base import Request
 from freeprm.engines.reading import Begun, begin
@@ -14,7 +14,7 @@ PROMPT = "What is 3 + 4?"
 
 def begun(tokenizer: PreTrainedTokenizerBase, prefix: str, *, max_length: int = 500) -> Begun:
     request = Request(problem_id="p", prompt=PROMPT, prefix=prefix, sample_idxs=(0,))
-    (only,) = begin(tokenizer, [request], max_length=max_length, model="m")
+    (only,) = begin(tokenizer, [request], config=LlamaConfig(vocab_size=200_000), max_length=max_length, model="m")
     return only
 
 

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import processors
+from transformers import LlamaConfig
 
 import tiny
 from freeprm.errors import ConfigError, DataError, ModelError
-from freeprm.models.encoding import Encoded, check_too_long, encode, fit
+from freeprm.models.encoding import Encoded, check_too_long, check_vocabulary, encode, fit
 from freeprm.types import Rollout
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40) | st.lists(
@@ -254,3 +255,11 @@ def test_a_response_keeps_the_spaces_that_a_template_would_trim():
     encoded = encode(tiny_tokenizer(tiny.LLAMA3), [rollout("  four  ", prompt="  sum?  ")])[0]
     text = tiny_tokenizer().decode(encoded.ids)
     assert text.endswith("\n\nsum?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n  four  <|eot_id|>")
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_named_with_its_response():
+    encoded = encode(tiny.tokenizer(), tiny.rollouts(1))
+    largest = max(int(item.ids.max()) for item in encoded)
+    check_vocabulary(encoded, LlamaConfig(vocab_size=largest + 1), model="m")
+    with pytest.raises(ModelError, match=rf"problem .*: token \d+ is beyond the {largest} that m has embeddings for"):
+        check_vocabulary(encoded, LlamaConfig(vocab_size=largest), model="m")

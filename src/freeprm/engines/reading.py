@@ -11,11 +11,11 @@ and the whitespace behind a step belongs to it; a tokenizer may see that otherwi
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.engines.base import Request
 from freeprm.errors import ModelError
-from freeprm.models.encoding import encode
+from freeprm.models.encoding import check_vocabulary, encode
 from freeprm.types import Rollout
 
 _WITHIN_LINES = " \t"
@@ -31,25 +31,34 @@ class Begun(NamedTuple):
 
 
 def begin(
-    tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], *, max_length: int, model: str
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Request],
+    *,
+    config: PreTrainedConfig,
+    max_length: int,
+    model: str,
 ) -> list[Begun]:
     """What the samples of each request go on from.
 
     Args:
         tokenizer: of the model that draws.
         requests: any number.
-        max_length: tokens that the model's context holds.
+        config: of that model.
+        max_length: tokens that its context holds.
         model: its name, for messages.
 
     Raises:
-        ModelError: a prompt, with its beginning, fills the context by itself; names the problem.
+        ModelError: a prompt, with its beginning, fills the context by itself, or has a token that the model does not
+            know; names the problem.
     """
     asked = [
         Rollout(problem_id=item.problem_id, sample_idx=0, prompt=item.prompt, response=item.prefix, truncated=True)
         for item in requests
     ]
     begun = []
-    for request, encoded in zip(requests, encode(tokenizer, asked), strict=True):
+    read = encode(tokenizer, asked)
+    check_vocabulary(read, config, model=model)
+    for request, encoded in zip(requests, read, strict=True):
         ids, prefix = encoded.ids, request.prefix
         for start, _ in encoded.offsets.tolist()[::-1]:
             if prefix[start:].strip(_WITHIN_LINES) or len(ids) == 1:

@@ -153,7 +153,8 @@ class VLLMEngine:
     def _wanted(self, requests: Sequence[Request]) -> list[_Wanted]:
         """The samples not drawn yet, with their prompts as training and scoring will encode them."""
         longest = self._llm.llm_engine.model_config.max_model_len
-        begun = begin(self._tokenizer, requests, max_length=longest, model=self.model)
+        config = load_config(self._folder, trust_remote_code=self.trust_remote_code)
+        begun = begin(self._tokenizer, requests, config=config, max_length=longest, model=self.model)
         return [
             _Wanted(request, list(item.ids), item.prefix, index)
             for request, item in zip(requests, begun, strict=True)

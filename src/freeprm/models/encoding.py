@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.errors import ConfigError, DataError, ModelError
 from freeprm.models.prompts import Around, around, ends_of, render_prompt, starts_with_bos
@@ -106,6 +106,27 @@ def encode(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> l
             for key, rollout in zip(said, part, strict=True)
         ]
     return encoded
+
+
+def check_vocabulary(encoded: Sequence[Encoded], config: PreTrainedConfig, *, model: str) -> None:
+    """Refuse tokens that a model has no embedding for.
+
+    Args:
+        encoded: any number.
+        config: of the model.
+        model: its name, for the message.
+
+    Raises:
+        ModelError: names the first response with such a token.
+    """
+    size = config.get_text_config().vocab_size
+    for item in encoded:
+        if item.ids.size and (largest := int(item.ids.max())) >= size:
+            raise ModelError(
+                f"{item.name}: token {largest} is beyond the {size} that {model} has embeddings for. Its tokenizer is "
+                "another model's, or has tokens added for which the model was not resized: "
+                "model.resize_token_embeddings(len(tokenizer)), and train them, or take the tokens out"
+            )
 
 
 def fit(encoded: Sequence[Encoded], *, max_length: int, too_long: TooLong) -> Fitted:

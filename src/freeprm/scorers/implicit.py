@@ -18,7 +18,7 @@ from freeprm.errors import ConfigError, DataError, ModelError
 from freeprm.models.agreement import Override, check_reference, check_template, recorded_date, reference_of, with_beta
 from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions, check_same_vocabulary, load_backbone
 from freeprm.models.casting import kept_of_update
-from freeprm.models.encoding import Encoded, TooLong, encode, fit
+from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
 from freeprm.models.fingerprint import template_hash, weights_hash
 from freeprm.models.folders import portable, resolve
 from freeprm.models.logprobs import score_tokens
@@ -197,7 +197,10 @@ class ImplicitPRM:
         """
         present = [index for index, rollout in enumerate(rollouts) if rollout.response]
         chosen = [rollouts[index] for index in present]
-        fitted = fit(encode(self.policy.tokenizer, chosen), max_length=self.policy.max_length, too_long=too_long)
+        encoded = encode(self.policy.tokenizer, chosen)
+        for one in filter(None, (self.policy, self.reference)):
+            check_vocabulary(encoded, one.model.config, model=one.source)
+        fitted = fit(encoded, max_length=self.policy.max_length, too_long=too_long)
 
         def passed(n_tokens: int, n_responses: int) -> None:
             advance(n_tokens)

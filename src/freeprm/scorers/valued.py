@@ -17,7 +17,7 @@ from freeprm.core.score_kinds import ScoreKind
 from freeprm.errors import ConfigError, SpanError
 from freeprm.models.agreement import check_template, recorded_date
 from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions
-from freeprm.models.encoding import Encoded, TooLong, encode, fit
+from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.folders import resolve
 from freeprm.models.reward_config import load_reward_config
@@ -139,7 +139,9 @@ class Valued:
         """
         present = [index for index, rollout in enumerate(rollouts) if rollout.response]
         chosen = [rollouts[index] for index in present]
-        fitted = fit(encode(self.backbone.tokenizer, chosen), max_length=self.backbone.max_length, too_long=too_long)
+        encoded = encode(self.backbone.tokenizer, chosen)
+        check_vocabulary(encoded, self.backbone.model.config, model=self.backbone.source)
+        fitted = fit(encoded, max_length=self.backbone.max_length, too_long=too_long)
         counts = +Counter(fitted.counts)
         if len(chosen) < len(rollouts):
             counts["excluded: empty response"] = len(rollouts) - len(chosen)

@@ -33,7 +33,7 @@ from freeprm.io.progress import bar
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.models.contests import Contest, passed, search
 from freeprm.models.devices import device_name
-from freeprm.models.encoding import Encoded, TooLong, encode, fit
+from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
 from freeprm.models.stepwise import Stepped, StepwiseRewards
 from freeprm.scorers.cutting import steps_of
 from freeprm.scorers.implicit import ImplicitPRM
@@ -155,6 +155,7 @@ class _Field:
             present = [rollout for rollout in group.rollouts if rollout.response]
             left_out = Counter({"excluded: empty response": len(group.rollouts) - len(present)})
             encoded = encode(self._prm.policy.tokenizer, present)
+            check_vocabulary(encoded, self._prm.policy.model.config, model=self._prm.policy.source)
             fitted = fit(encoded, max_length=self._prm.policy.max_length, too_long=self._too_long)
             left_out.update(fitted.counts)
             sizes = [size for size in self._sizes if size <= len(fitted.kept)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from freeprm.errors import DataError
 from freeprm.models.backbone import context_length, load_config, load_tokenizer
-from freeprm.models.encoding import Encoded, encode, fit
+from freeprm.models.encoding import Encoded, check_vocabulary, encode, fit
 from freeprm.objectives.base import Objective
 from freeprm.training.examples import Example, mismatches
 from freeprm.training.readings import Reading, reading_of, step_reader
@@ -59,6 +59,7 @@ class Preparer:
         self._settings, self._objective = settings, objective
         self._step_reader = step_reader(settings, objective)
         config = load_config(start, trust_remote_code=settings.trust_remote_code)
+        self._config = config
         self._max_length = min(settings.max_length or context_length(config), context_length(config))
 
     @property
@@ -108,7 +109,9 @@ class Preparer:
 
     def _fitted(self, rollouts: Sequence[Rollout], counts: Counter[str]) -> list[_Prepared]:
         """Those that fit the context, with at least one step label where labels are needed."""
-        fitted = fit(encode(self.tokenizer, rollouts), max_length=self._max_length, too_long=self._settings.too_long)
+        encoded = encode(self.tokenizer, rollouts)
+        check_vocabulary(encoded, self._config, model=self._settings.model)
+        fitted = fit(encoded, max_length=self._max_length, too_long=self._settings.too_long)
         counts.update(fitted.counts)
         prepared = []
         for row, item in zip(fitted.kept, fitted.encoded, strict=True):

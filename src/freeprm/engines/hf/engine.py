@@ -135,7 +135,10 @@ class HFEngine:
     def _encoded(self, requests: Sequence[Request]) -> list[Wanted]:
         """Prompts, with the beginnings of responses, as training and scoring will encode them."""
         backbone = self._backbone
-        begun = begin(backbone.tokenizer, requests, max_length=backbone.max_length, model=self.model)
+        begun = begin(
+            backbone.tokenizer, requests, config=backbone.model.config, max_length=backbone.max_length,
+            model=self.model,
+        )  # fmt: skip
         return [
             Wanted(
                 problem_id=request.problem_id, prompt=request.prompt, ids=item.ids, sample_idxs=request.sample_idxs,
