@@ -1,5 +1,6 @@
 """Shared fixtures: real data, real tokenizers, a real tiny Llama; absent data skips the test and says so."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -10,6 +11,13 @@ REPO = Path(__file__).parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores; set before anything loads torch
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_was_imported_is_no_garbage() -> None:
+    """Every run of transformers' trainer collects garbage, for half a second where it looks at all that is imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
