@@ -1,81 +1,278 @@
-"""A key-value cache that is written in place: transformers' own copies the whole cache for every token.
+"""What a model has read of texts: keys and values in rows, each with a length of its own, so that texts come and go.
 
-Only for models whose layers all attend to the full context; others keep transformers' cache.
+transformers' own cache copies itself for every token, and has one length for all rows. Here a row is written in place
+behind what it holds, and what stands behind that is masked.
+
+**A row's numbers do not depend on its company.** A product of matrices rounds otherwise where another number of rows,
+or of keys, makes the library take another way through it. So a pass has one of few sizes, filled up with rows that
+nobody looks at; and a smaller one than the largest is taken only if it gave the same bits when it was first needed.
+This is what lets an interrupted run go on with the samples that it lacks, and end in the same bytes.
 """
 
-from typing import cast
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Protocol
 
 import torch
-from torch import LongTensor, Tensor
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from torch import Tensor
+from transformers import PreTrainedConfig
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from freeprm.models.backbone import Backbone
+
+_UNIT_ROWS = 16  # registers and tiles hold so many rows, or a divisor of it
+_UNIT_WIDTH = 64  # keys
+_PARTS = 8  # of the largest size, and of each power of two of keys
+_FEW = 16  # rows that show whether the number of keys matters
 
 
-def spread(prompts: DynamicCache, rows: Tensor, *, width: int, capacity: int | None = None) -> Cache:
-    """The cache of encoded prompts, a row for each text that continues one.
+class Reading(Protocol):
+    """U texts that a model has read."""
+
+    def enter(self, prompts: DynamicCache, which: Sequence[int], lengths: Sequence[int]) -> None:
+        """Add texts: encoded prompts.
+
+        Args:
+            prompts: P rows, padded on the left.
+            which: of these, those that enter, in order.
+            lengths: (P,) their tokens.
+        """
+        ...
+
+    def part(self, parents: Tensor) -> None:
+        """Texts become these, each with what was read of the text of that index; others are forgotten."""
+        ...
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """(U, V) logits behind each text's next token, (U,)."""
+        ...
+
+
+def reading(backbone: Backbone, *, capacity: int, width: int) -> Reading:
+    """Room for texts.
 
     Args:
-        prompts: P rows, padded on the left; not to be used afterwards.
-        rows: (B,) the prompt that each text belongs to.
-        width: tokens of prompt and response that there must be room for.
-        capacity: rows that there must be room for; B if not given.
+        backbone: reads.
+        capacity: texts at most; 1 where `stands_alone`.
+        width: tokens of a text at most.
     """
-    plain = [layer for layer in prompts.layers if type(layer) is DynamicLayer]
-    if len(plain) == len(prompts.layers):
-        return Cache(layers=[InPlaceLayer(layer, rows, width=width, capacity=capacity) for layer in plain])
-    keep(prompts, rows)
-    return prompts
+    return Alone(backbone) if stands_alone(backbone) else Rows(backbone, capacity=capacity, width=width)
 
 
-def keep(cache: Cache, rows: Tensor) -> None:
-    """Keep the rows of these indices, in this order; one that is named twice becomes two."""
-    cache.reorder_cache(cast(LongTensor, rows))
+def stands_alone(backbone: Backbone) -> bool:
+    """Whether a text must be read by itself: the model keeps more than keys and values, or places depend on company."""
+    config = backbone.model.config.get_text_config(decoder=True)
+    layers = DynamicCache(config=config).layers
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    windows = {layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)}
+    chunked = getattr(config, "attention_chunk_size", None) is not None
+    return not layers or not plain or chunked or len(windows) > 1 or not _rope_types(config).isdisjoint(_BY_LENGTH)
 
 
-class InPlaceLayer(DynamicLayer):
-    """One layer's keys and values, (B, heads, width, head size), of which the first `get_seq_length()` are filled.
+_BY_LENGTH = {"dynamic", "longrope"}  # rotary embeddings that follow the longest text of a batch
 
-    Args:
-        prompts: see `spread`, as for the others.
-    """
 
-    def __init__(self, prompts: DynamicLayer, rows: Tensor, *, width: int, capacity: int | None = None):
+def _rope_types(config: PreTrainedConfig) -> set[object]:
+    given = getattr(config, "rope_parameters", None) or {}
+    return {part.get("rope_type") for part in (given, *given.values()) if isinstance(part, Mapping)}
+
+
+class Alone:
+    """One text, in transformers' own cache."""
+
+    def __init__(self, backbone: Backbone):
+        self._backbone = backbone
+        self._cache = DynamicCache()
+        self._length = 0
+
+    def enter(self, prompts: DynamicCache, which: Sequence[int], lengths: Sequence[int]) -> None:
+        """See `Reading`; P is 1."""
+        (self._length,) = lengths
+        self._cache = deepcopy(prompts)
+
+    def part(self, parents: Tensor) -> None:
+        """See `Reading`: one text stays one."""
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """See `Reading`."""
+        position = torch.full_like(tokens, self._length)[:, None]
+        self._length += 1
+        logits: Tensor = self._backbone.model(
+            input_ids=tokens[:, None], position_ids=position, past_key_values=self._cache, use_cache=True,
+            attention_mask=torch.ones(1, self._length, dtype=torch.bool, device=tokens.device),
+        ).logits  # fmt: skip
+        return logits[:, -1]
+
+
+class Rows:
+    """Texts in rows."""
+
+    def __init__(self, backbone: Backbone, *, capacity: int, width: int):
+        self._model = backbone.model
+        self._capacity = capacity
+        self._width = _wide(width + 1)  # a mask without a masked key is left out, and another kernel taken
+        device = backbone.model.device
+        self._lengths = torch.zeros(capacity, dtype=torch.long, device=device)
+        self._n = 0
+        self._place = _Place(torch.arange(capacity, device=device), self._lengths)
+        self._layers: list[_Layer] = []
+        self._windows = _windows(backbone.model.config.get_text_config(decoder=True))
+        self._by_hand = self._windows != {None} and "flash" not in backbone.model.config._attn_implementation
+        self._is_eager = backbone.model.config._attn_implementation == "eager"
+        self._same_size: dict[int, bool] = {capacity: True}
+        self._same_width: dict[int, bool] = {self._width: True}
+
+    def enter(self, prompts: DynamicCache, which: Sequence[int], lengths: Sequence[int]) -> None:
+        """See `Reading`."""
+        if not self._layers:
+            shape = (self._capacity, self._width)
+            self._layers = [_Layer(layer, *shape, self._place) for layer in prompts.layers]  # type: ignore[arg-type]
+        for prompt in which:
+            for ours, theirs in zip(self._layers, prompts.layers, strict=True):
+                ours.fill(self._n, theirs, prompt, lengths[prompt])  # type: ignore[arg-type]
+            self._lengths[self._n] = lengths[prompt]
+            self._n += 1
+
+    def part(self, parents: Tensor) -> None:
+        """See `Reading`; only rows that change place are copied."""
+        moved = (parents != self._place.rows[: len(parents)]).nonzero()[:, 0]
+        if len(moved):
+            longest = int(self._lengths.max())
+            for layer in self._layers:
+                layer.copy(parents[moved], moved, longest)
+        self._lengths[: len(parents)] = self._lengths[parents]
+        self._lengths[len(parents) :] = 0
+        self._n = len(parents)
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """See `Reading`."""
+        longest = int(self._lengths.max()) + 1
+        width = self._tried_width(tokens, _wide(longest + 1))
+        size = self._tried_size(tokens, width)
+        logits = self._pass(tokens, size, width)
+        self._lengths[: self._n] += 1
+        return logits
+
+    def _tried_size(self, tokens: Tensor, width: int) -> int:
+        """Rows of the smallest pass that holds the texts, and gives what the largest one gives."""
+        for size in _sizes(self._capacity, len(tokens)):
+            if size not in self._same_size:
+                small, large = (self._pass(tokens, n, width) for n in (size, self._capacity))
+                self._same_size[size] = torch.equal(small, large)
+            if self._same_size[size]:
+                break
+        return size
+
+    def _tried_width(self, tokens: Tensor, width: int) -> int:
+        """So many keys, or as many as there may be if that gives something else."""
+        if width not in self._same_width:
+            size = min(_FEW, self._capacity)
+            few, all_of_them = (self._pass(tokens[:size], size, n) for n in (width, self._width))
+            self._same_width[width] = torch.equal(few, all_of_them)
+        return width if self._same_width[width] else self._width
+
+    def _pass(self, tokens: Tensor, size: int, width: int) -> Tensor:
+        """(U, V) logits of a pass with so many rows, of which U are texts, and so many keys."""
+        place = self._place
+        place.size, place.width = size, width
+        ids = torch.nn.functional.pad(tokens, (0, size - len(tokens)))
+        at = self._lengths[:size]
+        logits: Tensor = self._model(
+            input_ids=ids[:, None], attention_mask=self._mask(at, width), position_ids=at[:, None],
+            past_key_values=Cache(layers=list(self._layers)), use_cache=True,
+        ).logits  # fmt: skip
+        return logits[: len(tokens), -1]
+
+    def _mask(self, at: Tensor, width: int) -> Tensor | dict[str, Tensor]:
+        """What each row attends to: itself and what stands before, as far as a layer's window reaches.
+
+        transformers takes distances between keys as they lie, from the last one; so windows are given by hand.
+        """
+        keys = torch.arange(width, device=at.device)
+        full = keys <= at[:, None]  # (B, width)
+        if not self._by_hand:
+            return full
+        masks = {
+            window: self._given(full if window is None else full & (keys > at[:, None] - window))
+            for window in self._windows
+        }
+        if len(masks) == 1:
+            return next(iter(masks.values()))
+        return {f"{'full' if window is None else 'sliding'}_attention": mask for window, mask in masks.items()}
+
+    def _given(self, mask: Tensor) -> Tensor:
+        """(B, 1, 1, width) as attention takes it."""
+        mask = mask[:, None, None]
+        if not self._is_eager:
+            return mask
+        dtype = self._model.dtype
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+class _Place:
+    """Where a pass writes and what it sees, the same in every layer."""
+
+    def __init__(self, rows: Tensor, lengths: Tensor):
+        self.rows, self.lengths = rows, lengths  # (capacity,) each
+        self.size = self.width = 0
+
+
+class _Layer(DynamicLayer):
+    """One layer's keys and values, (capacity, heads, width, head size)."""
+
+    def __init__(self, like: DynamicLayer, capacity: int, width: int, place: _Place):
         super().__init__()
-        assert prompts.keys is not None
-        assert prompts.values is not None
-        self.dtype, self.device = prompts.keys.dtype, prompts.keys.device
-        self._all_keys, self._all_values = (
-            _widened(states, rows, width, capacity or len(rows)) for states in (prompts.keys, prompts.values)
+        assert like.keys is not None
+        assert like.values is not None
+        self.dtype, self.device = like.keys.dtype, like.keys.device
+        # Zeros: what is masked is multiplied by nothing, which must not be a stray NaN.
+        self._all = tuple(
+            states.new_zeros(capacity, states.shape[1], width, states.shape[3]) for states in (like.keys, like.values)
         )
+        self._place = place
         self.is_initialized = True
-        self._show(len(rows), prompts.keys.shape[-2])
+
+    def fill(self, row: int, prompts: DynamicLayer, prompt: int, length: int) -> None:
+        """Begin a row with a prompt."""
+        for ours, theirs in zip(self._all, (prompts.keys, prompts.values), strict=True):
+            assert theirs is not None
+            ours[row, :, :length] = theirs[prompt, :, theirs.shape[2] - length :]
+
+    def copy(self, source: Tensor, target: Tensor, length: int) -> None:
+        """Give rows what others hold; nothing that is read is written."""
+        for states in self._all:
+            states[target, :, :length] = states[source, :, :length]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write the new tokens behind those that are there, and return views of all."""
-        n_rows, start = len(key_states), self.get_seq_length()
-        stop = start + key_states.shape[-2]
-        self._all_keys[:n_rows, :, start:stop] = key_states
-        self._all_values[:n_rows, :, start:stop] = value_states
-        self._show(n_rows, stop)
-        assert self.keys is not None
-        assert self.values is not None
-        return self.keys, self.values
+        """Write each row's new token behind what it holds."""
+        place = self._place
+        rows, at = place.rows[: place.size], place.lengths[: place.size]
+        for states, new in zip(self._all, (key_states, value_states), strict=True):
+            states[rows, :, at] = new[:, :, 0]
+        keys, values = (states[: place.size, :, : place.width] for states in self._all)
+        return keys, values
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """As `keep`; only rows that change place are copied."""
-        n_rows, length = len(beam_idx), self.get_seq_length()
-        moved = (beam_idx != torch.arange(n_rows, device=beam_idx.device)).nonzero()[:, 0]
-        for states in (self._all_keys, self._all_values):
-            states[moved, :, :length] = states[beam_idx[moved], :, :length]
-        self._show(n_rows, length)
-
-    def _show(self, n_rows: int, length: int) -> None:
-        self.keys, self.values = self._all_keys[:n_rows, :, :length], self._all_values[:n_rows, :, :length]
+    def get_seq_length(self) -> int:
+        """As transformers understands it: the keys before the new one."""
+        return self._place.width - 1
 
 
-def _widened(states: Tensor, rows: Tensor, width: int, capacity: int) -> Tensor:
-    _, n_heads, length, head_size = states.shape
-    wide = states.new_empty(capacity, n_heads, width, head_size)
-    wide[: len(rows), :, :length] = states[rows]
-    return wide
+def _sizes(capacity: int, n: int) -> list[int]:
+    """Rows of passes that hold n texts, from the smallest one to the largest."""
+    parts = {-(-capacity * part // (_PARTS * _UNIT_ROWS)) * _UNIT_ROWS for part in range(1, _PARTS)}
+    powers = {1 << power for power in range(capacity.bit_length())}
+    return sorted(size for size in {*parts, *powers, capacity} if n <= size <= capacity)
+
+
+def _wide(n: int) -> int:
+    """Keys of a pass that holds n, in steps that grow with it."""
+    unit = max(_UNIT_WIDTH, (1 << (n.bit_length() - 1)) // _PARTS)
+    return -(-n // unit) * unit
+
+
+def _windows(config: PreTrainedConfig) -> set[int | None]:
+    """How far layers attend back; None where it is everything."""
+    layers = DynamicCache(config=config).layers
+    return {layer.sliding_window if isinstance(layer, DynamicSlidingWindowLayer) else None for layer in layers}

@@ -1,162 +1,228 @@
-"""The loop that draws responses to a batch of prompts, token by token.
+"""The loop that draws responses, token by token: a sample that ends makes room for the next one.
 
-A row of the batch is a text, with all samples that have it so far: a prompt at first (see `prefill`), and what becomes
+A row of a pass is a text, with all samples that have it so far: a prompt at first (see `prefill`), and what becomes
 of it where samples draw different tokens. So each text is read once, however many samples begin with it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from freeprm.engines.base import Sampled, SamplingParams, StopReason
-from freeprm.engines.hf.cache import keep, spread
+from freeprm.engines.hf.cache import reading
 from freeprm.engines.hf.drawing import draw, uniforms
-from freeprm.engines.hf.prefill import prefill
+from freeprm.engines.hf.prefill import Prefilled, prefill
 from freeprm.engines.hf.text import end_tokens, is_stopped, response_text, stop_position
 from freeprm.models.backbone import Backbone
 from freeprm.models.stored_logprobs import key_of, noted_of
 from freeprm.types import Prompt
 
+_ENTERING = 8  # this part of the samples enters at a time: a pass less often, and room that is empty for a while
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A prompt as token ids, and the samples to draw of it in one batch."""
+    """A prompt as token ids, and the samples of it."""
 
     problem_id: str
     prompt: Prompt
     ids: tuple[int, ...]
     sample_idxs: tuple[int, ...]
+    done: frozenset[int] = frozenset()
+    """Of these, the ones that are not to be drawn."""
     prefix: str = ""
     """The beginning of a response, whose ids are the last ones."""
 
 
+class Room(NamedTuple):
+    """What is drawn at a time; decided by all samples of a run, so that an interrupted one goes on in the same way."""
+
+    samples: int
+    tokens: int
+    """Of prompt and response, at most."""
+
+
+def no_count(n_tokens: int) -> None:
+    """Where nobody waits for the count."""
+
+
 @torch.inference_mode()
-def decode(backbone: Backbone, batch: Sequence[Wanted], *, params: SamplingParams) -> Iterator[Sampled]:
-    """Draw every sample of the batch; each is given when it is finished.
+def decode(
+    backbone: Backbone, groups: Iterable[Sequence[Wanted]], *, params: SamplingParams, room: Room,
+    count: Callable[[int], None] = no_count,
+) -> Iterator[Sampled]:  # fmt: skip
+    """Draw every sample that is wanted; each is given when it is finished.
 
     Args:
         backbone: the model; its context must have room for a token behind each prompt.
-        batch: prompts with their samples.
+        groups: prompts that are encoded together, taken as there is room for their samples.
         params: how to draw.
+        room: for all of them.
+        count: is told how many tokens were drawn, step by step.
     """
-    read = prefill(backbone, batch)
-    samples = _Samples(backbone, batch, params, n_read=read.n_read)
-    n_filled = read.mask.shape[1]
-    prompts = torch.arange(len(batch), device=read.mask.device)
-    cache = spread(read.cache, prompts, width=n_filled + samples.longest, capacity=len(samples))
-    # (U, prompt + response) the attention mask, false on the prompts' padding, which is on the left
-    mask = nn.functional.pad(read.mask, (0, samples.longest), value=True)
-    logits, position = read.logits, read.mask.sum(-1)  # (U, V), (U,)
-    for step in range(samples.longest):
-        tokens = samples.draw(step, logits)  # (B,)
-        finished = samples.take(step, tokens, logits)  # (B,)
+    texts = reading(backbone, capacity=room.samples, width=room.tokens)
+    waiting = _Waiting(backbone, groups, at_once=max(1, room.samples // _ENTERING))
+    samples = _Samples(backbone, params, room.samples)
+    logits: Tensor | None = None  # (U, V) behind each text
+    while True:
+        while entering := waiting.take(samples.n_free):
+            read, items = entering
+            which = sorted({prompt for prompt, _, _ in items})
+            texts.enter(read.cache, which, read.mask.sum(-1).tolist())
+            first = 0 if logits is None else len(logits)
+            rows = {prompt: first + row for row, prompt in enumerate(which)}
+            samples.enter(
+                [(wanted, sample_idx, read.n_read[prompt]) for prompt, wanted, sample_idx in items],
+                texts=[rows[prompt] for prompt, _, _ in items],
+            )
+            new = read.logits[which]
+            logits = new if logits is None else torch.cat([logits, new])
+        if logits is None:
+            return
+        tokens = samples.draw(logits)  # (B,)
+        finished = samples.take(tokens, logits)  # (B,)
+        count(len(tokens))
         if bool(finished.any()):
-            yield from samples.results(step, finished)
-            samples.keep(~finished)
+            yield from samples.leave(finished)
             tokens = tokens[~finished]
-            if not len(samples):
-                return
         parents, tokens, samples.text = _parted(samples.text, tokens)
-        if not _are_the_same(parents, len(position)):
-            keep(cache, parents)
-            mask, position = mask[parents], position[parents]
-        n_filled += 1
-        logits = backbone.model(
-            input_ids=tokens[:, None], attention_mask=mask[:, :n_filled], position_ids=position[:, None],
-            past_key_values=cache, use_cache=True,
-        ).logits[:, -1]  # fmt: skip
-        position = position + 1
+        texts.part(parents)
+        logits = texts.read(tokens) if len(tokens) else None
+
+
+class _Waiting:
+    """Samples that are not begun, a group of them with its prompts encoded."""
+
+    def __init__(self, backbone: Backbone, groups: Iterable[Sequence[Wanted]], *, at_once: int):
+        self._backbone, self._groups, self._at_once = backbone, iter(groups), at_once
+        self._read: Prefilled | None = None
+        self._items: list[tuple[int, Wanted, int]] = []  # of this group: prompt, and sample
+
+    def take(self, n_free: int) -> tuple[Prefilled, list[tuple[int, Wanted, int]]] | None:
+        """Samples that enter now, with their encoded prompts; None where it is better to wait, or none are left."""
+        if n_free < self._at_once:
+            return None
+        if not self._items:
+            group = next(self._groups, None)
+            if group is None:
+                return None
+            self._read = prefill(self._backbone, group)
+            self._items = [
+                (prompt, wanted, index)
+                for prompt, wanted in enumerate(group)
+                for index in wanted.sample_idxs
+                if index not in wanted.done
+            ]
+        if n_free < min(self._at_once, len(self._items)):
+            return None
+        assert self._read is not None
+        entering, self._items = self._items[:n_free], self._items[n_free:]
+        return self._read, entering
 
 
 class _Samples:
-    """The samples still being drawn: B, fewer with each one that is finished."""
+    """The samples being drawn: B of them, each in one of so many places."""
 
-    def __init__(
-        self, backbone: Backbone, batch: Sequence[Wanted], params: SamplingParams, *, n_read: Sequence[int]
-    ):  # fmt: skip
+    def __init__(self, backbone: Backbone, params: SamplingParams, n_places: int):
         device = backbone.model.device
-        self._tokenizer, self._params, self._batch = backbone.tokenizer, params, batch
-        self._samples = [(problem, index) for problem, wanted in enumerate(batch) for index in wanted.sample_idxs]
-        self._n_read = n_read  # of each problem
-        rooms = [min(params.max_new_tokens, backbone.reach(len(wanted.ids)) - len(wanted.ids)) for wanted in batch]
-        self.longest = max(rooms)
-        """Tokens that a response of the batch may have."""
-        self.text = torch.tensor([problem for problem, _ in self._samples], device=device)
+        self._backbone, self._params = backbone, params
+        longest = min(params.max_new_tokens, backbone.max_length)
+        self._free = list(range(n_places))[::-1]
+        self._what: list[tuple[Wanted, int, int]] = [_NOTHING] * n_places
+        self._place = torch.zeros(0, dtype=torch.long, device=device)  # (B,)
+        self.text = torch.zeros(0, dtype=torch.long, device=device)
         """(B,) which of the U texts each sample has so far: its prompt at first."""
-        self._room = torch.tensor(rooms, device=device)[self.text]  # (B,)
-        self._row = torch.arange(len(self._samples), device=device)  # (B,) index into the samples
-        self._tokens = torch.zeros(len(self._samples), self.longest, dtype=torch.long, device=device)
+        self._length, self._room = torch.zeros(2, n_places, dtype=torch.long, device=device)
+        self._tokens = torch.zeros(n_places, longest, dtype=torch.long, device=device)
         self._ends = end_tokens(backbone).to(device)
-        self._numbers = self._draw_numbers().to(device) if params.temperature > 0 else None
-        self._logprobs = torch.zeros(len(self._samples), self.longest, device=device) if params.logprobs else None
+        self._numbers = torch.zeros(n_places, longest, device=device) if params.temperature > 0 else None
+        self._logprobs = torch.zeros(n_places, longest, device=device) if params.logprobs else None
         self._of = key_of(backbone.folder, backbone.tokenizer, dtype=backbone.dtype) if params.logprobs else None
 
-    def __len__(self) -> int:
-        return len(self._row)
+    @property
+    def n_free(self) -> int:
+        """Samples that there is room for."""
+        return len(self._free)
 
-    def draw(self, step: int, logits: Tensor) -> Tensor:
+    def enter(self, what: Sequence[tuple[Wanted, int, int]], *, texts: Sequence[int]) -> None:
+        """Begin samples.
+
+        Args:
+            what: prompt, index, and how many tokens of the prompt were read for it.
+            texts: the row of each one's prompt.
+        """
+        places = [self._free.pop() for _ in what]
+        rooms = [
+            min(self._params.max_new_tokens, self._backbone.reach(len(wanted.ids)) - len(wanted.ids))
+            for wanted, _, _ in what
+        ]
+        for place, one in zip(places, what, strict=True):
+            self._what[place] = one
+        new, text, room = self._place.new_tensor([places, texts, rooms])
+        self._place, self.text = torch.cat([self._place, new]), torch.cat([self.text, text])
+        self._length[new], self._room[new] = 0, room
+        if self._numbers is not None:
+            drawn = np.zeros((len(what), self._numbers.shape[1]), dtype=np.float32)
+            for row, ((wanted, index, _), count) in enumerate(zip(what, rooms, strict=True)):
+                drawn[row, :count] = uniforms(
+                    wanted.prompt, sample_idx=index, seed=self._params.seed, count=count, prefix=wanted.prefix
+                )
+            self._numbers[new] = torch.from_numpy(drawn).to(new.device)
+
+    def draw(self, logits: Tensor) -> Tensor:
         """(B,) what follows each sample's text, by the (U, V) logits of the texts."""
-        numbers = None if self._numbers is None else self._numbers[self._row, step]
+        numbers = None if self._numbers is None else self._numbers[self._place, self._length[self._place]]
         return draw(logits[self.text], numbers, temperature=self._params.temperature, top_p=self._params.top_p)
 
-    def take(self, step: int, tokens: Tensor, logits: Tensor) -> Tensor:
+    def take(self, tokens: Tensor, logits: Tensor) -> Tensor:
         """Note this step's (B,) tokens and, where asked for, how likely the texts' (U, V) logits make them.
 
         Returns:
             (B,) bool: this one ended its turn, used up its room, or completed a stop string.
         """
-        self._tokens[self._row, step] = tokens
+        place, length = self._place, self._length[self._place]
+        self._tokens[place, length] = tokens
         if self._logprobs is not None:
-            self._logprobs[self._row, step] = logits.float().log_softmax(-1)[self.text, tokens]
-        finished = torch.isin(tokens, self._ends) | (step + 1 >= self._room)
+            self._logprobs[place, length] = logits.float().log_softmax(-1)[self.text, tokens]
+        self._length[place] = length = length + 1
+        finished = torch.isin(tokens, self._ends) | (length >= self._room[place])
         if self._params.stop:
-            rows, all_ids = self._row.tolist(), self._tokens[self._row, : step + 1].tolist()
-            stopped = [self._is_stopped(row, ids) for row, ids in zip(rows, all_ids, strict=True)]
+            places, lengths = place.tolist(), length.tolist()
+            stopped = [self._is_stopped(place, n) for place, n in zip(places, lengths, strict=True)]
             finished = finished | torch.tensor(stopped, device=finished.device)
         return finished
 
-    def results(self, step: int, finished: Tensor) -> Iterator[Sampled]:
-        """Those that have finished."""
-        rows = self._row[finished]
-        all_ids = self._tokens[rows, : step + 1].tolist()
-        ended = torch.isin(self._tokens[rows, step], self._ends).tolist()
-        for row, ids, at_end in zip(rows.tolist(), all_ids, ended, strict=True):
-            problem, sample_idx = self._samples[row]
-            wanted = self._batch[problem]
-            text = response_text(self._tokenizer, wanted.ids, ids[:-1] if at_end else ids)
-            cut = stop_position(text, self._params.stop)
-            yield Sampled(
-                problem_id=wanted.problem_id, sample_idx=sample_idx, text=wanted.prefix + text[:cut],
-                token_ids=tuple(ids), n_prompt_tokens=len(wanted.ids), n_generated_tokens=len(ids),
-                n_read_tokens=self._n_read[problem] if sample_idx == wanted.sample_idxs[0] else 0,
-                stop_reason=self._reason(cut is not None, at_end, len(ids)),
-                token_logprobs=None if self._logprobs is None else tuple(self._logprobs[row, : len(ids)].tolist()),
-                logprobs_of=None if self._of is None else noted_of(self._of, wanted.ids),
-            )  # fmt: skip
+    def leave(self, finished: Tensor) -> Iterator[Sampled]:
+        """Those that have finished, which make room."""
+        places = self._place[finished].tolist()
+        self._place, self.text = self._place[~finished], self.text[~finished]
+        for place in places:
+            yield self._sampled(place)
+        self._free += places
 
-    def keep(self, kept: Tensor) -> None:
-        """Go on with these."""
-        self._row, self._room, self.text = self._row[kept], self._room[kept], self.text[kept]
+    def _sampled(self, place: int) -> Sampled:
+        wanted, sample_idx, n_read = self._what[place]
+        length = int(self._length[place])
+        ids = self._tokens[place, :length].tolist()
+        at_end = bool(torch.isin(self._tokens[place, length - 1], self._ends))
+        text = response_text(self._backbone.tokenizer, wanted.ids, ids[:-1] if at_end else ids)
+        cut = stop_position(text, self._params.stop)
+        return Sampled(
+            problem_id=wanted.problem_id, sample_idx=sample_idx, text=wanted.prefix + text[:cut],
+            token_ids=tuple(ids), n_prompt_tokens=len(wanted.ids), n_generated_tokens=length,
+            n_read_tokens=n_read if sample_idx == wanted.sample_idxs[0] else 0,
+            stop_reason=self._reason(cut is not None, at_end, length),
+            token_logprobs=None if self._logprobs is None else tuple(self._logprobs[place, :length].tolist()),
+            logprobs_of=None if self._of is None else noted_of(self._of, wanted.ids),
+        )  # fmt: skip
 
-    def _draw_numbers(self) -> Tensor:
-        drawn = [
-            uniforms(
-                self._batch[problem].prompt,
-                sample_idx=index,
-                seed=self._params.seed,
-                count=self.longest,
-                prefix=self._batch[problem].prefix,
-            )
-            for problem, index in self._samples
-        ]
-        return torch.from_numpy(np.stack(drawn))  # (samples, longest)
-
-    def _is_stopped(self, row: int, ids: list[int]) -> bool:
-        prompt_ids = self._batch[self._samples[row][0]].ids
-        return is_stopped(self._tokenizer, prompt_ids, ids, self._params.stop)
+    def _is_stopped(self, place: int, length: int) -> bool:
+        ids = self._tokens[place, :length].tolist()
+        return is_stopped(self._backbone.tokenizer, self._what[place][0].ids, ids, self._params.stop)
 
     def _reason(self, stopped: bool, at_end: bool, n_tokens: int) -> StopReason:
         if stopped:
@@ -164,6 +230,9 @@ class _Samples:
         if at_end:
             return "end"
         return "length" if n_tokens == self._params.max_new_tokens else "context"
+
+
+_NOTHING = (Wanted(problem_id="", prompt="", ids=(), sample_idxs=()), 0, 0)
 
 
 def _parted(texts: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,6 +246,8 @@ def _parted(texts: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (U,) the row of the text that each new one goes on with, its own where that can be; (U,) its last token; (B,)
         the row of each sample's new text.
     """
+    if not len(tokens):
+        return texts, tokens, texts
     n_words = tokens.amax() + 1
     pairs, places = torch.unique(texts * n_words + tokens, return_inverse=True)  # in order of texts
     parents = pairs // n_words
@@ -188,8 +259,3 @@ def _parted(texts: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows[~stays] = is_free.nonzero()[:, 0]
     order = rows.argsort()
     return parents[order], (pairs % n_words)[order], rows[places]
-
-
-def _are_the_same(parents: Tensor, n_rows: int) -> bool:
-    """Whether each of so many rows goes on as it is."""
-    return len(parents) == n_rows and bool((parents == torch.arange(n_rows, device=parents.device)).all())

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +13,10 @@ import torch
 from freeprm.core.flops import ModelShape
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.hf.best_first import Decided, Judge, search
-from freeprm.engines.hf.decoding import Wanted, decode
+from freeprm.engines.hf.cache import stands_alone
+from freeprm.engines.hf.decoding import Wanted, decode, no_count
 from freeprm.engines.hf.piecewise import Writer
-from freeprm.engines.hf.planning import Limits, plan
+from freeprm.engines.hf.planning import Limits, Plan, plan
 from freeprm.engines.hf.workers import Job, sample_in_workers
 from freeprm.engines.reading import begin
 from freeprm.errors import ConfigError
@@ -37,7 +38,7 @@ _GPU_CACHE_SHARE = 0.5  # of the device's memory; weights and activations need t
 
 @dataclass(frozen=True, kw_only=True)
 class HFEngine:
-    """Draws responses in batches; see `decoding` for how, `planning` for what shares a batch."""
+    """Draws responses; see `decoding` for how, `planning` for what is done together."""
 
     model: str
     """A folder, a hub id, or `solver:base`."""
@@ -67,16 +68,17 @@ class HFEngine:
         Raises:
             ModelError: a prompt fills the context by itself; names the problem.
         """
-        done = {(request.problem_id, index) for request in requests for index in request.done}
-        encoded, limits = self._encoded(requests), self._limits(params)
-        self._tell_of_reach(encoded, params)
-        kinds = alike(encoded, self._backbone.model.config, length=lambda item: len(item.ids))
-        batches = [batch for part in kinds for batch in plan(part, limits)]
-        open_batches = [batch for batch in batches if not _keys(batch) <= done]
-        n_workers = min(self._n_workers(sum(len(_keys(batch)) for batch in batches)), len(open_batches))
-        for sampled in self._draw(open_batches, params, n_workers):
-            if (sampled.problem_id, sampled.sample_idx) not in done:
-                yield sampled
+        return self.counted(requests, params=params, count=no_count)
+
+    def counted(
+        self, requests: Sequence[Request], *, params: SamplingParams, count: Callable[[int], None]
+    ) -> Iterator[Sampled]:
+        """See `Counting`."""
+        wanted, limits = self._encoded(requests), self._limits(params)
+        self._tell_of_reach(wanted, params)
+        n_workers = self._n_workers(sum(len(item.sample_idxs) for item in wanted))
+        for part in alike(wanted, self._backbone.model.config, length=lambda item: len(item.ids)):
+            yield from self._draw(plan(part, limits, n_workers=n_workers), params, n_workers, count)
 
     def identity(self) -> Mapping[str, Any]:
         """See `Engine`."""
@@ -122,15 +124,21 @@ class HFEngine:
             template_date=self.template_date,
         )  # fmt: skip
 
-    def _draw(self, batches: Sequence[Sequence[Wanted]], params: SamplingParams, n_workers: int) -> Iterator[Sampled]:
-        if n_workers > 1:
+    def _draw(
+        self, planned: Plan, params: SamplingParams, n_workers: int, count: Callable[[int], None]
+    ) -> Iterator[Sampled]:
+        groups = [group for group in planned.groups if any(set(item.sample_idxs) - item.done for item in group)]
+        if not groups:
+            return
+        if min(n_workers, len(planned.groups)) > 1:
             n_threads = max(1, _n_cores() // n_workers)
-            job = Job(model=str(self._backbone.folder), load=self._load, n_threads=n_threads, params=params)
-            yield from sample_in_workers(job, batches, n_workers=n_workers)
+            job = Job(
+                model=str(self._backbone.folder), load=self._load, n_threads=n_threads, params=params, room=planned.room
+            )
+            yield from sample_in_workers(job, groups, n_workers=min(n_workers, len(groups)), count=count)
             return
         with _one_thread_if(self._is_small):
-            for batch in batches:
-                yield from decode(self._backbone, batch, params=params)
+            yield from decode(self._backbone, groups, params=params, room=planned.room, count=count)
 
     def _encoded(self, requests: Sequence[Request]) -> list[Wanted]:
         """Prompts, with the beginnings of responses, as training and scoring will encode them."""
@@ -142,7 +150,7 @@ class HFEngine:
         return [
             Wanted(
                 problem_id=request.problem_id, prompt=request.prompt, ids=item.ids, sample_idxs=request.sample_idxs,
-                prefix=item.prefix,
+                done=request.done, prefix=item.prefix,
             )
             for request, item in zip(requests, begun, strict=True)
         ]  # fmt: skip
@@ -167,11 +175,18 @@ class HFEngine:
         n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         on_gpu = model.device.type == "cuda"
         memory = torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0
+        if stands_alone(self._backbone):
+            n_samples = 1
+        elif on_gpu:
+            n_samples = self.max_rows or _ROWS
+        else:
+            n_samples = self.max_rows or min(_ROWS, max(1, _CPU_LOGITS // config.vocab_size))
         return Limits(
-            max_rows=self.max_rows or (_ROWS if on_gpu else min(_ROWS, max(1, _CPU_LOGITS // config.vocab_size))),
+            max_samples=n_samples,
             cache_bytes=int(memory * _GPU_CACHE_SHARE) if on_gpu else _CPU_CACHE_BYTES,
             bytes_per_token=2 * config.num_hidden_layers * n_heads * head_size * model.dtype.itemsize,
-            max_new_tokens=min(params.max_new_tokens, self._backbone.max_length),
+            max_new_tokens=params.max_new_tokens,
+            max_length=self._backbone.max_length,
         )
 
     @property
@@ -187,10 +202,6 @@ class HFEngine:
         if self.workers is not None:
             return self.workers
         return min(_n_cores(), max(1, n_rows // _ROWS_PER_WORKER)) if self._is_small else 1
-
-
-def _keys(batch: Sequence[Wanted]) -> set[tuple[str, int]]:
-    return {(item.problem_id, index) for item in batch for index in item.sample_idxs}
 
 
 def _n_cores() -> int:

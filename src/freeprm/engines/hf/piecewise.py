@@ -6,15 +6,15 @@ the rounding of another batch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from transformers.cache_utils import Cache
+from torch import LongTensor, Tensor
+from transformers.cache_utils import Cache, DynamicLayer
 
 from freeprm.engines.base import SamplingParams, StopReason
-from freeprm.engines.hf.cache import InPlaceLayer, keep
 from freeprm.engines.hf.decoding import Wanted
 from freeprm.engines.hf.drawing import draw, uniforms
 from freeprm.engines.hf.text import end_tokens, is_stopped, response_text, stop_position
@@ -155,7 +155,7 @@ class Writer:
             if is_last or not rows:
                 return rows
             kept = torch.tensor(stays, device=device).nonzero()[:, 0]
-            keep(cache, kept)
+            cache.reorder_cache(cast(LongTensor, kept))
             tokens, mask, position, numbers = tokens[kept], mask[kept], position[kept] + 1, numbers[kept]
         return rows
 
@@ -188,9 +188,7 @@ class Writer:
             mask[row, : past - len(slots)] = False
         cache: Cache = self._slots.gather(places)
         if past:
-            rows = torch.arange(len(pasts), device=device)
-            wide = [InPlaceLayer(layer, rows, width=past + _STRETCH) for layer in plain_layers(cache)]
-            cache = Cache(layers=list(wide))
+            cache = Cache(layers=[_Widened(layer, past + _STRETCH) for layer in plain_layers(cache)])
         return cache, torch.from_numpy(mask).to(device)
 
     @torch.inference_mode()
@@ -225,3 +223,47 @@ def _next_numbers(draft: Draft) -> NDArray[np.float32]:
     """(stretch,) zeros where the sample has no more room."""
     numbers = draft.numbers[len(draft.ids) : len(draft.ids) + _STRETCH]
     return np.pad(numbers, (0, _STRETCH - len(numbers)))
+
+
+class _Widened(DynamicLayer):
+    """One layer's keys and values, (B, heads, width, head size), written in place behind those that are there."""
+
+    def __init__(self, filled: DynamicLayer, width: int):
+        super().__init__()
+        assert filled.keys is not None
+        assert filled.values is not None
+        self.dtype, self.device = filled.keys.dtype, filled.keys.device
+        self._all = tuple(_wide(states, width) for states in (filled.keys, filled.values))
+        self.is_initialized = True
+        self._show(*filled.keys.shape[::2])
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new tokens, and return views of all."""
+        n_rows, start = len(key_states), self.get_seq_length()
+        stop = start + key_states.shape[-2]
+        for states, new in zip(self._all, (key_states, value_states), strict=True):
+            states[:n_rows, :, start:stop] = new
+        self._show(n_rows, stop)
+        assert self.keys is not None
+        assert self.values is not None
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep the rows of these indices, in rising order; only those that change place are copied."""
+        n_rows, length = len(beam_idx), self.get_seq_length()
+        moved = (beam_idx != torch.arange(n_rows, device=beam_idx.device)).nonzero()[:, 0]
+        for states in self._all:
+            states[moved, :, :length] = states[beam_idx[moved], :, :length]
+        self._show(n_rows, length)
+
+    def _show(self, n_rows: int, length: int) -> None:
+        self.keys, self.values = (states[:n_rows, :, :length] for states in self._all)
+
+
+def _wide(states: Tensor, width: int) -> Tensor:
+    n_rows, n_heads, length, head_size = states.shape
+    wide = states.new_empty(n_rows, n_heads, width, head_size)
+    wide[:, :, :length] = states
+    return wide

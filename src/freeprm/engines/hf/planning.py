@@ -1,82 +1,84 @@
-"""Which samples share a batch: similar prompts together, within the memory that the cache may take.
+"""Which prompts are encoded together, and how many samples are drawn at a time within the memory that there is.
 
-The plan is made from all samples of a run and does not depend on how many processes carry it out.
+The plan is made from all samples of a run, drawn already or not, and whoever carries it out: so the numbers of what is
+missing are those that an uninterrupted run computes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
-from freeprm.engines.hf.decoding import Wanted
+from freeprm.engines.hf.decoding import Room, Wanted
 from freeprm.engines.hf.drawing import sample_identity
 
-_PREFILL_TOKENS = 32_768  # of prompts in a batch, padding included
-_EVEN = 2  # batches come in even numbers, of one size, so that two processes share a small job fairly
+_PREFILL_TOKENS = 32_768  # of prompts encoded together, padding included
+_PARTS = 8  # prompts are encoded for so large a part of the samples that are drawn at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a batch may hold."""
+    """What may be drawn at a time."""
 
-    max_rows: int
-    """Samples."""
+    max_samples: int
     cache_bytes: int
     """Memory of the key-value cache."""
     bytes_per_token: int
     """That one token of one sample takes in it."""
     max_new_tokens: int
+    max_length: int
+    """Tokens of the model's context."""
 
 
-def plan(wanted: Sequence[Wanted], limits: Limits) -> list[list[Wanted]]:
-    """Batches of samples, longest prompts first, so that what does not fit the memory fails at once.
+class Plan(NamedTuple):
+    """See `plan`."""
 
-    A problem's samples stay together unless a batch is full. Where samples go on from the beginnings of responses,
-    those of one prompt stand together, so that what they share is encoded once.
+    groups: list[list[Wanted]]
+    """Prompts that are encoded together, in order."""
+    room: Room
+
+
+def plan(wanted: Sequence[Wanted], limits: Limits, *, n_workers: int = 1) -> Plan:
+    """Groups of prompts, longest first, so that what does not fit the memory fails at once.
+
+    Where samples go on from the beginnings of responses, those of one prompt stand together, so that what they share
+    is encoded once.
     """
-    ordered = _ordered(wanted)
-    rows = [(item, sample_idx) for item in ordered for sample_idx in item.sample_idxs]
-    n_batches = _EVEN * ceil(len(rows) / (_EVEN * limits.max_rows))
-    size = ceil(len(rows) / n_batches) if rows else 0
-    batches: list[list[Wanted]] = []
-    start = 0
-    while start < len(rows):
-        longest = max(len(item.ids) for item, _ in rows[start : start + size])
-        stop = min(start + _capacity(longest, size, limits), len(rows))
-        batches.append(_gathered(_within_prefill(rows[start:stop])))
-        start += sum(len(item.sample_idxs) for item in batches[-1])
-    return batches
+    n_samples = sum(len(item.sample_idxs) for item in wanted)
+    longest = max((len(item.ids) for item in wanted), default=0)
+    tokens = min(longest + limits.max_new_tokens, limits.max_length)
+    fitting = limits.cache_bytes // (limits.bytes_per_token * max(1, tokens))
+    room = Room(samples=max(1, min(limits.max_samples, fitting, ceil(n_samples / n_workers))), tokens=tokens)
+    return Plan(_groups(wanted, room), room)
 
 
-def _ordered(wanted: Sequence[Wanted]) -> list[Wanted]:
-    if not any(item.prefix for item in wanted):
-        return sorted(wanted, key=lambda item: -len(item.ids))
+def _groups(wanted: Sequence[Wanted], room: Room) -> list[list[Wanted]]:
+    in_families = any(item.prefix for item in wanted)
+    groups: list[list[Wanted]] = []
+    longest = n_samples = 0
+    for item in _in_families(wanted) if in_families else sorted(wanted, key=lambda item: -len(item.ids)):
+        group = groups[-1] if groups else []
+        longest, n_samples = max(longest, len(item.ids)), n_samples + len(item.sample_idxs)
+        if in_families:
+            together = bool(group) and _family(group[0]) == _family(item)
+        else:
+            together = n_samples <= room.samples // _PARTS
+        if room.samples > 1 and group and together and longest * (len(group) + 1) <= _PREFILL_TOKENS:
+            group.append(item)
+        else:
+            groups.append([item])
+            longest, n_samples = len(item.ids), len(item.sample_idxs)
+    return groups
+
+
+def _in_families(wanted: Sequence[Wanted]) -> list[Wanted]:
+    """Those of one prompt together, in order of what they begin with."""
     families: dict[bytes, list[Wanted]] = {}
     for item in wanted:
-        families.setdefault(sample_identity(item.prompt, sample_idx=0, seed=0), []).append(item)
+        families.setdefault(_family(item), []).append(item)
     longest_first = sorted(families.values(), key=lambda family: -max(len(item.ids) for item in family))
     return [item for family in longest_first for item in sorted(family, key=lambda item: (item.ids, item.problem_id))]
 
 
-def _capacity(prompt_length: int, size: int, limits: Limits) -> int:
-    """Samples whose cache fits, one at least."""
-    per_row = limits.bytes_per_token * (prompt_length + limits.max_new_tokens)
-    return max(1, min(size, limits.cache_bytes // per_row))
-
-
-def _within_prefill(rows: Sequence[tuple[Wanted, int]]) -> Sequence[tuple[Wanted, int]]:
-    """The first rows whose prompts, padded to the longest one's length, stay within the limit; one prompt at least."""
-    allowed = max(1, _PREFILL_TOKENS // max(len(item.ids) for item, _ in rows))
-    n_prompts = 0
-    for index, (item, _) in enumerate(rows):
-        if index == 0 or item is not rows[index - 1][0]:
-            n_prompts += 1
-        if n_prompts > allowed:
-            return rows[:index]
-    return rows
-
-
-def _gathered(rows: Sequence[tuple[Wanted, int]]) -> list[Wanted]:
-    groups = groupby(rows, key=lambda row: id(row[0]))
-    parts = [list(group) for _, group in groups]
-    return [replace(part[0][0], sample_idxs=tuple(sample_idx for _, sample_idx in part)) for part in parts]
+def _family(item: Wanted) -> bytes:
+    return sample_identity(item.prompt, sample_idx=0, seed=0)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from freeprm.engines.hf.cache import stands_alone
 from freeprm.errors import ModelError
 from freeprm.models.backbone import Backbone
 from freeprm.models.encoding import Encoded
@@ -76,7 +77,8 @@ def _read_padded(backbone: Backbone, batch: Sequence[Text]) -> Prefilled:
     for index, item in enumerate(batch):
         ids[index, longest - len(item.ids) :] = torch.tensor(item.ids)
     mask = _mask(backbone, batch)
-    cache = DynamicCache(config=backbone.model.config)
+    # Behind a sliding window too all is kept, so that rows of other lengths can stand beside it; see `cache`.
+    cache = DynamicCache(config=backbone.model.config) if stands_alone(backbone) else DynamicCache()
     logits = backbone.model(
         input_ids=ids.to(mask.device), attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
         past_key_values=cache, use_cache=True, logits_to_keep=1,

@@ -1,4 +1,4 @@
-"""Processes that each load the model and draw batches, one thread each: for models too small to fill two cores.
+"""Processes that each load the model and draw samples, one thread each: for models too small to fill two cores.
 
 They are started as programs of their own rather than by multiprocessing, which would run the caller's
 script again in each of them. They end with their parent, however that ends: their standard input is a
@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
@@ -18,11 +19,11 @@ import torch
 from transformers.utils import logging
 
 from freeprm.engines.base import Sampled, SamplingParams
-from freeprm.engines.hf.decoding import Wanted, decode
+from freeprm.engines.hf.decoding import Room, Wanted, decode, no_count
 from freeprm.errors import FreePRMError, ModelError
 from freeprm.models.backbone import LoadOptions, load_backbone
 
-_SEND_EVERY = 32  # samples
+_SEND_EVERY, _SEND_SECONDS = 32, 0.5  # samples, or what there is after so long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,16 @@ class Job:
     load: LoadOptions
     n_threads: int
     params: SamplingParams
+    room: Room
+    """Of each worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What a worker has drawn since it said so last."""
+
+    samples: list[Sampled]
+    n_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +55,31 @@ class _Failure:
     """Of our own, or a ModelError that quotes someone else's."""
 
 
-_Message = list[Sampled] | _Failure | None  # samples; a failure; ready for a batch
+_ASKING, _DONE = "asking", "done"  # for a group; nothing is left to draw
+_Message = _Drawn | _Failure | str
+_Group = Sequence[Wanted]
 
 
-def sample_in_workers(job: Job, batches: Sequence[Sequence[Wanted]], *, n_workers: int) -> Iterator[Sampled]:
-    """Draw batches in processes, each given the next batch when it is done with one.
+def sample_in_workers(
+    job: Job, groups: Sequence[_Group], *, n_workers: int, count: Callable[[int], None] = no_count
+) -> Iterator[Sampled]:
+    """Draw the samples of groups in processes, each given the next group when it has room.
 
     Raises:
         ModelError: a worker failed or was killed.
     """
-    waiting = list(reversed(batches))
+    waiting = iter(groups)
     with ExitStack() as stack:
         workers = {worker.connection: worker for worker in (_Worker(job, stack) for _ in range(n_workers))}
         while workers:
             for connection in wait(list(workers)):
                 assert isinstance(connection, Connection)
                 message = workers[connection].receive()
-                if message is not None:
-                    yield from message
-                elif waiting:
-                    workers[connection].give(waiting.pop())
+                if isinstance(message, _Drawn):
+                    count(message.n_tokens)
+                    yield from message.samples
+                elif message == _ASKING:
+                    workers[connection].give(next(waiting, None))
                 else:
                     del workers[connection]
 
@@ -83,8 +99,8 @@ class _Worker:
         theirs.close()
         self.connection.send(job)
 
-    def receive(self) -> list[Sampled] | None:
-        """Samples, or None where the worker is ready for a batch."""
+    def receive(self) -> _Drawn | str:
+        """What the worker has to say."""
         try:
             message: _Message = self.connection.recv()
         except (EOFError, ConnectionError) as error:
@@ -93,10 +109,10 @@ class _Worker:
             raise message.error
         return message
 
-    def give(self, batch: Sequence[Wanted]) -> None:
-        """Have the worker draw a batch; it may have ended since it said that it is ready."""
+    def give(self, group: _Group | None) -> None:
+        """Have the worker draw a group, None if there is no other; it may have ended since it asked."""
         try:
-            self.connection.send(batch)
+            self.connection.send(group)
         except ConnectionError as error:
             raise self._ended() from error
 
@@ -125,19 +141,45 @@ def _work(connection: Connection) -> None:
     torch.set_num_threads(job.n_threads)
     logging.disable_progress_bar()
     backbone = load_backbone(job.model, job.load)
-    while True:
-        connection.send(None)
-        finished: list[Sampled] = []
-        for sampled in decode(backbone, connection.recv(), params=job.params):
-            finished.append(sampled)
-            if len(finished) >= _SEND_EVERY:
-                connection.send(finished)
-                finished = []
-        connection.send(finished)
+    outbox = _Outbox(connection)
+    for sampled in decode(backbone, _groups(connection), params=job.params, room=job.room, count=outbox.count):
+        outbox.add(sampled)
+    outbox.send()
+    connection.send(_DONE)
+
+
+def _groups(connection: Connection) -> Iterator[_Group]:
+    """Groups as they are asked for, each a while before it is needed."""
+    connection.send(_ASKING)
+    while (group := connection.recv()) is not None:
+        connection.send(_ASKING)
+        yield group
+
+
+class _Outbox:
+    """Sends now and then what was drawn."""
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+        self._samples: list[Sampled] = []
+        self._n_tokens = 0
+        self._sent = time.monotonic()
+
+    def add(self, sampled: Sampled) -> None:
+        self._samples.append(sampled)
+
+    def count(self, n_tokens: int) -> None:
+        self._n_tokens += n_tokens
+        if len(self._samples) >= _SEND_EVERY or time.monotonic() - self._sent > _SEND_SECONDS:
+            self.send()
+
+    def send(self) -> None:
+        self._connection.send(_Drawn(self._samples, self._n_tokens))
+        self._samples, self._n_tokens, self._sent = [], 0, time.monotonic()
 
 
 def serve(fileno: int) -> None:
-    """The worker's side: draw batches until the parent has no more."""
+    """The worker's side: draw until the parent has no more."""
     connection = Connection(fileno)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
