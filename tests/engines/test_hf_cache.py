@@ -1,64 +1,110 @@
-"""The cache that is written in place, against transformers' own."""
+"""Rows of different lengths against texts read whole and alone; and that company changes no bit."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
-from transformers import DynamicCache, MistralConfig
-from transformers.cache_utils import DynamicLayer
 
-from freeprm.engines.hf.cache import InPlaceLayer, keep, spread
+from freeprm.engines.hf.cache import Alone, Reading, Rows, reading, stands_alone
+from freeprm.engines.hf.decoding import Wanted
+from freeprm.engines.hf.prefill import prefill
+from freeprm.models.backbone import Backbone, load_backbone
 
-
-def states(rows: int, length: int, *, seed: int) -> torch.Tensor:
-    return torch.randn(rows, 2, length, 4, generator=torch.Generator().manual_seed(seed))
-
-
-def test_spreading_writing_and_keeping_rows_equals_transformers_cache():
-    ours, theirs = DynamicCache(), DynamicCache()
-    for cache in (ours, theirs):
-        cache.update(states(2, 3, seed=0), states(2, 3, seed=1), 0)
-    rows = torch.tensor([0, 0, 1, 1])
-    spreaded = spread(ours, rows, width=9)
-    theirs.batch_select_indices(rows)
-    assert isinstance(spreaded.layers[0], InPlaceLayer)
-    kept = torch.tensor([0, 3, 2])  # row 1 has finished, the last one takes its place
-    for seed, n_rows in ((2, 4), (4, 3)):
-        got = spreaded.update(states(n_rows, 1, seed=seed), states(n_rows, 1, seed=seed + 1), 0)
-        expected = theirs.update(states(n_rows, 1, seed=seed), states(n_rows, 1, seed=seed + 1), 0)
-        assert torch.equal(got[0], expected[0])
-        assert torch.equal(got[1], expected[1])
-        assert spreaded.get_seq_length() == theirs.get_seq_length()
-        if n_rows == 4:
-            keep(spreaded, kept)
-            theirs.batch_select_indices(kept)
+SaveTiny = Callable[..., Path]
+ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
+    ("LlamaConfig", {}),
+    ("GPT2Config", {}),
+    ("BloomConfig", {"n_layer": 2, "n_head": 4}),  # ALiBi
+    ("MistralConfig", {"sliding_window": 8}),
+    ("Qwen2Config", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),  # one layer of each
+    ("Gemma2Config", {"sliding_window": 8, "head_dim": 8}),
+]
 
 
-def test_writing_copies_nothing_that_is_there_already():
-    prompts = DynamicCache()
-    prompts.update(states(1, 3, seed=0), states(1, 3, seed=1), 0)
-    cache = spread(prompts, torch.tensor([0, 0]), width=5)
-    before = cache.layers[0].keys.data_ptr()
-    cache.update(states(2, 1, seed=2), states(2, 1, seed=3), 0)
-    assert cache.layers[0].keys.data_ptr() == before
+def text(*ids: int) -> Wanted:
+    return Wanted(problem_id="p", prompt="?", ids=ids, sample_idxs=(0,))
 
 
-def test_a_cache_with_sliding_windows_stays_transformers_own():
-    config = MistralConfig(num_hidden_layers=1, sliding_window=4)
-    prompts = DynamicCache(config=config)
-    prompts.update(states(2, 3, seed=0), states(2, 3, seed=1), 0)
-    spreaded = spread(prompts, torch.tensor([1, 0, 1]), width=9)
-    assert spreaded is prompts
-    assert type(spreaded.layers[0]) is not DynamicLayer
-    assert torch.equal(spreaded.layers[0].keys, states(2, 3, seed=0)[[1, 0, 1]])
+def entered(backbone: Backbone, texts: list[tuple[int, ...]], *, capacity: int, width: int = 60) -> Reading:
+    rows = reading(backbone, capacity=capacity, width=width)
+    read = prefill(backbone, [text(*ids) for ids in texts])
+    rows.enter(read.cache, range(len(texts)), [len(ids) for ids in texts])
+    return rows
 
 
-def test_rows_may_become_more_up_to_the_room_there_is():
-    ours, theirs = DynamicCache(), DynamicCache()
-    for cache in (ours, theirs):
-        cache.update(states(2, 3, seed=0), states(2, 3, seed=1), 0)
-    roomy = spread(ours, torch.arange(2), width=9, capacity=4)
-    for seed, rows in ((2, [0, 1, 0, 1]), (4, [2, 1]), (6, [1, 1, 0])):
-        index = torch.tensor(rows)
-        keep(roomy, index)
-        theirs.batch_select_indices(index)
-        new = states(len(rows), 1, seed=seed), states(len(rows), 1, seed=seed + 1)
-        for got, expected in zip(roomy.update(*new, 0), theirs.update(*new, 0), strict=True):
-            assert torch.equal(got, expected)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("config", "options"), ARCHITECTURES)
+@torch.inference_mode()
+def test_rows_that_come_part_and_go_say_what_whole_texts_say(
+    save_tiny: SaveTiny, config: str, options: dict[str, Any], attention: str
+):
+    backbone = load_backbone(str(save_tiny(config, **options)))
+    backbone.model.set_attn_implementation(attention)
+    assert not stands_alone(backbone)
+    texts = [tuple(range(3, 3 + n)) for n in (4, 21)]
+    rows = entered(backbone, texts, capacity=6)
+    for step in range(12):
+        if step == 4:  # the second becomes two, the first goes
+            rows.part(torch.tensor([1, 1]))
+            texts = [texts[1], texts[1]]
+        if step == 7:  # one comes
+            new = tuple(range(9, 16))
+            read = prefill(backbone, [text(5), text(*new)])
+            rows.enter(read.cache, [1], [1, len(new)])
+            texts.append(new)
+        tokens = torch.arange(len(texts)) + 3 + step
+        logits = rows.read(tokens)
+        texts = [(*ids, int(token)) for ids, token in zip(texts, tokens, strict=True)]
+        whole = torch.stack([backbone.model(torch.tensor([ids]), use_cache=False).logits[0, -1] for ids in texts])
+        torch.testing.assert_close(logits, whole, rtol=0, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_rows_numbers_are_the_same_bits_whoever_stands_beside_it(save_tiny: SaveTiny):
+    backbone = load_backbone(str(save_tiny(max_position_embeddings=512)))
+    mine = (3, 4, 5)
+    alone = entered(backbone, [mine], capacity=40, width=400)
+    beside = reading(backbone, capacity=40, width=400)
+    group = [text(*range(3, 3 + 9 * n)) for n in range(1, 4)]
+    read = prefill(backbone, group)
+    for _ in range(5):
+        beside.enter(read.cache, range(3), [len(item.ids) for item in group])
+    mine_read = prefill(backbone, [text(*mine)])
+    beside.enter(mine_read.cache, [0], [3])
+    place = 15
+    for step in range(40):
+        token = torch.tensor([4 + step % 20])
+        company = torch.full((place + 1,), 7)
+        company[place] = token
+        assert torch.equal(alone.read(token)[0], beside.read(company)[place])
+        if step == 20:  # most go, and mine moves
+            beside.part(torch.tensor([2, place]))
+            place = 1
+
+
+@torch.inference_mode()
+def test_a_pass_of_another_size_is_taken_only_if_it_gives_the_same_bits(
+    save_tiny: SaveTiny, monkeypatch: pytest.MonkeyPatch
+):
+    backbone = load_backbone(str(save_tiny()))
+    sizes: list[int] = []
+    honest = Rows._pass
+
+    def depends_on_size(self: Rows, tokens: torch.Tensor, start: int, size: int, width: int) -> torch.Tensor:
+        sizes.append(size)
+        return honest(self, tokens, start, size, width) + (1e-6 if size == 4 else 0.0)
+
+    monkeypatch.setattr(Rows, "_pass", depends_on_size)
+    rows = entered(backbone, [(3, 4), (5, 6, 7), (8,)], capacity=16, width=20)
+    rows.read(torch.tensor([4, 5, 6]))
+    rows.read(torch.tensor([4, 5, 6]))
+    # There is one width. 4 rows are compared with 16, and refused; 8 are the same, and taken from then on.
+    assert sizes == [4, 16, 8, 16, 8, 8]
+
+
+def test_a_model_whose_places_depend_on_company_is_read_alone(save_tiny: SaveTiny):
+    dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    backbone = load_backbone(str(save_tiny(rope_parameters=dynamic)))
+    assert isinstance(reading(backbone, capacity=1, width=9), Alone)

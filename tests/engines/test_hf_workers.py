@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from freeprm.engines.base import SamplingParams
-from freeprm.engines.hf.decoding import Wanted
+from freeprm.engines.hf.decoding import Room, Wanted
 from freeprm.engines.hf.workers import Job, sample_in_workers
 from freeprm.errors import ModelError
 from freeprm.models.backbone import LoadOptions
 from patience import wait_until
 
-BATCHES = [[Wanted(problem_id=str(index), prompt="ab", ids=(4, 5), sample_idxs=(0, 1))] for index in range(200)]
+GROUPS = [[Wanted(problem_id=str(index), prompt="ab", ids=(4, 5), sample_idxs=(0, 1))] for index in range(200)]
 
 
 def job(folder: Path, *, max_new_tokens: int = 30) -> Job:
     params = SamplingParams(temperature=1.0, max_new_tokens=max_new_tokens)
-    return Job(model=str(folder), load=LoadOptions(), n_threads=1, params=params)
+    return Job(model=str(folder), load=LoadOptions(), n_threads=1, params=params, room=Room(samples=4, tokens=40))
 
 
 def children() -> set[int]:
@@ -30,7 +30,7 @@ def children() -> set[int]:
 
 
 def test_leaving_early_stops_the_workers(save_tiny: Callable[..., Path]):
-    samples = sample_in_workers(job(save_tiny()), BATCHES, n_workers=2)
+    samples = sample_in_workers(job(save_tiny()), GROUPS, n_workers=2)
     next(samples)
     assert len(children()) == 2
     samples.close()
@@ -39,12 +39,12 @@ def test_leaving_early_stops_the_workers(save_tiny: Callable[..., Path]):
 
 def test_a_workers_error_reaches_the_caller(tmp_path: Path):
     with pytest.raises(ModelError, match=r"config\.json"):
-        next(sample_in_workers(job(tmp_path), BATCHES, n_workers=1))
+        next(sample_in_workers(job(tmp_path), GROUPS, n_workers=1))
     assert not children()
 
 
 def test_a_killed_worker_is_reported(save_tiny: Callable[..., Path]):
-    samples = sample_in_workers(job(save_tiny()), BATCHES, n_workers=1)
+    samples = sample_in_workers(job(save_tiny()), GROUPS, n_workers=1)
     next(samples)
     os.kill(children().pop(), signal.SIGKILL)
     with pytest.raises(ModelError, match="exit code -9"):
@@ -55,10 +55,10 @@ def test_workers_end_when_their_parent_is_killed(save_tiny: Callable[..., Path])
     script = f"""
 import os, sys
 from pathlib import Path
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
-from test_hf_workers import BATCHES, children, job
+sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
+from test_hf_workers import GROUPS, children, job
 from freeprm.engines.hf.workers import sample_in_workers
-samples = sample_in_workers(job(Path({str(save_tiny())!r})), BATCHES, n_workers=1)
+samples = sample_in_workers(job(Path({str(save_tiny())!r})), GROUPS, n_workers=1)
 next(samples)
 print(*children(), flush=True)
 os.kill(os.getpid(), 9)

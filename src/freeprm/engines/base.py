@@ -4,9 +4,9 @@ An engine is a frozen dataclass: `model` and its options are its fields, and it 
 it is asked for samples.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from freeprm.core.flops import ModelShape
 from freeprm.errors import ConfigError
@@ -118,6 +118,33 @@ class OnDevices(Protocol):
 
     def devices(self) -> tuple[str, ...]:
         """As `Cost.devices`; loads no weights."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """An engine that tells how many tokens it has drawn before a sample is finished."""
+
+    def counted(
+        self, requests: Sequence[Request], *, params: SamplingParams, count: Callable[[int], None]
+    ) -> Iterator[Sampled]:
+        """As `Engine.sample`; `count` is told of tokens since it was told last."""
+        ...
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """An engine that decides something for itself which decides its responses, by measuring.
+
+    The choice is made once for a run and kept with it, since another measurement may come out otherwise.
+    """
+
+    def choose(self, params: SamplingParams) -> Mapping[str, Any]:
+        """What is chosen, with the reasons, as JSON can hold it: `said` tells a person. Loads no weights."""
+        ...
+
+    def chosen(self, choice: Mapping[str, Any]) -> Self:
+        """The engine that does what was chosen, here or earlier."""
         ...
 
 

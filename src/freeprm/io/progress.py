@@ -14,12 +14,19 @@ from rich.text import Text
 Item = TypeVar("Item")
 LINE_SECONDS = 60.0
 """Between two lines where there is no terminal."""
+FIRST_SECONDS = 10.0
+"""Until the first of them."""
 
 
 class Advance(Protocol):
-    """Counts `n` more units done; a note, where given, replaces the one shown."""
+    """Counts `n` more units done; a note, and a better guess of the total, replace what is shown where given."""
 
-    def __call__(self, n: int = 1, note: str = "") -> None: ...
+    def __call__(self, n: int = 1, note: str = "", total: int | None = None) -> None: ...
+
+
+def tell(text: str) -> None:
+    """A line for the person who waits."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def track(iterable: Iterable[Item], *, description: str, total: int | None = None) -> Iterator[Item]:
@@ -60,9 +67,9 @@ def bar(description: str, total: int | None = None, *, unit: str = "items", done
     shown = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
     task = shown.add_task(description, total=total, completed=done, note="")
 
-    def advance(n: int = 1, note: str = "") -> None:
-        lines.count(n, note)
-        shown.update(task, advance=n, note=lines.note)
+    def advance(n: int = 1, note: str = "", total: int | None = None) -> None:
+        lines.count(n, note, total)
+        shown.update(task, advance=n, note=lines.note, total=lines.total)
         if shown.disable and lines.is_due():
             lines.print()
 
@@ -78,26 +85,31 @@ class _Lines:
     """Progress as lines, for logs."""
 
     def __init__(self, description: str, total: int | None, unit: str, before: int):
-        self._description, self._total, self._unit, self._before = description, total, unit, before
+        self._description, self._unit, self._before = description, unit, before
         self._done = 0
-        self._started = self._printed = time.perf_counter()
+        self._started = time.perf_counter()
+        self._due = self._started + min(FIRST_SECONDS, LINE_SECONDS)
+        self.total = total
+        """The last guess."""
         self.note = ""
         """The last one given."""
 
-    def count(self, n: int, note: str) -> None:
+    def count(self, n: int, note: str, total: int | None = None) -> None:
         self._done += n
         self.note = note or self.note
+        self.total = self.total if total is None else total
 
     def is_due(self) -> bool:
-        return time.perf_counter() - self._printed >= LINE_SECONDS
+        return time.perf_counter() >= self._due
 
     def print(self) -> None:
-        self._printed = time.perf_counter()
+        now = time.perf_counter()
+        self._due = now + LINE_SECONDS
         done = self._before + self._done
-        amount = f"{done:,} {self._unit}" if self._total is None else f"{done:,} of {self._total:,} {self._unit}"
+        amount = f"{done:,} {self._unit}" if self.total is None else f"{done:,} of {self.total:,} {self._unit}"
         left = ""
-        if self._total is not None and self._done:
-            seconds = (self._total - done) / self._done * (self._printed - self._started)
+        if self.total is not None and self._done:
+            seconds = (self.total - done) / self._done * (now - self._started)
             left = f", {timedelta(seconds=round(seconds))} left"
         print(f"{self._description}: {amount}, {self._rate()}{left}{self._noted()}", file=sys.stderr, flush=True)
 

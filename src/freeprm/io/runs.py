@@ -1,6 +1,6 @@
 """Run folders: what a stage made, with a manifest of how; resumed by the same command, refused to another.
 
-DIR/manifest.json    stage, settings, input hashes, versions, status, sittings, counts, cost
+DIR/manifest.json    stage, settings, input hashes, versions, status, sittings, counts, cost, what the run chose itself
 DIR/<name>.jsonl     rows, appended as they are finished
 DIR/metrics.json     the stage's numbers, a list of `Metric`
 DIR/parts.log        while it runs: what the stage notes of each finished part of its work
@@ -11,7 +11,7 @@ goes on from them.
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -107,6 +107,25 @@ class RunFolder:
         with suppress(OSError):
             self._save_seconds()
 
+    def choice(self, name: str, choose: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """What the run chose for itself when it began: chosen now, and kept in the manifest, or read from there.
+
+        Args:
+            name: of what is chosen.
+            choose: called in a run's first sitting only.
+
+        Raises:
+            RunFolderError: the disk is full, or fails.
+        """
+        made: dict[str, Any] = self._manifest().get("choices", {})
+        if name not in made:
+            made = {**made, name: plain(choose())}
+            with self._writing():
+                write_json(self.path / MANIFEST, {**self._manifest(), "choices": made})
+                sync_path(self.path)
+        found: Mapping[str, Any] = made[name]
+        return found
+
     def rows(self, name: str) -> list[Row]:
         """The rows written so far."""
         file = self.path / f"{name}.jsonl"
@@ -188,10 +207,12 @@ class RunFolder:
         """
         sittings = self._sittings()
         whole = timed(cost, total_seconds(sittings))
+        choices = self._manifest().get("choices")
         manifest = {
             **self._identity, "status": "complete", "models": dict(models or {}), "counts": dict(counts),
             "cost": cost_row(whole), "sittings": sittings, "versions": versions(),
             **({"defaults": dict(defaults)} if defaults else {}),
+            **({"choices": choices} if choices else {}),
         }  # fmt: skip
         with self._writing():
             for file in self.path.glob("*.jsonl"):

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.folders import adapter_base, resolve
@@ -202,6 +203,8 @@ def load_weights(
         ModelError: it cannot be loaded as this kind, or lacks other weights.
     """
     given = {} if config is None else {"config": config}
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # transformers' own, one a model
     try:
         loaded: Any = kind.from_pretrained(
             folder, dtype=options.dtype, attn_implementation=options.attention,
@@ -209,6 +212,9 @@ def load_weights(
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: the model cannot be loaded ({error})") from error
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()
     missing = sorted(set(loaded[1]["missing_keys"]) - set(may_lack))
     if missing:
         raise ModelError(

@@ -10,14 +10,14 @@ from typing import Any
 
 from freeprm.core.flops import generation_charges
 from freeprm.datasets.reading import limited, load_problems, problems_hash
-from freeprm.engines.base import Engine, Request, Sampled, SamplingParams, devices_of
+from freeprm.engines.base import Choosing, Counting, Engine, Request, Sampled, SamplingParams, devices_of
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
 from freeprm.io.costs import read_cost
 from freeprm.io.formats import rollout_row
 from freeprm.io.jsonl import Row
 from freeprm.io.plugins import built
-from freeprm.io.progress import bar
+from freeprm.io.progress import Advance, bar, tell
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.types import Cost, Problem, Rollout
 
@@ -124,7 +124,9 @@ def sample(
             manifest = read_manifest(out) or {}
             return SamplingResult(folder=out, counts=manifest["counts"], cost=read_cost(manifest["cost"]))
         n_before = len(run.rows(ROWS))
-        _draw(run, place, partial(_sampler, drawer, params), chosen, n)
+        if isinstance(drawer, Choosing) and not place.remote:
+            drawer = _chosen(run, drawer, params)
+        _draw(run, place, drawer, params, chosen, n)
         rows = _finished(run, chosen)
         counts = _counts(rows, n_before)
         cost = run.finish(cost=_cost(rows, drawer, place), counts=counts)
@@ -140,18 +142,32 @@ def _check(n: int, params: SamplingParams) -> None:
         )
 
 
-def _sampler(engine: Engine, params: SamplingParams) -> Callable[[Sequence[Request]], Iterator[Sampled]]:
+def _chosen(run: RunFolder, engine: Choosing, params: SamplingParams) -> Engine:
+    """The engine with what the run chose for it when it began."""
+    choice = run.choice("engine", partial(engine.choose, params))
+    if "said" in choice:
+        tell(f"sample: {choice['said']}")
+    settled: Any = engine.chosen(choice)
+    drawer: Engine = settled
+    return drawer
+
+
+def _sampler(
+    engine: Engine, params: SamplingParams, count: Callable[[int], None] | None
+) -> Callable[[Sequence[Request]], Iterator[Sampled]]:
     """A worker that draws the samples of a block."""
+    if count is not None and isinstance(engine, Counting):
+        return partial(engine.counted, params=params, count=count)
     return partial(engine.sample, params=params)
 
 
 def _draw(
-    run: RunFolder, place: Executor, make: Callable[[], Callable[[Sequence[Request]], Iterator[Sampled]]],
-    problems: Sequence[Problem], n: int,
-) -> None:  # fmt: skip
+    run: RunFolder, place: Executor, engine: Engine, params: SamplingParams, problems: Sequence[Problem], n: int
+) -> None:
     """Draw what is missing, and append it as it is finished."""
     done: dict[str, set[int]] = {}
-    for row in run.rows(ROWS):
+    known = run.rows(ROWS)
+    for row in known:
         done.setdefault(row["problem_id"], set()).add(row["sample_idx"])
     requests = [
         Request(
@@ -164,18 +180,62 @@ def _draw(
     ]
     blocks = _blocks(requests, place.block or BLOCK) if place.remote else [requests]
     by_id = {problem.problem_id: problem for problem in problems}
-    n_before = sum(map(len, done.values()))
-    with bar("sample", len(problems) * n, unit="samples", done=n_before) as advance:
-        started = synced = time.perf_counter()
-        n_tokens = 0
+    in_tokens = isinstance(engine, Counting) and not place.remote
+    n_samples = len(problems) * n
+    n_tokens = sum(row["n_generated_tokens"] or 0 for row in known)
+    unit, before = ("tokens", n_tokens) if in_tokens else ("samples", len(known))
+    with bar("sample", None if in_tokens else n_samples, unit=unit, done=before) as advance:
+        shown = _Shown(advance, n_samples, len(known), n_tokens, params.max_new_tokens, in_tokens=in_tokens)
+        make = partial(_sampler, engine, params, shown.count if in_tokens else None)
+        advance(0, "loading the model")
+        synced = time.perf_counter()
         for sampled in place.run(make, [block for block in blocks if not _is_done(block)]):
             # One by one: whoever draws may be busy for minutes before the next one comes.
             now = time.perf_counter()
             sync = now - synced > _SYNC_SECONDS
             run.append(ROWS, [_row(by_id[sampled.problem_id], sampled)], sync=sync)
             synced = now if sync else synced
-            n_tokens += sampled.n_generated_tokens or 0
-            advance(1, note=f"{n_tokens / (now - started):,.0f} tokens/s" if n_tokens else "")
+            shown.finish(sampled)
+
+
+class _Shown:
+    """Progress in tokens, of which all but the last one's number is guessed; in samples, where they are not told."""
+
+    def __init__(
+        self, advance: Advance, n_samples: int, n_done: int, n_tokens: int, longest: int, *, in_tokens: bool
+    ):  # fmt: skip
+        self._advance, self._in_tokens = advance, in_tokens
+        self._n_samples, self._n_finished, self._longest = n_samples, n_done, longest
+        self._n_tokens = self._n_within = n_tokens  # of all samples; of those that are finished
+        self._started, self._before = time.perf_counter(), n_tokens
+
+    def count(self, n_tokens: int) -> None:
+        """Of any samples."""
+        self._n_tokens += n_tokens
+        left = (self._n_samples - self._n_finished) * _expected_length(self._n_finished, self._n_tokens, self._longest)
+        note = f"{self._n_finished:,} of {self._n_samples:,} samples"
+        self._advance(n_tokens, note, max(self._n_tokens, round(self._n_within + left)))
+
+    def finish(self, sampled: Sampled) -> None:
+        """A sample is on disk."""
+        self._n_finished += 1
+        self._n_within += sampled.n_generated_tokens or 0
+        if self._in_tokens:
+            self.count(0)
+            return
+        rate = (self._n_within - self._before) / (time.perf_counter() - self._started)
+        self._advance(1, f"{rate:,.0f} tokens/s" if self._n_within else "")
+
+
+def _expected_length(n_ended: int, n_tokens: int, longest: int) -> float:
+    """Tokens of a sample, if each of them is as likely to be the last: with chance h, (1 - (1 - h)^longest) / h.
+
+    h is taken from what was drawn, whole or not, so that the guess is no lower for long samples being unfinished.
+    """
+    if not n_ended:
+        return longest
+    chance = min(1.0, n_ended / max(1, n_tokens))
+    return (1 - (1 - chance) ** longest) / chance
 
 
 def _blocks(requests: Sequence[Request], size: int) -> list[list[Request]]:

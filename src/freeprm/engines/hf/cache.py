@@ -9,10 +9,12 @@ nobody looks at; and a smaller one than the largest is taken only if it gave the
 This is what lets an interrupted run go on with the samples that it lacks, and end in the same bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from math import prod
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
@@ -21,7 +23,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 from freeprm.models.backbone import Backbone
 
 _UNIT_ROWS = 16  # registers and tiles hold so many rows, or a divisor of it
-_UNIT_WIDTH = 64  # keys
+_UNIT_WIDTH = 32  # keys
+_CPU_PASS = 256  # rows: more are no faster, and need not all be as wide as the longest of them
 _PARTS = 8  # of the largest size, and of each power of two of keys
 _FEW = 16  # rows that show whether the number of keys matters
 
@@ -109,24 +112,24 @@ class Rows:
 
     def __init__(self, backbone: Backbone, *, capacity: int, width: int):
         self._model = backbone.model
-        self._capacity = capacity
-        self._width = _wide(width + 1)  # a mask without a masked key is left out, and another kernel taken
         device = backbone.model.device
-        self._lengths = torch.zeros(capacity, dtype=torch.long, device=device)
+        self._largest = min(capacity, _CPU_PASS) if device.type == "cpu" else capacity  # rows of a pass
+        self._capacity = -(-capacity // self._largest) * self._largest
+        self._width = _wide(width + 1)  # a mask without a masked key is left out, and another kernel taken
+        self._lengths = torch.zeros(self._capacity, dtype=torch.long, device=device)
         self._n = 0
-        self._place = _Place(torch.arange(capacity, device=device), self._lengths)
+        self._place = _Place(self._lengths, self._width)
         self._layers: list[_Layer] = []
         self._windows = _windows(backbone.model.config.get_text_config(decoder=True))
         self._by_hand = self._windows != {None} and "flash" not in backbone.model.config._attn_implementation
         self._is_eager = backbone.model.config._attn_implementation == "eager"
-        self._same_size: dict[int, bool] = {capacity: True}
+        self._same_size: dict[int, bool] = {self._largest: True}
         self._same_width: dict[int, bool] = {self._width: True}
 
     def enter(self, prompts: DynamicCache, which: Sequence[int], lengths: Sequence[int]) -> None:
         """See `Reading`."""
         if not self._layers:
-            shape = (self._capacity, self._width)
-            self._layers = [_Layer(layer, *shape, self._place) for layer in prompts.layers]  # type: ignore[arg-type]
+            self._layers = [_Layer(layer, self._place) for layer in prompts.layers]  # type: ignore[arg-type]
         for prompt in which:
             for ours, theirs in zip(self._layers, prompts.layers, strict=True):
                 ours.fill(self._n, theirs, prompt, lengths[prompt])  # type: ignore[arg-type]
@@ -135,7 +138,7 @@ class Rows:
 
     def part(self, parents: Tensor) -> None:
         """See `Reading`; only rows that change place are copied."""
-        moved = (parents != self._place.rows[: len(parents)]).nonzero()[:, 0]
+        moved = (parents != torch.arange(len(parents), device=parents.device)).nonzero()[:, 0]
         if len(moved):
             longest = int(self._lengths.max())
             for layer in self._layers:
@@ -146,37 +149,40 @@ class Rows:
 
     def read(self, tokens: Tensor) -> Tensor:
         """See `Reading`."""
-        longest = int(self._lengths.max()) + 1
-        width = self._tried_width(tokens, _wide(longest + 1))
-        size = self._tried_size(tokens, width)
-        logits = self._pass(tokens, size, width)
+        parts = [self._read(tokens[start : start + self._largest], start) for start in range(0, self._n, self._largest)]
         self._lengths[: self._n] += 1
-        return logits
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _tried_size(self, tokens: Tensor, width: int) -> int:
-        """Rows of the smallest pass that holds the texts, and gives what the largest one gives."""
-        for size in _sizes(self._capacity, len(tokens)):
-            if size not in self._same_size:
-                small, large = (self._pass(tokens, n, width) for n in (size, self._capacity))
-                self._same_size[size] = torch.equal(small, large)
-            if self._same_size[size]:
+    def _read(self, tokens: Tensor, start: int) -> Tensor:
+        """Logits of some texts, by the smallest pass that gives what the largest one gives."""
+        longest = int(self._lengths[start : start + len(tokens)].max()) + 1
+        for width in _widths(longest + 1, self._width):
+            if self._is_same_width(width, tokens, start):
                 break
-        return size
+        for size in _sizes(len(tokens), self._largest):
+            if self._is_same_size(size, width, tokens, start):
+                break
+        return self._pass(tokens, start, size, width)
 
-    def _tried_width(self, tokens: Tensor, width: int) -> int:
-        """So many keys, or as many as there may be if that gives something else."""
+    def _is_same_size(self, size: int, width: int, tokens: Tensor, start: int) -> bool:
+        if size not in self._same_size:
+            small, large = (self._pass(tokens, start, n, width) for n in (size, self._largest))
+            self._same_size[size] = torch.equal(small, large)
+        return self._same_size[size]
+
+    def _is_same_width(self, width: int, tokens: Tensor, start: int) -> bool:
         if width not in self._same_width:
-            size = min(_FEW, self._capacity)
-            few, all_of_them = (self._pass(tokens[:size], size, n) for n in (width, self._width))
-            self._same_width[width] = torch.equal(few, all_of_them)
-        return width if self._same_width[width] else self._width
+            few = tokens[: min(_FEW, self._largest)]
+            size = min(_FEW, self._largest)
+            narrow, wide = (self._pass(few, start, size, n) for n in (width, self._width))
+            self._same_width[width] = torch.equal(narrow, wide)
+        return self._same_width[width]
 
-    def _pass(self, tokens: Tensor, size: int, width: int) -> Tensor:
+    def _pass(self, tokens: Tensor, start: int, size: int, width: int) -> Tensor:
         """(U, V) logits of a pass with so many rows, of which U are texts, and so many keys."""
-        place = self._place
-        place.size, place.width = size, width
+        self._place.put(start, size, width)
         ids = torch.nn.functional.pad(tokens, (0, size - len(tokens)))
-        at = self._lengths[:size]
+        at = self._lengths[start : start + size]
         logits: Tensor = self._model(
             input_ids=ids[:, None], attention_mask=self._mask(at, width), position_ids=at[:, None],
             past_key_values=Cache(layers=list(self._layers)), use_cache=True,
@@ -210,24 +216,31 @@ class Rows:
 
 
 class _Place:
-    """Where a pass writes and what it sees, the same in every layer."""
+    """What a pass writes and sees, the same in every layer."""
 
-    def __init__(self, rows: Tensor, lengths: Tensor):
-        self.rows, self.lengths = rows, lengths  # (capacity,) each
-        self.size = self.width = 0
+    def __init__(self, lengths: Tensor, full_width: int):
+        self.capacity, self.full_width = len(lengths), full_width
+        self._lengths = lengths
+        self._first = torch.arange(self.capacity, device=lengths.device) * full_width
+        self.put(0, 0, 1)
+
+    def put(self, start: int, size: int, width: int) -> None:
+        """Go to rows, and so many of their keys."""
+        self.rows, self.width = slice(start, start + size), width
+        self.new = self._first[self.rows] + self._lengths[self.rows]  # (size,) among the places of all rows
 
 
 class _Layer(DynamicLayer):
-    """One layer's keys and values, (capacity, heads, width, head size)."""
+    """One layer's keys and values, (capacity, width, heads, head size)."""
 
-    def __init__(self, like: DynamicLayer, capacity: int, width: int, place: _Place):
+    def __init__(self, like: DynamicLayer, place: _Place):
         super().__init__()
         assert like.keys is not None
         assert like.values is not None
         self.dtype, self.device = like.keys.dtype, like.keys.device
-        # Zeros: what is masked is multiplied by nothing, which must not be a stray NaN.
         self._all = tuple(
-            states.new_zeros(capacity, states.shape[1], width, states.shape[3]) for states in (like.keys, like.values)
+            _zeros(states, (place.capacity, place.full_width, states.shape[1], states.shape[3]))
+            for states in (like.keys, like.values)
         )
         self._place = place
         self.is_initialized = True
@@ -236,22 +249,21 @@ class _Layer(DynamicLayer):
         """Begin a row with a prompt."""
         for ours, theirs in zip(self._all, (prompts.keys, prompts.values), strict=True):
             assert theirs is not None
-            ours[row, :, :length] = theirs[prompt, :, theirs.shape[2] - length :]
+            ours[row, :length] = theirs[prompt, :, theirs.shape[2] - length :].transpose(0, 1)
 
     def copy(self, source: Tensor, target: Tensor, length: int) -> None:
-        """Give rows what others hold; nothing that is read is written."""
+        """Give rows what others hold."""
         for states in self._all:
-            states[target, :, :length] = states[source, :, :length]
+            states[target, :length] = states[source, :length]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Write each row's new token behind what it holds."""
         place = self._place
-        rows, at = place.rows[: place.size], place.lengths[: place.size]
         for states, new in zip(self._all, (key_states, value_states), strict=True):
-            states[rows, :, at] = new[:, :, 0]
-        keys, values = (states[: place.size, :, : place.width] for states in self._all)
+            states.flatten(0, 1).index_copy_(0, place.new, new[:, :, 0])
+        keys, values = (states[place.rows, : place.width].transpose(1, 2) for states in self._all)
         return keys, values
 
     def get_seq_length(self) -> int:
@@ -259,15 +271,29 @@ class _Layer(DynamicLayer):
         return self._place.width - 1
 
 
-def _sizes(capacity: int, n: int) -> list[int]:
+def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros, since what is masked is multiplied by nothing, which must not be a stray NaN; in memory once used."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    return torch.from_numpy(np.zeros(prod(shape) * like.itemsize, dtype=np.uint8)).view(like.dtype).view(shape)
+
+
+def _sizes(n: int, largest: int) -> list[int]:
     """Rows of passes that hold n texts, from the smallest one to the largest."""
-    parts = {-(-capacity * part // (_PARTS * _UNIT_ROWS)) * _UNIT_ROWS for part in range(1, _PARTS)}
-    powers = {1 << power for power in range(capacity.bit_length())}
-    return sorted(size for size in {*parts, *powers, capacity} if n <= size <= capacity)
+    parts = {-(-largest * part // (_PARTS * _UNIT_ROWS)) * _UNIT_ROWS for part in range(1, _PARTS)}
+    powers = {1 << power for power in range(largest.bit_length())}
+    return sorted(size for size in {*parts, *powers, largest} if n <= size <= largest)
+
+
+def _widths(n: int, largest: int) -> Iterator[int]:
+    """Keys of passes that hold n, from the smallest one to the largest; the steps grow with them."""
+    while (n := _wide(n)) < largest:
+        yield n
+        n += 1
+    yield largest
 
 
 def _wide(n: int) -> int:
-    """Keys of a pass that holds n, in steps that grow with it."""
     unit = max(_UNIT_WIDTH, (1 << (n.bit_length() - 1)) // _PARTS)
     return -(-n // unit) * unit
 

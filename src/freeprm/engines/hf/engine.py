@@ -4,9 +4,10 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 
@@ -17,10 +18,19 @@ from freeprm.engines.hf.cache import stands_alone
 from freeprm.engines.hf.decoding import Wanted, decode, no_count
 from freeprm.engines.hf.piecewise import Writer
 from freeprm.engines.hf.planning import Limits, Plan, plan
+from freeprm.engines.hf.precision import choose_dtype
 from freeprm.engines.hf.workers import Job, sample_in_workers
 from freeprm.engines.reading import begin
 from freeprm.errors import ConfigError
-from freeprm.models.backbone import Backbone, Dtype, LoadOptions, load_backbone, load_config, load_tokenizer
+from freeprm.models.backbone import (
+    Backbone,
+    Dtype,
+    LoadOptions,
+    check_dtype,
+    load_backbone,
+    load_config,
+    load_tokenizer,
+)
 from freeprm.models.devices import device_name
 from freeprm.models.fingerprint import template_identity, weights_hash
 from freeprm.models.folders import resolve
@@ -50,7 +60,7 @@ class HFEngine:
     revision: str | None = None
     """Of a hub model."""
     dtype: Dtype = "auto"
-    """See `LoadOptions`, as the next four."""
+    """See `LoadOptions`, as the next four; in a run of samples `auto` is decided by `precision`."""
     device: str | None = None
     attention: str | None = None
     trust_remote_code: bool = False
@@ -82,14 +92,27 @@ class HFEngine:
 
     def identity(self) -> Mapping[str, Any]:
         """See `Engine`."""
-        folder = resolve(self.model, revision=self.revision)
-        tokenizer = load_tokenizer(folder, trust_remote_code=self.trust_remote_code, template_date=self.template_date)
-        return {"weights_sha256": weights_hash(folder), **template_identity(tokenizer), "dtype": self.dtype}
+        tokenizer = load_tokenizer(
+            self._folder, trust_remote_code=self.trust_remote_code, template_date=self.template_date
+        )
+        return {"weights_sha256": weights_hash(self._folder), **template_identity(tokenizer), "dtype": self.dtype}
+
+    def choose(self, params: SamplingParams) -> Mapping[str, Any]:
+        """See `Choosing`: the precision."""
+        if self.dtype != "auto":
+            return {"dtype": self.dtype, "why": "asked for"}
+        config = load_config(self._folder, trust_remote_code=self.trust_remote_code)
+        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        with torch.inference_mode():
+            return choose_dtype(config, device, params, trust_remote_code=self.trust_remote_code)
+
+    def chosen(self, choice: Mapping[str, Any]) -> Self:
+        """See `Choosing`."""
+        return replace(self, dtype=check_dtype(choice["dtype"]))
 
     def shape(self) -> ModelShape:
         """See `Engine`."""
-        folder = resolve(self.model, revision=self.revision)
-        return ModelShape.of(load_config(folder, trust_remote_code=self.trust_remote_code).get_text_config())
+        return ModelShape.of(load_config(self._folder, trust_remote_code=self.trust_remote_code).get_text_config())
 
     def devices(self) -> tuple[str, ...]:
         """See `OnDevices`."""
@@ -112,6 +135,10 @@ class HFEngine:
     def key(self) -> str:
         """Tells the model from every other; see `models.stored_logprobs`."""
         return key_of(self._backbone.folder, self._backbone.tokenizer, dtype=self._backbone.dtype)
+
+    @property
+    def _folder(self) -> Path:
+        return resolve(self.model, revision=self.revision)
 
     @cached_property
     def _backbone(self) -> Backbone:

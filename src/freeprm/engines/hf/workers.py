@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 
 import torch
-from transformers.utils import logging
 
 from freeprm.engines.base import Sampled, SamplingParams
 from freeprm.engines.hf.decoding import Room, Wanted, decode, no_count
@@ -139,7 +138,6 @@ def _end_with_parent() -> None:
 def _work(connection: Connection) -> None:
     job: Job = connection.recv()
     torch.set_num_threads(job.n_threads)
-    logging.disable_progress_bar()
     backbone = load_backbone(job.model, job.load)
     outbox = _Outbox(connection)
     for sampled in decode(backbone, _groups(connection), params=job.params, room=job.room, count=outbox.count):
