@@ -34,14 +34,15 @@ def entered(backbone: Backbone, texts: list[tuple[int, ...]], *, capacity: int, 
     return rows
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["its own", "eager"])
 @pytest.mark.parametrize(("config", "options"), ARCHITECTURES)
 @torch.inference_mode()
 def test_rows_that_come_part_and_go_say_what_whole_texts_say(
     save_tiny: SaveTiny, config: str, options: dict[str, Any], attention: str
 ):
     backbone = load_backbone(str(save_tiny(config, **options)))
-    backbone.model.set_attn_implementation(attention)
+    if attention == "eager":
+        backbone.model.set_attn_implementation("eager")
     assert not stands_alone(backbone)
     texts = [tuple(range(3, 3 + n)) for n in (4, 21)]
     rows = entered(backbone, texts, capacity=6)

@@ -81,3 +81,13 @@ def test_slow_work_says_how_long_one_takes_instead_of_a_rate_of_nothing(
     lines.count(5, "")
     lines.print()
     assert capsys.readouterr().err == "compare: 5 of 12 jobs, 50 s each, 0:05:50 left\n"
+
+
+def test_the_total_may_be_guessed_anew(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freeprm.io.progress.LINE_SECONDS", 0.0)
+    with bar("sample", unit="tokens") as advance:
+        advance(40, total=100)
+        advance(40, total=90)
+    first, second, _ = capsys.readouterr().err.splitlines()
+    assert first.startswith("sample: 40 of 100 tokens")
+    assert second.startswith("sample: 80 of 90 tokens")

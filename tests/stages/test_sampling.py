@@ -1,7 +1,7 @@
 """The sampling stage with a real tiny model: rows, resuming, counts, cost, and what it refuses."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,53 @@ def test_an_interrupted_run_ends_in_the_same_bytes(tiny: str, tmp_path: Path, mo
     assert resumed.counts["resumed"] == 6
     assert (resumed.folder / "rollouts.jsonl").read_bytes() == (whole.folder / "rollouts.jsonl").read_bytes()
     assert resumed.cost.flops == whole.cost.flops
+
+
+def test_what_a_run_chose_when_it_began_stands_when_it_goes_on(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Choosy(Interrupted):
+        """Would choose otherwise each time."""
+
+        def choose(self, params: SamplingParams) -> dict[str, Any]:
+            asked.append(params)
+            return {"dtype": "float32", "time": len(asked), "said": "draws in float32"}
+
+        def chosen(self, choice: Mapping[str, Any]) -> "Choosy":
+            taken.append(choice["time"])
+            return self
+
+    asked: list[SamplingParams] = []
+    taken: list[int] = []
+    monkeypatch.setattr("freeprm.engines.hf.PLUGIN", Choosy)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, tmp_path / "run")
+    assert len(asked) == 1
+    assert taken == [1, 1]
+    monkeypatch.undo()
+    made = run(tiny, tmp_path / "run")
+    manifest = read_manifest(made.folder)
+    assert manifest is not None
+    assert manifest["choices"]["engine"]["time"] == 1
+    assert manifest["settings"]["dtype"] == "auto"
+
+
+def test_progress_is_told_in_tokens_with_a_guess_of_how_many_there_will_be(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    made = run(tiny, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert f"sample: {made.cost.generated_tokens} tokens in " in said
+    assert "18 of 18 samples" in said
+
+
+def test_a_samples_length_is_guessed_from_those_that_go_on_too():
+    assert module._expected_length(0, 500, 320) == 320
+    # Of 400 tokens 4 were a last one: h = 0.01, and without a limit a sample has 1 / h = 100.
+    assert module._expected_length(4, 400, 1 << 20) == pytest.approx(100)
+    assert module._expected_length(4, 400, 2) == pytest.approx(1 + 0.99)
+    assert module._expected_length(5, 5, 320) == 1
 
 
 def test_a_finished_run_is_not_drawn_again(tiny: str, tmp_path: Path):
