@@ -103,9 +103,3 @@ def test_a_pass_of_another_size_is_taken_only_if_it_gives_the_same_bits(
     rows.read(torch.tensor([4, 5, 6]))
     # There is one width. 4 rows are compared with 16, and refused; 8 are the same, and taken from then on.
     assert sizes == [4, 16, 8, 16, 8, 8]
-
-
-def test_a_model_whose_places_depend_on_company_is_read_alone(save_tiny: SaveTiny):
-    dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    backbone = load_backbone(str(save_tiny(rope_parameters=dynamic)))
-    assert isinstance(reading(backbone, capacity=1, width=9), Alone)

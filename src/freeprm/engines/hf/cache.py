@@ -9,7 +9,7 @@ nobody looks at; and a smaller one than the largest is taken only if it gave the
 This is what lets an interrupted run go on with the samples that it lacks, and end in the same bytes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from math import prod
 from typing import Protocol
@@ -63,21 +63,13 @@ def reading(backbone: Backbone, *, capacity: int, width: int) -> Reading:
 
 
 def stands_alone(backbone: Backbone) -> bool:
-    """Whether a text must be read by itself: the model keeps more than keys and values, or places depend on company."""
+    """Whether a text must be read by itself: the model keeps more than keys and values, or in chunks."""
     config = backbone.model.config.get_text_config(decoder=True)
     layers = DynamicCache(config=config).layers
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
     windows = {layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)}
     chunked = getattr(config, "attention_chunk_size", None) is not None
-    return not layers or not plain or chunked or len(windows) > 1 or not _rope_types(config).isdisjoint(_BY_LENGTH)
-
-
-_BY_LENGTH = {"dynamic", "longrope"}  # rotary embeddings that follow the longest text of a batch
-
-
-def _rope_types(config: PreTrainedConfig) -> set[object]:
-    given = getattr(config, "rope_parameters", None) or {}
-    return {part.get("rope_type") for part in (given, *given.values()) if isinstance(part, Mapping)}
+    return not layers or not plain or chunked or len(windows) > 1
 
 
 class Alone:

@@ -84,10 +84,11 @@ class HFEngine:
         self, requests: Sequence[Request], *, params: SamplingParams, count: Callable[[int], None]
     ) -> Iterator[Sampled]:
         """See `Counting`."""
-        wanted, limits = self._encoded(requests), self._limits(params)
+        wanted = self._encoded(requests)
         self._tell_of_reach(wanted, params)
         n_workers = self._n_workers(sum(len(item.sample_idxs) for item in wanted))
         for part in alike(wanted, self._backbone.model.config, length=lambda item: len(item.ids)):
+            limits = self._limits(params, longest=max(len(item.ids) for item in part))
             yield from self._draw(plan(part, limits, n_workers=n_workers), params, n_workers, count)
 
     def identity(self) -> Mapping[str, Any]:
@@ -195,7 +196,7 @@ class HFEngine:
                 stacklevel=3,
             )
 
-    def _limits(self, params: SamplingParams) -> Limits:
+    def _limits(self, params: SamplingParams, *, longest: int) -> Limits:
         model = self._backbone.model
         config = model.config.get_text_config()
         head_size = self.shape().attention_width // config.num_attention_heads
@@ -213,7 +214,7 @@ class HFEngine:
             cache_bytes=int(memory * _GPU_CACHE_SHARE) if on_gpu else _CPU_CACHE_BYTES,
             bytes_per_token=2 * config.num_hidden_layers * n_heads * head_size * model.dtype.itemsize,
             max_new_tokens=params.max_new_tokens,
-            max_length=self._backbone.max_length,
+            max_length=self._backbone.reach(longest),
         )
 
     @property

@@ -27,7 +27,7 @@ class Limits:
     """That one token of one sample takes in it."""
     max_new_tokens: int
     max_length: int
-    """Tokens of the model's context."""
+    """Tokens of a text; see `Backbone.reach`."""
 
 
 class Plan(NamedTuple):
