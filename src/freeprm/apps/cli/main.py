@@ -29,6 +29,7 @@ from freeprm.errors import FreePRMError
 
 INTERRUPTED = 130
 """What typer exits with at Ctrl-C."""
+_SPIN = "1000"  # turns that a thread waits for another awake, before it sleeps: some 50 microseconds
 
 app = typer.Typer(
     name="freeprm",
@@ -58,6 +59,10 @@ def _main(version: Annotated[bool, typer.Option("--version", callback=_version, 
 def run() -> None:
     """Run the command line."""
     warnings.showwarning = output.show_warning
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Before torch is loaded. By default GNU's OpenMP waits for milliseconds, at each product of matrices; where other
+        # work has the cores, that keeps them from the very thread that is waited for: a token took up to 20 times as long.
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN)
     sys.path.append(os.getcwd())  # so that package.module:Name finds the user's own files, after all others
     code, message = _outcome()
     if message:  # printed here, where what the exception held on to has been closed: its bars have had their last say

@@ -189,7 +189,7 @@ class _Samples:
         if self._logprobs is not None:
             self._logprobs[place, length] = logits.float().log_softmax(-1)[self.text, tokens]
         self._length[place] = length = length + 1
-        finished = torch.isin(tokens, self._ends) | (length >= self._room[place])
+        finished: Tensor = torch.isin(tokens, self._ends) | (length >= self._room[place])
         if self._params.stop:
             places, lengths = place.tolist(), length.tolist()
             stopped = [self._is_stopped(place, n) for place, n in zip(places, lengths, strict=True)]

@@ -33,8 +33,8 @@ def choose_dtype(
         params: with log-probabilities that are noted the checkpoint's own precision is kept, in which others read it.
         trust_remote_code: see `LoadOptions`.
     """
-    own: torch.dtype | None = config.dtype
-    if own is None:
+    own = config.dtype
+    if not isinstance(own, torch.dtype):
         return {"dtype": "auto", "why": "the checkpoint does not say its own"}
     name = str(own).removeprefix("torch.")
     if own not in (torch.bfloat16, torch.float16):
