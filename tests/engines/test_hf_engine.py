@@ -121,6 +121,7 @@ def test_what_is_done_is_not_given_again_and_the_rest_is_the_same_to_the_bit(sav
     assert rest == {key: sampled for key, sampled in whole.items() if key[1] not in done.get(key[0], ())}
 
 
+@pytest.mark.slow
 def test_workers_draw_the_same_and_are_gone_afterwards(save_tiny: SaveTiny):
     folder = str(save_tiny())
     alone = draw_all(HFEngine(model=folder, workers=1, max_rows=4), requests(4))
@@ -246,8 +247,13 @@ def test_no_response_outgrows_the_positions_that_it_was_drawn_with(save_tiny: Sa
     assert any(sampled.stop_reason == "context" for sampled in drawn.values())
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (0.5, 0.6), (1.3, 1.0)])
-@pytest.mark.parametrize(("config", "options"), ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("config", "options", "temperature", "top_p"),
+    [
+        *((*architecture, 0.5, 0.6) for architecture in ARCHITECTURES),
+        *((*ARCHITECTURES[0], temperature, 1.0) for temperature in (0.0, 1.3)),
+    ],
+)
 def test_noted_log_probabilities_are_the_models_own_whatever_was_drawn_how(
     save_tiny: SaveTiny, config: str, options: dict[str, Any], temperature: float, top_p: float
 ):

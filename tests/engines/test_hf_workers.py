@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from freeprm.engines.base import SamplingParams
-from freeprm.engines.hf.decoding import Room, Wanted
+from freeprm.engines.hf.decoding import Room, Wanted, decode
 from freeprm.engines.hf.workers import Job, sample_in_workers
 from freeprm.errors import ModelError
-from freeprm.models.backbone import LoadOptions
+from freeprm.models.backbone import LoadOptions, load_backbone
 from patience import wait_until
 
-GROUPS = [[Wanted(problem_id=str(index), prompt="ab", ids=(4, 5), sample_idxs=(0, 1))] for index in range(200)]
+GROUPS = [[Wanted(problem_id=str(index), prompt="ab", ids=(4, 5), sample_idxs=(0, 1))] for index in range(2000)]
 
 
 def job(folder: Path, *, max_new_tokens: int = 30) -> Job:
@@ -29,11 +29,22 @@ def children() -> set[int]:
     return {int(line.split()[0]) for line in listed.stdout.splitlines() if "freeprm.engines.hf.workers" in line}
 
 
-def test_leaving_early_stops_the_workers(save_tiny: Callable[..., Path]):
-    samples = sample_in_workers(job(save_tiny()), GROUPS, n_workers=2)
-    next(samples)
-    assert len(children()) == 2
-    samples.close()
+def test_workers_draw_what_one_process_draws_and_one_that_is_killed_is_reported_and_stops_them(
+    save_tiny: Callable[..., Path],
+):
+    work = job(save_tiny())
+    here = decode(load_backbone(work.model), GROUPS[:40], params=work.params, room=work.room)
+    expected = {(one.problem_id, one.sample_idx): one for one in here}
+    samples = sample_in_workers(work, GROUPS, n_workers=2)
+    first = [next(samples) for _ in range(8)]
+    for one in first:
+        assert one == expected.get((one.problem_id, one.sample_idx), one)
+    assert len({(one.problem_id, one.sample_idx) for one in first} & set(expected)) > 0
+    workers = children()
+    assert len(workers) == 2
+    os.kill(workers.pop(), signal.SIGKILL)
+    with pytest.raises(ModelError, match="exit code -9"):
+        list(samples)
     assert not children()
 
 
@@ -43,14 +54,16 @@ def test_a_workers_error_reaches_the_caller(tmp_path: Path):
     assert not children()
 
 
-def test_a_killed_worker_is_reported(save_tiny: Callable[..., Path]):
-    samples = sample_in_workers(job(save_tiny()), GROUPS, n_workers=1)
+@pytest.mark.slow
+def test_leaving_early_stops_the_workers(save_tiny: Callable[..., Path]):
+    samples = sample_in_workers(job(save_tiny()), GROUPS, n_workers=2)
     next(samples)
-    os.kill(children().pop(), signal.SIGKILL)
-    with pytest.raises(ModelError, match="exit code -9"):
-        list(samples)
+    assert len(children()) == 2
+    samples.close()
+    assert not children()
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(save_tiny: Callable[..., Path]):
     script = f"""
 import os, sys

@@ -12,9 +12,9 @@ This is what lets an interrupted run go on with the samples that it lacks, and e
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from math import prod
+from mmap import mmap
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
@@ -22,10 +22,10 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from freeprm.models.backbone import Backbone
 
-_UNIT_ROWS = 16  # registers and tiles hold so many rows, or a divisor of it
+_UNIT_ROWS = 16  # registers and tiles hold so many rows, or a divisor of it; one row, or few, go another way
 _UNIT_WIDTH = 32  # keys
 _CPU_PASS = 256  # rows: more are no faster, and need not all be as wide as the longest of them
-_PARTS = 8  # of the largest size, and of each power of two of keys
+_PARTS = 8  # of the largest number of rows, and of each power of two of keys
 _FEW = 16  # rows that show whether the number of keys matters
 
 
@@ -110,7 +110,7 @@ class Rows:
         self._width = _wide(width + 1)  # a mask without a masked key is left out, and another kernel taken
         self._lengths = torch.zeros(self._capacity, dtype=torch.long, device=device)
         self._n = 0
-        self._place = _Place(self._lengths, self._width)
+        self._place = _Place(self._capacity, self._width)
         self._layers: list[_Layer] = []
         self._windows = _windows(backbone.model.config.get_text_config(decoder=True))
         self._by_hand = self._windows != {None} and "flash" not in backbone.model.config._attn_implementation
@@ -172,14 +172,17 @@ class Rows:
 
     def _pass(self, tokens: Tensor, start: int, size: int, width: int) -> Tensor:
         """(U, V) logits of a pass with so many rows, of which U are texts, and so many keys."""
-        self._place.put(start, size, width)
-        ids = torch.nn.functional.pad(tokens, (0, size - len(tokens)))
+        place, n = self._place, len(tokens)
+        place.rows, place.width = slice(start, start + size), width
+        place.texts = torch.arange(start, start + n, device=tokens.device)
+        place.new = self._lengths[start : start + n]
+        ids = torch.nn.functional.pad(tokens, (0, size - n))
         at = self._lengths[start : start + size]
         logits: Tensor = self._model(
             input_ids=ids[:, None], attention_mask=self._mask(at, width), position_ids=at[:, None],
             past_key_values=Cache(layers=list(self._layers)), use_cache=True,
         ).logits  # fmt: skip
-        return logits[: len(tokens), -1]
+        return logits[:n, -1]
 
     def _mask(self, at: Tensor, width: int) -> Tensor | dict[str, Tensor]:
         """What each row attends to: itself and what stands before, as far as a layer's window reaches.
@@ -210,20 +213,16 @@ class Rows:
 class _Place:
     """What a pass writes and sees, the same in every layer."""
 
-    def __init__(self, lengths: Tensor, full_width: int):
-        self.capacity, self.full_width = len(lengths), full_width
-        self._lengths = lengths
-        self._first = torch.arange(self.capacity, device=lengths.device) * full_width
-        self.put(0, 0, 1)
-
-    def put(self, start: int, size: int, width: int) -> None:
-        """Go to rows, and so many of their keys."""
-        self.rows, self.width = slice(start, start + size), width
-        self.new = self._first[self.rows] + self._lengths[self.rows]  # (size,) among the places of all rows
+    def __init__(self, capacity: int, full_width: int):
+        self.capacity, self.full_width = capacity, full_width
+        self.rows, self.width = slice(0, 0), 1
+        """Rows of the pass, and how many of their keys it sees."""
+        self.texts = self.new = torch.zeros(0, dtype=torch.long)
+        """Those rows of them that are texts, and where their new token stands."""
 
 
 class _Layer(DynamicLayer):
-    """One layer's keys and values, (capacity, width, heads, head size)."""
+    """One layer's keys and values, (capacity, heads, width, head size)."""
 
     def __init__(self, like: DynamicLayer, place: _Place):
         super().__init__()
@@ -231,7 +230,7 @@ class _Layer(DynamicLayer):
         assert like.values is not None
         self.dtype, self.device = like.keys.dtype, like.keys.device
         self._all = tuple(
-            _zeros(states, (place.capacity, place.full_width, states.shape[1], states.shape[3]))
+            _zeros(states, (place.capacity, states.shape[1], place.full_width, states.shape[3]))
             for states in (like.keys, like.values)
         )
         self._place = place
@@ -241,12 +240,12 @@ class _Layer(DynamicLayer):
         """Begin a row with a prompt."""
         for ours, theirs in zip(self._all, (prompts.keys, prompts.values), strict=True):
             assert theirs is not None
-            ours[row, :length] = theirs[prompt, :, theirs.shape[2] - length :].transpose(0, 1)
+            ours[row, :, :length] = theirs[prompt, :, theirs.shape[2] - length :]
 
     def copy(self, source: Tensor, target: Tensor, length: int) -> None:
         """Give rows what others hold."""
         for states in self._all:
-            states[target, :length] = states[source, :length]
+            states[target, :, :length] = states[source, :, :length]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -254,8 +253,8 @@ class _Layer(DynamicLayer):
         """Write each row's new token behind what it holds."""
         place = self._place
         for states, new in zip(self._all, (key_states, value_states), strict=True):
-            states.flatten(0, 1).index_copy_(0, place.new, new[:, :, 0])
-        keys, values = (states[place.rows, : place.width].transpose(1, 2) for states in self._all)
+            states[place.texts, :, place.new] = new[: len(place.texts), :, 0]
+        keys, values = (states[place.rows, :, : place.width] for states in self._all)
         return keys, values
 
     def get_seq_length(self) -> int:
@@ -267,14 +266,14 @@ def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Zeros, since what is masked is multiplied by nothing, which must not be a stray NaN; in memory once used."""
     if like.device.type != "cpu":
         return like.new_zeros(shape)
-    return torch.from_numpy(np.zeros(prod(shape) * like.itemsize, dtype=np.uint8)).view(like.dtype).view(shape)
+    # Not numpy's zeros: it asks for pages of 2 MB, so that every row would be in memory whole with its first token.
+    return torch.frombuffer(mmap(-1, prod(shape) * like.itemsize), dtype=like.dtype).view(shape)
 
 
 def _sizes(n: int, largest: int) -> list[int]:
     """Rows of passes that hold n texts, from the smallest one to the largest."""
     parts = {-(-largest * part // (_PARTS * _UNIT_ROWS)) * _UNIT_ROWS for part in range(1, _PARTS)}
-    powers = {1 << power for power in range(largest.bit_length())}
-    return sorted(size for size in {*parts, *powers, largest} if n <= size <= largest)
+    return sorted(size for size in {*parts, largest} if n <= size <= largest)
 
 
 def _widths(n: int, largest: int) -> Iterator[int]:
