@@ -431,3 +431,10 @@ def test_the_known_figures_come_out_of_anothers_scores(real_data: Path, tmp_path
     # 93 by the first of equals; of the four problems with two first places three have a right one, worth a half each
     assert values["accuracy", "majority"] == pytest.approx(0.925)
     assert values["pass_at_k", None] == pytest.approx(0.96)
+
+
+def test_threads_sleep_soon_while_they_wait_unless_the_environment_says_how(monkeypatch: pytest.MonkeyPatch):
+    for given, expected in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)):
+        monkeypatch.setattr(main.os, "environ", dict(given))
+        run("--version")
+        assert main.os.environ.get("GOMP_SPINCOUNT") == expected

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from freeprm.engines.hf.cache import Alone, Reading, Rows, reading, stands_alone
+from freeprm.engines.hf.cache import Reading, Rows, reading, stands_alone
 from freeprm.engines.hf.decoding import Wanted
 from freeprm.engines.hf.prefill import prefill
 from freeprm.models.backbone import Backbone, load_backbone

@@ -60,8 +60,8 @@ def run() -> None:
     """Run the command line."""
     warnings.showwarning = output.show_warning
     if "OMP_WAIT_POLICY" not in os.environ:
-        # Before torch is loaded. By default GNU's OpenMP waits for milliseconds, at each product of matrices; where other
-        # work has the cores, that keeps them from the very thread that is waited for: a token took up to 20 times as long.
+        # Before torch is loaded. By default GNU's OpenMP waits for milliseconds, at each product of matrices; where
+        # other work has the cores, that keeps them from the very thread that is waited for.
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN)
     sys.path.append(os.getcwd())  # so that package.module:Name finds the user's own files, after all others
     code, message = _outcome()
