@@ -4,6 +4,7 @@ Implicit products bind as tightly as `\cdot`. What could be read in two ways rai
 Brackets and commands are read in `brackets.py`, lists, relations and words in `reading.py`.
 """
 
+from abc import ABC, abstractmethod
 from fractions import Fraction
 
 from freeprm.core.notation import Token, UnreadableError
@@ -30,7 +31,7 @@ def shown(token: Token) -> str:
     return repr(f"\\{token.text}" if token.kind == "command" else token.text)
 
 
-class Expressions:
+class Expressions(ABC):
     """A position among tokens, and what reads an expression from there on."""
 
     def __init__(self, found: list[Token]) -> None:
@@ -454,22 +455,22 @@ class Expressions:
         self.depth -= 1
         return node
 
+    @abstractmethod
     def item(self) -> Node:
         """A member of a list."""
-        raise NotImplementedError
 
+    @abstractmethod
     def union(self) -> Node:
         """An expression, or what is made of sets."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bracketed(self) -> Node:
         """What an opening bracket begins."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begins_command(self, name: str) -> bool:
         """Whether `command` reads it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def command(self, name: str) -> Node:
         r"""What a command such as `\frac` begins."""
-        raise NotImplementedError
