@@ -29,6 +29,28 @@ class LabelledSteps(NamedTuple):
         return self.steps[: len(labels)], labels
 
 
+class JudgedSteps(NamedTuple):
+    """A response whose outcome and first error are known."""
+
+    correct: bool
+    labelled: LabelledSteps
+
+
+def judged_steps(rollout: Rollout) -> JudgedSteps:
+    """The outcome of a response, and its steps with labels that say which is the first wrong one.
+
+    Raises:
+        DataError: as `labelled_steps`; no outcome, or a step of unknown label before any wrong one. Equal messages for
+            equal reasons, so that they can be counted together.
+    """
+    if rollout.correct is None:
+        raise DataError("responses without label (correct)")
+    labelled = labelled_steps(rollout)
+    if None in labelled.labels[: labelled.first_error]:
+        raise DataError("responses with a step of unknown label and no wrong one before it")
+    return JudgedSteps(rollout.correct, labelled)
+
+
 def first_error(labels: Sequence[bool | None]) -> int | None:
     """Index of the first wrong step; None where none is known to be."""
     return next((index for index, label in enumerate(labels) if label is False), None)

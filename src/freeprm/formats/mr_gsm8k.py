@@ -20,8 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from freeprm.core.step_labels import labelled_steps
-from freeprm.errors import DataError
+from freeprm.core.step_labels import judged_steps
 from freeprm.formats.base import Written, rollouts_of, write_each
 from freeprm.io.conversations import as_text
 from freeprm.io.fields import Fields, id_from
@@ -99,12 +98,8 @@ def _verdict(value: Any) -> bool:
 
 
 def _row(rollout: Rollout, skipped: Counter[str]) -> Row:
-    if rollout.correct is None:
-        raise DataError("responses without label (correct)")
-    labelled = labelled_steps(rollout)
+    correct, labelled = judged_steps(rollout)
     error = labelled.first_error
-    if None in labelled.labels[:error]:
-        raise DataError("responses with a step of unknown label and no wrong one before it")
     says = {True: "correct", False: "wrong"}
     return {
         "uuid": f"{rollout.problem_id}-{rollout.sample_idx}",
@@ -112,7 +107,7 @@ def _row(rollout: Rollout, skipped: Counter[str]) -> Row:
         "ground_truth_solution": rollout.extra.get("ground_truth_solution"),
         "ground_truth_answer": rollout.answer,
         _STEPS: labelled.steps,
-        _ANSWER: says[rollout.correct],
+        _ANSWER: says[correct],
         _SOLUTION: says[error is None],
         _ERROR: "N/A" if error is None else error + 1,
         "model_output_solution_first_error_reason": rollout.extra.get("model_output_solution_first_error_reason"),

@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from freeprm.core.step_labels import labelled_steps
-from freeprm.errors import DataError, RecordError
+from freeprm.core.step_labels import judged_steps
+from freeprm.errors import RecordError
 from freeprm.formats.base import Written, write_each
 from freeprm.io.columns import COLUMNS
 from freeprm.io.conversations import as_text
@@ -115,19 +115,15 @@ def _alone(groups: Iterable[Group]) -> Iterator[tuple[str, Rollout]]:
 
 def _row(item: tuple[str, Rollout], skipped: Counter[str]) -> Row:
     own_id, rollout = item
-    if rollout.correct is None:
-        raise DataError("responses without label (correct)")
-    labelled = labelled_steps(rollout)
+    correct, labelled = judged_steps(rollout)
     error = labelled.first_error
-    if None in labelled.labels[:error]:
-        raise DataError("responses with a step of unknown label and no wrong one before it")
     scores = {} if rollout.step_scores is None else {"step_scores": list(rollout.step_scores)}
     return {
         "id": own_id,
         "generator": rollout.extra.get("generator"),
         "problem": as_text(rollout.prompt),
         "steps": labelled.steps,
-        "final_answer_correct": rollout.correct,
+        "final_answer_correct": correct,
         "label": -1 if error is None else error,
         **({} if rollout.scorer is None else {"scorer": rollout.scorer}),
         **scores,

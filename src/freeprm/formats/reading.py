@@ -12,7 +12,7 @@ from freeprm.io import plugins
 from freeprm.io.columns import COLUMNS
 from freeprm.io.formats import OnBad, read_rollouts
 from freeprm.io.jsonl import Row, Source, read_rows
-from freeprm.io.rows import check_columns, renamed
+from freeprm.io.rows import check_columns, mapped, renamed
 from freeprm.types import Prompt, Rollout
 
 FAMILY = "formats"
@@ -109,7 +109,7 @@ def formats_of(path: Path, *, columns: Mapping[str, str]) -> list[str]:
         RecordError: the path does not exist, or is not readable as rows.
     """
     first = _first_row(path)
-    return [] if first is None else recognise(renamed(first[1], columns, ours=COLUMNS))
+    return [] if first is None else recognise(_renamed(first[1], columns))
 
 
 def _recognised_in(path: Path, columns: Mapping[str, str]) -> str:
@@ -117,7 +117,7 @@ def _recognised_in(path: Path, columns: Mapping[str, str]) -> str:
     first = _first_row(path)
     if first is None:
         raise RecordError(f"{path}: no usable record; expected rows in one of {', '.join(plugins.names(FAMILY))}")
-    source, row = first[0], renamed(first[1], columns, ours=COLUMNS)
+    source, row = first[0], _renamed(first[1], columns)
     found = recognise(row)
     if len(found) == 1:
         return found[0]
@@ -131,6 +131,11 @@ def _recognised_in(path: Path, columns: Mapping[str, str]) -> str:
 
 def _first_row(path: Path) -> tuple[Source, Row] | None:
     return next(((source, row) for source, row in read_rows(path) if not isinstance(row, RecordError)), None)
+
+
+def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
+    """The row under the format's names, where it has the others."""
+    return renamed(row, columns, mapped(row, columns), ours=COLUMNS)
 
 
 class _Reader:
@@ -156,7 +161,7 @@ class _Reader:
             try:
                 if isinstance(row, RecordError):
                     raise row
-                self._add(list(format_.read(renamed(row, self._columns, ours=COLUMNS), source)), source)
+                self._add(list(format_.read(_renamed(row, self._columns), source)), source)
             except RecordError as error:
                 if self._on_bad == "raise":
                     raise

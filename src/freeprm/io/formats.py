@@ -148,9 +148,10 @@ class _Reader:
 
     def _renamed(self, row: Row, source: Source) -> Row:
         """The row under our names."""
-        if missing := [name for name in self._columns if name not in mapped(row, self._columns)]:
+        found = mapped(row, self._columns)
+        if missing := [name for name in self._columns if name not in found]:
             raise self._absent(missing[0], row, source)
-        return renamed(row, self._columns, ours=COLUMNS)
+        return renamed(row, self._columns, found, ours=COLUMNS)
 
     def _value(self, name: str, ours: Row, row: Row, source: Source) -> Any:
         column, value = COLUMNS[name], ours.get(name)

@@ -95,16 +95,16 @@ def mapped(row: Row, columns: Mapping[str, str]) -> Row:
     return {name: value for name, value in found.items() if value is not ABSENT}
 
 
-def renamed(row: Row, columns: Mapping[str, str], *, ours: Collection[str]) -> Row:
+def renamed(row: Row, columns: Mapping[str, str], found: Row, *, ours: Collection[str]) -> Row:
     """The row under our names, as far as it has the others.
 
     A column that bears one of our names but is not meant by it becomes `source_<name>`.
 
     Args:
         row, columns: as for `mapped`.
+        found: as `mapped` gives it.
         ours: columns that stay where they are even if another is read from them.
     """
-    found = mapped(row, columns)
     taken = {theirs for name, theirs in columns.items() if name in found and (theirs not in ours or theirs in columns)}
     rest = {f"source_{name}" if name in found else name: value for name, value in row.items() if name not in taken}
     return {**rest, **found}
