@@ -2,7 +2,7 @@
 
 import sys
 
-from freeprm.apps.cli.main import run
+from freeprm.cli.main import run
 
 sys.argv[1:1] = ["bench"]
 run()

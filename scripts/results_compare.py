@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from freeprm.apps.comparison.costs import MethodCost, method_costs
-from freeprm.apps.comparison.folders import Folders
-from freeprm.apps.comparison.measures import (
+from freeprm.experiments.comparison.costs import MethodCost, method_costs
+from freeprm.experiments.comparison.folders import Folders
+from freeprm.experiments.comparison.measures import (
     NULL,
     Accuracies,
     Measured,
@@ -26,9 +26,9 @@ from freeprm.apps.comparison.measures import (
     step_metrics,
     tie_metrics,
 )
-from freeprm.apps.comparison.rendering import markdown
-from freeprm.apps.comparison.settings import Comparison
-from freeprm.apps.comparison.tables import Cell, TextTable, all_tables
+from freeprm.experiments.comparison.rendering import markdown
+from freeprm.experiments.comparison.settings import Comparison
+from freeprm.experiments.comparison.tables import Cell, TextTable, all_tables
 from freeprm.io.config import build
 from freeprm.io.runs import read_manifest, read_metrics
 from freeprm.types import Metric

@@ -19,13 +19,13 @@ import pytest
 
 import tiny
 from costs import timeless
+from fork_server import KILLED_BY
 from freeprm.io.costs import read_cost
 from freeprm.io.jsonl import write_rows
 from freeprm.io.runs import read_manifest
 from freeprm.models.backbone import load_backbone
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
-from nursery import KILLED_BY
 
 STAGES = ("sample", "grade", "score")
 MOMENTS = ({"share of seconds": 0.5}, {"share of events": 0.3}, {"share of bytes": 0.6}, {"share of bytes": 0.97})
@@ -35,8 +35,8 @@ KILLS = {"sample": 20, "grade": 12, "score": 18}
 
 
 @dataclass(frozen=True)
-class Nursery:
-    """Where runs are born and killed; see nursery.py."""
+class ForkServer:
+    """Where runs are born and killed; see fork_server.py."""
 
     process: subprocess.Popen[str]
 
@@ -52,15 +52,15 @@ class Nursery:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("nursery.py"))]
+def fork_server() -> Iterator[ForkServer]:
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("fork_server.py"))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == "ready"
-        yield Nursery(process)
+        yield ForkServer(process)
         process.communicate()  # closes its input, which ends it
 
 
@@ -116,7 +116,7 @@ def test_a_stage_killed_at_random_moments_ends_in_the_same_records(stage: str, l
 class Life:
     """Runs of one stage beside its uninterrupted run."""
 
-    nursery: Nursery
+    fork_server: ForkServer
     stage: str
     arguments: dict[str, str]
     folder: Path
@@ -132,23 +132,23 @@ class Life:
             "share of events": {"event": 1 + int(share * self.uninterrupted["events"])},
             "share of bytes": {"bytes": int(share * size)},
         }[kind]
-        status = self.nursery.run(self.stage, out, point, **self.arguments)["status"]
+        status = self.fork_server.run(self.stage, out, point, **self.arguments)["status"]
         check_nothing_is_lost_or_changed(out, self.expected)
         assert status == 0 or -status in KILLED_BY
         return status != 0
 
     def finish(self, out: Path) -> int:
-        """Go on to the end; the number of sittings that found a torn row."""
-        assert self.nursery.run(self.stage, out, **self.arguments)["status"] == 0
+        """Go on to the end; the number of sessions that found a torn row."""
+        assert self.fork_server.run(self.stage, out, **self.arguments)["status"] == 0
         assert files_of(out) == self.expected
         return check_manifest(out, self.folder / "whole")
 
 
 @pytest.fixture
-def life(stage: str, nursery: Nursery, data, tmp_path: Path) -> Life:
-    uninterrupted = nursery.run(stage, tmp_path / "whole", **data[stage])
+def life(stage: str, fork_server: ForkServer, data, tmp_path: Path) -> Life:
+    uninterrupted = fork_server.run(stage, tmp_path / "whole", **data[stage])
     assert uninterrupted["status"] == 0
-    return Life(nursery, stage, data[stage], tmp_path, uninterrupted, files_of(tmp_path / "whole"))
+    return Life(fork_server, stage, data[stage], tmp_path, uninterrupted, files_of(tmp_path / "whole"))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -165,7 +165,7 @@ def check_nothing_is_lost_or_changed(out: Path, expected: dict[str, bytes]) -> N
 
 
 def check_manifest(out: Path, whole: Path) -> int:
-    """The manifest counts what the uninterrupted run's does; the number of sittings that found a torn row."""
+    """The manifest counts what the uninterrupted run's does; the number of sessions that found a torn row."""
     ours, theirs = read_manifest(out), read_manifest(whole)
     assert ours is not None
     assert theirs is not None
@@ -177,7 +177,7 @@ def check_manifest(out: Path, whole: Path) -> int:
         assert ours[key] == theirs[key]
     assert timeless(read_cost(ours["cost"])) == timeless(read_cost(theirs["cost"]))
     assert not list(out.glob("*.partial"))
-    return sum("repaired" in sitting for sitting in ours["sittings"])
+    return sum("repaired" in session for session in ours["sessions"])
 
 
 @pytest.mark.slow

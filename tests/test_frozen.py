@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from freeprm.apps.cli import main
+from freeprm.cli import main
 
 FROZEN = Path(__file__).parent / "frozen"
 CHAIN = (

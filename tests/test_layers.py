@@ -13,8 +13,8 @@ REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "src" / "freeprm"
 LAYERS = (
     "types", "errors", "assets", "io", "core", "formats", "graders", "executors", "world", "models", "objectives",
-    "training", "engines", "datasets", "scorers", "labelers", "stages", "measurement", "peers", "bench",
-    "apps",
+    "training", "engines", "datasets", "scorers", "labelers", "stages", "report", "experiments",
+    "measurement", "peers", "bench", "apps", "cli",
 )  # fmt: skip
 RANK = {name: max(rank, 2) for rank, name in enumerate(LAYERS)}  # the first three are one layer
 HEAVY = ("torch", "transformers")
@@ -39,9 +39,9 @@ def name_of(path: Path) -> str:
 
 
 def layer_of(module: str) -> str:
-    """`freeprm.core.steps` -> `core`; the package itself -> ''; `python -m freeprm` is an app."""
+    """`freeprm.core.steps` -> `core`; the package itself -> ''; `python -m freeprm` is the command line."""
     layer = module.split(".")[1] if "." in module else ""
-    return "apps" if layer == "__main__" else layer
+    return "cli" if layer == "__main__" else layer
 
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:
@@ -93,22 +93,10 @@ for name in {light!r}:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_described_tree_is_the_tree():
-    described = set(tree_of(REPO / "docs" / "architecture.md"))
-    modules = {path.relative_to(PACKAGE).as_posix() for path in MODULES}
-    modules -= {path for path in modules if path.endswith("/__init__.py")}
-    assert {path for path in described if path.endswith(".py")} == modules
-    missing = [path for path in described if not (PACKAGE / path).exists()]
-    assert not missing
-
-
-def tree_of(page: Path) -> Iterator[str]:
-    """Paths below src/freeprm/ in the page's tree: a block of lines `name  description`, two spaces a level."""
-    block = re.search(r"^```[a-z]*\nsrc/freeprm/\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-    assert block, f"{page}: no block that begins with src/freeprm/"
-    folders: list[str] = []
-    for line in block[1].splitlines():
-        name = line.split()[0]
-        depth = (len(line) - len(line.lstrip())) // 2
-        folders[depth - 1 :] = [name.rstrip("/")]
-        yield "/".join(folders)
+def test_the_described_folders_are_the_folders():
+    page = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = re.search(r"^```[a-z]*\nsrc/freeprm/\n(.*?)^```", page, re.M | re.S)
+    assert block, "no block that begins with src/freeprm/"
+    described = re.findall(r"^  (\w+)/ ", block[1], re.M)
+    assert set(described) == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert [name for name in LAYERS if name in described] == described  # in the order of the layers

@@ -24,7 +24,7 @@ HEAVY = ("torch", "transformers", "datasets", "peft", "pandas", "matplotlib", "s
     "code",
     [
         "import freeprm",
-        "from freeprm.apps.cli.main import run\nsys.argv = ['freeprm', '--help']\ntry: run()\nexcept SystemExit: pass",
+        "from freeprm.cli.main import run\nsys.argv = ['freeprm', '--help']\ntry: run()\nexcept SystemExit: pass",
     ],
     ids=["import freeprm", "freeprm --help"],
 )

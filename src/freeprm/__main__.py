@@ -1,5 +1,5 @@
 """`python -m freeprm`, for launchers that start modules."""
 
-from freeprm.apps.cli.main import run
+from freeprm.cli.main import run
 
 run()

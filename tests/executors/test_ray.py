@@ -195,4 +195,4 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(tmp_path: Path):
     manifest = read_manifest(out)
     assert manifest is not None
     assert manifest["counts"]["resumed"] == n_before
-    assert len(manifest["sittings"]) == 2
+    assert len(manifest["sessions"]) == 2

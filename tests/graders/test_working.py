@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from freeprm.core.answers import Verdict
 from freeprm.graders.working import Found, Pair, Work, extracting, judging
-from freeprm.io.limited import Limits
+from freeprm.io.sandbox import Limits
 from patience import PATIENCE
 
 SECONDS = 1.0

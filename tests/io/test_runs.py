@@ -300,9 +300,9 @@ def test_a_rewritten_file_is_the_new_rows_alone(tmp_path: Path):
 
 
 def test_sittings_are_listed_with_their_time_and_what_was_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("freeprm.io.sittings.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("freeprm.io.sessions.SAVE_SECONDS", 0.0)
     process = os.fork()
-    if process == 0:  # a sitting that is killed
+    if process == 0:  # a session that is killed
         folder(tmp_path / "a").__enter__().append("rows", [{"x": 1}])
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(process, 0)
@@ -314,7 +314,7 @@ def test_sittings_are_listed_with_their_time_and_what_was_repaired(tmp_path: Pat
     run.append("rows", [{"x": 2}])
     cost = run.finish(cost=Cost(), counts={})
     run.__exit__(None, None, None)
-    first, second = manifest(tmp_path / "a")["sittings"]
+    first, second = manifest(tmp_path / "a")["sessions"]
     assert first["seconds"] > 0  # written down when the row was appended
     assert second["repaired"] == ["rows.jsonl"]
     assert cost.seconds == pytest.approx(first["seconds"] + second["seconds"])
@@ -411,7 +411,7 @@ def test_a_full_disk_stops_the_run_with_whole_rows_and_the_same_command_goes_on(
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_complete_run_that_is_added_to_keeps_the_time_of_its_first_sitting(tmp_path: Path):
+def test_a_complete_run_that_is_added_to_keeps_the_time_of_its_first_session(tmp_path: Path):
     with RunFolder(tmp_path / "run", stage="x", settings={}) as run:
         run.append("rows", [{"a": 1}])
         run.finish(cost=Cost(), counts={})
@@ -420,4 +420,4 @@ def test_a_complete_run_that_is_added_to_keeps_the_time_of_its_first_sitting(tmp
         assert not run.complete
         run.finish(cost=Cost(), counts={})
         assert run.complete
-    assert len(read_manifest(tmp_path / "run")["sittings"]) == 2
+    assert len(read_manifest(tmp_path / "run")["sessions"]) == 2

@@ -1,4 +1,4 @@
-"""Which models are taught to read packed rows, and that the others are left alone."""
+"""Which models are patched to read packed rows, and that the others are left alone."""
 
 import math
 from copy import deepcopy
@@ -12,7 +12,7 @@ import tiny
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import token_logprobs
 from freeprm.models.padded import padded_logprobs
-from freeprm.models.readout import Reads, core, is_taught, teach
+from freeprm.models.readout import Reads, core, is_patched, patch_forward
 from freeprm.models.ways import prepare
 from rounding import assert_near, near
 
@@ -24,16 +24,16 @@ def encoded():
 
 def test_a_model_is_tried_once(encoded):
     model = tiny.language_model()
-    assert is_taught(model) is None
+    assert is_patched(model) is None
     assert prepare(model)
-    assert is_taught(model)
-    assert teach(model, examine=lambda model: pytest.fail("tried again"))
+    assert is_patched(model)
+    assert patch_forward(model, examine=lambda model: pytest.fail("tried again"))
 
 
 def test_a_model_that_answers_otherwise_is_left_as_it_was(encoded):
     model = tiny.language_model()
     before = model.config._attn_implementation
-    assert not teach(model, examine=lambda model: False)
+    assert not patch_forward(model, examine=lambda model: False)
     assert "forward" not in vars(model)
     assert model.config._attn_implementation == before
     assert_near(token_logprobs(model, encoded), padded_logprobs(tiny.language_model(), encoded))
@@ -113,7 +113,7 @@ def test_a_classifier_that_reads_no_packed_rows_still_answers_at_positions():
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
     model = LlamaForSequenceClassification(LlamaConfig(**tiny.sizes(num_labels=1))).eval()
-    assert not teach(model, examine=lambda model: False)
+    assert not patch_forward(model, examine=lambda model: False)
     ids = torch.tensor([[5, 6, 7], [8, 9, 0]])
     reads = Reads(torch.tensor([2, 4]), lambda model, hidden: model.score(hidden)[:, 0])
     answers = model(input_ids=ids, reads=reads)

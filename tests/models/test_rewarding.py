@@ -8,8 +8,8 @@ import releases
 from freeprm.errors import ModelError, NonFiniteError
 from freeprm.models.backbone import LoadOptions
 from freeprm.models.heads import Layout, ScoreHead
-from freeprm.models.marked import Marked
 from freeprm.models.rewarding import load_reward_model, load_token_model, read_marked
+from freeprm.models.scoring_input import ScoringInput
 from releases import save_released, seeded
 from rounding import assert_near, near
 
@@ -18,7 +18,7 @@ LAYOUT = Layout(architectures=("*ForSequenceClassification",), build=ScoreHead)
 
 
 def marked(ids, *positions):
-    return Marked(name=f"response {ids[0]}", text="", ids=np.array(ids, np.int32), positions=positions)
+    return ScoringInput(name=f"response {ids[0]}", text="", ids=np.array(ids, np.int32), positions=positions)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import tiny
 from freeprm.errors import ConfigError, DataError, ModelError, NonFiniteError
 from freeprm.models.backbone import Backbone, LoadOptions
 from freeprm.models.encoding import Encoded, encode
-from freeprm.models.readout import is_taught, teach
+from freeprm.models.readout import is_patched, patch_forward
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.models.values import Valuation, load_valued, score_values, token_values, valuation_of
 from freeprm.models.ways import prepare
@@ -84,7 +84,7 @@ def test_values_are_those_of_the_plain_model(architecture, parameterisation, val
         for item, at in zip(encoded, places, strict=True)
     ]
     found = score_values(model, encoded, places, token_budget=200)
-    assert is_taught(model)
+    assert is_patched(model)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == torch.float32
         assert_near(one, other)
@@ -96,7 +96,7 @@ def test_a_model_that_reads_no_packed_rows_gives_the_same_values(
     architecture, parameterisation, valued, encoded, places
 ):
     packed, padded = valued(architecture, parameterisation), valued(architecture, parameterisation)
-    assert not teach(padded, examine=lambda model: False)
+    assert not patch_forward(padded, examine=lambda model: False)
     assert_near(token_values(padded, encoded, places), token_values(packed, encoded, places))
 
 
@@ -123,7 +123,7 @@ def test_a_value_depends_on_nothing_after_it(parameterisation, valued, encoded):
 @pytest.mark.parametrize("architecture", ["llama", "mistral, sliding window"])
 def test_batch_size_order_and_padding_change_nothing(architecture, parameterisation, valued, encoded, places):
     model, padded = valued(architecture, parameterisation), valued(architecture, parameterisation)
-    teach(padded, examine=lambda model: False)
+    patch_forward(padded, examine=lambda model: False)
     expected = score_values(model, encoded, places, token_budget=1)
     for way in (model, padded):
         together = score_values(way, encoded, places, token_budget=EVERYTHING)
@@ -156,13 +156,13 @@ def test_the_same_response_may_be_asked_for_at_other_places(valued, encoded):
     assert_near(token_values(model, again, at).detach(), torch.cat(found))
 
 
-@pytest.mark.parametrize("taught", [True, False])
+@pytest.mark.parametrize("patched", [True, False])
 @pytest.mark.parametrize("parameterisation", VALUATIONS)
 @pytest.mark.parametrize("architecture", ["llama", "llama tied", "gemma2"])
-def test_gradients_are_those_of_the_plain_model(architecture, parameterisation, taught, valued, encoded, places):
+def test_gradients_are_those_of_the_plain_model(architecture, parameterisation, patched, valued, encoded, places):
     model, plain = valued(architecture, parameterisation), valued(architecture, parameterisation)
-    if not taught:
-        teach(model, examine=lambda model: False)
+    if not patched:
+        patch_forward(model, examine=lambda model: False)
     batch, at = [*encoded[:3], encoded[0]], [*places[:3], places[1][1:2]]  # one response twice, at other places
     weights = torch.linspace(-1.0, 1.0, sum(map(len, at)))
     (token_values(model, batch, at) @ weights).backward()
@@ -209,7 +209,7 @@ def test_a_model_wrapped_for_distributed_training_gives_the_same(valued, encoded
 @pytest.mark.parametrize("parameterisation", VALUATIONS)
 def test_a_saved_model_gives_the_same_values(parameterisation, valued, encoded, places, tmp_path):
     model = valued("llama", parameterisation)
-    expected = score_values(model, encoded, places)  # taught by now, which is not saved
+    expected = score_values(model, encoded, places)  # patched by now, which is not saved
     model.save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     again = load_valued(str(tmp_path), VALUATIONS[parameterisation], CPU, fresh=False)
@@ -258,13 +258,13 @@ def test_a_model_that_was_not_loaded_for_values_is_refused(encoded, places):
 def test_a_batch_that_does_not_fit_the_memory_is_halved(valued, encoded, places, monkeypatch):
     model = valued()
     expected = score_values(model, encoded, places)
-    taught, asked = model.forward, []
+    patched, asked = model.forward, []
 
     def scarce(**options):
         asked.append(options["input_ids"].numel())
         if asked[-1] > 150:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return taught(**options)
+        return patched(**options)
 
     monkeypatch.setattr(model, "forward", scarce)
     for one, other in zip(score_values(model, encoded, places, token_budget=EVERYTHING), expected, strict=True):

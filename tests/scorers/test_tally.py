@@ -5,7 +5,7 @@ from torch import nn
 
 import tiny
 from freeprm.core.flops import ModelShape, forward_flops
-from freeprm.scorers.tally import Reading, Tally, scoring_cost
+from freeprm.scorers.tally import ModelUsage, Tally, scoring_cost
 
 SHAPE = ModelShape(n_parameters=1000, n_layers=2, attention_width=8)
 
@@ -24,15 +24,15 @@ def test_batches_are_counted_and_told_on():
 def test_a_model_that_read_nothing_is_there_with_no_tokens():
     tally = Tally()
     tally.timing("reference forward", nn.Linear(1, 1), lambda *batch: None)
-    assert tally.readings == {"reference forward": Reading()}
+    assert tally.readings == {"reference forward": ModelUsage()}
 
 
 def test_parts_add_up_to_charges_by_model():
     parts = [
-        {"policy forward": Reading(tokens=10, seconds=1.0, place="cuda:0", device="NVIDIA H200"),
-         "reference forward": Reading()},
-        {"policy forward": Reading(tokens=20, seconds=2.0, place="cuda:0", device="NVIDIA H200"),
-         "reference forward": Reading(tokens=5, seconds=0.5, place="cuda:1", device="NVIDIA H200")},
+        {"policy forward": ModelUsage(tokens=10, seconds=1.0, place="cuda:0", device="NVIDIA H200"),
+         "reference forward": ModelUsage()},
+        {"policy forward": ModelUsage(tokens=20, seconds=2.0, place="cuda:0", device="NVIDIA H200"),
+         "reference forward": ModelUsage(tokens=5, seconds=0.5, place="cuda:1", device="NVIDIA H200")},
     ]  # fmt: skip
     cost = scoring_cost(parts, SHAPE, mean_length=9)
     assert cost.scored_tokens == 35

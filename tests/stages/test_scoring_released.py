@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import releases
-from freeprm.apps.cli.main import app
+from freeprm.cli.main import app
 from freeprm.errors import ConfigError
 from freeprm.io.formats import read_rollouts, rollout_row
 from freeprm.models.backbone import LoadOptions

@@ -6,7 +6,7 @@ from freeprm.objectives.base import RewardBatch
 from freeprm.objectives.ce import CE
 from freeprm.objectives.dpo import DPO
 from freeprm.objectives.step_ce import StepCE
-from freeprm.training.readings import LogRatios, Values
+from freeprm.training.parameterization import LogRatios, Values
 from freeprm.training.statistics import SUMS, means, per_example
 
 RATIOS = LogRatios(beta=0.5)

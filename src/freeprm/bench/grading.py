@@ -20,7 +20,7 @@ from freeprm.core.answers import Verdict, at_once
 from freeprm.core.extraction import extract
 from freeprm.errors import BenchmarkError
 from freeprm.graders.working import Pair, judging
-from freeprm.io.limited import Limits
+from freeprm.io.sandbox import Limits
 
 WORKERS = 2
 TARGET = 1000.0

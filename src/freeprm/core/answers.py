@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import lru_cache, partial
 
+from freeprm.core.expression_limits import hazard
 from freeprm.core.extraction import DEFAULT_EXTRACTORS as DEFAULT_EXTRACTORS
 from freeprm.core.extraction import EXTRACTORS as EXTRACTORS
 from freeprm.core.extraction import boxed as boxed
 from freeprm.core.extraction import extract as extract
 from freeprm.core.extraction import tidy
-from freeprm.core.hazards import hazard
 from freeprm.core.keys import form_key, key
 from freeprm.core.meaning import Comparison as Comparison
 from freeprm.core.meaning import Verdict as Verdict
@@ -26,7 +26,7 @@ from freeprm.core.symbolic import is_for_engine, verified
 from freeprm.core.tree import Node, num
 
 TIMEOUT_SECONDS = 5
-"""Limit on one call to math-verify in this process: an alarm signal, in the main thread only. See `io/limited.py`."""
+"""Limit on one call to math-verify in this process: an alarm signal, in the main thread only. See `io/sandbox.py`."""
 NO_ANSWER = "no answer found"
 NO_GOLD = "no gold answer"
 DEFAULT = Comparison()
@@ -55,7 +55,7 @@ def equivalent(
 
     Returns:
         None with a reason where either is empty, is not read to its last character or is too large to evaluate
-        (`hazards.py`), or where the comparison fails or takes too long.
+        (`expression_limits.py`), or where the comparison fails or takes too long.
     """
     found = at_once(pred, gold, how=how)
     return found or verified(tidy(pred or ""), tidy(gold or ""), how, seconds)

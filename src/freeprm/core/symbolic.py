@@ -1,6 +1,7 @@
 """What math-verify and sympy say of two answers: the part that may take long.
 
-Whoever calls this in a process that must not hang asks `hazards.py` first, and holds a limit: see `io/limited.py`.
+Whoever calls this in a process that must not hang asks `expression_limits.py` first, and holds a limit: see
+`io/sandbox.py`.
 """
 
 import re

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from freeprm.core.answers import Verdict
+from freeprm.core.expression_limits import hazard
 from freeprm.core.extraction import tidy
-from freeprm.core.hazards import hazard
 from freeprm.core.notation import UnreadableError
 from freeprm.core.reading import read
 from freeprm.core.relations import stated

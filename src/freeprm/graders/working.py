@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 from freeprm.core.answers import Verdict
 from freeprm.core.extraction import extract
 from freeprm.graders.base import Warm, grader
-from freeprm.io.limited import Limits, Pool
 from freeprm.io.plugins import names
+from freeprm.io.sandbox import Limits, Pool
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -1,6 +1,6 @@
 """Run folders: what a stage made, with a manifest of how; resumed by the same command, refused to another.
 
-DIR/manifest.json    stage, settings, input hashes, versions, status, sittings, counts, cost, what the run chose itself
+DIR/manifest.json    stage, settings, input hashes, versions, status, sessions, counts, cost, what the run chose itself
 DIR/<name>.jsonl     rows, appended as they are finished
 DIR/metrics.json     the stage's numbers, a list of `Metric`
 DIR/parts.log        while it runs: what the stage notes of each finished part of its work
@@ -25,7 +25,7 @@ from freeprm.io.identity import content_hash, difference, plain, versions
 from freeprm.io.jsonl import MANIFEST, Row, read_rows, write_json, write_rows
 from freeprm.io.lock import LOCK, FolderLock
 from freeprm.io.repairs import append_whole, cut_torn_rows, sync_path
-from freeprm.io.sittings import Sitting, Stopwatch, total_seconds
+from freeprm.io.sessions import Session, Stopwatch, total_seconds
 from freeprm.types import Cost, Metric
 
 METRICS = "metrics.json"
@@ -74,7 +74,7 @@ class RunFolder:
                 self._claim()
                 if not self.complete:
                     self._repair()
-                    self._begin_sitting()
+                    self._begin_session()
         except BaseException:
             self._lock.release()
             raise
@@ -100,10 +100,10 @@ class RunFolder:
 
     def reopen(self) -> None:
         """Go on with a run that was complete, to add to it: it is not, until it is finished again."""
-        self._begin_sitting()
+        self._begin_session()
 
     def save_time(self) -> None:
-        """Write down how long this sitting has taken, in case it is killed; appending rows does so by itself."""
+        """Write down how long this session has taken, in case it is killed; appending rows does so by itself."""
         with suppress(OSError):
             self._save_seconds()
 
@@ -112,7 +112,7 @@ class RunFolder:
 
         Args:
             name: of what is chosen.
-            choose: called in a run's first sitting only.
+            choose: called in a run's first session only.
 
         Raises:
             RunFolderError: the disk is full, or fails.
@@ -200,17 +200,17 @@ class RunFolder:
             defaults: where the values of settings come from that nobody gave, by the setting's name.
 
         Returns:
-            The cost with the seconds of all sittings; see `sittings.SAVE_SECONDS` for those that were killed.
+            The cost with the seconds of all sessions; see `sessions.SAVE_SECONDS` for those that were killed.
 
         Raises:
             RunFolderError: the disk is full, or fails.
         """
-        sittings = self._sittings()
-        whole = timed(cost, total_seconds(sittings))
+        sessions = self._sessions()
+        whole = timed(cost, total_seconds(sessions))
         choices = self._manifest().get("choices")
         manifest = {
             **self._identity, "status": "complete", "models": dict(models or {}), "counts": dict(counts),
-            "cost": cost_row(whole), "sittings": sittings, "versions": versions(),
+            "cost": cost_row(whole), "sessions": sessions, "versions": versions(),
             **({"defaults": dict(defaults)} if defaults else {}),
             **({"choices": choices} if choices else {}),
         }  # fmt: skip
@@ -241,17 +241,17 @@ class RunFolder:
                 "give the same command again to go on"
             ) from error
 
-    def _begin_sitting(self) -> None:
+    def _begin_session(self) -> None:
         manifest = self._manifest()
-        sittings = self._watch.begin(manifest.get("sittings", ()), repaired=self.repaired)
-        write_json(self.path / MANIFEST, {**manifest, "status": "running", "sittings": sittings})
+        sessions = self._watch.begin(manifest.get("sessions", ()), repaired=self.repaired)
+        write_json(self.path / MANIFEST, {**manifest, "status": "running", "sessions": sessions})
         sync_path(self.path)
 
-    def _sittings(self) -> list[Sitting]:
-        return self._watch.read(self._manifest()["sittings"])
+    def _sessions(self) -> list[Session]:
+        return self._watch.read(self._manifest()["sessions"])
 
     def _save_seconds(self) -> None:
-        write_json(self.path / MANIFEST, {**self._manifest(), "sittings": self._sittings()})
+        write_json(self.path / MANIFEST, {**self._manifest(), "sessions": self._sessions()})
 
     def _claim(self) -> None:
         existing = read_manifest(self.path)

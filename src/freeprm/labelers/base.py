@@ -52,7 +52,7 @@ class Notebook:
     """What a labeler notes as it works, so that an interruption costs little."""
 
     known: Sequence[Note]
-    """Noted in earlier sittings, in order."""
+    """Noted in earlier sessions, in order."""
     note: Callable[[Note], None]
     """Keeps a note from now on."""
 

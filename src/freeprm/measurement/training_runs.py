@@ -26,7 +26,7 @@ from freeprm.models.encoding import Encoded, encode
 from freeprm.models.logprobs import score_tokens
 from freeprm.objectives.base import Objective
 from freeprm.training.examples import Example, Examples, mismatches
-from freeprm.training.readings import LogRatios
+from freeprm.training.parameterization import LogRatios
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Group, Rollout
 

@@ -20,9 +20,9 @@ from transformers.cache_utils import Cache
 
 from freeprm.errors import ModelError
 from freeprm.models.encoding import Ints
+from freeprm.models.kv_cache import Slots, SlotTable, n_kept_layers, plain_layers
 from freeprm.models.lengths import alike, forget_lengths, last_of_kind
 from freeprm.models.output_head import give_float32_logits
-from freeprm.models.slots import Slots, SlotTable, n_kept_layers, plain_layers
 
 _CPU_BUDGET, _GPU_BUDGET = 4096, 65_536  # tokens in a forward pass, with what is gathered before them
 _LOGIT_BYTES = 512 << 20  # of logits in float32 held at a time

@@ -4,7 +4,7 @@
     model(**row(packed, tree, device), reads=Reads(positions, head)) -> (n,) what the head says of the states there
 
 The answer comes out of the model's own `forward`, so that whatever wraps the model (DDP, FSDP, autocast, adapters,
-activation checkpointing) works as ever. A model that cannot be taught is left as it is.
+activation checkpointing) works as ever. A model that cannot be patched is left as it is.
 """
 
 from collections.abc import Callable
@@ -53,19 +53,19 @@ class Targets(NamedTuple):
 
 
 def inputs(packed: Packed, tree: Tree, device: torch.device) -> dict[str, Any]:
-    """What a taught model is called with for log-probabilities; the tree is that of the packed segments."""
+    """What a patched model is called with for log-probabilities; the tree is that of the packed segments."""
     targets = Targets(*(on_device(array, device) for array in (packed.predictors, packed.targets)))
     return {**row(packed, tree, device), "targets": targets}
 
 
 def packed_logprobs(model: nn.Module, packed: Packed, tree: Tree) -> Tensor:
-    """(T_total,) what a taught model says of a packed row, response after response."""
+    """(T_total,) what a patched model says of a packed row, response after response."""
     answers: Tensor = model(**inputs(packed, tree, next(model.parameters()).device))
     return answers.index_select(0, torch.from_numpy(np.concatenate(packed.places)).to(answers.device))
 
 
 def row(packed: Packed, tree: Tree, device: torch.device) -> dict[str, Any]:
-    """A packed row as a taught model takes it, without what is asked."""
+    """A packed row as a patched model takes it, without what is asked."""
     return {
         "input_ids": on_device(packed.ids, device)[None], "position_ids": on_device(packed.positions, device)[None],
         "use_cache": False,
@@ -81,7 +81,7 @@ def on_device(array: Index, device: torch.device) -> Tensor:
     return (numbers.pin_memory() if device.type == "cuda" else numbers).to(device, non_blocking=True)
 
 
-def is_taught(model: nn.Module) -> bool | None:
+def is_patched(model: nn.Module) -> bool | None:
     """Whether a model, wrapped or not, answers for packed rows; None where it has not been tried."""
     return getattr(core(model), _TAUGHT, None)
 
@@ -94,12 +94,12 @@ def core(model: nn.Module) -> Any:
     return adapted.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def teach(model: nn.Module, *, examine: Callable[[nn.Module], bool]) -> bool:
+def patch_forward(model: nn.Module, *, examine: Callable[[nn.Module], bool]) -> bool:
     """Teach a model, before anything distributed wraps it; once.
 
     Args:
         model: a causal model, perhaps with adapters.
-        examine: whether the taught model answers as it did before; asked unless its weights are elsewhere.
+        examine: whether the patched model answers as it did before; asked unless its weights are elsewhere.
 
     Returns:
         Whether it answers for packed rows now. One without an output head that does not, and so could not be asked
@@ -108,11 +108,11 @@ def teach(model: nn.Module, *, examine: Callable[[nn.Module], bool]) -> bool:
     inner = core(model)
     if (known := getattr(inner, _TAUGHT, None)) is not None:
         return bool(known)
-    taught = _can_be_taught(inner) and _is_taught_now(inner, examine)
-    if not taught and isinstance(inner, PreTrainedModel) and not has_output_head(inner):
+    patched = _can_be_patched(inner) and _is_patched_now(inner, examine)
+    if not patched and isinstance(inner, PreTrainedModel) and not has_output_head(inner):
         _let_answer(inner)
-    setattr(inner, _TAUGHT, taught)
-    return taught
+    setattr(inner, _TAUGHT, patched)
+    return patched
 
 
 def has_output_head(model: PreTrainedModel) -> bool:
@@ -127,7 +127,7 @@ def readout_of(model: PreTrainedModel) -> Readout:
     return Readout(model.get_output_embeddings(), scale=scale, cap=getattr(config, "final_logit_softcapping", None))
 
 
-def _is_taught_now(inner: Any, examine: Callable[[nn.Module], bool]) -> bool:
+def _is_patched_now(inner: Any, examine: Callable[[nn.Module], bool]) -> bool:
     """Teach; and take it back from a model that does not pass."""
     before = inner.config._attn_implementation
     inner.set_attn_implementation(NAME)
@@ -163,7 +163,7 @@ def _answering(plain: Callable[..., Any]) -> Callable[..., Any]:
     return forward
 
 
-def _can_be_taught(model: nn.Module) -> bool:
+def _can_be_patched(model: nn.Module) -> bool:
     """Whether packed rows are within a model, as far as its structure tells."""
     if not isinstance(model, PreTrainedModel) or is_deepspeed_zero3_enabled():  # whose weights are there in parts only
         return False

@@ -20,8 +20,8 @@ from freeprm.models.batching import in_batches
 from freeprm.models.folders import resolve
 from freeprm.models.heads import Layout, TokenHead, load_head, output_width
 from freeprm.models.lengths import forget_lengths
-from freeprm.models.marked import Marked
 from freeprm.models.padded import divide, padded_ids
+from freeprm.models.scoring_input import ScoringInput
 from freeprm.models.ways import groups
 
 _CPU_BUDGET, _GPU_BUDGET = 4096, 16_384  # tokens in a batch, padding included
@@ -30,7 +30,7 @@ _CPU_BUDGET, _GPU_BUDGET = 4096, 16_384  # tokens in a batch, padding included
 class Answers(Protocol):
     """A model that is asked at positions of a few rows."""
 
-    def __call__(self, batch: Sequence[Marked]) -> Tensor:
+    def __call__(self, batch: Sequence[ScoringInput]) -> Tensor:
         """(m, C) outputs, response after response, on the CPU in float32."""
         ...
 
@@ -78,7 +78,7 @@ class _Headed:
     core: PreTrainedModel
     head: nn.Module
 
-    def __call__(self, batch: Sequence[Marked]) -> Tensor:
+    def __call__(self, batch: Sequence[ScoringInput]) -> Tensor:
         ids = padded_ids(batch).to(self.core.device)
         hidden = self.core(input_ids=ids, use_cache=False).last_hidden_state  # (B, L, H)
         rows = [row for row, item in enumerate(batch) for _ in item.positions]
@@ -99,14 +99,14 @@ class _Foreign:
     width: int
     """What the recipe's head gives at one position."""
 
-    def __call__(self, batch: Sequence[Marked]) -> Tensor:
+    def __call__(self, batch: Sequence[ScoringInput]) -> Tensor:
         return torch.cat([self._one(item) for item in batch])
 
     def together(self, lengths: Sequence[int]) -> list[list[int]]:
         """See `Answers`; all, since none is read beside another."""
         return [list(range(len(lengths)))]
 
-    def _one(self, item: Marked) -> Tensor:
+    def _one(self, item: ScoringInput) -> Tensor:
         ids = torch.from_numpy(item.ids).long()[None].to(self.model.device)
         given = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         output = given if isinstance(given, Tensor) else getattr(given, "score", None)
@@ -191,9 +191,9 @@ def load_token_model(source: str, tokens: tuple[int, ...], options: LoadOptions,
 @torch.inference_mode()
 def read_marked(
     model: RewardModel,
-    items: Sequence[Marked],
+    items: Sequence[ScoringInput],
     *,
-    n_outputs: Callable[[Marked], int],
+    n_outputs: Callable[[ScoringInput], int],
     token_budget: int | None = None,
     advance: Callable[[int], None] = lambda n_tokens: None,
 ) -> list[Tensor]:

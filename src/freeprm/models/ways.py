@@ -30,7 +30,7 @@ from freeprm.models.lengths import forget_lengths, kind_of, splits_every_length,
 from freeprm.models.output_head import give_float32_logits
 from freeprm.models.packing import pack
 from freeprm.models.padded import padded_ids, padded_logprobs
-from freeprm.models.readout import core, has_output_head, is_taught, packed_logprobs, teach
+from freeprm.models.readout import core, has_output_head, is_patched, packed_logprobs, patch_forward
 from freeprm.models.reads import packed_reads, padded_reads
 from freeprm.models.tree_attention import Tree
 
@@ -159,7 +159,7 @@ def _way(model: nn.Module, n_tokens: int) -> Way:
     limits = thresholds(inner.config)
     tier = bisect_left(limits, n_tokens)
     if tier and 0 not in ways:
-        _way(model, 0)  # first, because what is taught is decided by it
+        _way(model, 0)  # first, because what is patched is decided by it
     if tier not in ways:
         forget_lengths(inner)
         give_float32_logits(inner)
@@ -198,7 +198,7 @@ def _tried(inner: PreTrainedModel, n_tokens: int, *, passed: int) -> Way:
         passed: the last length named by the configuration that it passes; 0 for none.
     """
     if inner.device.type == "meta":  # its weights are in another process
-        return "packed" if teach(inner, examine=lambda model: True) else "padded"
+        return "packed" if patch_forward(inner, examine=lambda model: True) else "padded"
     batch = _on_trial(inner, n_tokens, passed)
     with _evaluated(inner), torch.inference_mode():
         alone = _each_alone(inner, batch)
@@ -209,7 +209,7 @@ def _tried(inner: PreTrainedModel, n_tokens: int, *, passed: int) -> Way:
                 "are no property of the text; expected a model that keeps nothing from one pass to the next"
             )
         packs = partial(_together, inner, batch, alone, _read_packed)
-        if packs() if is_taught(inner) else teach(inner, examine=lambda model: packs()):
+        if packs() if is_patched(inner) else patch_forward(inner, examine=lambda model: packs()):
             return "packed"
         return "padded" if _together(inner, batch, alone, _read_padded) else "alone"
 
@@ -263,7 +263,7 @@ def _together(
 
 
 def _read_packed(inner: PreTrainedModel, batch: Sequence[Encoded]) -> Tensor | None:
-    """What a taught model says of a packed row; None where some layers go another way."""
+    """What a patched model says of a packed row; None where some layers go another way."""
     packed = pack(batch, least_shared=1)
     tree = Tree(packed.segments)
     given = (

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from freeprm.errors import DataError
 from freeprm.models.heads import GatedHead, Layout
-from freeprm.models.marked import Ints, Marked, render, response_name, tokenise
+from freeprm.models.scoring_input import Ints, ScoringInput, render, response_name, tokenise
 from freeprm.scorers.released import Recipe, unchanged
 from freeprm.scorers.skywork_reward import conversation
 from freeprm.types import Rollout, Span
@@ -33,7 +33,7 @@ class GatedTurn:
     gate: tuple[int, ...]
     """Ids from the end of the prompt to the beginning of the response."""
 
-    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> Marked:
+    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The conversation, read at the gate and at the last token."""
         messages = conversation(rollout)
         text = render(tokenizer, messages, date=None)
@@ -46,7 +46,7 @@ class GatedTurn:
                 f"{list(self.gate)} that open one and that the gate is found by; the text holds a template's marks, or "
                 "the chat template is not Llama 3's"
             )
-        return Marked(name=response_name(rollout), text=text, ids=ids, positions=(places[-1], len(ids) - 1))
+        return ScoringInput(name=response_name(rollout), text=text, ids=ids, positions=(places[-1], len(ids) - 1))
 
     def _places(self, ids: Ints) -> list[int]:
         listed, gate = ids.tolist(), list(self.gate)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from freeprm.models.heads import Layout, RegressionHead
-from freeprm.models.marked import Marked, question, response_name, tokenise
+from freeprm.models.scoring_input import ScoringInput, question, response_name, tokenise
 from freeprm.scorers.released import Recipe, unchanged
 from freeprm.types import Rollout, Span
 
@@ -29,11 +29,11 @@ class WholeText:
     before: str
     between: str
 
-    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> Marked:
+    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The text, read at the last token."""
         text = self.before + question(rollout) + self.between + rollout.response
         ids = tokenise(tokenizer, text, special=True).ids
-        return Marked(name=response_name(rollout), text=text, ids=ids, positions=(len(ids) - 1,))
+        return ScoringInput(name=response_name(rollout), text=text, ids=ids, positions=(len(ids) - 1,))
 
 
 PLUGIN = Recipe(

@@ -19,7 +19,7 @@ from freeprm.models.encoding import TooLong
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.folders import resolve
 from freeprm.scorers.base import ByFolder, KnowsKind, OnDevice, Scorer, Scores, Scoring
-from freeprm.scorers.tally import Reading, place_of
+from freeprm.scorers.tally import ModelUsage, place_of
 from freeprm.scorers.working import Part, ScoredPart, untold
 from freeprm.types import Rollout
 
@@ -142,9 +142,9 @@ class ScorerJob:
             )
 
 
-def _reading(scorer: Scorer, tokens: int, *, seconds: float) -> Reading:
+def _reading(scorer: Scorer, tokens: int, *, seconds: float) -> ModelUsage:
     place, device = place_of(scorer.device) if isinstance(scorer, OnDevice) else ("", "")
-    return Reading(tokens=tokens, seconds=seconds, place=place, device=device)
+    return ModelUsage(tokens=tokens, seconds=seconds, place=place, device=device)
 
 
 def _row(rollout: Rollout, name: str, scores: Scores, kind: Mapping[str, str]) -> Row:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from freeprm.models.marked import Marked, position_of, question, response_name, tokenise
+from freeprm.models.scoring_input import ScoringInput, position_of, question, response_name, tokenise
 from freeprm.scorers.released import Recipe, first_of_two, refuse_marker
 from freeprm.types import Rollout, Span
 
@@ -37,7 +37,7 @@ class MarkedText:
     token: int
     """The marker's id after `before`."""
 
-    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> Marked:
+    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The question and the response with a marker after each step, read at the markers."""
         asked, name = question(rollout), response_name(rollout)
         alone = re.compile(rf"(?<!\w){re.escape(self.marker)}(?!\w)")
@@ -52,7 +52,7 @@ class MarkedText:
             text += self.marker + whole[len(whole.rstrip()) :]
         tokens = tokenise(tokenizer, text, special=True)
         positions = tuple(position_of(tokens, mark, expected=self.token, name=name) for mark in marks)
-        return Marked(name=name, text=text, ids=tokens.ids, positions=positions, steps=tuple(steps))
+        return ScoringInput(name=name, text=text, ids=tokens.ids, positions=positions, steps=tuple(steps))
 
 
 PLUGIN = Recipe(

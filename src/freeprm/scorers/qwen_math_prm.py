@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from freeprm.errors import DataError
 from freeprm.models.heads import Layout, TwoLabelHead
-from freeprm.models.marked import Marked, question, render, response_name, tokenise
+from freeprm.models.scoring_input import ScoringInput, question, render, response_name, tokenise
 from freeprm.scorers.released import Recipe, refuse_marker, second_of_two
 from freeprm.types import Rollout, Span
 
@@ -34,7 +34,7 @@ class MarkedTurn:
     marker: str
     token: int
 
-    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> Marked:
+    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The conversation, read at the markers."""
         asked, name = question(rollout), response_name(rollout)
         for where, text in (("prompt", asked), ("response", rollout.response)):
@@ -54,7 +54,7 @@ class MarkedTurn:
             raise DataError(
                 f"{name}: {len(steps)} steps, but {len(positions)} tokens {self.marker!r} in the scored text"
             )
-        return Marked(name=name, text=text, ids=ids, positions=positions, steps=tuple(steps))
+        return ScoringInput(name=name, text=text, ids=ids, positions=positions, steps=tuple(steps))
 
 
 PLUGIN = Recipe(

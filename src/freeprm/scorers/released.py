@@ -23,8 +23,8 @@ from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions
 from freeprm.models.encoding import TooLong
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.heads import Layout
-from freeprm.models.marked import Marked, check_tokens, response_name
 from freeprm.models.rewarding import RewardModel, load_reward_model, load_token_model, read_marked
+from freeprm.models.scoring_input import ScoringInput, check_tokens, response_name
 from freeprm.scorers.base import Scores
 from freeprm.types import Rollout, Span
 
@@ -35,7 +35,7 @@ Normaliser = Callable[[Tensor], Tensor]
 class Form(Protocol):
     """How a recipe writes a response and where it reads it."""
 
-    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> Marked:
+    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The response as the model reads it.
 
         Args:
@@ -147,7 +147,7 @@ class ReleasedScorer:
         if too_long == "truncate":
             raise ConfigError(f"{self.name}: too_long='truncate' would cut off what is read; choose error or exclude")
         counts: Counter[str] = Counter()
-        written: dict[int, Marked] = {}
+        written: dict[int, ScoringInput] = {}
         for index, rollout in enumerate(rollouts):
             if not rollout.response.strip():
                 counts["excluded: empty response"] += 1
@@ -168,7 +168,7 @@ class ReleasedScorer:
         pairs = zip(written.items(), outputs, strict=True)
         return {index: self._scores(item, output) for (index, item), output in pairs}, counts
 
-    def write(self, rollout: Rollout, *, splitter: str | None = None) -> Marked:
+    def write(self, rollout: Rollout, *, splitter: str | None = None) -> ScoringInput:
         """A response as the model reads it, and where.
 
         Raises:
@@ -190,7 +190,7 @@ class ReleasedScorer:
         except SpanError as error:
             raise SpanError(f"{response_name(rollout)}: {error}") from error
 
-    def _scores(self, item: Marked, output: Tensor) -> Scores:
+    def _scores(self, item: ScoringInput, output: Tensor) -> Scores:
         values = tuple(self.recipe.normalise(output).tolist())
         if item.steps:
             return Scores(steps=item.steps, step_scores=values, n_tokens=len(item.ids))
@@ -237,5 +237,5 @@ def refuse_marker(rollout: Rollout, at: int | None, *, marker: str, where: str) 
         )
 
 
-def _n_outputs(item: Marked) -> int:
+def _n_outputs(item: ScoringInput) -> int:
     return len(item.steps) or 1

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from freeprm.errors import DataError
-from freeprm.models.marked import Marked, position_of, question, render, response_name, tokenise
+from freeprm.models.scoring_input import ScoringInput, position_of, question, render, response_name, tokenise
 from freeprm.scorers.released import Recipe, first_of_two
 from freeprm.types import Rollout, Span
 
@@ -37,7 +37,7 @@ class Turns:
     date: str
     """What Llama 3.1's template writes as today's date where it is told none."""
 
-    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> Marked:
+    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The conversation, read at the token before each answer."""
         name = response_name(rollout)
         texts = [rollout.response[step.start : step.stop].strip() for step in steps]
@@ -55,7 +55,7 @@ class Turns:
         within = answered.rindex(self.answer)
         marks = [Span(start + within, start + within + len(self.answer)) for start in starts]
         positions = tuple(position_of(tokens, mark, expected=self.token, name=name) - 1 for mark in marks)
-        return Marked(name=name, text=text, ids=tokens.ids, positions=positions, steps=tuple(steps))
+        return ScoringInput(name=name, text=text, ids=tokens.ids, positions=positions, steps=tuple(steps))
 
     def _render(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> str:
         turns = [({"role": "user", "content": text}, {"role": "assistant", "content": self.answer}) for text in texts]

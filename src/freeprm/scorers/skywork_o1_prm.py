@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from freeprm.errors import ModelError, SpanError
 from freeprm.models.heads import Layout, ValueHead
-from freeprm.models.marked import Marked, question, response_name
+from freeprm.models.scoring_input import ScoringInput, question, response_name
 from freeprm.scorers.released import Recipe, sigmoid
 from freeprm.types import Rollout, Span
 
@@ -32,7 +32,7 @@ class Lines:
     marker: str
     token: int
 
-    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> Marked:
+    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The question and the lines, read at the breaks that end steps."""
         name = response_name(rollout)
         if not tokenizer.bos_token:
@@ -48,7 +48,7 @@ class Lines:
             at += len(self.marker)
         positions = tuple(self._position(breaks, rollout, step, name=name) for step in steps)
         text = head + self.marker.join(lines) + self.marker
-        return Marked(name=name, text=text, ids=np.array(ids, np.int32), positions=positions, steps=tuple(steps))
+        return ScoringInput(name=name, text=text, ids=np.array(ids, np.int32), positions=positions, steps=tuple(steps))
 
     def _position(self, breaks: Sequence[tuple[int, int]], rollout: Rollout, step: Span, *, name: str) -> int:
         last = step.start + len(rollout.response[step.start : step.stop].rstrip())

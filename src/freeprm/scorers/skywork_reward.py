@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from freeprm.io.conversations import split_turn
 from freeprm.models.heads import Layout, ScoreHead
-from freeprm.models.marked import Marked, render, response_name, tokenise
+from freeprm.models.scoring_input import ScoringInput, render, response_name, tokenise
 from freeprm.scorers.released import Recipe, unchanged
 from freeprm.types import Message, Rollout, Span
 
@@ -29,11 +29,11 @@ class WholeTurn:
     date: str | None
     """What Llama 3.1's template writes as today's date where it is told none."""
 
-    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> Marked:
+    def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The conversation, read at the last token."""
         text = render(tokenizer, conversation(rollout), date=self.date)
         ids = tokenise(tokenizer, text, special=False).ids
-        return Marked(name=response_name(rollout), text=text, ids=ids, positions=(len(ids) - 1,))
+        return ScoringInput(name=response_name(rollout), text=text, ids=ids, positions=(len(ids) - 1,))
 
 
 def conversation(rollout: Rollout) -> list[Message]:

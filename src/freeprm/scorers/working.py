@@ -13,7 +13,7 @@ from freeprm.models.encoding import TooLong
 from freeprm.models.stored_logprobs import COLUMNS
 from freeprm.scorers.implicit import ImplicitPRM, TokenLogProbs
 from freeprm.scorers.reading import PRMSource
-from freeprm.scorers.tally import Reading, Tally
+from freeprm.scorers.tally import ModelUsage, Tally
 from freeprm.types import ResponseScore, Rollout
 
 
@@ -36,7 +36,7 @@ class ScoredPart:
     """Of those left out or cut, by reason."""
     sequence_tokens: int
     """Tokens of prompts and responses, each response with its prompt."""
-    readings: Mapping[str, Reading]
+    readings: Mapping[str, ModelUsage]
     """What each model read, by charge."""
 
 

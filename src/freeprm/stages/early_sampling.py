@@ -157,7 +157,7 @@ def _draw(
 
 
 def _done(run: RunFolder, n: int) -> set[str]:
-    """Problems of an earlier sitting, all rows of which were written; the rows of others are made again."""
+    """Problems of an earlier session, all rows of which were written; the rows of others are made again."""
     rows = run.rows(ROWS)
     counts = Counter(row["problem_id"] for row in rows)
     whole = [row for row in rows if counts[row["problem_id"]] == n]
@@ -214,7 +214,7 @@ def _counts(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _cost(rows: Sequence[Row], parts: Sequence[Row], engine: HFEngine, prm: ImplicitPRM) -> Cost:
-    """Drawing and scoring, of all sittings; a prompt's tokens once."""
+    """Drawing and scoring, of all sessions; a prompt's tokens once."""
     prompts = {row["problem_id"]: row["n_prompt_tokens"] for row in rows}
     prompt_tokens, generated_tokens = sum(prompts.values()), sum(row["n_generated_tokens"] for row in rows)
     drawing = generation_charges(

@@ -31,7 +31,7 @@ from freeprm.io.formats import OnBad, read_rollouts
 from freeprm.io.jsonl import Row
 from freeprm.io.progress import bar
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
-from freeprm.models.contests import Contest, passed, search
+from freeprm.models.best_of_n_search import Contest, passed, search
 from freeprm.models.devices import device_name
 from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
 from freeprm.models.stepwise import Stepped, StepwiseRewards
@@ -238,7 +238,7 @@ def _sizes(n: Sequence[int] | None, groups: Sequence[Group]) -> list[int]:
 
 
 def _done(run: RunFolder) -> set[str]:
-    """Problems of an earlier sitting; the last one's rows may not all have been written, so it is made again."""
+    """Problems of an earlier session; the last one's rows may not all have been written, so it is made again."""
     rows = run.rows(ROWS)
     whole = [row for row in rows if row["problem_id"] != rows[-1]["problem_id"]]
     run.rewrite(ROWS, whole)

@@ -24,10 +24,10 @@ from freeprm.graders.base import grader as find_grader
 from freeprm.graders.working import Found, Pair, extracting, judging
 from freeprm.io.formats import OnBad, read_rollouts, rollout_row
 from freeprm.io.jsonl import Row, read_rows
-from freeprm.io.limited import Limits, cores
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.io.sandbox import Limits, cores
 from freeprm.types import Cost, Metric, Prompt, Rollout
 from freeprm.world.checking import check_steps, first_error
 from freeprm.world.problems import WordProblem, parse

@@ -36,7 +36,7 @@ class SamplingResult:
     folder: Path
     """Holds `rollouts.jsonl`."""
     counts: Mapping[str, int]
-    """Problems, samples, those found from an earlier sitting, those truncated by reason."""
+    """Problems, samples, those found from an earlier session, those truncated by reason."""
     cost: Cost
 
 

@@ -27,7 +27,7 @@ from freeprm.scorers.base import Scorer
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.scorers.jobs import ScorerJob, ScorerSource
 from freeprm.scorers.reading import PRMSource
-from freeprm.scorers.tally import Reading, scoring_cost
+from freeprm.scorers.tally import ModelUsage, scoring_cost
 from freeprm.scorers.working import Job, Part, ScoredPart
 from freeprm.types import Cost, Rollout
 
@@ -285,6 +285,6 @@ def _cost(run: RunFolder, shape: ModelShape, counts: Counter[str]) -> Cost:
     parts = {part["part"]: part for part in run.parts()}.values()
     for part in parts:
         counts.update(part["counts"])
-    tallies = [{what: Reading(**reading) for what, reading in part["readings"].items()} for part in parts]
+    tallies = [{what: ModelUsage(**reading) for what, reading in part["readings"].items()} for part in parts]
     mean_length = sum(part["sequence_tokens"] for part in parts) / max(counts["scored"], 1)
     return scoring_cost(tallies, shape, mean_length=mean_length)

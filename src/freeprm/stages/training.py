@@ -32,6 +32,7 @@ from freeprm.training.costing import training_cost
 from freeprm.training.examples import Example, Examples
 from freeprm.training.groups import read_groups, recipe_of
 from freeprm.training.model_card import model_card
+from freeprm.training.parameterization import Parameterization, reading_of
 from freeprm.training.policy import (
     Weights,
     check_precision,
@@ -42,7 +43,6 @@ from freeprm.training.policy import (
 )
 from freeprm.training.preparing import Preparer
 from freeprm.training.reach import out_of_reach, too_slow
-from freeprm.training.readings import Reading, reading_of
 from freeprm.training.reference import reference_folder
 from freeprm.training.settings import TrainSettings, filled
 from freeprm.training.sources import source_paths
@@ -169,7 +169,7 @@ class _Begun(NamedTuple):
     """With nothing left open."""
     sources: dict[str, str]
     objective: Objective
-    reading: Reading
+    reading: Parameterization
     start: Path
     """Folder of the model that training starts from."""
     arguments: TrainingArguments

@@ -13,7 +13,7 @@ from freeprm.core.preferences import Pair
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.io.formats import OnBad
 from freeprm.objectives.base import Objective
-from freeprm.training.readings import step_reader
+from freeprm.training.parameterization import step_reader
 from freeprm.training.settings import TrainSettings
 from freeprm.training.sources import Graded, read_graded
 from freeprm.training.steps import StepReader

@@ -14,7 +14,7 @@ from freeprm.models.backbone import context_length, load_config, load_tokenizer
 from freeprm.models.encoding import Encoded, check_vocabulary, encode, fit
 from freeprm.objectives.base import Objective
 from freeprm.training.examples import Example, mismatches
-from freeprm.training.readings import Reading, reading_of, step_reader
+from freeprm.training.parameterization import Parameterization, reading_of, step_reader
 from freeprm.training.reference import FrozenReference
 from freeprm.training.settings import TrainSettings
 from freeprm.training.steps import TokenSteps, in_tokens
@@ -46,7 +46,7 @@ class Preparer:
         self, settings: TrainSettings, start: Path, cache: Path, process: PartialState, *, objective: Objective,
         mixed_precision: str = "no",
     ):  # fmt: skip
-        self.reading: Reading = reading_of(settings, objective)
+        self.reading: Parameterization = reading_of(settings, objective)
         self.tokenizer = load_tokenizer(
             start, trust_remote_code=settings.trust_remote_code, template_date=settings.template_date
         )

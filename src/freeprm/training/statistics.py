@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from freeprm.objectives.base import Objective, RewardBatch, pairs
-from freeprm.training.readings import Reading
+from freeprm.training.parameterization import Parameterization
 
 SUMS = (
     "loss", "items", "responses", "right", "wrong", "reward_right", "reward_wrong", "agreeing", "log_ratio",
@@ -15,7 +15,7 @@ SUMS = (
 """The columns of `per_example`: sums over an example's items (the first two), responses, and steps (the last two)."""
 
 
-def per_example(objective: Objective, rewards: RewardBatch, losses: Tensor, *, reading: Reading) -> Tensor:
+def per_example(objective: Objective, rewards: RewardBatch, losses: Tensor, *, reading: Parameterization) -> Tensor:
     """(E, len(SUMS)) sums of each of a batch's examples, without gradient.
 
     Args:
@@ -72,7 +72,7 @@ def means(sums: Sequence[float], *, with_reference: bool) -> dict[str, float]:
     return found
 
 
-def _by_step(rewards: RewardBatch, reading: Reading, n_examples: int) -> Tensor:
+def _by_step(rewards: RewardBatch, reading: Parameterization, n_examples: int) -> Tensor:
     """(E, 2) labelled steps of each example, and those whose score has the label's sign; a label of 1/2 has none."""
     sums = rewards.token_rewards.new_zeros(n_examples, 2)
     if rewards.step_labels is None:

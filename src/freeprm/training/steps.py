@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from freeprm.core.steps import given_steps, splitter, token_spans
 from freeprm.errors import RecordError, SpanError
 from freeprm.models.encoding import Encoded, Ints
-from freeprm.models.marked import response_name
+from freeprm.models.scoring_input import response_name
 from freeprm.types import Rollout, Span
 
 

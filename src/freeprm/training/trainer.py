@@ -19,7 +19,7 @@ from freeprm.models.logprobs import n_read, token_logprobs
 from freeprm.models.ways import prepare
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, Totals, means_of, pairs
 from freeprm.training.examples import Batch, Examples, collate
-from freeprm.training.readings import Reading
+from freeprm.training.parameterization import Parameterization
 from freeprm.training.sampling import SimilarLengths
 from freeprm.training.statistics import SUMS, means, per_example
 
@@ -50,7 +50,7 @@ class GroupTrainer(Trainer):
         args: TrainingArguments,
         *,
         objective: Objective,
-        reading: Reading,
+        reading: Parameterization,
         train_dataset: Examples,
         eval_dataset: Examples | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -60,7 +60,7 @@ class GroupTrainer(Trainer):
             compute_metrics=self._evaluated, callbacks=callbacks,
         )  # fmt: skip
         self.objective: Objective = objective
-        self.reading: Reading = reading
+        self.reading: Parameterization = reading
         self._shares = objective.needs_kl or objective.needs_means
         self._shared_in_evaluation: Tensor | None = None
         prepare(model, longest=max(data.longest() for data in (train_dataset, eval_dataset) if data is not None))

@@ -20,8 +20,8 @@ from freeprm.engines.hf.drawing import draw, uniforms
 from freeprm.engines.hf.text import end_tokens, is_stopped, response_text, stop_position
 from freeprm.errors import ModelError
 from freeprm.models.backbone import Backbone
+from freeprm.models.kv_cache import Slots, SlotTable, n_kept_layers, plain_layers
 from freeprm.models.lengths import alike
-from freeprm.models.slots import Slots, SlotTable, n_kept_layers, plain_layers
 
 _CPU_ROWS, _GPU_ROWS = 256, 1024  # samples written on at a time
 _STRETCH = 32  # tokens after which rows are gathered anew, so that a batch need not have room for whole responses

@@ -29,7 +29,7 @@ def complete(
         params: how.
         n: completions of a prefix.
         judges: find the answers.
-        notebook: completions of earlier sittings; those of this one are added.
+        notebook: completions of earlier sessions; those of this one are added.
     """
     known = [Completion(*row) for note in notebook.known for row in note.get(_KEY, ())]
     done: dict[int, set[int]] = {}

@@ -9,7 +9,7 @@ from freeprm.core.extraction import EXTRACTORS, extract
 from freeprm.graders.base import QuickGrader, missing
 from freeprm.graders.base import grader as find_grader
 from freeprm.graders.working import Found, Pair, extracting, judging
-from freeprm.io.limited import Limits
+from freeprm.io.sandbox import Limits
 
 
 class Completion(NamedTuple):

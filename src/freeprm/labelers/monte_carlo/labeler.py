@@ -25,8 +25,8 @@ from freeprm.engines.base import Engine, SamplingParams, devices_of
 from freeprm.errors import ConfigError
 from freeprm.graders.base import grader as find_grader
 from freeprm.graders.base import missing
-from freeprm.io.limited import Limits, cores
 from freeprm.io.plugins import built
+from freeprm.io.sandbox import Limits, cores
 from freeprm.labelers.base import Divided, Labelled, Notebook, StepLabels
 from freeprm.labelers.monte_carlo.completing import complete, cost_of
 from freeprm.labelers.monte_carlo.judging import Completion, Judges, Tally

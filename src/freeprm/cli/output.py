@@ -1,0 +1,87 @@
+"""How commands show what they did: tables for people, JSON for programs; standard output holds nothing else."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from freeprm.core.curation import Operation
+from freeprm.types import Cost, Metric
+
+console = Console()
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """While a stage works, whatever it and its libraries print goes to stderr."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as one line, without the file and code that Python prints with it; for `warnings.showwarning`."""
+    print(f"warning: {message}", file=file or sys.stderr)
+
+
+def show(
+    *, out: Path, metrics: Sequence[Metric] = (), counts: Mapping[str, Any] | None = None, cost: Cost | None = None,
+    operations: Sequence[Operation] = (), as_json: bool,
+) -> None:  # fmt: skip
+    """Print a stage's result."""
+    if as_json:
+        result = {
+            "out": str(out), "metrics": [asdict(metric) for metric in metrics], "counts": dict(counts or {}),
+            "cost": asdict(cost) if cost else None,
+            **({"operations": [asdict(done) for done in operations]} if operations else {}),
+        }  # fmt: skip
+        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
+        return
+    if metrics:
+        from freeprm.report.terminal import print_metrics
+
+        print_metrics(console, metrics)
+    show_work(operations=operations, counts=counts or {})
+    if cost:
+        console.print(Text(_cost(cost), style="dim"))
+    console.print(Text.assemble("written to ", (str(out), "bold")), soft_wrap=True)
+
+
+def show_work(*, operations: Sequence[Operation], counts: Mapping[str, Any]) -> None:
+    """Print what was done to data, and what was counted."""
+    if operations:
+        from freeprm.report.operations import print_operations
+
+        print_operations(console, operations)
+    if counts:
+        table = Table("counted", "", box=None, header_style="bold")
+        for name, value in counts.items():
+            table.add_row(Text(str(name)), f"{value:,}" if isinstance(value, int) else Text(str(value)))
+        console.print(table)
+
+
+def _cost(cost: Cost) -> str:
+    tokens = {
+        "prompt": cost.prompt_tokens, "generated": cost.generated_tokens, "scored": cost.scored_tokens,
+        "trained": cost.trained_tokens,
+    }  # fmt: skip
+    parts = [f"{count:,} {name} tokens" for name, count in tokens.items() if count]
+    if cost.flops is None:
+        parts.append("unknown FLOPs")
+    elif cost.flops or parts:
+        parts.append(f"{cost.flops:.3g} FLOPs")
+    parts.append(f"{cost.seconds:.1f} s")
+    return ", ".join([*parts, *([f"{cost.gpu_seconds:.1f} GPU-s"] if cost.gpu_seconds else [])])

@@ -1,0 +1,238 @@
+"""What the methods of a comparison are worth: accuracies of every column, their average, and paired differences.
+
+A metric of one column has `n` and the group `generator=NAME`; one of the average over all columns has neither.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from freeprm.core.intervals import bootstrap
+from freeprm.errors import DataError, RecordError
+from freeprm.experiments.comparison.averages import Column, average_difference, column_average
+from freeprm.experiments.comparison.folders import Folders, test_split
+from freeprm.experiments.comparison.settings import Comparison
+from freeprm.io.jsonl import read_rows
+from freeprm.io.runs import METRICS, read_metrics
+from freeprm.types import Metric
+
+NULL = "random_distinct_text"
+BASELINES = ("random", NULL, "majority", "oracle")
+"""Ways of choosing without scores; `random` is the generator's pass@1, and see `core.selectors` for the next."""
+STEP_METRICS = (
+    "processbench_f1", "first_error_accuracy", "step_auc", "response_auc", "response_auc_within_problems",
+)  # fmt: skip
+FITTED = "threshold=dev"
+
+
+class Place(NamedTuple):
+    """A column of the table."""
+
+    generator: str
+    n: int
+
+
+class Way(NamedTuple):
+    """A row of the table: whose scores (None: nobody's) choose, and how: best_of_n/min, weighted_vote/min, ..."""
+
+    method: str | None
+    selector: str
+
+    @property
+    def family(self) -> str:
+        """The selector without its aggregator."""
+        return self.selector.partition("/")[0]
+
+
+Accuracies = Mapping[Way, Mapping[Place, Column]]
+
+
+class Shared(NamedTuple):
+    """Accuracies of all ways over the same problems."""
+
+    accuracies: Accuracies
+    left_out: Mapping[Place, int]
+    """Problems of a column in which some way could not choose among n."""
+
+
+class Measured(NamedTuple):
+    """What the stages of a comparison gave."""
+
+    metrics: list[Metric]
+    left_out: Mapping[Place, int]
+    """See `Shared`."""
+    weightings: Mapping[str, str]
+    """By method, how its scores became the weights of votes."""
+
+
+def measured(comparison: Comparison, folders: Folders, *, seed: int) -> Measured:
+    """All metrics of a comparison whose stages are finished.
+
+    Raises:
+        DataError: a column has no problem in which every method could choose.
+        RunFolderError: a stage's folder lacks its metrics.
+    """
+    shared = on_shared_problems(read_accuracies(comparison, folders))
+    metrics = accuracy_metrics(shared.accuracies, against=comparison.against, seed=seed)
+    metrics += tie_metrics(read_accuracies(comparison, folders, column="tied"), shared.accuracies, seed=seed)
+    metrics += step_metrics(comparison, folders)
+    return Measured(metrics, shared.left_out, read_weightings(comparison, folders))
+
+
+def read_weightings(comparison: Comparison, folders: Folders) -> dict[str, str]:
+    """By method, how the selection stage weighed its votes."""
+    found: dict[str, str] = {}
+    for method in comparison.methods:
+        for generator in comparison.generators:
+            folder = folders.selection(method, test_split(generator))
+            for metric in read_metrics(folder) if (folder / METRICS).exists() else []:
+                if metric.weighting is not None:
+                    found[method] = metric.weighting
+    return found
+
+
+def read_accuracies(comparison: Comparison, folders: Folders, *, column: str = "accuracy") -> Accuracies:
+    """The accuracy of each problem, as the selection stage wrote it: baselines first, then methods.
+
+    Args:
+        comparison: whose.
+        folders: where.
+        column: `accuracy`, or `tied` for how often a choice shared the first place, which bounds have not.
+    """
+    found: dict[Way, dict[Place, dict[str, float]]] = {Way(None, name): {} for name in BASELINES}
+    for generator in comparison.generators:
+        split = test_split(generator)
+        _read(folders.baseline(split), None, generator, column, found)
+        for method in comparison.methods:
+            _read(folders.selection(method, split), method, generator, column, found)
+    return found
+
+
+def on_shared_problems(accuracies: Accuracies) -> Shared:
+    """Only the problems of each column in which every way could choose among n, as where some responses have no score.
+
+    Raises:
+        DataError: there is none in a column; names the method that could choose in the fewest.
+    """
+    kept: dict[Way, dict[Place, Column]] = {way: {} for way in accuracies}
+    left_out: dict[Place, int] = {}
+    for place in dict.fromkeys(place for columns in accuracies.values() for place in columns):
+        own = {way: columns.get(place, {}) for way, columns in accuracies.items()}
+        common = set.intersection(*(set(column) for column in own.values()))
+        if not common:
+            worst = min(own, key=lambda way: len(own[way]))
+            raise DataError(
+                f"{place.generator} @{place.n}: no problem has {place.n} responses with scores of every method; "
+                f"{worst.method or worst.selector} has them for {len(own[worst])} problems. Responses that its context "
+                f"does not hold have no score. Take it out of the comparison, or {place.n} out of sizes"
+            )
+        if lost := max(map(len, own.values())) - len(common):
+            left_out[place] = lost
+        for way, column in own.items():
+            kept[way][place] = {problem: value for problem, value in column.items() if problem in common}
+    return Shared(kept, left_out)
+
+
+def accuracy_metrics(accuracies: Accuracies, *, against: str | None, seed: int) -> list[Metric]:
+    """Each column, the average over columns, and the differences of averages.
+
+    Args:
+        accuracies: of all methods.
+        against: the method that others are compared with, besides the majority vote.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: a method was measured on other problems than what it is compared with.
+    """
+    return [*_means(accuracies, seed=seed), *_differences(accuracies, against, seed=seed)]
+
+
+def tie_metrics(ties: Accuracies, accuracies: Accuracies, *, seed: int) -> list[Metric]:
+    """How often each way of choosing shared the first place, by column and on average, on the problems of accuracies.
+
+    Args:
+        ties: as from `read_accuracies`.
+        accuracies: as from `on_shared_problems`.
+        seed: of the bootstrap.
+    """
+    kept = {
+        way: {
+            place: {problem: column[problem] for problem in accuracies[way][place] if problem in column}
+            for place, column in columns.items()
+        }
+        for way, columns in ties.items() if columns
+    }  # fmt: skip
+    return list(_means(kept, metric="tied", seed=seed))
+
+
+def _read(
+    folder: Path, method: str | None, generator: str, column: str, found: dict[Way, dict[Place, dict[str, float]]]
+) -> None:
+    for _, row in read_rows(folder / "accuracies.jsonl"):
+        if isinstance(row, RecordError):
+            raise row
+        if (row["scorer"] is None) == (method is None) and column in row:
+            columns = found.setdefault(Way(method, row["selector"]), {})
+            columns.setdefault(Place(generator, row["n"]), {})[row["problem_id"]] = row[column]
+
+
+def _means(accuracies: Accuracies, *, metric: str = "accuracy", seed: int) -> Iterator[Metric]:
+    for way, columns in accuracies.items():
+        for place, column in columns.items():
+            value, low, high = bootstrap(list(column.values()), seed=seed)
+            yield Metric(
+                metric=metric, value=value, low=low, high=high, count=len(column), scorer=way.method,
+                selector=way.selector, n=place.n, seed=seed, group=f"generator={place.generator}",
+            )  # fmt: skip
+        value, low, high = column_average(list(columns.values()), seed=seed)
+        yield Metric(
+            metric=metric, value=value, low=low, high=high, count=_n_problems(columns), scorer=way.method,
+            selector=way.selector, seed=seed,
+        )  # fmt: skip
+
+
+def _differences(accuracies: Accuracies, against: str | None, *, seed: int) -> Iterator[Metric]:
+    """Averages of methods less that of the majority vote, and less that of one method by the same kind of choice.
+
+    Best-of-N also less its null, choosing among distinct texts.
+    """
+    majority, null = Way(None, "majority"), Way(None, NULL)
+    scored = [way for way in accuracies if way.method is not None]
+    for way in scored:
+        yield _difference(accuracies, way, majority, f"{way.selector} - majority", way.method, seed=seed)
+        if way.family == "best_of_n":
+            yield _difference(accuracies, way, null, f"{way.selector} - {NULL}", way.method, seed=seed)
+        rival = next((other for other in scored if other.method == against and other.family == way.family), None)
+        if rival is not None and rival.method != way.method:
+            yield _difference(accuracies, way, rival, way.selector, f"{way.method} - {rival.method}", seed=seed)
+
+
+def _difference(
+    accuracies: Accuracies, first: Way, second: Way, selector: str, scorer: str | None, *, seed: int
+) -> Metric:
+    columns, others = accuracies[first], accuracies[second]
+    value, low, high = average_difference(
+        list(columns.values()), [others.get(place, {}) for place in columns], seed=seed
+    )
+    return Metric(
+        metric="accuracy_difference", value=value, low=low, high=high, count=_n_problems(columns), scorer=scorer,
+        selector=selector, seed=seed,
+    )  # fmt: skip
+
+
+def step_metrics(comparison: Comparison, folders: Folders) -> Iterator[Metric]:
+    """Those of the evaluation stage, areas of responses included, at the threshold from dev where there is one."""
+    for method in comparison.methods:
+        for generator in comparison.generators:
+            folder = folders.evaluation(method, test_split(generator))
+            if not (folder / METRICS).exists():
+                continue
+            for metric in read_metrics(folder):
+                fitted = metric.metric != "processbench_f1" or metric.selector == FITTED
+                if metric.metric in STEP_METRICS and fitted:
+                    yield replace(metric, scorer=method, group=f"generator={generator}")
+
+
+def _n_problems(columns: Mapping[Place, Column]) -> int:
+    return len({problem for column in columns.values() for problem in column})

@@ -1,0 +1,138 @@
+"""One method of a comparison, from training to what its scores choose; every stage in a folder of its own."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from freeprm.experiments.comparison.folders import Folders, test_split
+from freeprm.experiments.comparison.settings import UNTRAINED, Comparison, Method
+from freeprm.io.jsonl import read_rows
+from freeprm.models.reward_config import LOG_RATIO, load_reward_config
+from freeprm.scorers.jobs import ScorerSource
+from freeprm.scorers.reading import PRMSource
+from freeprm.stages.evaluation import evaluate
+from freeprm.stages.labeling import label
+from freeprm.stages.scoring import Scored, score, score_released
+from freeprm.stages.selection import SelectionResult, select
+from freeprm.stages.training import train
+from freeprm.training.settings import TrainSettings, load_settings
+
+
+def make_method(comparison: Comparison, folders: Folders, name: str, *, seed: int) -> None:
+    """Train a method's model, score dev and test with it, choose and evaluate; all that is finished stays as it is.
+
+    Raises:
+        FreePRMError: see the stages.
+    """
+    method = comparison.methods[name]
+    if method.train is not None:
+        train_method(comparison, folders, name, method.train, seed=seed)
+    dev = score_split(comparison, folders, name, "dev").folder
+    for split in map(test_split, comparison.generators):
+        scored = score_split(comparison, folders, name, split).folder
+        choose(comparison, folders, name, split, n=comparison.sizes, seed=seed)
+        evaluate(
+            [scored], out=folders.evaluation(name, split), dev=[dev] if _has_step_truth(scored) else [],
+            aggregators=[method.aggregator], seed=seed,
+        )  # fmt: skip
+
+
+def choose(
+    comparison: Comparison, folders: Folders, name: str, split: str, *, n: Sequence[int], seed: int
+) -> SelectionResult:
+    """Choose among a split's responses by a method's scores.
+
+    Raises:
+        FreePRMError: see the stage.
+    """
+    method = comparison.methods[name]
+    return select(
+        [folders.scores(name, split)], out=folders.selection(name, split), n=n, aggregators=[method.aggregator],
+        weighting=method.weighting, seed=seed,
+    )  # fmt: skip
+
+
+def make_labels(comparison: Comparison, folders: Folders, name: str, *, seed: int) -> None:
+    """Label the steps of the training rollouts.
+
+    Raises:
+        FreePRMError: see the stage.
+    """
+    labels = comparison.labels[name]
+    options = dict(labels.options)
+    if labels.model_of is not None:
+        options["model"] = str(folders.model(labels.model_of))
+    label([folders.graded("train")], labeler=labels.labeler, out=folders.labels(name), options=options, seed=seed)
+
+
+def train_method(
+    comparison: Comparison, folders: Folders, name: str, settings: Mapping[str, Any], *, seed: int
+) -> None:
+    """Train a method's model on the training rollouts, or on those with the step labels that it asks for.
+
+    Raises:
+        FreePRMError: see the stage.
+    """
+    labels = comparison.methods[name].labels
+    train(
+        [folders.labels(labels) if labels else folders.graded("train")],
+        settings=training_settings(comparison, folders, name, settings, seed=seed),
+        out=folders.model(name),
+        cache=folders.reference,
+    )
+
+
+def training_settings(
+    comparison: Comparison, folders: Folders, name: str, settings: Mapping[str, Any], *, seed: int
+) -> TrainSettings:
+    """What a method is trained with: its own settings over those that all methods share.
+
+    Raises:
+        ConfigError: an unknown setting or a bad value.
+    """
+    merged = overlaid(comparison.training, settings)
+    start = comparison.methods[name].start
+    model = str(folders.model(start)) if start else comparison.model
+    return load_settings(options={**merged, "model": model, "seed": seed})
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of training over others; their `trainer` tables are merged too."""
+    trainer = {**below.get("trainer", {}), **above.get("trainer", {})}
+    return {**below, **above, **({"trainer": trainer} if trainer else {})}
+
+
+def score_split(comparison: Comparison, folders: Folders, name: str, split: str) -> Scored:
+    """Score a split's rollouts.
+
+    Raises:
+        FreePRMError: see the stage.
+    """
+    inputs, out = [folders.graded(split)], folders.scores(name, split)
+    method = comparison.methods[name]
+    if (source := _released(method, folders.model(method.of or name))) is not None:
+        return score_released(inputs, scorer=source, out=out, name=name)
+    scored = partial(score, inputs, out=out, name=name)
+    if method.train is None and method.of is None:
+        untrained = PRMSource(source=comparison.model, trained=False, beta=comparison.training.get("beta"))
+        return scored(prm=untrained, rewards=[UNTRAINED], splitter=comparison.training.get("splitter"))
+    reward = method.reward or "with-reference"
+    prm = PRMSource(source=str(folders.model(method.of or name)), load_reference=reward != "without-reference")
+    return scored(prm=prm, rewards=[reward])
+
+
+def _released(method: Method, folder: Path) -> ScorerSource | None:
+    """Where a method's scorer is, if it is a released model or reads a value rather than a log-ratio."""
+    if method.scorer is not None and method.model is not None:
+        return ScorerSource(scorer=method.scorer, model=method.model, reference=method.scorer_reference)
+    trained = method.train is not None or method.of is not None
+    if trained and load_reward_config(folder).parameterisation != LOG_RATIO:
+        return ScorerSource(scorer="valued", model=str(folder))
+    return None
+
+
+def _has_step_truth(scored: Path) -> bool:
+    """Whether scores are of steps, and it is known which steps are right; then there is a threshold to fit on dev."""
+    row = next((row for _, row in read_rows(scored) if isinstance(row, Mapping)), {})
+    return row.get("step_scores") is not None and "first_error" in row

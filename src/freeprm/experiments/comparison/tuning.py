@@ -1,0 +1,181 @@
+"""The same small search for every method that is trained, on a dev split, so that rivals run at their best.
+
+Each try is trained on rollouts of a seed of its own and chosen among by best-of-n on dev. Test problems are not drawn.
+What comes out is a table of what was tried; the settings that did best are written into the comparison's file by hand.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from freeprm.errors import ConfigError
+from freeprm.experiments.comparison.costs import total_cost
+from freeprm.experiments.comparison.data import make_split
+from freeprm.experiments.comparison.folders import Folders
+from freeprm.experiments.comparison.methods import choose, make_labels, overlaid, score_split, train_method
+from freeprm.experiments.comparison.planning import Job
+from freeprm.experiments.comparison.rendering import markdown
+from freeprm.experiments.comparison.settings import Comparison, Method
+from freeprm.experiments.comparison.tables import Cell, TextTable
+from freeprm.experiments.comparison.workers import run_jobs
+from freeprm.io.runs import RunFolder, read_metrics
+from freeprm.report.wording import interval_text, value_text
+from freeprm.types import Cost, Metric
+
+DEV = "dev"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One setting of one method, and how it did on dev."""
+
+    method: str
+    settings: Mapping[str, Any]
+    """Those tried, over the method's own."""
+    best_of_n: Metric
+    weighted_vote: Metric
+    is_best: bool
+    """The highest best-of-n of its method; the first of equals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """What a search gave."""
+
+    folder: Path
+    """Holds tune.md and metrics.json."""
+    trials: list[Trial]
+    metrics: list[Metric]
+    """Of each trial, with its name as the scorer."""
+    tables: list[TextTable]
+    counts: Mapping[str, int]
+    cost: Cost
+
+
+def tune(comparison: Comparison, *, out: Path, seed: int, workers: int, command: str) -> Tuned:
+    """Train every method with every setting that is to be tried, and measure it on dev.
+
+    A method that goes on from another's model goes on from that one's best trial.
+
+    Raises:
+        ConfigError: there is nothing to try.
+        FreePRMError: see the stages.
+    """
+    folders = Folders(out)
+    dev = comparison.tuning.dev
+    tried = {
+        name: _tries(comparison, method) for name, method in comparison.methods.items() if method.train is not None
+    }
+    if not comparison.tuning.tries and not any(method.tune for method in comparison.methods.values()):
+        raise ConfigError(
+            "tuning.tries: there is none; expected settings, e.g. [{ trainer = { learning_rate = 1e-4 } }]"
+        )
+    settings = {**comparison.shared(), "dev": asdict(dev), "n": comparison.tuning.n, "seed": seed}
+    with RunFolder(out, stage="tune", settings=settings) as run:
+        if run.complete:
+            run.reopen()  # methods or tries may have been added
+        make_split(comparison, folders, "train", comparison.train, seed=seed)
+        make_split(comparison, folders, DEV, dev, seed=seed)
+        trials: list[Trial] = []
+        best: dict[str, str] = {}
+        while wave := [name for name in tried if name not in best and set(comparison.parents(name)) <= set(best)]:
+            derived = _derived(comparison, {name: tried[name] for name in wave}, best)
+            for labels in dict.fromkeys(filter(None, (comparison.methods[name].labels for name in wave))):
+                make_labels(derived, folders, labels, seed=seed)
+            jobs = [_job(derived, folders, name, seed) for name in derived.methods]
+            run_jobs(jobs, workers=workers, description="tune", ended=run.save_time)
+            for name in wave:
+                found = list(_measured(folders, name, tried[name]))
+                trials += found
+                best[name] = _trial_name(name, next(index for index, trial in enumerate(found) if trial.is_best))
+        metrics = [metric for trial in trials for metric in (trial.best_of_n, trial.weighted_vote)]
+        run.write_metrics(metrics)
+        counts = {"trials": len(trials)}
+        cost = run.finish(cost=total_cost(folders), counts=counts)
+    table = _table(trials)
+    (out / "tune.md").write_text(f"    {command}\n\n{markdown(table)}\n", encoding="utf-8")
+    return Tuned(folder=out, trials=trials, metrics=metrics, tables=[table], counts=counts, cost=cost)
+
+
+def _tries(comparison: Comparison, method: Method) -> Sequence[Mapping[str, Any]]:
+    return (*comparison.tuning.tries, *method.tune) or ({},)
+
+
+def _trial_name(method: str, index: int) -> str:
+    return f"{method}-try{index}"
+
+
+def _derived(
+    comparison: Comparison, tried: Mapping[str, Sequence[Mapping[str, Any]]], best: Mapping[str, str]
+) -> Comparison:
+    """The comparison whose methods are the trials, which go on from the best trials so far."""
+    methods = {}
+    for name, tries in tried.items():
+        method = comparison.methods[name]
+        for index, settings in enumerate(tries):
+            methods[_trial_name(name, index)] = replace(
+                method, train=overlaid(method.train or {}, settings), start=best.get(method.start or "")
+            )
+    labels = {
+        name: replace(labels, model_of=best.get(labels.model_of or "")) for name, labels in comparison.labels.items()
+    }
+    return replace(comparison, methods=methods, labels=labels)
+
+
+def _job(derived: Comparison, folders: Folders, name: str, seed: int) -> Job:
+    work = partial(make_trial, derived, folders, name, seed=seed)
+    return Job(name=name, needs=frozenset(), work=work, log=folders.log(name))
+
+
+def make_trial(derived: Comparison, folders: Folders, name: str, *, seed: int) -> None:
+    """Train one trial, score dev and choose.
+
+    Raises:
+        FreePRMError: see the stages.
+    """
+    method = derived.methods[name]
+    train_method(derived, folders, name, method.train or {}, seed=seed)
+    score_split(derived, folders, name, DEV)
+    choose(derived, folders, name, DEV, n=[derived.tuning.n], seed=seed)
+
+
+def _measured(folders: Folders, name: str, tries: Sequence[Mapping[str, Any]]) -> Iterator[Trial]:
+    found = []
+    for index in range(len(tries)):
+        trial = _trial_name(name, index)
+        metrics = [m for m in read_metrics(folders.selection(trial, DEV)) if m.metric == "accuracy" and m.scorer]
+        by_family = {str(metric.selector).partition("/")[0]: replace(metric, scorer=trial) for metric in metrics}
+        found.append((by_family["best_of_n"], by_family["weighted_vote"]))
+    values = [best_of_n.value for best_of_n, _ in found]
+    for index, (best_of_n, weighted_vote) in enumerate(found):
+        yield Trial(
+            method=name, settings=tries[index], best_of_n=best_of_n, weighted_vote=weighted_vote,
+            is_best=index == values.index(max(values)),
+        )  # fmt: skip
+
+
+def _table(trials: Sequence[Trial]) -> TextTable:
+    first = trials[0].best_of_n
+    return TextTable(
+        title="Tried on dev",
+        note=f"{first.count} problems; * marks the best of a method by best-of-{first.n}, the first of equals.",
+        header=("method", "settings", f"best-of-{first.n}, %", f"weighted vote of {first.n}, %"),
+        rows=tuple(map(_row, trials)),
+    )
+
+
+def _row(trial: Trial) -> tuple[Cell, ...]:
+    named = f"{trial.method} *" if trial.is_best else trial.method
+    values = (Cell(value_text(metric), interval_text(metric)) for metric in (trial.best_of_n, trial.weighted_vote))
+    return Cell(named), Cell(described(trial.settings)), *values
+
+
+def described(settings: Mapping[str, Any], prefix: str = "") -> str:
+    """`trainer.learning_rate = 0.0005, beta = 0.5`."""
+    parts = []
+    for name, value in settings.items():
+        nested = isinstance(value, Mapping)
+        parts.append(described(value, f"{prefix}{name}.") if nested else f"{prefix}{name} = {value}")
+    return ", ".join(parts) or "as they are"

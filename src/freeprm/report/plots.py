@@ -1,0 +1,162 @@
+"""Line plots with interval bands as inline SVG; colours come from the page's style sheet, so both themes fit."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from freeprm.errors import NonFiniteError
+from freeprm.report import svg
+from freeprm.report.svg import Scale, element
+
+WIDTH, HEIGHT = 440, 290
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 42
+_MARKED_POINTS = 12
+BANDED_LINES = 5
+"""Plots of more lines leave the bands out: they would cover each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A point of a line, with its interval where it has one."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    tip: str = ""
+    """Shown on hovering."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """A named line; a name keeps its look in every plot of the page."""
+
+    name: str
+    colour: str
+    """A class of the style sheet, `s0` to `s7`, or `base0` to `base2` for what is compared with."""
+    marker: str
+    """One of `svg.MARKERS`."""
+    points: tuple[Point, ...]
+    quiet: bool = False
+    """Dashed and without a band: a bound or a reference line."""
+
+
+def line_plot(
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    x_ticks: Sequence[float] = (),
+    y_range: tuple[float, float] | None = None,
+) -> str:
+    """One plot.
+
+    Args:
+        title: what is plotted, for the eye and for a screen reader.
+        series: lines with at least one point in all.
+        x_label: under the horizontal axis.
+        y_label: beside the vertical axis; empty where the title says it.
+        log_x: log2 horizontal axis; its ticks are then `x_ticks`.
+        x_ticks: where to put ticks; round numbers if empty.
+        y_range: what the vertical axis must hold; by default the values and intervals shown.
+
+    Raises:
+        NonFiniteError: a value is NaN or infinite; names the line and its place.
+    """
+    _check(title, series)
+    xs = [point.x for line in series for point in line.points]
+    left = 0.0 if not log_x and 0 < min(xs) < 0.1 * max(xs) else min(xs)
+    x_at = list(x_ticks) or [tick for tick in svg.ticks(left, max(xs), count=6) if left <= tick <= max(xs)]
+    y_at = svg.ticks(*(y_range or extent(series)))
+    x = Scale(left, max(xs), _LEFT, WIDTH - _RIGHT, log_x)
+    y = Scale(y_at[0], y_at[-1], HEIGHT - _BOTTOM, _TOP)
+    bands = [_band(line, x, y) for line in _banded(series)]
+    lines = [_line(line, x, y) for line in series]
+    picture = element(
+        "svg",
+        element("title", escape(title)),
+        *_axes(x, y, x_at, y_at, labels=(x_label, y_label)),
+        *bands,
+        *lines,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        class_="plot",
+    )
+    return element("figure", element("figcaption", escape(title)), picture)
+
+
+def legend(series: Sequence[Series]) -> str:
+    """Names with their colours and markers; each name once."""
+    unique = {line.name: line for line in series}.values()
+    return element("ul", *[element("li", _key(line), escape(line.name)) for line in unique], class_="legend")
+
+
+def extent(series: Sequence[Series]) -> tuple[float, float]:
+    """Lowest and highest of the values and the bands of one plot."""
+    values = [point.y for line in series for point in line.points]
+    bounds = [bound for line in _banded(series) for point in line.points for bound in (point.low, point.high)]
+    values += [bound for bound in bounds if bound is not None]
+    return min(values), max(values)
+
+
+def _banded(series: Sequence[Series]) -> list[Series]:
+    lines = [line for line in series if not line.quiet]
+    return lines if len(lines) <= BANDED_LINES else []
+
+
+def _axes(x: Scale, y: Scale, x_at: Sequence[float], y_at: Sequence[float], *, labels: tuple[str, str]) -> list[str]:
+    y_step = y_at[1] - y_at[0]
+    x_step = x_at[1] - x_at[0] if len(x_at) > 1 else 1.0
+    x_text: Callable[[float], str] = (lambda v: f"{v:g}") if x.log else (lambda v: svg.tick_text(v, x_step))
+    middle = (y.start + y.stop) / 2
+    return [
+        *[svg.line([(x.start, y(tick)), (x.stop, y(tick))], class_="zero" if tick == 0 else "rule") for tick in y_at],
+        *[svg.label(svg.tick_text(v, y_step), x=x.start - 7, y=y(v) + 4, class_="tick", anchor="end") for v in y_at],
+        *[svg.label(x_text(tick), x=x(tick), y=y.start + 17, class_="tick") for tick in x_at],
+        svg.label(labels[0], x=(x.start + x.stop) / 2, y=HEIGHT - 6, class_="axis"),
+        *([svg.label(labels[1], x=11, y=middle, class_="axis", rotate=True)] if labels[1] else []),
+    ]
+
+
+def _band(series: Series, x: Scale, y: Scale) -> str:
+    edges = [(x(p.x), y(p.low), y(p.high)) for p in series.points if p.low is not None and p.high is not None]
+    if len(edges) < 2:
+        return ""
+    return svg.band(
+        [(at, low) for at, low, _ in edges], [(at, high) for at, _, high in edges], class_=f"band {series.colour}"
+    )
+
+
+def _line(series: Series, x: Scale, y: Scale) -> str:
+    parts = (
+        [svg.line([(x(p.x), y(p.y)) for p in series.points], class_=_line_class(series))]
+        if len(series.points) > 1
+        else []
+    )
+    if len(series.points) <= _MARKED_POINTS:
+        class_ = f"mark {series.colour}"
+        parts += [svg.marker(series.marker, x(p.x), y(p.y), class_=class_, title=p.tip) for p in series.points]
+    return "".join(parts)
+
+
+def _key(series: Series) -> str:
+    stroke = svg.line([(1, 7), (25, 7)], class_=_line_class(series))
+    mark = svg.marker(series.marker, 13, 7, class_=f"mark {series.colour}")
+    return element("svg", stroke, mark, viewBox="0 0 26 14", width=26, height=14, aria_hidden="true")
+
+
+def _line_class(series: Series) -> str:
+    return f"line {series.colour}{' quiet' if series.quiet else ''}"
+
+
+def _check(title: str, series: Sequence[Series]) -> None:
+    for line in series:
+        for point in line.points:
+            if not all(math.isfinite(value) for value in (point.x, point.y, point.low or 0.0, point.high or 0.0)):
+                raise NonFiniteError(
+                    f"{title}: {line.name}: {point.y} at {point.x:g} (interval {point.low} to {point.high}); "
+                    "expected finite values. Look for the first such value in the run's log."
+                )

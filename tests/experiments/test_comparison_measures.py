@@ -1,0 +1,139 @@
+"""Accuracies of columns and their averages, from what the selection stage writes."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from freeprm.errors import DataError
+from freeprm.experiments.comparison.folders import Folders
+from freeprm.experiments.comparison.measures import BASELINES, measured, read_accuracies
+from freeprm.experiments.comparison.settings import Comparison, Generator, Method
+from freeprm.experiments.comparison.tables import all_tables
+from freeprm.io.jsonl import read_rows, write_json, write_rows
+from freeprm.types import Metric
+
+COMPARISON = Comparison(
+    model="m",
+    sizes=(2,),
+    against="ce",
+    generators={"weak": Generator(model="w"), "strong": Generator(model="s")},
+    methods={"ce": Method(train={}, title="CE"), "orm": Method(train={})},
+)
+# Of two problems: what each way of choosing gets right, first by the weak generator, then by the strong one.
+CHOICES = {
+    (None, "random"): [(0.0, 0.5), (0.5, 0.5)],
+    (None, "random_distinct_text"): [(0.0, 0.5), (0.0, 0.5)],
+    (None, "majority"): [(0.0, 1.0), (0.0, 1.0)],
+    (None, "oracle"): [(1.0, 1.0), (1.0, 1.0)],
+    ("ce", "best_of_n/min"): [(0.0, 1.0), (1.0, 1.0)],
+    ("ce", "weighted_vote/min"): [(0.0, 1.0), (0.0, 1.0)],
+    ("orm", "best_of_n/score"): [(0.0, 0.0), (1.0, 1.0)],
+    ("orm", "weighted_vote/score"): [(0.0, 0.0), (0.0, 1.0)],
+}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """Selections of all methods, as the stage leaves them: beside each method's rows stand the baselines'."""
+    folders = Folders(tmp_path)
+    for index, generator in enumerate(COMPARISON.generators):
+        for method in (None, *COMPARISON.methods):
+            split = f"test-{generator}"
+            rows = [
+                {
+                    "problem_id": f"p{position}", "scorer": None if scorer is None else f"{scorer} with-reference",
+                    "selector": selector, "n": 2, "accuracy": accuracy,
+                    **({} if scorer is None else {"tied": 0.5 * position}),
+                }
+                for (scorer, selector), columns in CHOICES.items() if scorer in (None, method)
+                for position, accuracy in enumerate(columns[index])
+            ]  # fmt: skip
+            folder = folders.baseline(split) if method is None else folders.selection(method, split)
+            folder.mkdir(parents=True)
+            write_rows(folder / "accuracies.jsonl", rows)
+            if method is not None:
+                weighting = {"ce": "sigmoid", "orm": "standardised"}[method]
+                vote = Metric(metric="accuracy", value=0.5, count=2, selector="weighted_vote/min", weighting=weighting)
+                write_json(folder / "metrics.json", [asdict(vote)])
+    return folders
+
+
+def of(metrics: list[Metric], metric: str, scorer: str | None, selector: str, group: str | None = None) -> float:
+    [found] = [m for m in metrics if (m.metric, m.scorer, m.selector, m.group) == (metric, scorer, selector, group)]
+    return found.value
+
+
+def test_methods_are_read_by_their_name_and_baselines_once(folders: Folders):
+    ways = list(read_accuracies(COMPARISON, folders))
+    assert [way.selector for way in ways if way.method is None] == list(BASELINES)
+    assert [way.method for way in ways if way.family == "best_of_n"] == ["ce", "orm"]
+
+
+def test_columns_and_their_average(folders: Folders):
+    metrics = measured(COMPARISON, folders, seed=0).metrics
+    assert of(metrics, "accuracy", "ce", "best_of_n/min", "generator=weak") == 0.5
+    assert of(metrics, "accuracy", "ce", "best_of_n/min") == 0.75  # (0.5 + 1) / 2
+    assert of(metrics, "accuracy", None, "random") == 0.375  # (0.25 + 0.5) / 2
+    assert {metric.count for metric in metrics} == {2}  # problems, which both generators answered
+
+
+def test_differences_are_of_the_averages_by_the_same_kind_of_choice(folders: Folders):
+    metrics = measured(COMPARISON, folders, seed=0).metrics
+    assert of(metrics, "accuracy_difference", "ce", "best_of_n/min - majority") == 0.25  # 0.75 - 0.5
+    assert of(metrics, "accuracy_difference", "ce", "best_of_n/min - random_distinct_text") == 0.5  # 0.75 - 0.25
+    assert of(metrics, "accuracy_difference", "orm - ce", "best_of_n/score") == -0.25  # 0.5 - 0.75
+    assert of(metrics, "accuracy_difference", "orm - ce", "weighted_vote/score") == -0.25  # 0.25 - 0.5
+    assert not [metric for metric in metrics if metric.scorer == "ce - ce"]
+
+
+def test_step_metrics_are_taken_from_the_evaluation_at_the_threshold_from_dev(folders: Folders):
+    folder = folders.evaluation("ce", "test-weak")
+    folder.mkdir(parents=True)
+    found = [
+        Metric(metric="processbench_f1", selector=selector, value=value, count=9, scorer="ce with-reference")
+        for selector, value in {"threshold=dev": 0.4, "threshold=oracle": 0.6}.items()
+    ]
+    write_json(folder / "metrics.json", [{name: getattr(m, name) for name in Metric.__slots__} for m in found])
+    metrics = measured(COMPARISON, folders, seed=0).metrics
+    assert of(metrics, "processbench_f1", "ce", "threshold=dev", "generator=weak") == 0.4
+    assert not [metric for metric in metrics if metric.selector == "threshold=oracle"]
+
+
+def test_the_tables_have_a_row_a_method_and_a_column_a_generator_and_n(folders: Folders):
+    tables = {table.title: table for table in all_tables(COMPARISON, measured(COMPARISON, folders, seed=0), {})}
+    table = tables["Best-of-N accuracy, %"]
+    assert table.header == ("reward model", "type", "weak @2", "strong @2", "average")
+    assert [row[0].value for row in table.rows] == [
+        "one response, pass@1", "random distinct text", "majority vote", "any right, pass@N", "CE", "orm"
+    ]  # fmt: skip
+    assert [cell.value for cell in table.rows[4][2:]] == ["50.0", "100.0", "75.0"]
+    assert "First errors" not in tables  # nothing to show
+    differences = tables["Paired differences of the averages, points"]
+    assert differences.header[1:] == (
+        "best-of-N less random distinct text", "best-of-N less majority vote", "weighted vote less majority vote",
+        "best-of-N less CE", "weighted vote less CE",
+    )  # fmt: skip
+    assert [cell.value for cell in differences.rows[1]] == ["orm", "+25.0", "+0.0", "−25.0", "−25.0", "−25.0"]
+    # tied: 0 of the first problem and 1/2 of the second
+    ties = tables["First place shared, % of problems"]
+    assert [cell.value for cell in ties.rows[0]] == ["CE", "25.0", "25.0", "25.0", "25.0"]
+    assert "Weights, by what the scores are: sigmoid; standardised of orm." in tables["Weighted vote accuracy, %"].note
+
+
+def test_a_problem_in_which_some_method_cannot_choose_is_left_out_for_all_and_counted(folders: Folders):
+    file = folders.selection("orm", "test-weak") / "accuracies.jsonl"
+    rows = [row for _, row in read_rows(file) if row["problem_id"] != "p0"]
+    write_rows(file, rows)
+    found = measured(COMPARISON, folders, seed=0)
+    assert found.left_out == {("weak", 2): 1}
+    assert of(found.metrics, "accuracy", "ce", "best_of_n/min", "generator=weak") == 1.0  # of p1 alone
+    assert of(found.metrics, "accuracy_difference", "orm - ce", "best_of_n/score") == -0.5  # (0 - 0 + 0 - 1) / 2
+    note = all_tables(COMPARISON, found, {})[0].note
+    assert note.endswith("Left out, for want of N responses with scores of every method: weak @2 1.")
+
+
+def test_a_column_without_a_shared_problem_is_refused_with_the_method_that_lacks_them(folders: Folders):
+    write_rows(folders.selection("orm", "test-weak") / "accuracies.jsonl", [])
+    with pytest.raises(DataError, match=r"weak @2: no problem has 2 responses .*; orm has them for 0 problems"):
+        measured(COMPARISON, folders, seed=0)
