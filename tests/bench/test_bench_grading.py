@@ -5,7 +5,7 @@ import pytest
 from freeprm.bench import grading
 from freeprm.bench.grading import Sample, compare
 from freeprm.errors import BenchmarkError
-from freeprm.graders.working import Pair
+from freeprm.graders._working import Pair
 
 PAIRS = [
     Pair("5", "5"),

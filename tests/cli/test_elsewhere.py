@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from freeprm.cli import main
-from freeprm.formats.attaching import ScoreOptions
+from freeprm.formats._attaching import ScoreOptions
 from freeprm.io.jsonl import Row, read_rows, write_rows, write_table
 
 

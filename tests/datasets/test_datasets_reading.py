@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from freeprm.datasets.reading import limited, load_problems
+from freeprm.datasets._reading import limited, load_problems
 from freeprm.errors import ConfigError, DataError, PluginError, RecordError
 from freeprm.types import Problem
 

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from drawn import same_draw
 from freeprm.core.voting import best_of_n
-from freeprm.datasets.reading import load_problems
+from freeprm.datasets._reading import load_problems
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.hf import HFEngine
 from freeprm.engines.hf.best_first import Decided, Judge

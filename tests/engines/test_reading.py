@@ -3,8 +3,8 @@
 import pytest
 from transformers import LlamaConfig, PreTrainedTokenizerBase
 
+from freeprm.engines._reading import Begun, begin
 from freeprm.engines.base import Request
-from freeprm.engines.reading import Begun, begin
 from freeprm.errors import ModelError
 from freeprm.models.encoding import encode
 from freeprm.types import Rollout

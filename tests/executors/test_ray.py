@@ -138,7 +138,7 @@ def test_a_stage_gives_the_same_rows_as_here_and_goes_on_where_it_was(cluster: N
 
 @pytest.mark.slow
 def test_sampling_and_scoring_give_the_same_rows_as_here(cluster: None, tmp_path: Path):
-    from freeprm.scorers.reading import PRMSource
+    from freeprm.scorers._reading import PRMSource
     from freeprm.stages.sampling import sample
     from freeprm.stages.scoring import score
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.formats.attaching import ScoreOptions, attached, in_column, in_file
+from freeprm.formats._attaching import ScoreOptions, attached, in_column, in_file
 from freeprm.io.config import build
 from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import Row, write_rows

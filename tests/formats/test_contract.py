@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from freeprm.core.steps import given_steps
 from freeprm.errors import DataError, RecordError
-from freeprm.formats.reading import load_format, read_records, recognise
+from freeprm.formats._reading import load_format, read_records, recognise
 from freeprm.io import plugins
 from freeprm.io.jsonl import Source, write_rows
 from freeprm.types import Group, Prompt, Rollout, group_rollouts

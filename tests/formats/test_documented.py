@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from freeprm.formats.reading import load_format, recognise
+from freeprm.formats._reading import load_format, recognise
 from freeprm.io import plugins
 from freeprm.io.jsonl import Source, write_rows
 

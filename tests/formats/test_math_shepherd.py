@@ -4,8 +4,8 @@ import pytest
 
 from freeprm.core.steps import given_steps
 from freeprm.errors import DataError, RecordError
+from freeprm.formats._reading import read_records
 from freeprm.formats.math_shepherd import PLUGIN
-from freeprm.formats.reading import read_records
 from freeprm.io.jsonl import Source, read_rows, write_rows
 from freeprm.types import Group, Rollout, group_rollouts
 

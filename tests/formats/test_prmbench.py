@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from freeprm.errors import DataError, RecordError
+from freeprm.formats._reading import read_records
 from freeprm.formats.prmbench import PLUGIN
-from freeprm.formats.reading import read_records
 from freeprm.io.jsonl import Source, write_rows
 from freeprm.types import Group, Rollout, group_rollouts
 

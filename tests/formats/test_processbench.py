@@ -8,8 +8,8 @@ import pytest
 
 from freeprm.core.steps import given_steps
 from freeprm.errors import DataError, RecordError
+from freeprm.formats._reading import read_records
 from freeprm.formats.processbench import PLUGIN, is_processbench, read_processbench
-from freeprm.formats.reading import read_records
 from freeprm.types import Group, group_rollouts
 
 ENTRY = {

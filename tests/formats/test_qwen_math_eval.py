@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from freeprm.errors import RecordError
+from freeprm.formats._reading import read_records
 from freeprm.formats.qwen_math_eval import PLUGIN
-from freeprm.formats.reading import read_records
 from freeprm.io.jsonl import Source
 from freeprm.types import group_rollouts
 

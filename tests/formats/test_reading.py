@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError, DataError, PluginError, RecordError
-from freeprm.formats.reading import read_records, recognise
+from freeprm.formats._reading import read_records, recognise
 from freeprm.io.jsonl import write_rows, write_table
 
 ENTRY = {

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import RecordError
-from freeprm.formats.reading import recognise
+from freeprm.formats._reading import recognise
 from freeprm.formats.reward_bench import PLUGIN
 from freeprm.io.jsonl import Source
 from freeprm.types import group_rollouts

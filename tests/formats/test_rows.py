@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from freeprm.errors import RecordError
-from freeprm.formats.reading import read_records
+from freeprm.formats._reading import read_records
 from freeprm.formats.rows import PLUGIN
 from freeprm.io.formats import read_rollouts
 from freeprm.io.jsonl import Source, write_rows

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.formats.scored import read_scored
+from freeprm.formats._scored import read_scored
 from freeprm.io.formats import read_rollouts
 from freeprm.io.jsonl import Row, read_rows, write_rows, write_table
 

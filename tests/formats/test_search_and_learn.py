@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import DataError, RecordError
-from freeprm.formats.reading import read_records
+from freeprm.formats._reading import read_records
 from freeprm.formats.search_and_learn import PLUGIN
 from freeprm.io.jsonl import Source, read_rows
 from freeprm.types import Group, Rollout, group_rollouts

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.formats.served import Answer, answer_of, by_id, failures, in_order
+from freeprm.formats._served import Answer, answer_of, by_id, failures, in_order
 from freeprm.io.jsonl import Row, Source
 from freeprm.types import Rollout
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import RecordError
-from freeprm.formats.reading import read_records
+from freeprm.formats._reading import read_records
 from freeprm.formats.stepverify import PLUGIN
 from freeprm.io.jsonl import Source, write_rows
 from freeprm.types import group_rollouts

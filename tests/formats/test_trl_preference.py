@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.formats.reading import read_records
+from freeprm.formats._reading import read_records
 from freeprm.formats.trl_preference import CUT_OFF, PLUGIN
 from freeprm.io.jsonl import Source, write_rows
 from freeprm.types import Group, Rollout, group_rollouts

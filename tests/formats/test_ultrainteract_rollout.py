@@ -8,7 +8,7 @@ import pytest
 
 from freeprm.core.steps import given_steps
 from freeprm.errors import DataError, RecordError
-from freeprm.formats.reading import read_records
+from freeprm.formats._reading import read_records
 from freeprm.formats.ultrainteract_rollout import PLUGIN
 from freeprm.io.jsonl import Source, write_table
 from freeprm.types import Group, group_rollouts

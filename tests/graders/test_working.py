@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from freeprm.core.answers import Verdict
-from freeprm.graders.working import Found, Pair, Work, extracting, judging
+from freeprm.graders._working import Found, Pair, Work, extracting, judging
 from freeprm.io.sandbox import Limits
 from patience import PATIENCE
 

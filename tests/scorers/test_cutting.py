@@ -1,7 +1,7 @@
 import pytest
 
 from freeprm.errors import SpanError
-from freeprm.scorers.cutting import steps_of
+from freeprm.scorers._cutting import steps_of
 from freeprm.types import Span
 
 RESPONSE = "one\ntwo"

@@ -5,8 +5,8 @@ import pytest
 import releases
 from freeprm.errors import ConfigError, PluginError
 from freeprm.models.backbone import LoadOptions
-from freeprm.scorers.jobs import ScorerJob, ScorerSource
-from freeprm.scorers.working import Part
+from freeprm.scorers._jobs import ScorerJob, ScorerSource
+from freeprm.scorers._working import Part
 from releases import ROLLOUTS, one, save_released, seeded
 
 CPU = LoadOptions(device="cpu")

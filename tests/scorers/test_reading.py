@@ -10,7 +10,7 @@ from freeprm.errors import ModelError, RewardMismatchError
 from freeprm.models.backbone import LoadOptions
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
-from freeprm.scorers.reading import PRMSource
+from freeprm.scorers._reading import PRMSource
 
 FLOAT32 = LoadOptions(dtype="float32", device="cpu")
 

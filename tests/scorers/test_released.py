@@ -9,7 +9,7 @@ from freeprm.core.aggregate import AGGREGATORS
 from freeprm.core.steps import SPLITTERS
 from freeprm.io.plugins import load, names
 from freeprm.models.heads import Layout
-from freeprm.scorers.released import Recipe, first_of_two, second_of_two, sigmoid, unchanged
+from freeprm.scorers._released import Recipe, first_of_two, second_of_two, sigmoid, unchanged
 
 RELEASED = [name for name in names("scorers") if not isinstance(load("scorers", name), type)]
 

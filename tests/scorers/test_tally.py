@@ -5,7 +5,7 @@ from torch import nn
 
 import tiny
 from freeprm.core.flops import ModelShape, forward_flops
-from freeprm.scorers.tally import ModelUsage, Tally, scoring_cost
+from freeprm.scorers._tally import ModelUsage, Tally, scoring_cost
 
 SHAPE = ModelShape(n_parameters=1000, n_layers=2, attention_width=8)
 

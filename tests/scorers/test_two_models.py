@@ -8,7 +8,7 @@ import tiny
 from freeprm.models.backbone import load_backbone
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
-from freeprm.scorers.two_models import Advance, are_apart, both
+from freeprm.scorers._two_models import Advance, are_apart, both
 from patience import PATIENCE
 
 

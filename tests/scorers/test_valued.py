@@ -19,11 +19,11 @@ from freeprm.models.encoding import encode
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 from freeprm.models.values import score_values
+from freeprm.scorers._jobs import ScorerJob, ScorerSource
+from freeprm.scorers._reading import PRMSource
+from freeprm.scorers._working import Part
 from freeprm.scorers.implicit import ImplicitPRM
-from freeprm.scorers.jobs import ScorerJob, ScorerSource
-from freeprm.scorers.reading import PRMSource
 from freeprm.scorers.valued import Valued
-from freeprm.scorers.working import Part
 from freeprm.training.steps import StepReader, in_tokens
 from freeprm.types import Rollout
 from rounding import near

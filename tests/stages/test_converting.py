@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError, RunFolderError
-from freeprm.formats.reading import read_records
+from freeprm.formats._reading import read_records
 from freeprm.io.formats import read_rollouts
 from freeprm.io.jsonl import read_rows, write_rows, write_table
 from freeprm.io.runs import read_manifest

@@ -15,8 +15,8 @@ from freeprm.io.formats import read_rollouts, rollout_row
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.models.backbone import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig
+from freeprm.scorers._reading import PRMSource
 from freeprm.scorers.implicit import ImplicitPRM
-from freeprm.scorers.reading import PRMSource
 from freeprm.stages.scoring import file_name, score
 from freeprm.types import Rollout
 from rounding import near

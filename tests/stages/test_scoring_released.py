@@ -11,7 +11,7 @@ from freeprm.cli.main import app
 from freeprm.errors import ConfigError
 from freeprm.io.formats import read_rollouts, rollout_row
 from freeprm.models.backbone import LoadOptions
-from freeprm.scorers.jobs import ScorerSource
+from freeprm.scorers._jobs import ScorerSource
 from freeprm.stages.scoring import score_released
 from freeprm.stages.selection import select
 from releases import ROLLOUTS, save_released, seeded

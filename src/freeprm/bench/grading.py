@@ -19,7 +19,7 @@ from freeprm.bench.base import Row
 from freeprm.core.answers import Verdict, at_once
 from freeprm.core.extraction import extract
 from freeprm.errors import BenchmarkError
-from freeprm.graders.working import Pair, judging
+from freeprm.graders._working import Pair, judging
 from freeprm.io.sandbox import Limits
 
 WORKERS = 2

@@ -94,8 +94,8 @@ def score(
         from freeprm.models.encoding import check_too_long
         from freeprm.models.folders import resolve
         from freeprm.models.reward_config import load_reward_config
-        from freeprm.scorers.jobs import ScorerSource
-        from freeprm.scorers.reading import PRMSource
+        from freeprm.scorers._jobs import ScorerSource
+        from freeprm.scorers._reading import PRMSource
         from freeprm.stages.scoring import Scored, score_released
         from freeprm.stages.scoring import score as score_rollouts
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from freeprm.core.flops import ModelShape
+from freeprm.engines._reading import begin
 from freeprm.engines.base import Request, Sampled, SamplingParams, StopReason
 from freeprm.engines.hf.drawing import sample_identity
 from freeprm.engines.hf.text import end_ids, response_text, stop_position
-from freeprm.engines.reading import begin
 from freeprm.errors import ConfigError, MissingExtraError, ModelError
 from freeprm.models.backbone import load_config, load_tokenizer
 from freeprm.models.devices import device_name

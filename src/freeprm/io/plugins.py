@@ -1,7 +1,8 @@
 """Finding a plug-in by name: a file in the family's folder, an installed entry point, or "package.module:Name".
 
-A family is a folder such as `freeprm.objectives`. A member is one file in it that sets `PLUGIN` to
-its class or function; the file's name is the member's name. Nothing is registered anywhere.
+A family is a folder such as `freeprm.objectives`. A member is one file in it that sets `PLUGIN` to its class or
+function; the file's name is the member's name. Nothing is registered anywhere. `base.py` holds the family's Protocol;
+files that begin with an underscore are helpers of its members.
 """
 
 import importlib
@@ -13,11 +14,6 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from freeprm.errors import PluginError
-
-_NOT_MEMBERS = {
-    "attaching", "base", "cutting", "jobs", "reading", "released", "responses", "scored", "served", "tally",
-    "two_models", "working",
-}  # fmt: skip
 
 
 def load(family: str, name: str) -> Any:
@@ -75,7 +71,8 @@ def built(family: str, name: str, layers: Sequence[Mapping[str, Any]]) -> Any:
 def names(family: str, *, installed: bool = True) -> list[str]:
     """Names of the family's members, in order; with those that other packages install."""
     package = importlib.import_module(f"freeprm.{family}")
-    own = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in _NOT_MEMBERS]
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    own = [name for name in modules if name != "base" and not name.startswith("_")]
     others = [point.name for point in entry_points(group=f"freeprm.{family}")] if installed else []
     return sorted({*own, *others})
 

@@ -28,8 +28,8 @@ from freeprm.labelers.base import Divided, Labelled, Notebook, StepLabels
 from freeprm.models.backbone import Dtype, LoadOptions
 from freeprm.models.devices import device_name
 from freeprm.models.encoding import TooLong
+from freeprm.scorers._jobs import ScorerSource
 from freeprm.scorers.base import Scorer, Scores
-from freeprm.scorers.jobs import ScorerSource
 from freeprm.types import Cost
 
 BATCH = 1024

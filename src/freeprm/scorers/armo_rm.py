@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from freeprm.errors import DataError
 from freeprm.models.heads import GatedHead, Layout
 from freeprm.models.scoring_input import Ints, ScoringInput, render, response_name, tokenise
-from freeprm.scorers.released import Recipe, unchanged
+from freeprm.scorers._released import Recipe, unchanged
 from freeprm.scorers.skywork_reward import conversation
 from freeprm.types import Rollout, Span
 

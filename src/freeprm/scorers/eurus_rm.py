@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from freeprm.models.heads import Layout, RegressionHead
 from freeprm.models.scoring_input import ScoringInput, question, response_name, tokenise
-from freeprm.scorers.released import Recipe, unchanged
+from freeprm.scorers._released import Recipe, unchanged
 from freeprm.types import Rollout, Span
 
 

@@ -24,9 +24,9 @@ from freeprm.models.folders import portable, resolve
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config
 from freeprm.models.stored_logprobs import check_stored, model_key, stored_logprobs
-from freeprm.scorers.cutting import steps_of
-from freeprm.scorers.tally import Tally
-from freeprm.scorers.two_models import Advance, are_apart, both
+from freeprm.scorers._cutting import steps_of
+from freeprm.scorers._tally import Tally
+from freeprm.scorers._two_models import Advance, are_apart, both
 from freeprm.types import Prompt, ResponseScore, Rollout
 
 _SAME_DIRECTION = 0.99

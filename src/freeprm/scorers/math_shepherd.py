@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from freeprm.models.scoring_input import ScoringInput, position_of, question, response_name, tokenise
-from freeprm.scorers.released import Recipe, first_of_two, refuse_marker
+from freeprm.scorers._released import Recipe, first_of_two, refuse_marker
 from freeprm.types import Rollout, Span
 
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from freeprm.errors import DataError
 from freeprm.models.heads import Layout, TwoLabelHead
 from freeprm.models.scoring_input import ScoringInput, question, render, response_name, tokenise
-from freeprm.scorers.released import Recipe, refuse_marker, second_of_two
+from freeprm.scorers._released import Recipe, refuse_marker, second_of_two
 from freeprm.types import Rollout, Span
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from freeprm.errors import DataError
 from freeprm.models.scoring_input import ScoringInput, position_of, question, render, response_name, tokenise
-from freeprm.scorers.released import Recipe, first_of_two
+from freeprm.scorers._released import Recipe, first_of_two
 from freeprm.types import Rollout, Span
 
 _PROBE = "freeprm"

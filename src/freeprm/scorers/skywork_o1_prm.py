@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from freeprm.errors import ModelError, SpanError
 from freeprm.models.heads import Layout, ValueHead
 from freeprm.models.scoring_input import ScoringInput, question, response_name
-from freeprm.scorers.released import Recipe, sigmoid
+from freeprm.scorers._released import Recipe, sigmoid
 from freeprm.types import Rollout, Span
 
 

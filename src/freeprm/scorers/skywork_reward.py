@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from freeprm.io.conversations import split_turn
 from freeprm.models.heads import Layout, ScoreHead
 from freeprm.models.scoring_input import ScoringInput, render, response_name, tokenise
-from freeprm.scorers.released import Recipe, unchanged
+from freeprm.scorers._released import Recipe, unchanged
 from freeprm.types import Message, Rollout, Span
 
 

@@ -22,8 +22,8 @@ from freeprm.models.fingerprint import weights_hash
 from freeprm.models.folders import resolve
 from freeprm.models.reward_config import load_reward_config
 from freeprm.models.values import Valuation, load_valued, score_values, valuation_of
+from freeprm.scorers._cutting import steps_of
 from freeprm.scorers.base import Scores, Scoring
-from freeprm.scorers.cutting import steps_of
 from freeprm.types import Rollout, Span
 
 NAME = "valued"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from freeprm.errors import RunFolderError
+from freeprm.formats._reading import OURS, Records, load_format, read_records
+from freeprm.formats._scored import check_order, with_scores
 from freeprm.formats.base import Format, Written
-from freeprm.formats.reading import OURS, Records, load_format, read_records
-from freeprm.formats.scored import check_order, with_scores
 from freeprm.io.formats import OnBad, rollout_row
 from freeprm.io.identity import content_hash, difference, plain, versions
 from freeprm.io.jsonl import MANIFEST, Row, table_writer, write_json

@@ -19,7 +19,7 @@ from typing import Any
 from freeprm.core import score_kinds
 from freeprm.core.flops import ModelShape, forward_charges, generation_charges
 from freeprm.core.settled import check_settling
-from freeprm.datasets.reading import limited, load_problems, problems_hash
+from freeprm.datasets._reading import limited, load_problems, problems_hash
 from freeprm.engines.base import Request, SamplingParams
 from freeprm.engines.hf.best_first import Judge, Written
 from freeprm.engines.hf.engine import HFEngine

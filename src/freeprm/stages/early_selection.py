@@ -35,7 +35,7 @@ from freeprm.models.best_of_n_search import Contest, passed, search
 from freeprm.models.devices import device_name
 from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
 from freeprm.models.stepwise import Stepped, StepwiseRewards
-from freeprm.scorers.cutting import steps_of
+from freeprm.scorers._cutting import steps_of
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 

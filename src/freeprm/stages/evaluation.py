@@ -29,7 +29,7 @@ from freeprm.core.intervals import problem_text
 from freeprm.core.localisation import Estimate, Named, ScoredSteps, difference, estimates, response_areas
 from freeprm.core.step_metrics import fit_threshold, predict_first_error
 from freeprm.errors import ConfigError, DataError
-from freeprm.formats.scored import read_scored
+from freeprm.formats._scored import read_scored
 from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics

@@ -19,9 +19,9 @@ from freeprm.core.intervals import wilson
 from freeprm.core.steps import step_markers
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.executors.base import Executor
+from freeprm.graders._working import Found, Pair, extracting, judging
 from freeprm.graders.base import QuickGrader, missing
 from freeprm.graders.base import grader as find_grader
-from freeprm.graders.working import Found, Pair, extracting, judging
 from freeprm.io.formats import OnBad, read_rollouts, rollout_row
 from freeprm.io.jsonl import Row, read_rows
 from freeprm.io.plugins import built

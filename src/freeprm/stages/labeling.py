@@ -17,7 +17,7 @@ from freeprm.core.step_labels import first_error, labelled_steps, steps_of
 from freeprm.core.steps import given_steps
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import DataError, SpanError
-from freeprm.formats.responses import read_responses
+from freeprm.formats._responses import read_responses
 from freeprm.io.costs import read_cost
 from freeprm.io.formats import OnBad, read_rollouts, rollout_row
 from freeprm.io.plugins import built

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.core.flops import generation_charges
-from freeprm.datasets.reading import limited, load_problems, problems_hash
+from freeprm.datasets._reading import limited, load_problems, problems_hash
 from freeprm.engines.base import Choosing, Counting, Engine, Request, Sampled, SamplingParams, devices_of
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor

@@ -14,7 +14,7 @@ from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
-from freeprm.formats.responses import read_responses
+from freeprm.formats._responses import read_responses
 from freeprm.io.background import behind
 from freeprm.io.costs import read_cost
 from freeprm.io.formats import OnBad
@@ -23,12 +23,12 @@ from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.models.encoding import TooLong
+from freeprm.scorers._jobs import ScorerJob, ScorerSource
+from freeprm.scorers._reading import PRMSource
+from freeprm.scorers._tally import ModelUsage, scoring_cost
+from freeprm.scorers._working import Job, Part, ScoredPart
 from freeprm.scorers.base import Scorer
 from freeprm.scorers.implicit import ImplicitPRM
-from freeprm.scorers.jobs import ScorerJob, ScorerSource
-from freeprm.scorers.reading import PRMSource
-from freeprm.scorers.tally import ModelUsage, scoring_cost
-from freeprm.scorers.working import Job, Part, ScoredPart
 from freeprm.types import Cost, Rollout
 
 BATCH = 1024

@@ -29,7 +29,7 @@ from freeprm.core.selectors import Choice, Selector, Subsets, bounds, choose
 from freeprm.core.voting import Floats, Weighting, pass_at_k
 from freeprm.core.voting import weighting as weighting_named
 from freeprm.errors import ConfigError, DataError
-from freeprm.formats.scored import read_scored
+from freeprm.formats._scored import read_scored
 from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics

@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 
 from freeprm.core.flops import ModelShape
+from freeprm.engines._reading import begin
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.hf.best_first import Decided, Judge, search
 from freeprm.engines.hf.cache import stands_alone
@@ -20,7 +21,6 @@ from freeprm.engines.hf.piecewise import Writer
 from freeprm.engines.hf.planning import Limits, Plan, plan
 from freeprm.engines.hf.precision import choose_dtype
 from freeprm.engines.hf.workers import Job, sample_in_workers
-from freeprm.engines.reading import begin
 from freeprm.errors import ConfigError
 from freeprm.models.backbone import (
     Backbone,

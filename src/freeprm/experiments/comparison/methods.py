@@ -9,8 +9,8 @@ from freeprm.experiments.comparison.folders import Folders, test_split
 from freeprm.experiments.comparison.settings import UNTRAINED, Comparison, Method
 from freeprm.io.jsonl import read_rows
 from freeprm.models.reward_config import LOG_RATIO, load_reward_config
-from freeprm.scorers.jobs import ScorerSource
-from freeprm.scorers.reading import PRMSource
+from freeprm.scorers._jobs import ScorerSource
+from freeprm.scorers._reading import PRMSource
 from freeprm.stages.evaluation import evaluate
 from freeprm.stages.labeling import label
 from freeprm.stages.scoring import Scored, score, score_released

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from freeprm.core.answers import Verdict
 from freeprm.core.extraction import EXTRACTORS, extract
+from freeprm.graders._working import Found, Pair, extracting, judging
 from freeprm.graders.base import QuickGrader, missing
 from freeprm.graders.base import grader as find_grader
-from freeprm.graders.working import Found, Pair, extracting, judging
 from freeprm.io.sandbox import Limits
 
 

@@ -15,7 +15,7 @@ from freeprm.core.candidates import named
 from freeprm.core.class_outputs import Meaning, Scored, Values, scored
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.formats.served import Answer, Matched, alike, answer_of, by_id, failures, in_order
+from freeprm.formats._served import Answer, Matched, alike, answer_of, by_id, failures, in_order
 from freeprm.io.columns import COLUMNS
 from freeprm.io.formats import OnBad
 from freeprm.io.jsonl import Row, read_rows

@@ -11,9 +11,9 @@ from freeprm.io.formats import rollout_row
 from freeprm.io.rows import Row
 from freeprm.models.encoding import TooLong
 from freeprm.models.stored_logprobs import COLUMNS
+from freeprm.scorers._reading import PRMSource
+from freeprm.scorers._tally import ModelUsage, Tally
 from freeprm.scorers.implicit import ImplicitPRM, TokenLogProbs
-from freeprm.scorers.reading import PRMSource
-from freeprm.scorers.tally import ModelUsage, Tally
 from freeprm.types import ResponseScore, Rollout
 
 

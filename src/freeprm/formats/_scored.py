@@ -7,9 +7,9 @@ from typing import Any
 
 from freeprm.core.candidates import named
 from freeprm.errors import ConfigError, DataError
-from freeprm.formats.attaching import ScoreOptions, attached, in_column, in_file
+from freeprm.formats._attaching import ScoreOptions, attached, in_column, in_file
+from freeprm.formats._reading import OURS, formats_of, read_records
 from freeprm.formats.processbench import is_processbench, read_processbench
-from freeprm.formats.reading import OURS, formats_of, read_records
 from freeprm.io.config import build
 from freeprm.io.formats import OnBad, Rollouts, read_rollouts
 from freeprm.types import Rollout

@@ -18,9 +18,9 @@ from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, load_config
 from freeprm.models.encoding import TooLong
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.folders import resolve
+from freeprm.scorers._tally import ModelUsage, place_of
+from freeprm.scorers._working import Part, ScoredPart, untold
 from freeprm.scorers.base import ByFolder, KnowsKind, OnDevice, Scorer, Scores, Scoring
-from freeprm.scorers.tally import ModelUsage, place_of
-from freeprm.scorers.working import Part, ScoredPart, untold
 from freeprm.types import Rollout
 
 
