@@ -91,7 +91,7 @@ def test_responses_without_a_label_or_a_gold_answer_are_counted(asked: list[Any]
 
 
 def test_an_interrupted_run_goes_on_from_its_notes_to_the_same_end(asked: list[Any], monkeypatch: Any):
-    monkeypatch.setattr("freeprm.labelers.monte_carlo.completing._NOTE_ROWS", 3)
+    monkeypatch.setattr("freeprm.labelers.monte_carlo._NOTE_ROWS", 3)
     responses = (response("a4.\na1.\nx"), response("a4.\na2.\nx", index=1))
     whole = run(*responses)
     notes: list[Any] = []

@@ -157,7 +157,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_that_was_interrupted_ends_in_the_same_bytes(
     solved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("freeprm.labelers.monte_carlo.completing._NOTE_ROWS", 5)
+    monkeypatch.setattr("freeprm.labelers.monte_carlo._NOTE_ROWS", 5)
     options = {"model": "solver:small", "engine": f"{__name__}:Interrupted", "n": 3}
     whole = label([solved], labeler="monte_carlo", options=options, out=tmp_path / "whole")
     for limit in (23, 31):

@@ -24,7 +24,7 @@ from freeprm.models.prompts import render_prompt
 from freeprm.models.reward_config import load_reward_config
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.training import Trained, plan, train
-from freeprm.training.console import ConsoleCallback
+from freeprm.training.running import ConsoleCallback
 from freeprm.training.settings import TrainSettings, load_settings
 from freeprm.types import Rollout
 

@@ -13,10 +13,9 @@ from transformers import TrainingArguments
 import tiny
 from freeprm.io.plugins import load
 from freeprm.objectives.base import Objective
-from freeprm.training.examples import Example, Examples
-from freeprm.training.parameterization import reading_of
+from freeprm.training.batches import Example, Examples, reading_of
+from freeprm.training.examples import Preparer
 from freeprm.training.policy import load_policy
-from freeprm.training.preparing import Preparer
 from freeprm.training.settings import TrainSettings
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Rollout, group_rollouts

@@ -7,6 +7,7 @@ import pytest
 import labelled
 import stepped
 import tiny
+from freeprm.core.curation import Recipe
 from freeprm.core.graded import n_pairs
 from freeprm.core.preferences import Pair, pair
 from freeprm.errors import ConfigError, DataError, RecordError
@@ -15,9 +16,44 @@ from freeprm.objectives.ce import CE
 from freeprm.objectives.dpo import DPO
 from freeprm.objectives.step_ce import StepCE
 from freeprm.objectives.step_kto import StepKTO
-from freeprm.training.groups import divide, groups_of_pairs, read_groups
+from freeprm.training.groups import divide, groups_of_pairs, read_graded, read_groups, source_paths
 from freeprm.training.settings import TrainSettings
 from freeprm.types import Group, Rollout, group_rollouts
+
+
+def written(path: Path, rollouts, *more: str) -> Path:
+    path.write_text("".join([json.dumps(rollout_row(rollout)) + "\n" for rollout in rollouts] + list(more)))
+    return path
+
+
+def test_sources_may_use_the_same_ids_and_what_is_skipped_says_where(tmp_path: Path):
+    mine, other = (
+        written(tmp_path / f"{name}.jsonl", tiny.rollouts(2, seed=seed), more)
+        for name, seed, more in (("mine", 0, "{\n"), ("other", 1, "{\n"))
+    )
+    recipe = Recipe(mix={str(other): 0.5}, replace={str(other): 0.5})
+    assert source_paths(recipe) == [other]
+    read = read_graded([mine], recipe, columns=None, on_bad="skip")
+    assert (read.name, [*read.sources]) == (str(mine), [str(other)])
+    assert len(read.groups) == len(read.sources[str(other)]) == 2
+    assert read.skipped == {"not valid JSON": 1, f"{other}: not valid JSON": 1}
+
+
+def test_samples_that_two_scorers_scored_are_there_once(tmp_path: Path):
+    rows = [{**rollout_row(rollout), "scorer": name} for name in "ab" for rollout in tiny.rollouts(1)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_graded([path], Recipe(), columns=None, on_bad="raise")
+    assert len(read.groups[0].rollouts) == 4
+    assert read.skipped == {"again, with the scores of another scorer": 4}
+
+
+def test_a_source_without_labels_is_refused(tmp_path: Path):
+    mine = written(tmp_path / "mine.jsonl", tiny.rollouts(2))
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"problem_id": "x", "prompt": "q", "response": "r"}\n')
+    with pytest.raises(RecordError, match=r"other\.jsonl:1: correct: no such column"):
+        read_graded([mine], Recipe(mix={str(other): 0.5}), columns=None, on_bad="raise")
 
 
 def group(labels: str) -> Group:
@@ -58,14 +94,9 @@ def test_dividing_loses_no_response(size):
     assert max(len(one.rollouts) for one in groups) <= size
 
 
-def written(path: Path, rollouts: list[Rollout]) -> list[Path]:
-    path.write_text("".join(json.dumps(rollout_row(rollout)) + "\n" for rollout in rollouts))
-    return [path]
-
-
 def read(path: Path, rollouts: list[Rollout], objective=CE, *, held_out=False, on_bad="raise", **settings):
     groups, counts, _ = read_groups(
-        written(path / "rows.jsonl", rollouts), TrainSettings(model="m", **settings), objective(), columns=None,
+        [written(path / "rows.jsonl", rollouts)], TrainSettings(model="m", **settings), objective(), columns=None,
         on_bad=on_bad, held_out=held_out,
     )  # fmt: skip
     return groups, counts
@@ -217,9 +248,9 @@ def test_what_is_held_out_is_balanced_but_neither_subsampled_nor_mixed(tmp_path)
 def test_other_sources_are_read_and_told_of(tmp_path):
     other = [replace(one, problem_id=f"other-{one.problem_id}", prompt=f"{one.prompt}!") for one in tiny.rollouts(4)]
     base = [replace(one, correct=False, response=f"base {one.response}") for one in tiny.rollouts(4)]
-    paths = {name: written(tmp_path / f"{name}.jsonl", some)[0] for name, some in (("other", other), ("base", base))}
+    paths = {name: written(tmp_path / f"{name}.jsonl", some) for name, some in (("other", other), ("base", base))}
     settings = TrainSettings(model="m", mix={str(paths["other"]): 0.5}, replace={str(paths["base"]): 0.25}, seed=1)
-    inputs = written(tmp_path / "rows.jsonl", tiny.rollouts(4))
+    inputs = [written(tmp_path / "rows.jsonl", tiny.rollouts(4))]
     made = read_groups(inputs, settings, CE(), columns=None, on_bad="raise")
     sources = {rollout.extra["source"] for group in made.groups for rollout in group.rollouts}
     assert sources == {str(path) for path in (*inputs, *paths.values())}

@@ -8,7 +8,7 @@ import torch
 from freeprm.io.plugins import load, names
 from freeprm.models.encoding import Encoded
 from freeprm.objectives.base import Objective
-from freeprm.training.examples import Example
+from freeprm.training.batches import Example
 from freeprm.training.reach import out_of_reach, reach, too_slow
 from freeprm.training.settings import TrainSettings, filled
 from freeprm.training.steps import TokenSteps

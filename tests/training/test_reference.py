@@ -15,10 +15,9 @@ from freeprm.io.plugins import load
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.stored_logprobs import COLUMNS, key_of, noted_of
-from freeprm.training.examples import Examples, collate
-from freeprm.training.parameterization import LogRatios
+from freeprm.training.batches import Examples, LogRatios, collate
+from freeprm.training.examples import Preparer
 from freeprm.training.policy import load_policy
-from freeprm.training.preparing import Preparer
 from freeprm.training.reference import FrozenReference
 from freeprm.training.settings import TrainSettings
 from freeprm.training.trainer import GroupTrainer

@@ -1,9 +1,11 @@
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,18 @@ from freeprm.errors import NonFiniteError
 from freeprm.io import plugins
 from freeprm.io.plugins import load
 from freeprm.models.logprobs import token_logprobs
-from freeprm.models.values import load_valued
-from freeprm.training.trainer import n_items_of
+from freeprm.models.values import Valuation, load_valued
+from freeprm.objectives.base import RewardBatch
+from freeprm.objectives.ce import CE
+from freeprm.objectives.dpo import DPO
+from freeprm.objectives.step_ce import StepCE
+from freeprm.training.batches import LogRatios, Values
+from freeprm.training.trainer import SUMS, SimilarLengths, means, n_items_of, per_example
 from freeprm.types import Rollout
 
 OBJECTIVES = ("ce", "dpo", "kto", "nca", "ipvrm", "ipo")
+
+
 LABELS = {"p0": (True, False, True, False), "p1": (True, False), "p2": (True, True, False), "p3": (False, True, True)}
 
 
@@ -350,3 +359,107 @@ def test_bfloat16_computes_in_bfloat16_and_learns(make_trainer):
     first, last = trainer.state.log_history[0], trainer.state.log_history[7]
     assert last["loss"] < 0.9 * first["loss"]
     assert next(trainer.model.parameters()).dtype == torch.float32
+
+
+LENGTHS = [random.Random(index).randrange(50, 200) for index in range(203)]
+
+
+def order(epoch: int = 0, seed: int = 0) -> list[int]:
+    sampler = SimilarLengths(LENGTHS, step_size=8, seed=seed)
+    sampler.set_epoch(epoch)
+    assert len(sampler) == len(LENGTHS)
+    return list(sampler)
+
+
+def padded(indices: list[int]) -> int:
+    """Tokens of steps of 8 padded to their longest."""
+    steps = [indices[start : start + 8] for start in range(0, len(indices), 8)]
+    return sum(len(step) * max(LENGTHS[index] for index in step) for step in steps)
+
+
+def test_every_example_comes_once():
+    assert sorted(order()) == list(range(len(LENGTHS)))
+
+
+def test_steps_hold_examples_of_similar_length():
+    at_random = list(range(len(LENGTHS)))
+    random.Random(0).shuffle(at_random)
+    waste, random_waste = (padded(one) / sum(LENGTHS) - 1 for one in (order(), at_random))
+    assert waste < 0.5 * random_waste
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    assert order() == order()
+    assert len({tuple(order(epoch, seed)) for epoch in (0, 1) for seed in (0, 1)}) == 4
+
+
+def test_steps_are_not_in_order_of_length():
+    longest = [max(LENGTHS[index] for index in order()[start : start + 8]) for start in range(0, 200, 8)]
+    rises = sum(two > one for one, two in pairwise(longest))
+    assert 5 < rises < 20
+
+
+RATIOS = LogRatios(beta=0.5)
+
+
+VALUES = Values(valuation=Valuation(parameterisation="linear", read_at="steps"))
+
+
+BATCH = RewardBatch(
+    token_rewards=torch.tensor([1.0, 0.5, -1.0, 2.0, 0.25]),
+    rows=torch.tensor([0, 0, 1, 2, 3]),  # rewards 1.5, -1, 2, 0.25
+    labels=torch.tensor([True, False, False, True]),
+    groups=torch.tensor([0, 0, 1, 1]),
+)
+
+
+def test_sums_are_kept_by_example():
+    sums = per_example(CE(), BATCH, torch.tensor([0.1, 0.2, 0.3, 0.4]), reading=RATIOS)
+    named = [dict(zip(SUMS, row, strict=True)) for row in sums.tolist()]
+    # Group 0: right 1.5, wrong -1, both of the label's sign. Group 1: wrong 2 (not its sign), right 0.25.
+    assert named[0] == pytest.approx({
+        "loss": 0.3, "items": 2, "responses": 2, "right": 1, "wrong": 1, "reward_right": 1.5, "reward_wrong": -1,
+        "agreeing": 2, "log_ratio": (1.5 - 1) / 0.5, "labelled_steps": 0, "agreeing_steps": 0,
+    })  # fmt: skip
+    assert named[1] == pytest.approx({
+        "loss": 0.7, "items": 2, "responses": 2, "right": 1, "wrong": 1, "reward_right": 0.25, "reward_wrong": 2,
+        "agreeing": 1, "log_ratio": (2 + 0.25) / 0.5, "labelled_steps": 0, "agreeing_steps": 0,
+    })  # fmt: skip
+
+
+def test_a_pair_is_an_item_of_its_group():
+    sums = per_example(DPO(), BATCH, torch.tensor([0.1, 0.4]), reading=RATIOS)
+    assert sums[:, :2].tolist() == [pytest.approx([0.1, 1]), pytest.approx([0.4, 1])]
+
+
+def test_means_are_over_what_they_are_means_of():
+    total = per_example(CE(), BATCH, torch.tensor([0.1, 0.2, 0.3, 0.4]), reading=RATIOS).sum(0).tolist()
+    assert means(total, with_reference=True) == pytest.approx({
+        "responses": 4, "loss": 1.0 / 4, "sign_accuracy": 3 / 4, "reward_right": 1.75 / 2, "reward_wrong": 1 / 2,
+        "margin": 0.75 / 2, "kl_to_reference": -(0.5 + 2.25) / 0.5 / 4,
+    })  # fmt: skip
+
+
+def test_a_mean_over_nothing_is_left_out():
+    assert means([0.0] * len(SUMS), with_reference=True) == {"responses": 0.0}
+
+
+def test_there_is_no_divergence_from_a_reference_that_is_not_there():
+    total = per_example(CE(), BATCH, torch.zeros(4), reading=RATIOS).sum(0).tolist()
+    assert "kl_to_reference" not in means(total, with_reference=False)
+
+
+def test_steps_are_counted_by_the_score_that_scoring_gives_them():
+    # Step rewards 2, -1 | -1, 3; as values 2, 1 | -1, 2. Labels right, wrong | not known, right; one half is neither.
+    batch = RewardBatch(
+        token_rewards=torch.tensor([2.0, -1.0, -1.0, 3.0, 5.0]),
+        rows=torch.tensor([0, 0, 1, 1, 1]),
+        labels=torch.tensor([True, False]),
+        groups=torch.tensor([0, 1]),
+        steps=torch.arange(5),
+        step_labels=torch.tensor([1.0, 0.0, torch.nan, 1.0, 0.5]),
+    )
+    for reading, agreeing in ((RATIOS, [2, 1]), (VALUES, [1, 1])):
+        sums = per_example(StepCE(), batch, torch.zeros(2), reading=reading)
+        assert sums[:, -2:].tolist() == [[2, agreeing[0]], [1, agreeing[1]]]
+        assert means(sums.sum(0).tolist(), with_reference=False)["step_accuracy"] == sum(agreeing) / 3

@@ -25,8 +25,8 @@ from freeprm.measurement.timing import timed
 from freeprm.models.encoding import Encoded, encode
 from freeprm.models.logprobs import score_tokens
 from freeprm.objectives.base import Objective
-from freeprm.training.examples import Example, Examples, mismatches
-from freeprm.training.parameterization import LogRatios
+from freeprm.training.batches import Example, Examples, LogRatios
+from freeprm.training.examples import mismatches
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Group, Rollout
 

@@ -19,7 +19,7 @@ from freeprm.formats.trl_preference import TRLPreference
 from freeprm.io.formats import OnBad, rollout_row
 from freeprm.io.jsonl import Row
 from freeprm.io.runs import RunFolder, read_manifest
-from freeprm.training.sources import Graded, read_graded, source_paths
+from freeprm.training.groups import Graded, read_graded, source_paths
 from freeprm.types import Cost, Group
 
 Keep = Literal["pairs", "rollouts"]

@@ -25,27 +25,23 @@ from freeprm.models.folders import downloaded_revision, portable, resolve
 from freeprm.models.prompts import told_date
 from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, save_reward_config
 from freeprm.objectives.base import NEEDS, Averaging, Objective
-from freeprm.training.arguments import last_checkpoint, n_steps, training_arguments
-from freeprm.training.console import ConsoleCallback
-from freeprm.training.continuing import carried_on
-from freeprm.training.costing import training_cost
-from freeprm.training.examples import Example, Examples
-from freeprm.training.groups import read_groups, recipe_of
+from freeprm.training.batches import Example, Examples, Parameterization, reading_of
+from freeprm.training.examples import Preparer
+from freeprm.training.groups import read_groups, recipe_of, source_paths
 from freeprm.training.model_card import model_card
-from freeprm.training.parameterization import Parameterization, reading_of
 from freeprm.training.policy import (
     Weights,
+    carried_on,
     check_precision,
     count_weights,
     give_back_rounded,
     load_policy,
     trains_rounded,
 )
-from freeprm.training.preparing import Preparer
 from freeprm.training.reach import out_of_reach, too_slow
 from freeprm.training.reference import reference_folder
-from freeprm.training.settings import TrainSettings, filled
-from freeprm.training.sources import source_paths
+from freeprm.training.running import ConsoleCallback, last_checkpoint, training_cost
+from freeprm.training.settings import TrainSettings, filled, n_steps, training_arguments
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost, Group, Metric
 

@@ -1,91 +1,25 @@
-"""Graded rollouts as training examples: groups of encoded responses with all that their rewards are formed of."""
+"""From groups of graded rollouts to examples: encode, fit the context, attach what the rewards are formed of."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
+from accelerate import PartialState
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from freeprm.models.encoding import Encoded, Ints
-from freeprm.training.steps import TokenSteps
+from freeprm.errors import DataError
+from freeprm.models.backbone import context_length, load_config, load_tokenizer
+from freeprm.models.encoding import Encoded, check_vocabulary, encode, fit
+from freeprm.objectives.base import Objective
+from freeprm.training.batches import Example, Parameterization, reading_of, step_reader
+from freeprm.training.reference import FrozenReference
+from freeprm.training.settings import TrainSettings
+from freeprm.training.steps import TokenSteps, in_tokens
 from freeprm.types import Group, Rollout
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """A group as it is trained on: G responses to one prompt."""
-
-    encoded: tuple[Encoded, ...]
-    labels: tuple[bool, ...]
-    """(G,) True where the final answer is right."""
-    ref_logps: tuple[Tensor, ...] = ()
-    """G tensors (T,); zeros where log-ratios go without reference; none where values are read."""
-    places: tuple[Ints, ...] = ()
-    """G arrays: the tokens of a response after which its values are read; none where log-ratios are."""
-    steps: tuple[TokenSteps, ...] = ()
-    """G, where the objective looks at steps."""
-    mismatched: tuple[Encoded, ...] = ()
-    """This prompt with responses to other ones, for the KL estimate of KTO."""
-    mismatched_ref_logps: tuple[Tensor, ...] = ()
-
-    @property
-    def n_pairs(self) -> int:
-        """Pairs of a right and a wrong response."""
-        return sum(self.labels) * (len(self.labels) - sum(self.labels))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Examples side by side, B responses in all; what the collator gives the trainer."""
-
-    encoded: list[Encoded]
-    ref_logps: Tensor
-    """(T_total,); nothing where values are read."""
-    places: list[Ints]
-    """B, as in `Example`; nothing where log-ratios are."""
-    rows: Tensor
-    """(T_total,) the response of each token, or of each place that is read."""
-    labels: Tensor
-    """(B,) bool"""
-    groups: Tensor
-    """(B,)"""
-    steps: Tensor | None
-    """(T_total,) see `RewardBatch`; nothing where the objective does not look at steps."""
-    step_labels: Tensor | None
-    """(S_total,) see `RewardBatch`."""
-    mismatched: list[Encoded]
-    """M, where the objective needs a KL."""
-    mismatched_ref_logps: Tensor
-    """(M_total,) of their tokens."""
-    kl: Tensor | None = None
-    """() beta * KL(pi_phi || pi_ref) of the whole optimisation step, where the objective needs it."""
-    means: Tensor | None = None
-    """(S,) of the whole optimisation step, where the objective needs them."""
-
-
-class Examples(Dataset[Example]):
-    """Examples by index."""
-
-    def __init__(self, examples: Sequence[Example]):
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._examples[index]
-
-    def lengths(self) -> list[int]:
-        """Tokens of each example's longest response with its prompt."""
-        return [max(len(item.ids) for item in example.encoded) for example in self._examples]
-
-    def longest(self) -> int:
-        """Tokens of the longest response with its prompt, mismatched ones too; 0 without examples."""
-        others = [len(item.ids) for example in self._examples for item in example.mismatched]
-        return max([*self.lengths(), *others], default=0)
 
 
 def mismatches(groups: Sequence[Group], *, seed: int) -> list[Rollout]:
@@ -107,37 +41,189 @@ def mismatches(groups: Sequence[Group], *, seed: int) -> list[Rollout]:
     return drawn
 
 
-def collate(examples: Sequence[Example]) -> dict[str, Batch]:
-    """One batch of examples; padding is the log-probability engine's business."""
-    encoded = [item for example in examples for item in example.encoded]
-    places = [own for example in examples for own in example.places]
-    steps = [own for example in examples for own in example.steps]
-    lengths = torch.tensor([len(own) for own in places] or [item.n_response for item in encoded])
-    sizes = torch.tensor([len(example.encoded) for example in examples])
-    read = places or [np.arange(item.n_response, dtype=np.int32) for item in encoded]
-    batch = Batch(
-        encoded=encoded,
-        ref_logps=_joined([logps for example in examples for logps in example.ref_logps]),
-        places=places,
-        rows=torch.repeat_interleave(torch.arange(len(encoded)), lengths),
-        labels=torch.tensor([label for example in examples for label in example.labels]),
-        groups=torch.repeat_interleave(torch.arange(len(examples)), sizes),
-        steps=_numbered(steps, read) if steps else None,
-        step_labels=torch.from_numpy(np.concatenate([own.labels for own in steps])) if steps else None,
-        mismatched=[item for example in examples for item in example.mismatched],
-        mismatched_ref_logps=_joined([logps for example in examples for logps in example.mismatched_ref_logps]),
-    )
-    return {"batch": batch}
+class _Prepared(NamedTuple):
+    """One response that fits the context."""
+
+    row: int
+    """Among all rollouts."""
+    encoded: Encoded
+    steps: TokenSteps | None
 
 
-def _numbered(steps: Sequence[TokenSteps], read: Sequence[Ints]) -> Tensor:
-    """(T_total,) the step of each token that is read, steps being counted through all responses."""
-    parts, before = [], 0
-    for own, tokens in zip(steps, read, strict=True):
-        parts.append(before + np.searchsorted(own.ends, tokens))  # the first step that ends at the token or after it
-        before += len(own.ends)
-    return torch.from_numpy(np.concatenate(parts))
+class Preparer:
+    """Makes examples.
+
+    Args:
+        settings: of the training run.
+        start: folder of the model that training starts from; gives the tokenizer.
+        cache: where reference log-probabilities are kept; shared by all processes.
+        process: this one among those that train together; each computes its share of the reference.
+        objective: decides what an example has to hold.
+        mixed_precision: see `FrozenReference`.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, start: Path, cache: Path, process: PartialState, *, objective: Objective,
+        mixed_precision: str = "no",
+    ):  # fmt: skip
+        self.reading: Parameterization = reading_of(settings, objective)
+        self.tokenizer = load_tokenizer(
+            start, trust_remote_code=settings.trust_remote_code, template_date=settings.template_date
+        )
+        self.reference = (
+            FrozenReference(settings, start, self.tokenizer, cache, process, mixed_precision=mixed_precision)
+            if self.reading.valuation is None
+            else None
+        )
+        """Of log-ratios, also where training goes without it; values have none."""
+        self._settings, self._objective = settings, objective
+        self._step_reader = step_reader(settings, objective)
+        config = load_config(start, trust_remote_code=settings.trust_remote_code)
+        self._config = config
+        self._max_length = min(settings.max_length or context_length(config), context_length(config))
+
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens that went through the reference, over all processes."""
+        return self.reference.scored_tokens if self.reference else 0
+
+    def examples(self, groups: Sequence[Group], *, counts: Counter[str]) -> list[Example]:
+        """Examples of the responses that fit the context; counts what does not, and what is used.
+
+        Args:
+            groups: graded, none empty, with the steps and labels that the objective needs.
+            counts: added to.
+
+        Raises:
+            DataError: nothing to train on fits the context, labels are all alike, or a KL is needed and there is only
+                one prompt.
+        """
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        prepared = self._fitted(rollouts, counts)
+        others: Sequence[Encoded] = ()
+        if self._objective.needs_kl:
+            prepared, others = self._with_mismatched(groups, prepared, counts)
+        by_row = {one.row: index for index, one in enumerate(prepared)}
+        owned = [[by_row[row] for row in rows if row in by_row] for rows in _rows_of(groups)]
+        logps = self._reference_logps(rollouts, prepared, others, owned, counts)
+        other_logps = logps[len(prepared) :]
+        examples = []
+        for own in owned:
+            example = self._example(
+                [prepared[index] for index in own],
+                labels=tuple(rollouts[prepared[index].row].correct is True for index in own),
+                ref_logps=tuple(logps[index] for index in own) if logps else (),
+                mismatched=tuple(others[index] for index in own) if others else (),
+                mismatched_ref_logps=tuple(other_logps[index] for index in own) if others else (),
+            )
+            if self._objective.needs_pairs and not example.n_pairs:
+                counts["groups that the context leaves with one class"] += 1
+            elif own:
+                examples.append(example)
+        _count_used(examples, counts)
+        if self._objective.needs_step_labels:
+            _count_step_labels(examples, counts)
+        else:
+            _require_both(counts, max_length=self._max_length)
+        return examples
+
+    def _fitted(self, rollouts: Sequence[Rollout], counts: Counter[str]) -> list[_Prepared]:
+        """Those that fit the context, with at least one step label where labels are needed."""
+        encoded = encode(self.tokenizer, rollouts)
+        check_vocabulary(encoded, self._config, model=self._settings.model)
+        fitted = fit(encoded, max_length=self._max_length, too_long=self._settings.too_long)
+        counts.update(fitted.counts)
+        prepared = []
+        for row, item in zip(fitted.kept, fitted.encoded, strict=True):
+            steps = None
+            if self._step_reader is not None:
+                read = self._step_reader.in_text(rollouts[row])
+                assert read is not None  # those without labels have been left out of the groups
+                steps = in_tokens(read, item, rollouts[row].response, counts)
+                if self._objective.needs_step_labels and not np.isfinite(steps.labels).any():
+                    counts["responses without a step label within the context"] += 1
+                    continue
+            prepared.append(_Prepared(row, item, steps))
+        return prepared
+
+    def _reference_logps(
+        self, rollouts: Sequence[Rollout], prepared: Sequence[_Prepared], others: Sequence[Encoded],
+        owned: Sequence[Sequence[int]], counts: Counter[str],
+    ) -> list[Tensor]:  # fmt: skip
+        """One (T,) tensor a response, those to other prompts last; none where values are read.
+
+        Args:
+            owned: indices into `prepared`, and into `others` if there are any, by group; in ascending order.
+        """
+        if self.reference is None:
+            return []
+        encoded = [one.encoded for one in prepared]
+        stored = self.reference.stored([rollouts[one.row] for one in prepared], encoded, counts)
+        grouped = [[items[index] for index in own] for items in (encoded, others) if items for own in owned if own]
+        return self.reference.logprobs(grouped, stored)
+
+    def _example(
+        self, responses: Sequence[_Prepared], *, labels: tuple[bool, ...], ref_logps: tuple[Tensor, ...],
+        mismatched: tuple[Encoded, ...], mismatched_ref_logps: tuple[Tensor, ...],
+    ) -> Example:  # fmt: skip
+        places = [self.reading.places(one.encoded, one.steps) for one in responses]
+        steps = [one.steps for one in responses] if self._objective.needs_steps else []
+        return Example(
+            encoded=tuple(one.encoded for one in responses),
+            labels=labels,
+            ref_logps=ref_logps,
+            places=tuple(own for own in places if own is not None),
+            steps=tuple(own for own in steps if own is not None),
+            mismatched=mismatched,
+            mismatched_ref_logps=mismatched_ref_logps,
+        )
+
+    def _with_mismatched(
+        self, groups: Sequence[Group], prepared: Sequence[_Prepared], counts: Counter[str]
+    ) -> tuple[list[_Prepared], Sequence[Encoded]]:
+        """For each response its prompt with a response to another one, cut to the context; and those that have one."""
+        drawn = mismatches(groups, seed=self._settings.seed)
+        if not drawn:
+            raise DataError(
+                "this objective estimates a KL from responses to other prompts; expected at least two prompts"
+            )
+        encoded = encode(self.tokenizer, [drawn[one.row] for one in prepared])
+        fitted = fit(encoded, max_length=self._max_length, too_long="truncate")
+        if without := len(prepared) - len(fitted.kept):
+            counts["responses whose prompt leaves no room for one to another"] += without
+        return [prepared[index] for index in fitted.kept], fitted.encoded
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(parts)) if parts else torch.empty(0)
+def _count_used(examples: Sequence[Example], counts: Counter[str]) -> None:
+    n_right = sum(sum(example.labels) for example in examples)
+    counts["right responses"] += n_right
+    counts["wrong responses"] += sum(len(example.labels) for example in examples) - n_right
+    counts["groups"] += len(examples)
+
+
+def _require_both(counts: Counter[str], *, max_length: int) -> None:
+    """Raises: DataError, if the responses that fit the context lack a class."""
+    if not counts["right responses"] or not counts["wrong responses"]:
+        raise DataError(
+            f"{counts['right responses']} right and {counts['wrong responses']} wrong responses fit {max_length} "
+            "tokens with their prompts; expected both. Raise max_length, or truncate with too_long=truncate"
+        )
+
+
+def _count_step_labels(examples: Sequence[Example], counts: Counter[str]) -> None:
+    """Raises: DataError, if there is no label, or all are the same."""
+    if not examples:
+        raise DataError("no response with a step label fits the context; raise max_length, or too_long=truncate")
+    labels = np.concatenate([steps.labels for example in examples for steps in example.steps])
+    known = labels[np.isfinite(labels)]
+    if known.min() == known.max():
+        raise DataError(f"all {len(known)} step labels are {known[0]:g}; expected right steps and wrong ones")
+    counts.update(+Counter({"labelled steps": len(known), "steps without a label": len(labels) - len(known)}))
+
+
+def _rows_of(groups: Sequence[Group]) -> Iterator[range]:
+    """The range of each group's rollouts, when all are counted through."""
+    start = 0
+    for group in groups:
+        yield range(start, start + len(group.rollouts))
+        start += len(group.rollouts)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, means_of
-from freeprm.training.examples import Example, collate
+from freeprm.training.batches import Example, collate
 from freeprm.training.settings import TrainSettings, filled
 
 LEAST_SHARE = 0.2

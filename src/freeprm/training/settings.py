@@ -5,8 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
+
+import torch
+from transformers import TrainingArguments
 
 from freeprm.core.steps import TOKENS, splitter
 from freeprm.errors import ConfigError
@@ -116,6 +120,8 @@ RECIPE = Defaults(
     },
 )
 """Of implicit process reward models; what an objective or a parameterisation does not say for itself."""
+
+
 _OF_FREEPRM = Defaults(
     source="freeprm",
     trainer={
@@ -125,6 +131,8 @@ _OF_FREEPRM = Defaults(
         "report_to": ["tensorboard"],
     },
 )
+
+
 _PARAMETERISATIONS: Mapping[str, Defaults] = {
     "log_ratio": Defaults(source=RECIPE.source),
     "linear": Defaults(
@@ -136,7 +144,11 @@ _PARAMETERISATIONS: Mapping[str, Defaults] = {
         trainer={"learning_rate": 1e-6},
     ),
 }
+
+
 _LORA_RATE = 10.0
+
+
 _LORA_SOURCE = (
     "10 times that of full fine-tuning: Schulman et al. 2025, LoRA Without Regret; TRL's DPO script, 5e-7 and 5e-6"
 )
@@ -304,3 +316,49 @@ def _checked_arguments(trainer: Mapping[str, Any]) -> dict[str, Any]:
         if name in _DECIDED:
             raise ConfigError(f"trainer.{name}: is decided by freeprm; {_DECIDED[name]}")
     return {name: convert(kinds[name], value, name=f"trainer.{name}") for name, value in trainer.items()}
+
+
+def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool) -> TrainingArguments:
+    """The arguments of `transformers.Trainer`.
+
+    Args:
+        settings: of the training run.
+        out: where checkpoints go.
+        evaluates: there are held-out responses; they are evaluated on once an epoch unless the settings say otherwise.
+
+    Raises:
+        ConfigError: an argument that transformers refuses, or a logger or optimizer that is not installed.
+    """
+    given = {**({"eval_strategy": "epoch"} if evaluates else {}), **settings.trainer}
+    if given.get("bf16") and not torch.accelerator.is_available():
+        given.setdefault("use_cpu", True)  # transformers wants it said
+    if not evaluates and given.get("eval_strategy", "no") != "no":
+        raise ConfigError(
+            f"trainer.eval_strategy: is {given['eval_strategy']!r}, but there is nothing to evaluate on; give graded "
+            "rollouts with --dev"
+        )
+    if "tensorboard" in given.get("report_to", ()) and find_spec("tensorboard") is None:
+        raise ConfigError(
+            "trainer.report_to: tensorboard is not installed; install it, or choose another logger or none with "
+            "--set trainer.report_to=none"
+        )
+    if given.get("optim") == KAHAN_OPTIMIZER and find_spec("optimi") is None:
+        raise ConfigError(
+            f"trainer.optim: {KAHAN_OPTIMIZER} is of torch-optimi, which is not installed; install 'freeprm[optim]'"
+        )
+    try:
+        return TrainingArguments(output_dir=str(out), seed=settings.seed, remove_unused_columns=False, **given)
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
+def n_steps(arguments: TrainingArguments, *, n_examples: int) -> int:
+    """Steps of the optimizer that so many examples give, over all processes and epochs."""
+    if arguments.max_steps > 0:
+        return int(arguments.max_steps)
+    batches: int = math.ceil(n_examples / (arguments.train_batch_size * arguments.world_size))
+    return math.ceil(arguments.num_train_epochs * math.ceil(batches / arguments.gradient_accumulation_steps))
+
+
+KAHAN_OPTIMIZER = "stable_adamw"
+"""`trainer.optim` of transformers that is optimi's StableAdamW: AdamW, its update scaled down where gradients leap."""

@@ -1,3 +1,6 @@
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,97 @@ from freeprm.io.plugins import load
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import token_logprobs
 from freeprm.models.values import Valuation, load_valued, token_values
-from freeprm.training.examples import Example, collate
-from freeprm.training.parameterization import LogRatios, Values, reading_of, step_reader
+from freeprm.training.batches import Example, Examples, LogRatios, Values, collate, reading_of, step_reader
+from freeprm.training.examples import mismatches
 from freeprm.training.settings import TrainSettings
+from freeprm.training.steps import StepReader, in_tokens
+from freeprm.types import group_rollouts
+
+
+def example(n_responses: int, *, problem: int = 0) -> Example:
+    """The first responses to a problem of the toy task; reference log-probabilities count the tokens."""
+    encoded = encode(tiny.tokenizer(), tiny.rollouts(problem + 1)[4 * problem :][:n_responses])
+    return Example(
+        encoded=tuple(encoded),
+        labels=(True, False, True, False)[:n_responses],
+        ref_logps=tuple(torch.arange(item.n_response, dtype=torch.float32) for item in encoded),
+    )
+
+
+def test_a_batch_lays_examples_side_by_side():
+    one, two = example(2), example(3, problem=1)
+    batch = collate([one, two])["batch"]
+    assert batch.encoded == [*one.encoded, *two.encoded]
+    assert batch.labels.tolist() == [True, False, True, False, True]
+    assert batch.groups.tolist() == [0, 0, 1, 1, 1]
+    lengths = [item.n_response for item in batch.encoded]
+    assert torch.bincount(batch.rows).tolist() == lengths
+    assert batch.ref_logps.tolist() == [float(t) for length in lengths for t in range(length)]
+    assert batch.mismatched == []
+
+
+def test_tokens_know_their_step_and_steps_are_counted_through(example_of_steps):
+    one, two = example_of_steps(0), example_of_steps(1)
+    batch = collate([one, two])["batch"]
+    assert torch.bincount(batch.rows).tolist() == [item.n_response for item in batch.encoded]
+    ends = [own.ends for part in (one, two) for own in part.steps]
+    lengths = [int(n) for own in ends for n in np.diff(own, prepend=-1)]
+    assert torch.bincount(batch.steps).tolist() == lengths
+    assert batch.steps.tolist() == sorted(batch.steps.tolist())
+    assert len(batch.step_labels) == len(lengths)
+
+
+def test_places_stand_for_tokens_where_values_are_read(example_of_steps):
+    one = example_of_steps(0)
+    read = replace(one, ref_logps=(), places=tuple(own.ends for own in one.steps))
+    batch = collate([read, read])["batch"]
+    n_steps = [len(own.ends) for own in one.steps] * 2
+    assert torch.bincount(batch.rows).tolist() == n_steps
+    assert batch.steps.tolist() == list(range(sum(n_steps)))
+    assert batch.places == [*read.places, *read.places]
+    assert len(batch.ref_logps) == 0
+
+
+@pytest.fixture
+def example_of_steps():
+    """An example of the toy task with steps."""
+
+    def make(problem: int) -> Example:
+        made = stepped.rollouts(problem + 1)[4 * problem :]
+        reader = StepReader(splitter="auto", labels="hard")
+        encoded = encode(tiny.tokenizer(), made)
+        steps = [
+            in_tokens(reader.in_text(rollout), item, rollout.response, Counter())
+            for rollout, item in zip(made, encoded, strict=True)
+        ]
+        return replace(example(4, problem=problem), encoded=tuple(encoded), steps=tuple(steps))
+
+    return make
+
+
+def test_pairs_of_an_example_are_right_times_wrong():
+    assert [example(n).n_pairs for n in (1, 2, 3, 4)] == [0, 1, 2, 4]
+
+
+def test_an_example_is_as_long_as_its_longest_response():
+    assert Examples([example(4)]).lengths() == [max(len(item.ids) for item in example(4).encoded)]
+
+
+def test_each_response_has_one_to_another_prompt_beside_it():
+    rollouts = tiny.rollouts(5)
+    groups = group_rollouts(rollouts)
+    drawn = mismatches(groups, seed=0)
+    assert [(rollout.problem_id, rollout.prompt) for rollout in drawn] == [(r.problem_id, r.prompt) for r in rollouts]
+    for rollout in drawn:
+        assert rollout.correct is None
+        assert any(rollout.response == r.response for r in rollouts if r.problem_id != rollout.problem_id)
+    assert mismatches(groups, seed=0) == drawn
+    assert mismatches(groups, seed=1) != drawn
+
+
+def test_parts_of_one_divided_group_are_no_mismatch():
+    group = group_rollouts(tiny.rollouts(1))[0]
+    assert mismatches([group, group], seed=0) == []
 
 
 def settings(**how: object) -> TrainSettings:
@@ -76,7 +167,7 @@ def encoded():
     return encode(tiny.tokenizer(), stepped.rollouts(1))
 
 
-def example(encoded, **fields) -> Example:
+def four_responses(encoded, **fields) -> Example:
     return Example(encoded=tuple(encoded), labels=(True, False, True, False), **fields)
 
 
@@ -84,7 +175,7 @@ def test_log_ratios_are_of_every_token(encoded):
     model = tiny.language_model()
     logps = token_logprobs(model, encoded).detach()
     refs = tuple(torch.full((item.n_response,), -1.5) for item in encoded)
-    batch = collate([example(encoded, ref_logps=refs)])["batch"]
+    batch = collate([four_responses(encoded, ref_logps=refs)])["batch"]
     rewards = LogRatios(beta=2.0).token_rewards(model, batch)
     torch.testing.assert_close(rewards, 2.0 * (logps + 1.5))
 
@@ -93,7 +184,9 @@ def test_token_rewards_of_values_are_their_differences_inside_each_response(enco
     valuation = Valuation(parameterisation="tokens", read_at="steps", judgement=("+", "-"))
     model = load_valued(str(model_folder), valuation).model
     places = tuple(np.array(sorted({2, 5, item.n_response - 1}), dtype=np.int32) for item in encoded)
-    rewards = Values(valuation=valuation).token_rewards(model, collate([example(encoded, places=places)])["batch"])
+    rewards = Values(valuation=valuation).token_rewards(
+        model, collate([four_responses(encoded, places=places)])["batch"]
+    )
     values = token_values(model, encoded, places)
     for row, (got, wanted) in enumerate(zip(rewards.split([3] * 4), values.split([3] * 4), strict=True)):
         torch.testing.assert_close(got.cumsum(0), wanted, msg=f"response {row}")
@@ -107,4 +200,4 @@ def test_a_value_that_is_no_number_is_refused_with_the_name_of_its_response(enco
         model.score.weight[:] = torch.nan
     places = tuple(np.array([item.n_response - 1], dtype=np.int32) for item in encoded)
     with pytest.raises(NonFiniteError, match="problem 'p0', sample 0: the value after its token"):
-        Values(valuation=valuation).token_rewards(model, collate([example(encoded, places=places)])["batch"])
+        Values(valuation=valuation).token_rewards(model, collate([four_responses(encoded, places=places)])["batch"])
