@@ -81,7 +81,7 @@ def test_constraints_pin_nothing_that_is_not_a_direct_dependency():
     assert set(pins()) == {canonicalize_name(Requirement(line).name) for line in direct} - {"freeprm"}
 
 
-EXTRAS = {"ray": "executors/ray.py", "vllm": "engines/vllm.py", "trl": "peers/trl_trainers.py"}
+EXTRAS = {"ray": "executors/ray.py", "vllm": "engines/vllm.py"}
 """Packages that come with an extra, and the one file that uses each."""
 
 

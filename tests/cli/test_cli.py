@@ -20,7 +20,7 @@ from freeprm.io.runs import read_manifest
 
 COMMANDS = (
     "demo", "sample", "grade", "label", "train", "score", "select", "evaluate", "compare", "cost", "verify",
-    "convert", "pair", "bench",
+    "convert", "pair",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "numpy", "pydantic", "matplotlib", "yaml", "sympy", "datasets", "pandas", "peft")
 

@@ -9,7 +9,6 @@ import typer
 
 import freeprm
 from freeprm.cli import (
-    bench,
     compare,
     convert,
     cost,
@@ -40,7 +39,7 @@ app = typer.Typer(
 )
 for command in (
     demo.demo, sample.sample, grade.grade, train.train, score.score, select.select, evaluate.evaluate, verify.verify,
-    convert.convert, pair.pair, label.label, compare.compare, cost.cost, bench.bench,
+    convert.convert, pair.pair, label.label, compare.compare, cost.cost,
 ):  # fmt: skip
     app.command()(command)
 

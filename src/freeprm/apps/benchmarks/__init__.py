@@ -1,1 +1,0 @@
-"""Running benchmarks and showing what they gave."""

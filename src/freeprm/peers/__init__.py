@@ -1,1 +1,0 @@
-"""How others do what we do, to measure against: written down plainly by us, or called from their package."""

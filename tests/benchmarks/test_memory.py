@@ -1,0 +1,31 @@
+"""The benchmark of memory, and a peak measured in another process."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from benchmarks import memory
+from benchmarks.memory import can_measure, peak_mib
+from freeprm.errors import BenchmarkError
+
+pytestmark = pytest.mark.skipif(not can_measure(), reason="this system does not tell a process's peak")
+
+
+@pytest.mark.slow
+def test_scoring_and_training_take_more_than_the_weights(work, well_formed):
+    pytest.importorskip("trl", minversion="1.16", reason="compares with TRL: pip install 'freeprm[test]'")
+    work = replace(work, prompts=2, n=2, vocabulary=32_000)
+    rows = [memory.scoring(work), *memory.training(work, as_it_comes=False)]
+    assert all(well_formed(row).ours > row.details["weights_mib"] for row in rows)
+
+
+def test_a_peak_is_what_the_work_took_even_if_it_gave_it_back():
+    filling = partial(partial, str.ljust, "", 100 << 20)  # given nothing, gives the work: 100 MiB of spaces
+    assert 99 <= peak_mib(filling, threads=1) < 110  # the system counts pages in batches
+
+
+def test_a_process_that_fails_is_an_error():
+    failing = partial(partial, int, "no number")
+    with pytest.raises(BenchmarkError, match=r"its process ended with code 1 and no figure"):
+        peak_mib(failing, threads=1)

@@ -1,0 +1,44 @@
+"""The benchmark of training."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import training
+from benchmarks.training_runs import TrainingRun
+from freeprm.errors import BenchmarkError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_training_has_a_row_for_trl_and_one_for_its_defaults(objective, work, well_formed):
+    pytest.importorskip("trl", minversion="1.16", reason="compares with TRL: pip install 'freeprm[bench]'")
+    work = replace(work, prompts=4, n=2)
+    case = training.Case(work=work, objective=objective, pairs_a_batch=2, rounds=1, as_it_comes=True)
+    rows = [well_formed(row) for row in training.measure(case)]
+    assert [row.name.partition(":")[0] for row in rows] == [
+        f"training/{objective}, TRL", f"training/{objective}, TRL as it comes",
+    ]  # fmt: skip
+    assert {row.target for row in rows} == {training.TARGETS[objective]}
+
+
+def test_without_trl_its_row_says_so(work, monkeypatch):
+    monkeypatch.setattr(training, "trl_version", lambda: None)
+    case = training.Case(work=replace(work, prompts=4, n=2), objective="dpo", pairs_a_batch=2, rounds=1)
+    (row,) = training.measure(case)
+    assert row.ours > 0
+    assert (row.peer, row.ratio, row.met) == (None, None, None)
+    assert "pip install 'freeprm[bench]'" in row.missing
+
+
+def test_training_refuses_other_numbers():
+    run = TrainingRun(
+        reference_seconds=1.0, step_seconds=(1.0,), ref_logps=(-5.0,), losses=(0.69, 0.68), grad_norms=(2.0, 2.0)
+    )
+    assert training.check_same(run, run, [10])["loss_difference"] == 0
+    with pytest.raises(BenchmarkError, match="loss_difference"):
+        training.check_same(run, replace(run, losses=(0.69, 0.60)), [10])
+    with pytest.raises(BenchmarkError, match="grad_norm_difference"):
+        training.check_same(run, replace(run, grad_norms=(2.0, 0.0)), [10])
+    with pytest.raises(BenchmarkError, match="logp_difference"):
+        training.check_same(run, replace(run, ref_logps=(-5.1,)), [10])  # 0.01 nats a token
