@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from freeprm.experiments.comparison.costs import MethodCost, method_costs
-from freeprm.experiments.comparison.folders import Folders
 from freeprm.experiments.comparison.measures import (
     NULL,
     Accuracies,
@@ -26,9 +24,9 @@ from freeprm.experiments.comparison.measures import (
     step_metrics,
     tie_metrics,
 )
-from freeprm.experiments.comparison.rendering import markdown
+from freeprm.experiments.comparison.runs import Folders
 from freeprm.experiments.comparison.settings import Comparison
-from freeprm.experiments.comparison.tables import Cell, TextTable, all_tables
+from freeprm.experiments.comparison.tables import Cell, MethodCost, TextTable, all_tables, markdown, method_costs
 from freeprm.io.config import build
 from freeprm.io.runs import read_manifest, read_metrics
 from freeprm.types import Metric

@@ -1,4 +1,4 @@
-"""Jobs for tests/apps/test_comparison_workers.py, in a module that other processes can import."""
+"""Jobs for tests/experiments/test_graph.py, in a module that other processes can import."""
 
 import os
 import signal

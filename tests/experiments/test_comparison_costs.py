@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from freeprm.experiments.comparison.costs import method_costs, total_cost
-from freeprm.experiments.comparison.folders import Folders
+from freeprm.experiments.comparison.runs import Folders
 from freeprm.experiments.comparison.settings import Comparison, Generator, Labels, Method
-from freeprm.experiments.comparison.tables import cost_tables
+from freeprm.experiments.comparison.tables import cost_tables, method_costs, total_cost
 from freeprm.io.jsonl import write_json
 from freeprm.types import Charge, Cost
 

@@ -4,8 +4,7 @@ import io
 
 from rich.console import Console
 
-from freeprm.experiments.comparison.rendering import markdown, print_tables
-from freeprm.experiments.comparison.tables import Cell, TextTable
+from freeprm.experiments.comparison.tables import Cell, TextTable, markdown, print_tables
 
 TABLE = TextTable(
     title="Accuracy",

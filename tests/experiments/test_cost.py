@@ -10,12 +10,17 @@ from costs import charge, run
 from freeprm.core.cost_conventions import ALL_IN, AS_PUBLISHED
 from freeprm.core.ledger import DEVELOPMENT, USE, Ledger, Paid, ledger_of
 from freeprm.errors import ConfigError
-from freeprm.experiments.cost.best_of_n import best_of_n, best_of_n_table
-from freeprm.experiments.cost.bills import bill, ledger
-from freeprm.experiments.cost.methods import Method, read_methods
-from freeprm.experiments.cost.published import published_tables
-from freeprm.experiments.cost.running import CostReport, cost_report
-from freeprm.experiments.cost.tables import TextTable, development_table, flops_text, use_table
+from freeprm.experiments.bills import Billed, best_of_n, bill, ledger, read_methods
+from freeprm.experiments.cost_report import (
+    CostReport,
+    best_of_n_table,
+    cost_report,
+    development_table,
+    flops_text,
+    use_table,
+)
+from freeprm.experiments.paper_costs import published_tables
+from freeprm.report.table import TextTable
 from freeprm.types import Cost
 
 P = 1000
@@ -61,7 +66,7 @@ def method(
 
 
 @pytest.fixture
-def methods(tmp_path: Path) -> list[Method]:
+def methods(tmp_path: Path) -> list[Billed]:
     ce = method(tmp_path, "ce", sequence_tokens=500, accuracy=0.5)
     shepherd = method(tmp_path, "shepherd", sequence_tokens=500, labels=10_000, accuracy=0.4)
     return read_methods([f"ce={ce}", f"shepherd={shepherd}"])

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from freeprm.experiments.demo import demo
-from freeprm.experiments.demo_settings import DemoSettings
+from freeprm.experiments.demo import DemoSettings, demo
 
 SETTINGS = DemoSettings(train_problems=12, train_samples=4, dev_problems=6, test_problems=4, test_samples=4)
 

@@ -29,7 +29,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Train and score all methods on the same rollouts; print Table 1 beside their cost, and write compare.md."""
-    from freeprm.experiments.comparison.loading import load_comparison
+    from freeprm.experiments.comparison.settings import load_comparison
 
     comparison = load_comparison(config, assignments=assignments or ())
     n_workers = comparison.workers if workers is None else workers
@@ -37,9 +37,9 @@ def compare(
         raise ConfigError(f"--workers: is {n_workers}; expected 1 or more")
     command = " ".join(["freeprm", *sys.argv[1:]])
     with output.working():
-        from freeprm.experiments.comparison.rendering import print_tables
         from freeprm.experiments.comparison.running import Compared
         from freeprm.experiments.comparison.running import compare as run
+        from freeprm.experiments.comparison.tables import print_tables
         from freeprm.experiments.comparison.tuning import Tuned
         from freeprm.experiments.comparison.tuning import tune as search
 

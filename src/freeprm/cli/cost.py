@@ -46,9 +46,8 @@ def cost(
 ) -> None:
     """Add up what methods cost, from the manifests of their runs: FLOPs by what they are for, seconds, GPU-seconds."""
     from freeprm.core.cost_conventions import CONVENTIONS, charging
-    from freeprm.experiments.cost.methods import read_methods
-    from freeprm.experiments.cost.running import cost_report
-    from freeprm.experiments.cost.terminal import print_table
+    from freeprm.experiments.bills import read_methods
+    from freeprm.experiments.cost_report import cost_report, print_table
 
     if not runs and not published:
         raise ConfigError("give run folders, e.g. `freeprm cost ce=runs/ce dpo=runs/dpo`, or --published")

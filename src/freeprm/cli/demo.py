@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from freeprm.cli.options import Json, Out, Seed
-from freeprm.experiments.demo_settings import FOUR, DemoSettings
+from freeprm.experiments.demo import FOUR, DemoSettings
 
 
 def demo(

@@ -1,7 +1,7 @@
-"""Line plots with interval bands as inline SVG; colours come from the page's style sheet, so both themes fit."""
+"""Line plots with interval bands, and stacked bars, as inline SVG in the colours of the page's style sheet."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -12,6 +12,9 @@ from freeprm.report.svg import Scale, element
 WIDTH, HEIGHT = 440, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 42
 _MARKED_POINTS = 12
+BARS_WIDTH = 620
+_BARS_RIGHT, _BARS_TOP, _BAR, _AXIS = 110, 8, 30, 44
+_LETTER, _LONGEST = 6.3, 260  # of names: the width of a letter, and the most that they get
 BANDED_LINES = 5
 """Plots of more lines leave the bands out: they would cover each other."""
 
@@ -160,3 +163,67 @@ def _check(title: str, series: Sequence[Series]) -> None:
                     f"{title}: {line.name}: {point.y} at {point.x:g} (interval {point.low} to {point.high}); "
                     "expected finite values. Look for the first such value in the run's log."
                 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One bar."""
+
+    name: str
+    parts: tuple[tuple[str, float], ...]
+    """Lengths by name, from the left."""
+    text: str
+    """At its end."""
+
+
+def bar_plot(title: str, bars: Sequence[Bar], *, x_label: str, names: Sequence[str]) -> str:
+    """Bars from zero on one linear scale, with a legend of their parts.
+
+    Args:
+        title: what is plotted.
+        bars: from the top; at least one with a length.
+        x_label: under the axis.
+        names: of all parts there may be, in the order of their colours.
+    """
+    left = min(_LONGEST, 16 + _LETTER * max(len(bar.name) for bar in bars))
+    longest = max(sum(length for _, length in bar.parts) for bar in bars)
+    ticks = svg.ticks(0, longest, count=5)
+    bottom = _BARS_TOP + _BAR * len(bars)
+    x = Scale(0, ticks[-1], left, BARS_WIDTH - _BARS_RIGHT)
+    used = {name for bar in bars for name, _ in bar.parts}
+    lines = [svg.line([(x(tick), _BARS_TOP), (x(tick), bottom)], class_="rule" if tick else "zero") for tick in ticks]
+    step = ticks[1] - ticks[0]
+    marks = [svg.label(svg.tick_text(tick, step), x=x(tick), y=bottom + 16, class_="tick") for tick in ticks]
+    rows = [_bar(bar, _BARS_TOP + _BAR * place, x, names) for place, bar in enumerate(bars)]
+    axis = svg.label(x_label, x=(left + BARS_WIDTH - _BARS_RIGHT) / 2, y=bottom + 36, class_="axis")
+    picture = element(
+        "svg", element("title", escape(title)), *lines, *marks, *rows, axis,
+        viewBox=f"0 0 {BARS_WIDTH} {bottom + _AXIS}", role="img", class_="plot",
+    )  # fmt: skip
+    return element("figure", element("figcaption", escape(title)), picture) + _bars_legend(names, used)
+
+
+def _bar(bar: Bar, top: float, x: Scale, names: Sequence[str]) -> str:
+    middle = top + _BAR / 2
+    drawn = [svg.label(bar.name, x=x.start - 8, y=middle + 4, class_="tick", anchor="end")]
+    start = 0.0
+    for name, length in bar.parts:
+        left, right = x(start), x(start + length)
+        tip = element("title", escape(f"{bar.name}, {name}: {length:.4g}"))
+        class_ = f"mark {_colour(names, name)}"
+        drawn.append(element("rect", tip, x=left, y=top + 5, width=right - left, height=_BAR - 10, class_=class_))
+        start += length
+    return "".join([*drawn, svg.label(bar.text, x=x(start) + 6, y=middle + 4, class_="tick", anchor="start")])
+
+
+def _bars_legend(names: Sequence[str], used: Collection[str]) -> str:
+    keys = []
+    for name in (name for name in names if name in used):
+        swatch = element("rect", x=0, y=2, width=12, height=10, class_=f"mark {_colour(names, name)}")
+        key = element("svg", swatch, viewBox="0 0 14 14", width=14, height=14, aria_hidden="true")
+        keys.append(element("li", key, escape(name)))
+    return element("ul", *keys, class_="legend")
+
+
+def _colour(names: Sequence[str], name: str) -> str:
+    return f"s{names.index(name) % 8}"

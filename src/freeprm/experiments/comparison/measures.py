@@ -1,22 +1,28 @@
 """What the methods of a comparison are worth: accuracies of every column, their average, and paired differences.
 
 A metric of one column has `n` and the group `generator=NAME`; one of the average over all columns has neither.
+
+A problem that several generators answered is drawn for all of their columns at once, so that what its difficulty does
+to all columns is in the interval; two methods get the same draws, so that it is not in that of their difference.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from freeprm.core.intervals import bootstrap
+import numpy as np
+
+from freeprm.core.intervals import Floats, Interval, bootstrap, percentile_interval, resample
 from freeprm.errors import DataError, RecordError
-from freeprm.experiments.comparison.averages import Column, average_difference, column_average
-from freeprm.experiments.comparison.folders import Folders, test_split
+from freeprm.experiments.comparison.runs import Folders, test_split
 from freeprm.experiments.comparison.settings import Comparison
 from freeprm.io.jsonl import read_rows
 from freeprm.io.runs import METRICS, read_metrics
 from freeprm.types import Metric
 
+Column = Mapping[str, float]
+"""Accuracy by problem, 0..1."""
 NULL = "random_distinct_text"
 BASELINES = ("random", NULL, "majority", "oracle")
 """Ways of choosing without scores; `random` is the generator's pass@1, and see `core.selectors` for the next."""
@@ -236,3 +242,43 @@ def step_metrics(comparison: Comparison, folders: Folders) -> Iterator[Metric]:
 
 def _n_problems(columns: Mapping[Place, Column]) -> int:
     return len({problem for column in columns.values() for problem in column})
+
+
+def column_average(columns: Sequence[Column], *, seed: int) -> Interval:
+    """The mean over columns of each column's mean over its problems, with its 95 % bootstrap interval over problems.
+
+    Raises:
+        DataError: a column without problems, or no column.
+    """
+    return _average_interval(_average_means(columns, seed=seed))
+
+
+def average_difference(first: Sequence[Column], second: Sequence[Column], *, seed: int) -> Interval:
+    """The average of one method less that of another, over the same problems in each column.
+
+    Raises:
+        DataError: the columns differ in number or in their problems.
+    """
+    if [set(column) for column in first] != [set(column) for column in second]:
+        raise DataError("two methods were not measured on the same problems; expected the same columns of both")
+    return _average_interval(_average_means(first, seed=seed) - _average_means(second, seed=seed))
+
+
+def _average_means(columns: Sequence[Column], *, seed: int) -> Floats:
+    """(1 + R,) the average, then what it is on each draw of the problems."""
+    if not columns or not all(columns):
+        raise DataError("a column without problems; expected at least one in each")
+    problems = sorted({problem for column in columns for problem in column})
+    times = resample(len(problems), seed=seed)  # (R, P)
+    times = np.vstack([np.ones((1, len(problems))), times])  # (1 + R, P)
+    total = np.zeros(len(times))
+    for column in columns:
+        there = np.array([problem in column for problem in problems], dtype=np.float64)  # (P,)
+        values = np.array([column.get(problem, 0.0) for problem in problems])
+        drawn = times @ there
+        total += np.divide(times @ values, drawn, out=np.full(len(times), np.nan), where=drawn > 0)
+    return total / len(columns)
+
+
+def _average_interval(means: Floats) -> Interval:
+    return percentile_interval(float(means[0]), means[1:])

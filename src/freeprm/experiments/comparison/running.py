@@ -1,20 +1,15 @@
 """A whole comparison: rollouts, labels, methods side by side, and what they gave; resumed by the same command."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from freeprm.experiments.comparison.costs import method_costs, total_cost
-from freeprm.experiments.comparison.data import make_rollouts
-from freeprm.experiments.comparison.folders import Folders, test_split
 from freeprm.experiments.comparison.measures import measured
-from freeprm.experiments.comparison.methods import make_labels, make_method
-from freeprm.experiments.comparison.page import page
-from freeprm.experiments.comparison.planning import Job
-from freeprm.experiments.comparison.settings import Comparison
-from freeprm.experiments.comparison.tables import TextTable, all_tables
-from freeprm.experiments.comparison.workers import run_jobs
+from freeprm.experiments.comparison.runs import Folders, make_labels, make_method, make_rollouts, test_split
+from freeprm.experiments.comparison.settings import Comparison, Generator
+from freeprm.experiments.comparison.tables import TextTable, all_tables, markdown, method_costs, total_cost
+from freeprm.experiments.graph import Job, run_jobs
 from freeprm.io.jsonl import write_json
 from freeprm.io.runs import RunFolder
 from freeprm.stages.selection import select
@@ -95,3 +90,30 @@ def _jobs(comparison: Comparison, folders: Folders, seed: int) -> list[Job]:
 
 def _job(folders: Folders, name: str, needs: set[str], work: "partial[None]") -> Job:
     return Job(name=name, needs=frozenset(needs), work=work, log=folders.log(name))
+
+
+def page(comparison: Comparison, tables: Sequence[TextTable], cost: Cost, *, seed: int, command: str) -> str:
+    """The whole text, in Markdown."""
+    parts = [f"# {comparison.title}", f"    {command}", "\n".join(_described(comparison, cost, seed))]
+    return "\n\n".join([*parts, *map(markdown, tables)]) + "\n"
+
+
+def _described(comparison: Comparison, cost: Cost, seed: int) -> Iterator[str]:
+    train, dev, test = comparison.train, comparison.dev, comparison.test
+    generators = ", ".join(f"{name} ({_source(item)})" for name, item in comparison.generators.items())
+    yield f"- start and reference of everything that is trained: {comparison.model}"
+    yield f"- training: {_amount(train.n_problems, train.n, train.rollouts)}"
+    yield f"- dev, for thresholds: {_amount(dev.n_problems, dev.n, dev.rollouts)}"
+    yield f"- test: {_amount(test.n_problems, test.n, ())}; answered by {generators}"
+    yield f"- temperature {comparison.sampling.temperature:g}, seed {seed}"
+    yield f"- {cost.seconds:,.0f} seconds from start to end"
+
+
+def _amount(n_problems: int | None, n: int, rollouts: Sequence[str]) -> str:
+    if rollouts:
+        return f"rollouts of {', '.join(rollouts)}"
+    return f"{n_problems:,} problems, {n} responses each" if n_problems else f"all problems, {n} responses each"
+
+
+def _source(generator: Generator) -> str:
+    return generator.model or f"rollouts of {', '.join(generator.rollouts)}"

@@ -1,14 +1,95 @@
-"""The tables of a comparison as texts: Table 1's shape by two ways of choosing, differences, steps, and cost."""
+"""The tables of a comparison: Table 1 by two ways of choosing, differences, steps, and what each method costs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from freeprm.experiments.comparison.costs import MethodCost
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from freeprm.core.cost_conventions import ALL_IN, AS_PUBLISHED, under
+from freeprm.core.ledger import DEVELOPMENT, TRAINING, USE, Ledger, Total
+from freeprm.experiments.bills import bill
 from freeprm.experiments.comparison.measures import BASELINES, NULL, Measured, Place
+from freeprm.experiments.comparison.runs import Folders, test_split
 from freeprm.experiments.comparison.settings import Comparison
+from freeprm.io.costs import read_cost
+from freeprm.io.runs import read_manifest
 from freeprm.report.wording import interval_text, value_text
-from freeprm.types import Metric
+from freeprm.types import Cost, Metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodCost:
+    """The bill of one method. A figure is None where it is not known, or where there is nothing of the kind."""
+
+    all_in: float | None
+    """FLOPs of development: rollouts, step labels, the reference and training, those of earlier stages included."""
+    published: float | None
+    """The same as the paper charges it; see `freeprm.core.cost_conventions`."""
+    labels: float | None
+    """FLOPs of making step labels, as far as they are in `all_in`."""
+    seconds: float | None
+    """Of development."""
+    drawn_tokens: float | None
+    """Tokens generated for it."""
+    trained_tokens: float | None
+    """Tokens passed forward and backward."""
+    scoring_flops: float | None
+    """FLOPs a scored response, over all generators."""
+    scoring_seconds: float | None
+    """Seconds a scored response."""
+
+
+def method_costs(comparison: Comparison, folders: Folders) -> dict[str, MethodCost]:
+    """The bill of each method, from the manifests of its scores and of all that those were made from."""
+    return {name: _cost(comparison, folders, name) for name in comparison.methods}
+
+
+def total_cost(folders: Folders) -> Cost:
+    """Everything that the comparison did."""
+    manifests = [read_manifest(path.parent) or {} for path in sorted(folders.out.glob("*/**/manifest.json"))]
+    return sum((read_cost(manifest["cost"]) for manifest in manifests if "cost" in manifest), Cost())
+
+
+def _cost(comparison: Comparison, folders: Folders, name: str) -> MethodCost:
+    scored = [folders.scores(name, test_split(generator)) for generator in comparison.generators]
+    responses = sum((read_manifest(folder) or {})["counts"]["scored"] for folder in scored)
+    book = bill(scored).ledger
+    scoring = book.only(USE).by("stage")["score"].total()
+    flops = _known_flops(scoring)
+    known = comparison.methods[name].scorer is None  # what somebody else's model has cost is not
+    return MethodCost(
+        **(_development(book) if known else dict.fromkeys(_DEVELOPMENT)),
+        scoring_flops=None if flops is None else flops / responses,
+        scoring_seconds=scoring.seconds / responses,
+    )
+
+
+_DEVELOPMENT = ("all_in", "published", "labels", "seconds", "drawn_tokens", "trained_tokens")
+
+
+def _development(book: Ledger) -> Mapping[str, float | None]:
+    made = book.only(DEVELOPMENT)
+    annotation = made.only(charged=["annotation"])
+    return {
+        "all_in": _known_flops(under(ALL_IN, book).total()),
+        "published": _known_flops(under(AS_PUBLISHED, book).total()),
+        "labels": _known_flops(annotation.total()) if annotation.entries else None,
+        "seconds": made.total().seconds,
+        "drawn_tokens": _tokens(made, "decode"),
+        "trained_tokens": _tokens(made, TRAINING),
+    }
+
+
+def _tokens(book: Ledger, what: str) -> int:
+    return book.by("what").get(what, Ledger()).total().tokens
+
+
+def _known_flops(total: Total) -> float | None:
+    return None if total.n_unknown else float(total.flops)
+
 
 NONE = "–"
 
@@ -255,3 +336,38 @@ def _number(value: float | None, text: Callable[[float], str]) -> Cell:
 
 def _flops(value: float) -> str:
     return f"{value:.3g}"
+
+
+def markdown(table: TextTable) -> str:
+    """The table under its title, in Markdown."""
+    rules = ["---"] * table.n_names + ["---:"] * (len(table.header) - table.n_names)
+    lines = [table.header, rules, *([_plain(cell) for cell in row] for row in table.rows)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join(part for part in (f"## {table.title}", table.note, text) if part)
+
+
+def print_tables(console: Console, tables: Sequence[TextTable]) -> None:
+    """The tables on a terminal, intervals under their values; a table too wide keeps only those of its last column."""
+    for table in tables:
+        whole = _drawn(table, from_column=0)
+        room = console.options.update(max_width=10_000)
+        fits = console.measure(whole, options=room).maximum <= console.width
+        console.print(whole if fits else _drawn(table, from_column=len(table.header) - 1))
+
+
+def _drawn(table: TextTable, *, from_column: int) -> Table:
+    """With intervals from a column on."""
+    drawn = Table(title=table.title, title_justify="left", title_style="bold", box=None, header_style="bold")
+    for index, name in enumerate(table.header):
+        drawn.add_column(Text(name), justify="left" if index < table.n_names else "right", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(_stacked(cell, with_aside=index >= from_column) for index, cell in enumerate(row)))
+    return drawn
+
+
+def _plain(cell: Cell) -> str:
+    return f"{cell.value} {cell.aside}".strip()
+
+
+def _stacked(cell: Cell, *, with_aside: bool) -> Text:
+    return Text.assemble(cell.value, (f"\n{cell.aside}" if cell.aside and with_aside else "", "dim"))

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.errors import ConfigError
-from freeprm.experiments.comparison.costs import total_cost
-from freeprm.experiments.comparison.data import make_split
-from freeprm.experiments.comparison.folders import Folders
-from freeprm.experiments.comparison.methods import choose, make_labels, overlaid, score_split, train_method
-from freeprm.experiments.comparison.planning import Job
-from freeprm.experiments.comparison.rendering import markdown
+from freeprm.experiments.comparison.runs import (
+    Folders,
+    choose,
+    make_labels,
+    make_split,
+    overlaid,
+    score_split,
+    train_method,
+)
 from freeprm.experiments.comparison.settings import Comparison, Method
-from freeprm.experiments.comparison.tables import Cell, TextTable
-from freeprm.experiments.comparison.workers import run_jobs
+from freeprm.experiments.comparison.tables import Cell, TextTable, markdown, total_cost
+from freeprm.experiments.graph import Job, run_jobs
 from freeprm.io.runs import RunFolder, read_metrics
 from freeprm.report.wording import interval_text, value_text
 from freeprm.types import Cost, Metric

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError
-from freeprm.experiments.comparison.loading import load_comparison
-from freeprm.experiments.comparison.settings import Comparison, Generator, Split
+from freeprm.experiments.comparison.settings import Comparison, Generator, Split, load_comparison
 
 SMALL = """
 model = "solver:base"

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from freeprm.core import published_costs as paper
-from freeprm.core.published_costs import RESPONSES
+from freeprm.experiments import paper_costs as paper
+from freeprm.experiments.paper_costs import RESPONSES
 
 
 def test_the_ratios_to_dpo_are_reproduced_from_those_to_ce_and_one_number():

@@ -1,22 +1,131 @@
-"""One method of a comparison, from training to what its scores choose; every stage in a folder of its own."""
+"""The run folders of a comparison: rollouts, labels, and one method from training to what its scores choose."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from freeprm.experiments.comparison.folders import Folders, test_split
-from freeprm.experiments.comparison.settings import UNTRAINED, Comparison, Method
+from freeprm.experiments.comparison.settings import UNTRAINED, Comparison, Method, Split
 from freeprm.io.jsonl import read_rows
 from freeprm.models.reward_config import LOG_RATIO, load_reward_config
 from freeprm.scorers._jobs import ScorerSource
 from freeprm.scorers._reading import PRMSource
 from freeprm.stages.evaluation import evaluate
+from freeprm.stages.grading import grade
 from freeprm.stages.labeling import label
+from freeprm.stages.sampling import sample
 from freeprm.stages.scoring import Scored, score, score_released
 from freeprm.stages.selection import SelectionResult, select
 from freeprm.stages.training import train
 from freeprm.training.settings import TrainSettings, load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Places of a comparison; each stage resumes from its own."""
+
+    out: Path
+
+    def sampled(self, split: str) -> Path:
+        """Rollouts as they were drawn; `split` is train, dev, or test-GENERATOR."""
+        return self.out / "rollouts" / split
+
+    def graded(self, split: str) -> Path:
+        """The same with their outcome labels."""
+        return self.out / "graded" / split
+
+    def labels(self, name: str) -> Path:
+        """The training rollouts with step labels."""
+        return self.out / "labels" / name
+
+    def model(self, method: str) -> Path:
+        """What a method trained."""
+        return self.out / "methods" / method / "model"
+
+    def scores(self, method: str, split: str) -> Path:
+        """A split's rollouts with a method's scores."""
+        return self.out / "methods" / method / f"scores-{split}"
+
+    def selection(self, method: str, split: str) -> Path:
+        """What is chosen by those scores."""
+        return self.out / "methods" / method / f"selection-{split}"
+
+    def evaluation(self, method: str, split: str) -> Path:
+        """How well those scores find the first error."""
+        return self.out / "methods" / method / f"evaluation-{split}"
+
+    def baseline(self, split: str) -> Path:
+        """What is chosen without scores."""
+        return self.out / "baselines" / f"selection-{split}"
+
+    @property
+    def reference(self) -> Path:
+        """The reference's log-probabilities, for all methods."""
+        return self.out / "reference"
+
+    def log(self, name: str) -> Path:
+        """What a worker printed while it made a method or labels."""
+        return self.out / "logs" / f"{name}.log"
+
+
+def test_split(generator: str) -> str:
+    """The split of a generator's answers to the test problems."""
+    return f"test-{generator}"
+
+
+def make_rollouts(comparison: Comparison, folders: Folders, *, seed: int) -> None:
+    """Draw and grade all splits; the test problems are the same for all generators.
+
+    Raises:
+        FreePRMError: see the stages.
+    """
+    for split in ("train", "dev"):
+        make_split(comparison, folders, split, getattr(comparison, split), seed=seed)
+    for name, generator in comparison.generators.items():
+        test = Split(n_problems=comparison.test.n_problems, n=comparison.test.n, rollouts=generator.rollouts)
+        make_split(comparison, folders, test_split(name), test, seed=seed, model=generator.model)
+
+
+def make_split(
+    comparison: Comparison, folders: Folders, name: str, split: Split, *, seed: int, model: str | None = None
+) -> None:
+    """Draw and grade one split.
+
+    Args:
+        comparison: how to draw.
+        folders: where.
+        name: train, dev, or test-GENERATOR.
+        split: how much, or what to take instead.
+        seed: of problems and samples.
+        model: who draws; the model that everything starts from if not given.
+
+    Raises:
+        FreePRMError: see the stages.
+    """
+    inputs = [Path(item) for item in split.rollouts]
+    if not inputs:
+        drawing = comparison.sampling
+        drawer = model or comparison.model
+        sampled = sample(
+            drawing.problems,
+            model=drawer,
+            out=folders.sampled(name),
+            split=name.partition("-")[0],
+            n_problems=split.n_problems,
+            n=split.n,
+            temperature=drawing.temperature,
+            top_p=drawing.top_p,
+            max_new_tokens=drawing.max_new_tokens,
+            seed=seed,
+            problem_seed=seed,
+            engine=drawing.engine,
+            dataset_options=drawing.dataset_options,
+            engine_options=drawing.engine_options,
+            logprobs=drawing.logprobs and drawer == comparison.model,
+        )
+        inputs = [sampled.folder]
+    grade(inputs, out=folders.graded(name))
 
 
 def make_method(comparison: Comparison, folders: Folders, name: str, *, seed: int) -> None:
