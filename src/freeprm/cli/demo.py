@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from freeprm.cli.options import Json, Out, Seed
-from freeprm.experiments.demo import FOUR, DemoSettings
 
 
 def demo(
@@ -22,6 +21,7 @@ def demo(
 ) -> None:
     """Sample, grade, train, score, select and evaluate on the embedded world; then write report.html."""
     from freeprm.cli import output
+    from freeprm.experiments.demo import FOUR, DemoSettings
     from freeprm.experiments.demo import demo as run
 
     settings = DemoSettings(
