@@ -15,8 +15,8 @@ import typer
 from benchmarks.rows import Row, growth_plot, markdown, number, terminal_table
 from freeprm.cli import output
 from freeprm.errors import ConfigError, FreePRMError, MissingExtraError, PluginError
-from freeprm.io.jsonl import write_json
 from freeprm.io.plugins import load
+from freeprm.io.rows import write_json
 
 BENCHMARKS = {
     "early_stopping": "benchmarks.log_ratios:early_stopping", "gpu": "benchmarks.gpu:gpu",

@@ -16,8 +16,8 @@ from benchmarks.rows import Row, cheaper, faster
 from benchmarks.timing import Rate, interleaved
 from freeprm.core.aggregate import aggregator
 from freeprm.errors import BenchmarkError
-from freeprm.io.formats import read_rollouts
-from freeprm.io.jsonl import read_rows
+from freeprm.io.files import read_rows
+from freeprm.io.rollouts import read_rollouts
 from freeprm.models.backbone import LoadOptions, load_backbone
 from freeprm.models.encoding import encode
 from freeprm.models.fingerprint import template_hash, weights_hash

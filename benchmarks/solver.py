@@ -17,7 +17,7 @@ from benchmarks.training_runs import Plan, run_ours
 from benchmarks.workloads import different, rollouts_of
 from freeprm.datasets.arithmetic import Arithmetic
 from freeprm.errors import BenchmarkError
-from freeprm.io.formats import read_rollouts
+from freeprm.io.rollouts import read_rollouts
 from freeprm.models.backbone import Backbone, LoadOptions, load_backbone
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freeprm.io.formats import read_rollouts
+from freeprm.io.rollouts import read_rollouts
 from freeprm.models.backbone import Dtype, LoadOptions
 from freeprm.models.casting import kept_of_update
 from freeprm.scorers.implicit import ImplicitPRM

@@ -20,8 +20,8 @@ import pytest
 import tiny
 from costs import timeless
 from fork_server import KILLED_BY
-from freeprm.io.costs import read_cost
-from freeprm.io.jsonl import write_rows
+from freeprm.io.manifest import read_cost
+from freeprm.io.rows import write_rows
 from freeprm.io.runs import read_manifest
 from freeprm.models.backbone import load_backbone
 from freeprm.models.fingerprint import weights_hash

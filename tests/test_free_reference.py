@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from freeprm.errors import DataError
-from freeprm.io.jsonl import read_rows, write_table
+from freeprm.io.files import read_rows, write_table
 from freeprm.models.stored_logprobs import CHECKED, COLUMNS
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.grading import grade

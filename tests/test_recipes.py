@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import tiny
 from conftest import REPO
 from freeprm.cli.main import app
-from freeprm.io.formats import rollout_row
+from freeprm.io.rollouts import rollout_row
 from freeprm.models.backbone import LoadOptions
 from freeprm.scorers.implicit import ImplicitPRM
 

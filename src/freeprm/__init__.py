@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from freeprm.core.steps import SPLITTERS
-    from freeprm.io.formats import read_rollouts
+    from freeprm.io.rollouts import read_rollouts
     from freeprm.scorers.implicit import ImplicitPRM
     from freeprm.stages.converting import convert
     from freeprm.stages.evaluation import evaluate
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "SPLITTERS": "core.steps", "read_rollouts": "io.formats", "ImplicitPRM": "scorers.implicit",
+    "SPLITTERS": "core.steps", "read_rollouts": "io.rollouts", "ImplicitPRM": "scorers.implicit",
     "convert": "stages.converting", "pair": "stages.pairing",
     "evaluate": "stages.evaluation", "grade": "stages.grading", "sample": "stages.sampling", "score": "stages.scoring",
     "select": "stages.selection", "train": "stages.training", "verify": "stages.verifying",

@@ -15,7 +15,7 @@ import pytest
 
 import freeprm
 from freeprm.cli import main
-from freeprm.io.jsonl import write_json, write_rows
+from freeprm.io.rows import write_json, write_rows
 from freeprm.io.runs import read_manifest
 
 COMMANDS = (

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 import releases
 from freeprm.cli.main import app
 from freeprm.errors import DataError, FreePRMError, ModelError
-from freeprm.io.formats import read_rollouts, rollout_row
-from freeprm.io.jsonl import write_rows
+from freeprm.io.rollouts import read_rollouts, rollout_row
+from freeprm.io.rows import write_rows
 from releases import one, save_released, seeded
 
 

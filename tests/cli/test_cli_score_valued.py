@@ -7,8 +7,8 @@ import pytest
 
 import tiny
 from freeprm.cli import main
-from freeprm.io.formats import rollout_row
-from freeprm.io.jsonl import write_rows
+from freeprm.io.rollouts import rollout_row
+from freeprm.io.rows import write_rows
 from freeprm.models.reward_config import RewardConfig, save_reward_config
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from freeprm.cli import main
 from freeprm.formats._attaching import ScoreOptions
-from freeprm.io.jsonl import Row, read_rows, write_rows, write_table
+from freeprm.io.files import read_rows, write_table
+from freeprm.io.rows import Row, write_rows
 
 
 def run(*arguments: object) -> tuple[int, str, str]:

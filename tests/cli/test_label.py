@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from freeprm.cli.label import label
-from freeprm.io.jsonl import write_rows
+from freeprm.io.rows import write_rows
 
 APP = typer.Typer()
 APP.command()(label)

@@ -13,7 +13,7 @@ import tiny
 from freeprm.cli import main, output
 from freeprm.cli.data_options import read_shares
 from freeprm.errors import ConfigError
-from freeprm.io.formats import rollout_row
+from freeprm.io.rollouts import rollout_row
 
 
 @pytest.fixture

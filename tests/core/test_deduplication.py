@@ -108,7 +108,7 @@ def test_a_threshold_out_of_range_is_refused(threshold):
 
 
 def test_real_samples_repeat_each_other_as_their_overlaps_say(real_data):
-    from freeprm.io.formats import read_rollouts
+    from freeprm.io.rollouts import read_rollouts
     from freeprm.types import group_rollouts
 
     groups = group_rollouts(read_rollouts([real_data / "qwen_rm_maj_100x8" / "rollouts.jsonl"]).rollouts)

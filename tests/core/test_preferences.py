@@ -100,7 +100,7 @@ def test_pairing_and_max_pairs_out_of_range_are_refused():
 
 
 def test_real_rollouts_give_the_pairs_that_their_labels_say(real_data):
-    from freeprm.io.formats import read_rollouts
+    from freeprm.io.rollouts import read_rollouts
     from freeprm.types import group_rollouts
 
     groups = group_rollouts(read_rollouts([real_data / "qwen3_dapo_pointwise" / "rollouts.jsonl"]).rollouts)

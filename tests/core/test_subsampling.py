@@ -54,7 +54,7 @@ def test_subsampled_responses_keep_the_pairs_to_be_expected():
 
 
 def test_real_solutions_keep_the_pairs_to_be_expected(real_data):
-    from freeprm.io.formats import read_rollouts
+    from freeprm.io.rollouts import read_rollouts
     from freeprm.types import group_rollouts
 
     path = real_data / "gsm8k" / "rollouts_example_model_solutions.jsonl"

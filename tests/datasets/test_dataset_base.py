@@ -7,7 +7,8 @@ import pytest
 
 from freeprm.datasets.base import choose, read_problems, split_files, text_of
 from freeprm.errors import ConfigError, RecordError
-from freeprm.io.jsonl import Row, Source, write_table
+from freeprm.io.files import write_table
+from freeprm.io.rows import Row, Source
 from freeprm.types import Problem
 
 

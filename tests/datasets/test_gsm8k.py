@@ -7,7 +7,7 @@ import pytest
 
 from freeprm.datasets.gsm8k import GSM8K
 from freeprm.errors import RecordError
-from freeprm.io.jsonl import write_table
+from freeprm.io.files import write_table
 
 
 def test_answers_come_from_the_last_marker_without_thousands_separators(tmp_path: Path):

@@ -23,7 +23,7 @@ from freeprm.assets import solver_path
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.openai import OpenAIEngine
 from freeprm.errors import ModelError
-from freeprm.io.jsonl import read_rows
+from freeprm.io.files import read_rows
 from freeprm.stages.grading import grade
 from freeprm.stages.sampling import sample
 

@@ -8,8 +8,9 @@ import pytest
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.replay import ReplayEngine
 from freeprm.errors import ConfigError, ModelError, RecordError
-from freeprm.io.jsonl import Row, read_rows, write_rows
+from freeprm.io.files import read_rows
 from freeprm.io.plugins import load
+from freeprm.io.rows import Row, write_rows
 from freeprm.stages.sampling import sample
 from freeprm.types import Problem
 

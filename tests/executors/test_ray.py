@@ -16,7 +16,7 @@ import pytest
 
 from freeprm.errors import ConfigError, DataError, MissingExtraError, WorkerError
 from freeprm.executors.ray import Ray
-from freeprm.io.jsonl import write_json, write_rows
+from freeprm.io.rows import write_json, write_rows
 from freeprm.io.runs import read_manifest
 from rounding import near
 

@@ -16,7 +16,8 @@ from freeprm.experiments.comparison.measures import (
 from freeprm.experiments.comparison.runs import Folders
 from freeprm.experiments.comparison.settings import Comparison, Generator, Method
 from freeprm.experiments.comparison.tables import all_tables
-from freeprm.io.jsonl import read_rows, write_json, write_rows
+from freeprm.io.files import read_rows
+from freeprm.io.rows import write_json, write_rows
 from freeprm.types import Metric
 
 COMPARISON = Comparison(

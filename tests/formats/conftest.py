@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from freeprm.io.formats import problem_row, read_rollouts
-from freeprm.io.jsonl import Source, write_rows
+from freeprm.io.rollouts import problem_row, read_rollouts
+from freeprm.io.rows import Source, write_rows
 from freeprm.stages.grading import grade
 from freeprm.types import Group, Problem, group_rollouts
 from freeprm.world.problems import generate

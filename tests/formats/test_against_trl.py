@@ -13,9 +13,9 @@ import tiny
 from freeprm.formats.trl_preference import TRLPreference
 from freeprm.formats.trl_stepwise import TRLStepwise
 from freeprm.formats.trl_unpaired import TRLUnpaired
+from freeprm.io.columns import Fields
 from freeprm.io.conversations import as_reply, read_preference
-from freeprm.io.fields import Fields
-from freeprm.io.jsonl import Source
+from freeprm.io.rows import Source
 from freeprm.types import Group
 
 pytest.importorskip("trl", minversion="1.16", reason="compares with TRL's own code: pip install 'freeprm[test]'")

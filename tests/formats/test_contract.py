@@ -15,7 +15,7 @@ from freeprm.core.steps import given_steps
 from freeprm.errors import DataError, RecordError
 from freeprm.formats._reading import load_format, read_records, recognise
 from freeprm.io import plugins
-from freeprm.io.jsonl import Source, write_rows
+from freeprm.io.rows import Source, write_rows
 from freeprm.types import Group, Prompt, Rollout, group_rollouts
 
 NAMES = plugins.names("formats", installed=False)

@@ -9,7 +9,7 @@ import pytest
 
 from freeprm.formats._reading import load_format, recognise
 from freeprm.io import plugins
-from freeprm.io.jsonl import Source, write_rows
+from freeprm.io.rows import Source, write_rows
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 SECTIONS = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", PAGE.read_text(encoding="utf-8"), re.M | re.S))

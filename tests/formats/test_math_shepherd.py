@@ -6,7 +6,8 @@ from freeprm.core.steps import given_steps
 from freeprm.errors import DataError, RecordError
 from freeprm.formats._reading import read_records
 from freeprm.formats.math_shepherd import PLUGIN
-from freeprm.io.jsonl import Source, read_rows, write_rows
+from freeprm.io.files import read_rows
+from freeprm.io.rows import Source, write_rows
 from freeprm.types import Group, Rollout, group_rollouts
 
 ROW = {

@@ -4,7 +4,7 @@ import pytest
 
 from freeprm.errors import RecordError
 from freeprm.formats.mr_gsm8k import PLUGIN
-from freeprm.io.jsonl import Source
+from freeprm.io.rows import Source
 from freeprm.types import group_rollouts
 
 ROW: dict[str, Any] = {

@@ -7,7 +7,8 @@ import pytest
 from freeprm.core.steps import given_steps
 from freeprm.errors import DataError, RecordError
 from freeprm.formats.prm800k import PLUGIN
-from freeprm.io.jsonl import Source, read_rows
+from freeprm.io.files import read_rows
+from freeprm.io.rows import Source
 from freeprm.types import Group, Rollout, group_rollouts
 
 

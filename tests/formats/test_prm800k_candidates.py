@@ -5,7 +5,8 @@ import pytest
 
 from freeprm.errors import DataError, RecordError
 from freeprm.formats.prm800k_candidates import PLUGIN
-from freeprm.io.jsonl import Source, read_rows
+from freeprm.io.files import read_rows
+from freeprm.io.rows import Source
 from freeprm.types import Group, Rollout, group_rollouts
 
 ROW: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 from freeprm.errors import RecordError
 from freeprm.formats._reading import read_records
 from freeprm.formats.qwen_math_eval import PLUGIN
-from freeprm.io.jsonl import Source
+from freeprm.io.rows import Source
 from freeprm.types import group_rollouts
 
 ROW: dict[str, Any] = {

@@ -8,7 +8,8 @@ import pytest
 
 from freeprm.errors import ConfigError, DataError, PluginError, RecordError
 from freeprm.formats._reading import read_records, recognise
-from freeprm.io.jsonl import write_rows, write_table
+from freeprm.io.files import write_table
+from freeprm.io.rows import write_rows
 
 ENTRY = {
     "id": "x-0", "generator": "g", "problem": "2 + 2?", "steps": ["2 + 2 = 5."], "final_answer_correct": False,

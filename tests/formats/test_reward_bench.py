@@ -5,7 +5,7 @@ import pytest
 from freeprm.errors import RecordError
 from freeprm.formats._reading import recognise
 from freeprm.formats.reward_bench import PLUGIN
-from freeprm.io.jsonl import Source
+from freeprm.io.rows import Source
 from freeprm.types import group_rollouts
 
 ROW: dict[str, Any] = {"id": 7, "prompt": "2 + 3?", "chosen": ["5"], "rejected": ["6", "7"], "subset": "Math"}

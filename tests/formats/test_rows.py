@@ -8,8 +8,8 @@ import pytest
 from freeprm.errors import RecordError
 from freeprm.formats._reading import read_records
 from freeprm.formats.rows import PLUGIN
-from freeprm.io.formats import read_rollouts
-from freeprm.io.jsonl import Source, write_rows
+from freeprm.io.rollouts import read_rollouts
+from freeprm.io.rows import Source, write_rows
 from freeprm.types import Group, Rollout
 
 ROLLOUT = Rollout(

@@ -7,8 +7,9 @@ import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.formats._scored import read_scored
-from freeprm.io.formats import read_rollouts
-from freeprm.io.jsonl import Row, read_rows, write_rows, write_table
+from freeprm.io.files import read_rows, write_table
+from freeprm.io.rollouts import read_rollouts
+from freeprm.io.rows import Row, write_rows
 
 STEPS = [[0.1, 0.9], [0.8, 0.2]]
 

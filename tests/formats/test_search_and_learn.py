@@ -7,7 +7,8 @@ import pytest
 from freeprm.errors import DataError, RecordError
 from freeprm.formats._reading import read_records
 from freeprm.formats.search_and_learn import PLUGIN
-from freeprm.io.jsonl import Source, read_rows
+from freeprm.io.files import read_rows
+from freeprm.io.rows import Source
 from freeprm.types import Group, Rollout, group_rollouts
 
 ROW: dict[str, Any] = {

@@ -7,7 +7,7 @@ import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.formats._served import Answer, answer_of, by_id, failures, in_order
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.rows import Row, Source
 from freeprm.types import Rollout
 
 USAGE = {"prompt_tokens": 214, "total_tokens": 214, "completion_tokens": 0, "prompt_tokens_details": None}

@@ -6,7 +6,7 @@ import pytest
 from freeprm.errors import RecordError
 from freeprm.formats._reading import read_records
 from freeprm.formats.stepverify import PLUGIN
-from freeprm.io.jsonl import Source, write_rows
+from freeprm.io.rows import Source, write_rows
 from freeprm.types import group_rollouts
 
 ROW: dict[str, Any] = {

@@ -5,7 +5,7 @@ import pytest
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.formats._reading import read_records
 from freeprm.formats.trl_preference import CUT_OFF, PLUGIN
-from freeprm.io.jsonl import Source, write_rows
+from freeprm.io.rows import Source, write_rows
 from freeprm.types import Group, Rollout, group_rollouts
 
 USER = {"role": "user", "content": "2 + 3?"}

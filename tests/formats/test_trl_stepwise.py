@@ -5,7 +5,7 @@ import pytest
 from freeprm.core.steps import given_steps
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.formats.trl_stepwise import PLUGIN
-from freeprm.io.jsonl import Source
+from freeprm.io.rows import Source
 from freeprm.types import Group, Rollout, group_rollouts
 
 ROW: dict[str, Any] = {"prompt": "2 + 3?", "completions": ["2 + 3 = 6.", "So 6. "], "labels": [False, True]}

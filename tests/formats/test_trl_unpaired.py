@@ -5,7 +5,7 @@ import pytest
 from freeprm.errors import DataError, RecordError
 from freeprm.formats.trl_preference import CUT_OFF
 from freeprm.formats.trl_unpaired import PLUGIN
-from freeprm.io.jsonl import Source
+from freeprm.io.rows import Source
 from freeprm.types import Group, Rollout, group_rollouts
 
 USER = {"role": "user", "content": "2 + 3?"}

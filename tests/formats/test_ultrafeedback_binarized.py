@@ -4,7 +4,7 @@ import pytest
 
 from freeprm.errors import DataError, RecordError
 from freeprm.formats.ultrafeedback_binarized import PLUGIN
-from freeprm.io.jsonl import Source
+from freeprm.io.rows import Source
 from freeprm.types import Rollout, group_rollouts
 
 USER = {"role": "user", "content": "2 + 3?"}

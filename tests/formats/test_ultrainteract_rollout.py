@@ -10,7 +10,8 @@ from freeprm.core.steps import given_steps
 from freeprm.errors import DataError, RecordError
 from freeprm.formats._reading import read_records
 from freeprm.formats.ultrainteract_rollout import PLUGIN
-from freeprm.io.jsonl import Source, write_table
+from freeprm.io.files import write_table
+from freeprm.io.rows import Source
 from freeprm.types import Group, group_rollouts
 
 ROW = {

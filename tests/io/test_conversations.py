@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from freeprm.errors import DataError, RecordError
+from freeprm.io.columns import Fields
 from freeprm.io.conversations import as_messages, as_text, read_preference, read_reply
-from freeprm.io.fields import Fields
-from freeprm.io.jsonl import Source
+from freeprm.io.rows import Source
 
 USER = {"role": "user", "content": "What is 2 + 3?"}
 RIGHT, WRONG = ({"role": "assistant", "content": text} for text in ("It is 5.", "It is 6."))

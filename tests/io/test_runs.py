@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from freeprm.errors import NonFiniteError, RecordError, RunFolderError
-from freeprm.io.costs import read_cost
-from freeprm.io.jsonl import write_json, write_rows
+from freeprm.io.manifest import read_cost
+from freeprm.io.rows import write_json, write_rows
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.types import Cost, Metric
 from patience import PATIENCE
@@ -300,7 +300,7 @@ def test_a_rewritten_file_is_the_new_rows_alone(tmp_path: Path):
 
 
 def test_sittings_are_listed_with_their_time_and_what_was_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("freeprm.io.sessions.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("freeprm.io.manifest.SAVE_SECONDS", 0.0)
     process = os.fork()
     if process == 0:  # a session that is killed
         folder(tmp_path / "a").__enter__().append("rows", [{"x": 1}])

@@ -11,8 +11,9 @@ import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError, RunFolderError
 from freeprm.formats._reading import read_records
-from freeprm.io.formats import read_rollouts
-from freeprm.io.jsonl import read_rows, write_rows, write_table
+from freeprm.io.files import read_rows, write_table
+from freeprm.io.rollouts import read_rollouts
+from freeprm.io.rows import write_rows
 from freeprm.io.runs import read_manifest
 from freeprm.stages.converting import convert
 from freeprm.stages.grading import grade

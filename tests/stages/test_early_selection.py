@@ -10,7 +10,7 @@ import freeprm.stages.early_selection as module
 import tiny
 from freeprm.core.rewards import REWARDS
 from freeprm.errors import ConfigError, ModelError, RunFolderError, SpanError
-from freeprm.io.formats import rollout_row
+from freeprm.io.rollouts import rollout_row
 from freeprm.io.runs import read_metrics
 from freeprm.models.backbone import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig

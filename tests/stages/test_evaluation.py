@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError, DataError
-from freeprm.io.jsonl import Row, write_rows
+from freeprm.io.rows import Row, write_rows
 from freeprm.stages.evaluation import EvaluationResult, evaluate
 from freeprm.types import Metric
 

@@ -12,8 +12,8 @@ import pytest
 
 from freeprm.core.graded import size, trainable
 from freeprm.errors import ConfigError, DataError, PluginError, RecordError, RunFolderError
-from freeprm.io.formats import read_rollouts
-from freeprm.io.jsonl import write_rows
+from freeprm.io.rollouts import read_rollouts
+from freeprm.io.rows import write_rows
 from freeprm.io.runs import read_manifest, read_metrics
 from freeprm.stages.grading import grade
 from freeprm.stages.selection import select

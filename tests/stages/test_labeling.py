@@ -11,7 +11,7 @@ import pytest
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.hf import HFEngine
 from freeprm.errors import ConfigError, DataError, RunFolderError, SpanError
-from freeprm.io.jsonl import Row, write_rows
+from freeprm.io.rows import Row, write_rows
 from freeprm.io.runs import read_manifest
 from freeprm.stages.grading import grade
 from freeprm.stages.labeling import LabelResult, label

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from freeprm.core.curation import Recipe
 from freeprm.errors import RunFolderError
-from freeprm.io.formats import read_rollouts, rollout_row
+from freeprm.io.rollouts import read_rollouts, rollout_row
 from freeprm.io.runs import read_manifest
 from freeprm.objectives.dpo import DPO
 from freeprm.stages.pairing import PairingResult, pair

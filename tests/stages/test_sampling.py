@@ -13,7 +13,7 @@ from freeprm.core.flops import generation_flops
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.hf import HFEngine
 from freeprm.errors import ConfigError, DataError, ModelError, RunFolderError
-from freeprm.io.formats import read_rollouts
+from freeprm.io.rollouts import read_rollouts
 from freeprm.io.runs import read_manifest
 from freeprm.models.devices import device_name
 from freeprm.stages.sampling import SamplingResult, sample

@@ -11,7 +11,7 @@ import freeprm.stages.scoring as module
 import tiny
 from costs import timeless
 from freeprm.errors import ConfigError, DataError, RecordError, RunFolderError, SpanError
-from freeprm.io.formats import read_rollouts, rollout_row
+from freeprm.io.rollouts import read_rollouts, rollout_row
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.models.backbone import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig

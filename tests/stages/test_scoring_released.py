@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import releases
 from freeprm.cli.main import app
 from freeprm.errors import ConfigError
-from freeprm.io.formats import read_rollouts, rollout_row
+from freeprm.io.rollouts import read_rollouts, rollout_row
 from freeprm.models.backbone import LoadOptions
 from freeprm.scorers._jobs import ScorerSource
 from freeprm.stages.scoring import score_released

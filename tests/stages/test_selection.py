@@ -6,7 +6,7 @@ import pytest
 
 from freeprm.core.answers import equivalent, extract
 from freeprm.errors import ConfigError, DataError, RecordError, RunFolderError
-from freeprm.io.jsonl import Row, write_rows
+from freeprm.io.rows import Row, write_rows
 from freeprm.io.runs import read_metrics
 from freeprm.stages.selection import SelectionResult, select
 from freeprm.types import Metric

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny
 from freeprm.errors import ConfigError, DataError, PluginError, RewardMismatchError, RunFolderError
-from freeprm.io.formats import rollout_row
+from freeprm.io.rollouts import rollout_row
 from freeprm.io.runs import read_manifest
 from freeprm.models.encoding import encode
 from freeprm.models.fingerprint import weights_hash

@@ -13,7 +13,7 @@ import stepped
 import tiny
 from freeprm.core.auc import auc
 from freeprm.errors import ConfigError, ModelError
-from freeprm.io.formats import rollout_row
+from freeprm.io.rollouts import rollout_row
 from freeprm.io.runs import read_manifest
 from freeprm.models.fingerprint import weights_hash
 from freeprm.models.reward_config import load_reward_config

@@ -11,7 +11,7 @@ from freeprm.core.curation import Recipe
 from freeprm.core.graded import n_pairs
 from freeprm.core.preferences import Pair, pair
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.io.formats import rollout_row
+from freeprm.io.rollouts import rollout_row
 from freeprm.objectives.ce import CE
 from freeprm.objectives.dpo import DPO
 from freeprm.objectives.step_ce import StepCE

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from freeprm.errors import ConfigError
-from freeprm.io.formats import OnBad
-from freeprm.io.hub import is_hub_name
+from freeprm.io.arrow import is_hub_name
+from freeprm.io.rollouts import OnBad
 
 
 def existing(paths: list[Path]) -> list[Path]:

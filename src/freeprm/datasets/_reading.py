@@ -9,9 +9,9 @@ from typing import Any
 
 from freeprm.datasets.base import Dataset, choose
 from freeprm.errors import ConfigError, DataError
-from freeprm.io.formats import problem_row
-from freeprm.io.hub import is_hub_name
+from freeprm.io.arrow import is_hub_name
 from freeprm.io.plugins import built, names
+from freeprm.io.rollouts import problem_row
 from freeprm.types import Problem
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from freeprm.errors import RecordError
-from freeprm.io.fields import Fields
-from freeprm.io.folders import split_files_in
-from freeprm.io.formats import OnBad
-from freeprm.io.hub import is_hub_name, with_split
-from freeprm.io.jsonl import Row, Source, read_rows
+from freeprm.io.arrow import is_hub_name, with_split
+from freeprm.io.columns import Fields
+from freeprm.io.files import read_rows, split_files_in
+from freeprm.io.rollouts import OnBad
+from freeprm.io.rows import Row, Source
 from freeprm.types import Problem
 
 T = TypeVar("T")

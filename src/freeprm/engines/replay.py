@@ -7,8 +7,8 @@ from typing import Any, TypeVar, cast, get_args
 
 from freeprm.engines.base import Request, Sampled, SamplingParams, StopReason
 from freeprm.errors import ConfigError, ModelError
-from freeprm.io.formats import read_rollouts
-from freeprm.io.identity import content_hash
+from freeprm.io.files import content_hash
+from freeprm.io.rollouts import read_rollouts
 from freeprm.types import Group, Prompt, Rollout, group_rollouts
 
 T = TypeVar("T")

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from freeprm.core.answers import canonical
-from freeprm.io.costs import read_cost
-from freeprm.io.formats import read_rollouts
-from freeprm.io.jsonl import Row
+from freeprm.io.manifest import read_cost
+from freeprm.io.rollouts import read_rollouts
+from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.report.claims import claim_over
 from freeprm.report.content import Curve, Report, SolutionView, StepView

@@ -17,8 +17,9 @@ from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.formats._served import Answer, Matched, alike, answer_of, by_id, failures, in_order
 from freeprm.io.columns import COLUMNS
-from freeprm.io.formats import OnBad
-from freeprm.io.jsonl import Row, read_rows
+from freeprm.io.files import read_rows
+from freeprm.io.rollouts import OnBad
+from freeprm.io.rows import Row
 from freeprm.types import Rollout
 
 IGNORED = -100

@@ -10,9 +10,9 @@ from freeprm.errors import DataError, RecordError
 from freeprm.formats.base import Format
 from freeprm.io import plugins
 from freeprm.io.columns import COLUMNS
-from freeprm.io.formats import OnBad, read_rollouts
-from freeprm.io.jsonl import Row, Source, read_rows
-from freeprm.io.rows import check_columns, mapped, renamed
+from freeprm.io.files import read_rows
+from freeprm.io.rollouts import OnBad, read_rollouts
+from freeprm.io.rows import Row, Source, check_columns, mapped, renamed
 from freeprm.types import Prompt, Rollout
 
 FAMILY = "formats"

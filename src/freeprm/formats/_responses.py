@@ -6,7 +6,7 @@ from pathlib import Path
 
 from freeprm.errors import DataError
 from freeprm.formats.processbench import is_processbench, read_processbench
-from freeprm.io.formats import OnBad, read_rollouts
+from freeprm.io.rollouts import OnBad, read_rollouts
 from freeprm.types import Rollout
 
 

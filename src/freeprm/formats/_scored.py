@@ -11,7 +11,7 @@ from freeprm.formats._attaching import ScoreOptions, attached, in_column, in_fil
 from freeprm.formats._reading import OURS, formats_of, read_records
 from freeprm.formats.processbench import is_processbench, read_processbench
 from freeprm.io.config import build
-from freeprm.io.formats import OnBad, Rollouts, read_rollouts
+from freeprm.io.rollouts import OnBad, Rollouts, read_rollouts
 from freeprm.types import Rollout
 
 _BENCH = "processbench"

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from freeprm.core.candidates import named
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.rows import Row, Source
 from freeprm.types import Rollout
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")

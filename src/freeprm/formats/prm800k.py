@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 from freeprm.core.step_labels import first_error, labelled_steps
 from freeprm.formats.base import Written, rollouts_of, write_each
+from freeprm.io.columns import Fields, id_from
 from freeprm.io.conversations import as_text
-from freeprm.io.fields import Fields, id_from
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
 ANSWER = "# Answer"

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from freeprm.core.step_labels import first_error, labelled_steps
 from freeprm.errors import DataError
 from freeprm.formats.base import Written, rollouts_of
+from freeprm.io.columns import Fields, id_from
 from freeprm.io.conversations import as_text
-from freeprm.io.fields import Fields, id_from
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
 _CARRIED = ("is_human_response", "is_preferred_response", "error_reason")

@@ -18,10 +18,10 @@ from typing import Any
 from freeprm.core.step_labels import judged_steps
 from freeprm.errors import RecordError
 from freeprm.formats.base import Written, write_each
-from freeprm.io.columns import COLUMNS
+from freeprm.io.columns import COLUMNS, Fields
 from freeprm.io.conversations import as_text
-from freeprm.io.fields import Fields
-from freeprm.io.jsonl import Row, Source, read_rows
+from freeprm.io.files import read_rows
+from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
 _COLUMNS = ("id", "problem", "steps", "final_answer_correct", "label")

@@ -23,10 +23,9 @@ from typing import Any
 
 from freeprm.errors import DataError
 from freeprm.formats.base import Written, write_each
-from freeprm.io.columns import COLUMNS
+from freeprm.io.columns import COLUMNS, Fields, id_from
 from freeprm.io.conversations import as_text
-from freeprm.io.fields import Fields, id_from
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from freeprm.formats.base import Written
-from freeprm.io.formats import rollout_of, rollout_row
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.rollouts import rollout_of, rollout_row
+from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
 _NEEDED = frozenset({"problem_id", "prompt", "response"})

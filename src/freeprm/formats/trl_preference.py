@@ -22,9 +22,9 @@ from typing import Any
 
 from freeprm.core.preferences import Pair, Paired, pair
 from freeprm.formats.base import Written, write_each
+from freeprm.io.columns import Fields, id_from
 from freeprm.io.conversations import Preference, as_messages, as_reply, as_text, read_preference
-from freeprm.io.fields import Fields, id_from
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Prompt, Rollout
 
 CUT_OFF = "responses cut off, which TRL would end"

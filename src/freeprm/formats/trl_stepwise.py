@@ -23,8 +23,8 @@ from freeprm.core.step_labels import first_error, labelled_steps
 from freeprm.errors import ConfigError, DataError
 from freeprm.formats.base import Written, rollouts_of, write_each
 from freeprm.formats.trl_preference import is_conversational, prompt_for
-from freeprm.io.fields import Fields, id_from
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.columns import Fields, id_from
+from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
 

@@ -23,9 +23,9 @@ from freeprm.core.preferences import Pair
 from freeprm.errors import DataError
 from freeprm.formats.base import Written
 from freeprm.formats.trl_preference import both, pair_id, pairs, write_pairs
+from freeprm.io.columns import Fields, id_from
 from freeprm.io.conversations import as_messages, as_reply, read_preference
-from freeprm.io.fields import Fields, id_from
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
 _SCORES = ("score_chosen", "score_rejected")

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from freeprm.core.preferences import Pair
 from freeprm.formats.base import Written
 from freeprm.formats.trl_preference import both, pair_id, pairs, write_pairs
+from freeprm.io.columns import Fields
 from freeprm.io.conversations import Preference, as_messages
-from freeprm.io.fields import Fields
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Message, Rollout
 
 _ROLES = ("user", "assistant")

@@ -18,9 +18,9 @@ from freeprm.core.step_labels import steps_of
 from freeprm.core.steps import given_steps
 from freeprm.errors import DataError, SpanError
 from freeprm.formats.base import Written, write_each
+from freeprm.io.columns import Fields, id_from
 from freeprm.io.conversations import as_text
-from freeprm.io.fields import Fields, id_from
-from freeprm.io.jsonl import Row, Source
+from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
 _COLUMNS = ("prompt", "reference", "completions", "correctness", "steps")

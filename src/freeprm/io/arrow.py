@@ -1,27 +1,37 @@
-"""Rows of Parquet files and of Arrow files as `Dataset.save_to_disk` writes them, a batch of rows in memory at a time.
+"""Rows of Arrow tables: Parquet files, Arrow files as `Dataset.save_to_disk` writes them, and data sets of a hub.
 
-A NaN in a column is null: pandas writes it where a column of numbers has a gap. Times become ISO text, and decimals
-numbers.
+A batch of rows is in memory at a time. A NaN in a column is null: pandas writes it where a column of numbers has a
+gap. Times become ISO text, and decimals numbers.
+
+A data set on the Hugging Face hub, or a local copy of one, is `hf:owner/name[:config][@revision][#split]`. Such a name
+stands wherever a file may stand, and is handled as a path that names no file. `hf:FOLDER#split` takes one split of a
+local folder in a hub's layout.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from freeprm.errors import DataError, NonFiniteError, RecordError
-from freeprm.io.rows import Row, Source, finite, non_finite, written_whole
+from freeprm.errors import DataError, RecordError
+from freeprm.io.rows import Row, Rows, Source, finite, refuse_non_finite, written_whole
 
 if TYPE_CHECKING:
     import pyarrow
 
+    from datasets import Dataset
+
 BATCH = 1024
 """Rows in memory at a time."""
+_PREFIX = "hf:"
+_NAME = re.compile(r"hf:(?P<name>[^:@#]+)(?::(?P<config>[^:@#]+))?(?:@(?P<revision>[^@#]+))?(?:#(?P<split>.+))?")
 
 
-def read_parquet(path: Path) -> Iterator[tuple[Source, Row | RecordError]]:
+def read_parquet(path: Path) -> Rows:
     """The rows of a Parquet file, counted from 1.
 
     Raises:
@@ -38,7 +48,7 @@ def read_parquet(path: Path) -> Iterator[tuple[Source, Row | RecordError]]:
         raise RecordError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
 
 
-def read_arrow(path: Path) -> Iterator[tuple[Source, Row | RecordError]]:
+def read_arrow(path: Path) -> Rows:
     """The rows of an Arrow stream, counted from 1.
 
     Raises:
@@ -67,24 +77,72 @@ def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     from pyarrow import parquet
 
     rows = list(rows)
-    for number, row in enumerate(rows, 1):
-        if (found := non_finite(row)) is not None:
-            raise NonFiniteError(f"{path}, row {number}: {found[0]}: is {found[1]}; expected a finite number")
+    refuse_non_finite(rows, path)
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _column(path, name, [row.get(name) for row in rows]) for name in names}
     with written_whole(path) as partial:
         parquet.write_table(pyarrow.table(columns), partial)
 
 
-def _rows(path: Path, batches: Iterable["pyarrow.RecordBatch"]) -> Iterator[tuple[Source, Row | RecordError]]:
+class HubName(NamedTuple):
+    """The parts of a name."""
+
+    name: str
+    config: str | None
+    revision: str | None
+    split: str | None
+
+
+def is_hub_name(path: Path) -> bool:
+    """Whether a path is the name of a data set on a hub."""
+    return str(path).startswith(_PREFIX)
+
+
+def parse_hub_name(path: Path) -> HubName:
+    """The parts of `hf:owner/name[:config][@revision][#split]`.
+
+    Raises:
+        RecordError: it is not of that form.
+    """
+    found = _NAME.fullmatch(str(path))
+    if not found:
+        raise RecordError(f"{path}: expected hf:owner/name[:config][@revision][#split], e.g. hf:openai/gsm8k:main#test")
+    return HubName(**found.groupdict())
+
+
+def with_split(path: Path, split: str) -> Path:
+    """The same name for a split, if it names none yet."""
+    return path if parse_hub_name(path).split else Path(f"{path}#{split}")
+
+
+def read_hub(path: Path) -> Rows:
+    """The rows of a data set, counted from 1; downloaded once, and read from disk as they are asked for.
+
+    Raises:
+        RecordError: no such data set, configuration or split, several splits and none named, or no way to the hub.
+    """
+    for number, row in enumerate(_loaded(path), 1):
+        yield Source(path, number), _plain(row, Source(path, number))
+
+
+def hub_fingerprint(path: Path) -> str:
+    """What tells the contents of a data set, as `datasets` computes it.
+
+    Raises:
+        RecordError: as `read_hub`.
+    """
+    return str(_loaded(path)._fingerprint)
+
+
+def _rows(path: Path, batches: Iterable["pyarrow.RecordBatch"]) -> Rows:
     number = 0
     for batch in batches:
         for row in batch.to_pylist():
             number += 1
-            yield Source(path, number), plain_row(row, Source(path, number))
+            yield Source(path, number), _plain(row, Source(path, number))
 
 
-def plain_row(row: Row, source: Source) -> Row | RecordError:
+def _plain(row: Row, source: Source) -> Row | RecordError:
     """The row in the terms of JSON, or the error of what those do not have."""
     made: Row = {}
     for name, value in row.items():
@@ -147,3 +205,31 @@ def _refuse_repeated(path: Path, names: Sequence[str]) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
+
+
+@cache
+def _loaded(path: Path) -> "Dataset":
+    from datasets.exceptions import DatasetsError
+
+    from datasets import Dataset, load_dataset
+
+    wanted = parse_hub_name(path)
+    try:
+        found = load_dataset(wanted.name, wanted.config, revision=wanted.revision, split=wanted.split)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        raise RecordError(f"{path}: {_why(error)}") from error
+    if isinstance(found, Dataset):
+        return found
+    if len(found) > 1:
+        raise RecordError(f"{path}: has the splits {', '.join(found)}; say which, e.g. {path}#{next(iter(found))}")
+    return next(iter(found.values()))
+
+
+def _why(error: Exception) -> str:
+    said = _first_line(error)
+    if isinstance(error, ConnectionError):
+        return (
+            f"the hub cannot be reached ({said}). Expected a connection, or a local copy: "
+            "hf download --repo-type dataset ID --local-dir FOLDER elsewhere, then give the folder"
+        )
+    return f"cannot be loaded ({said})"

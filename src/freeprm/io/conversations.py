@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from freeprm.errors import DataError
-from freeprm.io.fields import Fields
+from freeprm.io.columns import Fields
 from freeprm.types import Message, Prompt
 
 _REPLY = "text, or one message of the assistant"

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from freeprm.errors import NonFiniteError, RecordError
+from freeprm.errors import RecordError
 from freeprm.io.columns import COLUMNS
-from freeprm.io.rows import Row, Source, finite, non_finite, written_whole
+from freeprm.io.rows import Rows, Source, finite, refuse_non_finite, written_whole
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 _PRINTED = re.compile(r"[-+.\deE\s\[\]]+")
@@ -32,7 +32,7 @@ _TEXT = frozenset(name for ours, column in COLUMNS.items() if column.is_text for
 _ALWAYS_TEXT = "response"
 
 
-def read_csv(path: Path) -> Iterator[tuple[Source, Row | RecordError]]:
+def read_csv(path: Path) -> Rows:
     """The rows of a CSV file; it is gone through twice, a line in memory at a time.
 
     Raises:
@@ -54,14 +54,12 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         NonFiniteError: a value is NaN or infinite; names the row and the field.
     """
     rows = list(rows)
+    refuse_non_finite(rows, path)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([names] if names else [])
-        for number, row in enumerate(rows, 1):
-            if (found := non_finite(row)) is not None:
-                raise NonFiniteError(f"{path}, row {number}: {found[0]}: is {found[1]}; expected a finite number")
-            writer.writerow([_cell(row.get(name)) for name in names])
+        writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
 
 
 def _lines(path: Path) -> Iterator[tuple[Source, dict[str, str] | RecordError]]:

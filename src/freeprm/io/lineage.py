@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.errors import RecordError
-from freeprm.io.costs import read_cost
-from freeprm.io.folders import MANIFEST
+from freeprm.io.files import MANIFEST
+from freeprm.io.manifest import read_cost
 from freeprm.io.runs import read_manifest
 from freeprm.types import Cost
 

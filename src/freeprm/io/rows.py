@@ -1,19 +1,24 @@
-"""A row of a file whatever its container, where it stood, what it calls its columns, and files written whole."""
+"""A row of a file whatever its container: where it stood, what it calls its columns, and how it is written as JSON.
 
+Files are written whole or not at all; rows are appended whole, and what a crash tore is cut off.
+"""
+
+import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from freeprm.errors import ConfigError, RecordError
+from freeprm.errors import ConfigError, NonFiniteError, RecordError
 
 Row = dict[str, Any]
 ABSENT = object()
 """What stands where nothing does; null is something."""
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,10 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
+
+
+Rows = Iterator[tuple[Source, Row | RecordError]]
+"""A row that is broken is the error itself, so that the caller decides whether it stops or counts."""
 
 
 def finite(row: Row, source: Source) -> Row | RecordError:
@@ -48,6 +57,17 @@ def non_finite(value: Any) -> tuple[str, float] | None:
         elif isinstance(item, dict | list | tuple) and (found := non_finite(item)) is not None:
             return f"{key}.{found[0]}", found[1]
     return None
+
+
+def refuse_non_finite(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Refuse to write NaN and infinity.
+
+    Raises:
+        NonFiniteError: names the row and the field.
+    """
+    for number, row in enumerate(rows, 1):
+        if (found := non_finite(row)) is not None:
+            raise NonFiniteError(f"{path}, row {number}: {found[0]}: is {found[1]}; expected a finite number")
 
 
 def at(row: Row, name: str) -> Any:
@@ -123,14 +143,129 @@ def check_columns(columns: Mapping[str, str]) -> None:
             raise ConfigError(f"--map {other}={theirs} and --map {name}={theirs}: one column cannot be both")
 
 
+def short(value: Any) -> str:
+    """The value as messages show it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines anew, whole or not at all.
+
+    Raises:
+        NonFiniteError: a value is NaN or infinite, which JSON cannot hold; names the row and the field.
+    """
+    with written_whole(path) as partial, partial.open("wb") as file:
+        file.writelines(_lines(path, rows))
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, sync: bool = True) -> None:
+    """Append JSON Lines, forced to disk when this returns if `sync`; where one cannot be, the file stays as it was.
+
+    Raises:
+        NonFiniteError: as for `write_rows`.
+        OSError: the disk is full, or fails.
+    """
+    lines = b"".join(_lines(path, rows))
+    before = path.stat().st_size if path.exists() else None
+    try:
+        with path.open("ab") as file:
+            file.write(lines)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            os.truncate(path, before or 0)
+        raise
+    if before is None:
+        sync_path(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON document, whole or not at all.
+
+    Raises:
+        NonFiniteError: a value is NaN or infinite, which JSON cannot hold; names the field.
+    """
+    document = _dump(value, where=str(path), indent=2)
+    with written_whole(path) as partial:
+        partial.write_bytes(document)
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Another path to write to; what stands there at the end of `with` becomes the file, and nothing on an error."""
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_path(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync_path(path: Path) -> None:
+    """Force the contents of a file, or the names of a folder's files, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def cut_torn_rows(path: Path) -> bool:
+    """Cut off a last row without its end, and whatever a lost server left as zero bytes; the rows before it stand.
+
+    A file whose server lost power may have its new length without its new contents. What was forced to disk before
+    is whole, so nothing behind the first zero byte was; and JSON holds none.
+
+    Returns:
+        True if anything was cut off.
+    """
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = _line_end_before(file, _first_zero(file, size))
+        if end < size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+    return end < size
+
+
+def _first_zero(file: BinaryIO, size: int) -> int:
+    """The place of the first zero byte; the size, where there is none."""
+    file.seek(0)
+    start = 0
+    while block := file.read(_BLOCK):
+        if (found := block.find(b"\0")) >= 0:
+            return start + found
+        start += len(block)
+    return size
+
+
+def _line_end_before(file: BinaryIO, stop: int) -> int:
+    """The place behind the last line break before `stop`."""
+    while stop > 0:
+        start = max(0, stop - _BLOCK)
+        file.seek(start)
+        if (newline := file.read(stop - start).rfind(b"\n")) >= 0:
+            return start + newline + 1
+        stop = start
+    return 0
+
+
+def _lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    return (_dump(row, where=f"{path}, row {number}") for number, row in enumerate(rows, 1))
+
+
+def _dump(value: Any, *, where: str, indent: int | None = None) -> bytes:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    except ValueError as error:
+        if (found := non_finite(value)) is None:
+            raise
+        raise NonFiniteError(f"{where}: {found[0]}: is {found[1]}; expected a finite number") from error
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
+        return json.dumps(value, indent=indent).encode() + b"\n"

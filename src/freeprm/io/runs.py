@@ -9,25 +9,40 @@ A process may be killed at any moment, and its disk may fill up: rows that were 
 goes on from them.
 """
 
+import errno
+import fcntl
 import json
+import os
+import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from weakref import WeakSet
+
+from filelock import FileLock, Timeout
 
 from freeprm.errors import RecordError, RunFolderError
-from freeprm.io.costs import cost_row, timed
-from freeprm.io.finite import check_finite
-from freeprm.io.identity import content_hash, difference, plain, versions
-from freeprm.io.jsonl import MANIFEST, Row, read_rows, write_json, write_rows
-from freeprm.io.lock import LOCK, FolderLock
-from freeprm.io.repairs import append_whole, cut_torn_rows, sync_path
-from freeprm.io.sessions import Session, Stopwatch, total_seconds
+from freeprm.io.files import MANIFEST, content_hash, read_rows
+from freeprm.io.manifest import (
+    Session,
+    Stopwatch,
+    check_metric,
+    difference,
+    plain,
+    timed,
+    total_seconds,
+    versions,
+)
+from freeprm.io.rows import Row, append_rows, cut_torn_rows, sync_path, write_json, write_rows
 from freeprm.types import Cost, Metric
 
+Item = TypeVar("Item")
+LOCK = ".lock"
 METRICS = "metrics.json"
 PARTS = "parts.log"
 """Of finished parts; not .jsonl, so that nobody takes it for rows."""
@@ -183,7 +198,7 @@ class RunFolder:
             RunFolderError: the disk is full, or fails.
         """
         for metric in metrics:
-            check_finite(metric)
+            check_metric(metric)
         with self._writing():
             write_json(self.path / METRICS, [asdict(metric) for metric in metrics])
 
@@ -200,7 +215,7 @@ class RunFolder:
             defaults: where the values of settings come from that nobody gave, by the setting's name.
 
         Returns:
-            The cost with the seconds of all sessions; see `sessions.SAVE_SECONDS` for those that were killed.
+            The cost with the seconds of all sessions; see `manifest.SAVE_SECONDS` for those that were killed.
 
         Raises:
             RunFolderError: the disk is full, or fails.
@@ -210,7 +225,7 @@ class RunFolder:
         choices = self._manifest().get("choices")
         manifest = {
             **self._identity, "status": "complete", "models": dict(models or {}), "counts": dict(counts),
-            "cost": cost_row(whole), "sessions": sessions, "versions": versions(),
+            "cost": asdict(whole), "sessions": sessions, "versions": versions(),
             **({"defaults": dict(defaults)} if defaults else {}),
             **({"choices": choices} if choices else {}),
         }  # fmt: skip
@@ -226,7 +241,7 @@ class RunFolder:
 
     def _append(self, file: Path, rows: Iterable[Mapping[str, Any]], *, sync: bool) -> None:
         with self._writing():
-            append_whole(file, rows, sync=sync)
+            append_rows(file, rows, sync=sync)
         if self._watch.is_due():
             self.save_time()
 
@@ -325,3 +340,94 @@ def read_metrics(folder: Path) -> list[Metric]:
 def _is_ours(file: Path) -> bool:
     """What opening a folder leaves in it."""
     return file.name in (MANIFEST, LOCK, f"{MANIFEST}.partial")
+
+
+class FolderLock:
+    """An exclusive lock on a folder that exists, until its process ends, however that ends; a forked child lacks it.
+
+    Two locks are taken: on the file `.lock`, which network file systems know too, and on the folder itself, which
+    stands if somebody deletes the file.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._file = FileLock(folder / LOCK, blocking=False, thread_local=False, fallback_to_soft=False)
+        self._handle: int | None = None
+        """The folder's."""
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            RunFolderError: somebody else has it; says who. Or the file system has no locks.
+            OSError: the folder cannot be written.
+        """
+        try:
+            self._file.acquire()
+            self._lock_folder()
+        except (Timeout, BlockingIOError) as error:
+            self.release()
+            holder = (self._folder / LOCK).read_text(encoding="utf-8", errors="replace") or "unknown"
+            raise RunFolderError(
+                f"{self._folder}: another process is writing here ({holder}); wait for it or choose another --out"
+            ) from error
+        except BaseException:
+            self.release()
+            raise
+        _HELD.add(self)
+        with suppress(OSError):  # the name serves messages only
+            (self._folder / LOCK).write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+
+    def release(self) -> None:
+        """Let go of the lock, if held."""
+        self._file.release()
+        self.release_folder()
+
+    def release_folder(self) -> None:
+        """Let go of the folder itself; a forked child does so, too, as it would keep the lock of a killed parent."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _lock_folder(self) -> None:
+        self._handle = os.open(self._folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NOT_FOR_FOLDERS:
+                raise
+
+
+_NOT_FOR_FOLDERS = (errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOLCK, errno.EOPNOTSUPP)
+_HELD: WeakSet[FolderLock] = WeakSet()
+
+
+def _let_go() -> None:
+    for lock in list(_HELD):
+        lock.release_folder()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+@contextmanager
+def behind(do: Callable[[Item], None]) -> Iterator[Callable[[Item], None]]:
+    """Gives what does something with each item in turn, in a thread, while the caller goes on; done at the block's end.
+
+    What lets go of the interpreter gains by it: files, the wait for a GPU. Pure Python does not.
+
+    One item waits at most: a caller that is faster is held up. Where `do` fails, nothing more is done, and its error is
+    raised by the next call or at the block's end. An error, or an interrupt, of the block itself comes out when what
+    was begun is done.
+    """
+    pending: list[Future[None]] = []
+
+    def give(item: Item) -> None:
+        if pending:
+            pending.pop().result()
+        pending.append(pool.submit(do, item))
+
+    with ThreadPoolExecutor(1) as pool:
+        yield give
+        if pending:
+            pending.pop().result()

@@ -1,7 +1,7 @@
 """Calls in worker processes, each call with a hard limit on its time and its memory.
 
 A call that hangs, even in C, or that eats memory, costs its own result and no other: the parent ends its process,
-takes a new one and goes on with the rest. What runs in the processes is the subject of `limited_worker.py`.
+takes a new one and goes on with the rest. What runs in the processes is the subject of `sandbox_worker.py`.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 import torch
 
-from freeprm.io.costs import CPU
+from freeprm.io.manifest import CPU
 
 
 def device_name(device: torch.device | str | None = None) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.errors import ModelError
-from freeprm.io.jsonl import write_json
+from freeprm.io.rows import write_json
 
 REWARD_FILE = "reward.json"
 LOG_RATIO = "log_ratio"

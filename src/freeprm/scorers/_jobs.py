@@ -11,8 +11,8 @@ from freeprm.core import score_kinds
 from freeprm.core.flops import ModelShape
 from freeprm.core.ledger import SCORER
 from freeprm.errors import ConfigError, PluginError
-from freeprm.io.formats import rollout_row
 from freeprm.io.plugins import load
+from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import Row
 from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, load_config
 from freeprm.models.encoding import TooLong

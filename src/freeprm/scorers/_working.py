@@ -7,7 +7,7 @@ from typing import Any
 
 from freeprm.core import score_kinds
 from freeprm.errors import SpanError
-from freeprm.io.formats import rollout_row
+from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import Row
 from freeprm.models.encoding import TooLong
 from freeprm.models.stored_logprobs import COLUMNS

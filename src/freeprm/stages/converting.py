@@ -16,9 +16,10 @@ from freeprm.errors import RunFolderError
 from freeprm.formats._reading import OURS, Records, load_format, read_records
 from freeprm.formats._scored import check_order, with_scores
 from freeprm.formats.base import Format, Written
-from freeprm.io.formats import OnBad, rollout_row
-from freeprm.io.identity import content_hash, difference, plain, versions
-from freeprm.io.jsonl import MANIFEST, Row, table_writer, write_json
+from freeprm.io.files import MANIFEST, content_hash, table_writer
+from freeprm.io.manifest import difference, plain, versions
+from freeprm.io.rollouts import OnBad, rollout_row
+from freeprm.io.rows import Row, write_json
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.types import Cost, group_rollouts
 

@@ -24,11 +24,11 @@ from freeprm.engines.base import Request, SamplingParams
 from freeprm.engines.hf.best_first import Judge, Written
 from freeprm.engines.hf.engine import HFEngine
 from freeprm.errors import ConfigError
-from freeprm.io.costs import read_cost
-from freeprm.io.formats import rollout_row
-from freeprm.io.jsonl import Row
+from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
+from freeprm.io.rollouts import rollout_row
+from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.models.stepwise import StepwiseRewards
 from freeprm.models.stored_logprobs import key_of

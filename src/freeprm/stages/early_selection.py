@@ -26,10 +26,10 @@ from freeprm.core.selectors import Selector
 from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, SpanError
-from freeprm.io.costs import read_cost
-from freeprm.io.formats import OnBad, read_rollouts
-from freeprm.io.jsonl import Row
+from freeprm.io.manifest import read_cost
 from freeprm.io.progress import bar
+from freeprm.io.rollouts import OnBad, read_rollouts
+from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.models.best_of_n_search import Contest, passed, search
 from freeprm.models.devices import device_name

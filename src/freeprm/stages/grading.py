@@ -22,10 +22,11 @@ from freeprm.executors.base import Executor
 from freeprm.graders._working import Found, Pair, extracting, judging
 from freeprm.graders.base import QuickGrader, missing
 from freeprm.graders.base import grader as find_grader
-from freeprm.io.formats import OnBad, read_rollouts, rollout_row
-from freeprm.io.jsonl import Row, read_rows
+from freeprm.io.files import read_rows
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
+from freeprm.io.rollouts import OnBad, read_rollouts, rollout_row
+from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.io.sandbox import Limits, cores
 from freeprm.types import Cost, Metric, Prompt, Rollout

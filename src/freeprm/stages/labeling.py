@@ -18,9 +18,9 @@ from freeprm.core.steps import given_steps
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import DataError, SpanError
 from freeprm.formats._responses import read_responses
-from freeprm.io.costs import read_cost
-from freeprm.io.formats import OnBad, read_rollouts, rollout_row
+from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
+from freeprm.io.rollouts import OnBad, read_rollouts, rollout_row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.labelers.base import Divided, Labeler, Notebook, StepLabels
 from freeprm.types import Cost, Metric, Rollout

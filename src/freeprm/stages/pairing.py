@@ -16,8 +16,8 @@ from freeprm.core.draws import rollout_key
 from freeprm.core.mixing import SOURCE
 from freeprm.core.preferences import Pair
 from freeprm.formats.trl_preference import TRLPreference
-from freeprm.io.formats import OnBad, rollout_row
-from freeprm.io.jsonl import Row
+from freeprm.io.rollouts import OnBad, rollout_row
+from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.training.groups import Graded, read_graded, source_paths
 from freeprm.types import Cost, Group

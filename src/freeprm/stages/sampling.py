@@ -13,11 +13,11 @@ from freeprm.datasets._reading import limited, load_problems, problems_hash
 from freeprm.engines.base import Choosing, Counting, Engine, Request, Sampled, SamplingParams, devices_of
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
-from freeprm.io.costs import read_cost
-from freeprm.io.formats import rollout_row
-from freeprm.io.jsonl import Row
+from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar, tell
+from freeprm.io.rollouts import rollout_row
+from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.types import Cost, Problem, Rollout
 

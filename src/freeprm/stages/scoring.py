@@ -15,13 +15,12 @@ from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
 from freeprm.formats._responses import read_responses
-from freeprm.io.background import behind
-from freeprm.io.costs import read_cost
-from freeprm.io.formats import OnBad
-from freeprm.io.jsonl import Row
+from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar
-from freeprm.io.runs import RunFolder, read_manifest
+from freeprm.io.rollouts import OnBad
+from freeprm.io.rows import Row
+from freeprm.io.runs import RunFolder, behind, read_manifest
 from freeprm.models.encoding import TooLong
 from freeprm.scorers._jobs import ScorerJob, ScorerSource
 from freeprm.scorers._reading import PRMSource

@@ -30,8 +30,8 @@ from freeprm.core.voting import Floats, Weighting, pass_at_k
 from freeprm.core.voting import weighting as weighting_named
 from freeprm.errors import ConfigError, DataError
 from freeprm.formats._scored import read_scored
-from freeprm.io.formats import OnBad
-from freeprm.io.jsonl import Row
+from freeprm.io.rollouts import OnBad
+from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.types import Cost, Metric, Rollout
 

@@ -14,10 +14,10 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments, s
 from freeprm.core.curation import Operation, recalled, recorded
 from freeprm.core.flops import ModelShape
 from freeprm.errors import ConfigError, PluginError
-from freeprm.io.costs import read_cost
-from freeprm.io.formats import OnBad
-from freeprm.io.jsonl import write_json
+from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import load
+from freeprm.io.rollouts import OnBad
+from freeprm.io.rows import write_json
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.models.backbone import load_config
 from freeprm.models.fingerprint import template_hash, weights_hash

@@ -11,7 +11,7 @@ from freeprm.core.curation import Operation, Recipe, curate, make_pairs
 from freeprm.core.graded import n_pairs
 from freeprm.core.preferences import Pair
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.io.formats import OnBad, read_rollouts
+from freeprm.io.rollouts import OnBad, read_rollouts
 from freeprm.objectives.base import Objective
 from freeprm.training.batches import step_reader
 from freeprm.training.settings import TrainSettings

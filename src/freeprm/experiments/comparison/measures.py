@@ -17,7 +17,7 @@ from freeprm.core.intervals import Floats, Interval, bootstrap, percentile_inter
 from freeprm.errors import DataError, RecordError
 from freeprm.experiments.comparison.runs import Folders, test_split
 from freeprm.experiments.comparison.settings import Comparison
-from freeprm.io.jsonl import read_rows
+from freeprm.io.files import read_rows
 from freeprm.io.runs import METRICS, read_metrics
 from freeprm.types import Metric
 

@@ -10,7 +10,7 @@ from freeprm.experiments.comparison.runs import Folders, make_labels, make_metho
 from freeprm.experiments.comparison.settings import Comparison, Generator
 from freeprm.experiments.comparison.tables import TextTable, all_tables, markdown, method_costs, total_cost
 from freeprm.experiments.graph import Job, run_jobs
-from freeprm.io.jsonl import write_json
+from freeprm.io.rows import write_json
 from freeprm.io.runs import RunFolder
 from freeprm.stages.selection import select
 from freeprm.types import Cost, Metric

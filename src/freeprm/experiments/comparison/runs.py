@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.experiments.comparison.settings import UNTRAINED, Comparison, Method, Split
-from freeprm.io.jsonl import read_rows
+from freeprm.io.files import read_rows
 from freeprm.models.reward_config import LOG_RATIO, load_reward_config
 from freeprm.scorers._jobs import ScorerSource
 from freeprm.scorers._reading import PRMSource

@@ -14,7 +14,7 @@ from freeprm.experiments.bills import bill
 from freeprm.experiments.comparison.measures import BASELINES, NULL, Measured, Place
 from freeprm.experiments.comparison.runs import Folders, test_split
 from freeprm.experiments.comparison.settings import Comparison
-from freeprm.io.costs import read_cost
+from freeprm.io.manifest import read_cost
 from freeprm.io.runs import read_manifest
 from freeprm.report.wording import interval_text, value_text
 from freeprm.types import Cost, Metric

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from freeprm.errors import RunFolderError
-from freeprm.io.lock import LOCK, FolderLock
+from freeprm.io.runs import LOCK, FolderLock
 from patience import wait_until
 
 
@@ -46,7 +46,7 @@ def test_a_lock_file_that_a_killed_process_left_is_no_lock(tmp_path: Path):
 FORKS = """
 import os, sys, time
 from pathlib import Path
-from freeprm.io.lock import FolderLock
+from freeprm.io.runs import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 lock.acquire()
 child = os.fork()

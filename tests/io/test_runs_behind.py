@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from freeprm.io.background import behind
+from freeprm.io.runs import behind
 from patience import PATIENCE
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from freeprm.errors import ConfigError, RecordError
 from freeprm.io.columns import COLUMNS
-from freeprm.io.formats import problem_row, read_rollouts, rollout_row
-from freeprm.io.jsonl import write_rows
+from freeprm.io.rollouts import problem_row, read_rollouts, rollout_row
+from freeprm.io.rows import write_rows
 from freeprm.types import Problem, Rollout
 
 ROW: dict[str, Any] = {"problem_id": "p", "sample_idx": 0, "prompt": "2 + 2?", "response": "4"}

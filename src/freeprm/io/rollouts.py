@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 from freeprm.errors import ConfigError, RecordError
 from freeprm.io.columns import COLUMNS
-from freeprm.io.jsonl import Row, Source, read_rows
-from freeprm.io.rows import check_columns, mapped, renamed
+from freeprm.io.files import read_rows
+from freeprm.io.rows import Row, Source, check_columns, mapped, renamed, short
 from freeprm.types import Problem, Prompt, Rollout
 
 OnBad = Literal["raise", "skip"]
@@ -167,7 +167,7 @@ class _Reader:
         try:
             return column.convert(value)
         except (ValueError, OverflowError) as error:
-            wrong = str(error) if isinstance(error, ValueError) and str(error) else f"is {_short(value)}"
+            wrong = str(error) if isinstance(error, ValueError) and str(error) else f"is {short(value)}"
             raise RecordError(
                 f"{source}: {self._named(name)}: {wrong}; expected {column.expected}",
                 reason=f"{self._named(name)} is not {column.expected}",
@@ -200,8 +200,3 @@ def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
             raise ConfigError(f"--map {name}=...: no such column of ours.{hint} There are {', '.join(known)}")
     check_columns(columns)
     return columns
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from freeprm.errors import NonFiniteError
-from freeprm.io import repairs
-from freeprm.io.repairs import append_whole, cut_torn_rows
+from freeprm.io import rows as rows_module
+from freeprm.io.rows import append_rows, cut_torn_rows
 
 LINES = b'{"x": 1}\n{"x": 2}\n'
 
@@ -25,7 +25,7 @@ LINES = b'{"x": 1}\n{"x": 2}\n'
     ],
 )
 def test_rows_before_the_torn_one_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tail: bytes, kept: bytes):
-    monkeypatch.setattr(repairs, "_BLOCK", 64)
+    monkeypatch.setattr(rows_module, "_BLOCK", 64)
     file = tmp_path / "rows.jsonl"
     file.write_bytes(LINES + tail)
     assert cut_torn_rows(file) == (LINES + tail != kept)
@@ -42,7 +42,7 @@ def test_a_file_without_a_whole_row_becomes_empty(tmp_path: Path):
 
 def test_rows_that_the_disk_refuses_leave_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / "rows.jsonl"
-    append_whole(file, [{"x": 1}, {"x": 2}])
+    append_rows(file, [{"x": 1}, {"x": 2}])
     assert file.read_bytes() == LINES
 
     def full(handle: int) -> None:
@@ -51,11 +51,11 @@ def test_rows_that_the_disk_refuses_leave_the_file_as_it_was(tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            append_whole(file, [{"x": 3}])
+            append_rows(file, [{"x": 3}])
         with pytest.raises(OSError, match="No space left"):
-            append_whole(tmp_path / "new.jsonl", [{"x": 3}])
+            append_rows(tmp_path / "new.jsonl", [{"x": 3}])
     assert file.read_bytes() == LINES
     assert (tmp_path / "new.jsonl").read_bytes() == b""
     with pytest.raises(NonFiniteError):
-        append_whole(file, [{"x": 3}, {"x": float("nan")}])
+        append_rows(file, [{"x": 3}, {"x": float("nan")}])
     assert file.read_bytes() == LINES

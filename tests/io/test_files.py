@@ -1,4 +1,4 @@
-"""Rows in and out: broken lines are told apart and named; what is written is whole and can be read again."""
+"""Rows of files and folders by their ending: what is read, what is refused, and how both are said; tables written."""
 
 import gzip
 import json
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from datasets import Dataset, DatasetDict
 from freeprm.errors import ConfigError, NonFiniteError, RecordError
-from freeprm.io.jsonl import append_rows, read_rows, write_json, write_rows, write_table
+from freeprm.io.files import content_hash, read_rows, row_files, suffix_of, write_table
+from freeprm.io.rows import append_rows, write_json, write_rows
 
 
 def read(path: Path) -> list[dict | RecordError]:
@@ -142,8 +144,7 @@ def test_another_programs_manifest_does_not_matter(tmp_path: Path, manifest: str
 def test_what_is_written_is_read_back(tmp_path: Path):
     rows = [{"x": "é\n\"'\\ \u2028", "y": [1, 0.1, None, True, {"z": []}]}, {"half": "\ud83d"}]
     write_rows(tmp_path / "a.jsonl", rows[:1])
-    with (tmp_path / "a.jsonl").open("ab") as file:
-        append_rows(file, rows[1:])
+    append_rows(tmp_path / "a.jsonl", rows[1:])
     assert read(tmp_path / "a.jsonl") == rows
     assert "é" in (tmp_path / "a.jsonl").read_text(encoding="utf-8")
 
@@ -151,9 +152,9 @@ def test_what_is_written_is_read_back(tmp_path: Path):
 def test_rows_with_a_number_that_json_cannot_hold_are_refused_and_none_of_them_is_written(tmp_path: Path):
     file = tmp_path / "a.jsonl"
     rows = [{"x": 1.0}, {"step_scores": [0.5, float("nan")]}]
-    with file.open("ab") as stream, pytest.raises(NonFiniteError, match=r"a\.jsonl, row 2: step_scores.1: is nan"):
-        append_rows(stream, rows)
-    assert file.read_bytes() == b""
+    with pytest.raises(NonFiniteError, match=r"a\.jsonl, row 2: step_scores.1: is nan"):
+        append_rows(file, rows)
+    assert not file.exists()
     write_rows(file, [{"old": 1}])
     with pytest.raises(NonFiniteError, match="row 2"):
         write_rows(file, rows)
@@ -201,3 +202,71 @@ def test_a_large_file_is_not_held_in_memory(tmp_path: Path, name: str):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8_000_000  # a batch of 1,024 rows is 2 MB, and what it is made of as much again
+
+
+def test_the_ending_of_a_packed_file_is_that_of_what_it_holds():
+    assert [suffix_of(Path(name)) for name in ("a.b.jsonl.gz", "a.CSV", "a.b.parquet", "a")] == [
+        ".jsonl.gz", ".csv", ".parquet", "",
+    ]  # fmt: skip
+
+
+def test_a_saved_data_set_is_read_in_its_parts_order(tmp_path: Path):
+    rows = [{"x": number, "steps": [{"a": "b"}]} for number in range(10)]
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"), num_shards=3)
+    assert len(row_files(tmp_path / "saved")) == 3
+    assert read(tmp_path / "saved") == rows
+
+
+def test_a_saved_data_set_of_several_splits_wants_one_named(tmp_path: Path):
+    rows = [{"x": 1}]
+    both = DatasetDict({"train": Dataset.from_list(rows), "test": Dataset.from_list(rows)})
+    both.save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(RecordError, match=r"holds rows in 2 splits, .*test, .*train; expected one table"):
+        read(tmp_path / "saved")
+    assert read(tmp_path / "saved" / "train") == rows
+
+
+def test_a_copy_of_a_hubs_repository_is_read_where_its_one_table_lies(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").touch()
+    for index in range(2):
+        write_table(tmp_path / "data" / f"train-0000{index}-of-00002.parquet", [{"x": index}])
+    assert read(tmp_path) == [{"x": 0}, {"x": 1}]
+
+
+def test_several_splits_or_folders_are_not_mixed(tmp_path: Path):
+    for split in ("train", "test"):
+        write_table(tmp_path / f"{split}-00000-of-00001.parquet", [{"x": 1}])
+    with pytest.raises(
+        RecordError, match=rf"holds the splits test, train; say which is meant, e\.g\. hf:{tmp_path}#test"
+    ):
+        read(tmp_path)
+    for place in ("main", "socratic"):
+        (tmp_path / "other" / place).mkdir(parents=True)
+        write_table(tmp_path / "other" / place / "test-00000-of-00001.parquet", [{"x": 1}])
+    with pytest.raises(RecordError, match=r"holds rows in 2 folders, .*main, .*socratic"):
+        read(tmp_path / "other")
+
+
+def test_rows_in_two_containers_are_not_read_twice(tmp_path: Path):
+    write_rows(tmp_path / "a.jsonl", [{"x": 1}])
+    write_table(tmp_path / "a.parquet", [{"x": 1}])
+    with pytest.raises(RecordError, match=r"files of several kinds, \.jsonl, \.parquet; name the files"):
+        read(tmp_path)
+
+
+def test_of_a_run_folder_only_its_own_rows_are_read(tmp_path: Path):
+    write_rows(tmp_path / "rollouts.jsonl", [{"x": 1}])
+    write_json(tmp_path / "manifest.json", {"stage": "sample", "status": "complete"})
+    write_table(tmp_path / "mine.csv", [{"x": 2}])
+    assert read(tmp_path) == [{"x": 1}]
+
+
+def test_a_folders_hash_tells_the_contents_of_its_row_files(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    write_table(tmp_path / "data" / "a.parquet", [{"x": 1}])
+    before = content_hash(tmp_path)
+    (tmp_path / "README.md").write_text("changed", encoding="utf-8")
+    assert content_hash(tmp_path) == before
+    write_table(tmp_path / "data" / "a.parquet", [{"x": 2}])
+    assert content_hash(tmp_path) != before

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from freeprm.errors import RecordError
-from freeprm.io.fields import Fields, id_from
-from freeprm.io.jsonl import Source
+from freeprm.io.columns import Fields, id_from
+from freeprm.io.rows import Source
 
 HERE = Source(Path("rows.jsonl"), 3)
 
