@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from benchmarks.rows import Row
 from freeprm.core.answers import Verdict, at_once
-from freeprm.core.extraction import extract
+from freeprm.core.answers.extraction import extract
 from freeprm.errors import BenchmarkError
-from freeprm.graders._working import Pair, judging
+from freeprm.graders.base import Pair, judging
 from freeprm.io.sandbox import Limits
 
 WORKERS = 2

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.rows import Row, cheaper, faster
 from benchmarks.timing import Rate, interleaved
-from freeprm.core.aggregate import aggregator
+from freeprm.core.rewards import aggregator
 from freeprm.errors import BenchmarkError
 from freeprm.io.files import read_rows
 from freeprm.io.rollouts import read_rollouts

@@ -3,7 +3,7 @@
     python scripts/pretrain_solver.py --out build/solver
 
 The trunk learns to read and to calculate. Each branch goes on from it with the solutions of simulated
-students (`freeprm.world.students`), and becomes one generator: `base`; `large`, from students with half
+students (`freeprm.world.solutions`), and becomes one generator: `base`; `large`, from students with half
 the misconceptions and slips; `small`, a shorter branch from more careless students. Seeded; a killed run
 goes on from its last checkpoint when the same command is given again.
 """
@@ -23,8 +23,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from freeprm.world.problems import ITEMS, NAMES, PHRASINGS, QUESTIONS, WordProblem, draw_problem, split_of
-from freeprm.world.solutions import write
-from freeprm.world.students import draw_student, solve_as
+from freeprm.world.solutions import draw_student, solve_as, write
 
 IGNORED = -100
 BATCHES_PER_POOL = 25  # drawn at a time and sorted by length, so that a batch holds little padding

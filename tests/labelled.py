@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from freeprm.core.graded import Size
+from freeprm.core.groups import Size
 from freeprm.types import Group, Rollout
 
 MEANING = {"+": True, "-": False, "?": None}

@@ -5,7 +5,7 @@ import pytest
 from benchmarks import grading
 from benchmarks.grading import Sample, compare
 from freeprm.errors import BenchmarkError
-from freeprm.graders._working import Pair
+from freeprm.graders.base import Pair
 
 PAIRS = [
     Pair("5", "5"),

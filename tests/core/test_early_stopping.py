@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from freeprm.core.aggregate import AGGREGATORS
 from freeprm.core.early_stopping import BestFirst, Found, Step, best_first, check_aggregator
+from freeprm.core.rewards import AGGREGATORS
 from freeprm.core.voting import best_of_n
 from freeprm.errors import ConfigError, DataError, NonFiniteError
 

@@ -7,8 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from costs import charge, run
-from freeprm.core.cost_conventions import ALL_IN, AS_PUBLISHED
-from freeprm.core.ledger import DEVELOPMENT, USE, Ledger, Paid, ledger_of
+from freeprm.core.ledger import ALL_IN, AS_PUBLISHED, DEVELOPMENT, USE, Ledger, Paid, ledger_of
 from freeprm.errors import ConfigError
 from freeprm.experiments.bills import Billed, best_of_n, bill, ledger, read_methods
 from freeprm.experiments.cost_report import (

@@ -11,8 +11,7 @@ from freeprm.io.rows import Source, write_rows
 from freeprm.stages.grading import grade
 from freeprm.types import Group, Problem, group_rollouts
 from freeprm.world.problems import generate
-from freeprm.world.solutions import answer
-from freeprm.world.students import draw_student, solve_as
+from freeprm.world.solutions import answer, draw_student, solve_as
 
 HERE = Source(Path("rows.jsonl"), 3)
 """Where rows that are no file's stand."""

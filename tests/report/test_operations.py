@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from freeprm.core.curation import Operation
-from freeprm.core.graded import Size
+from freeprm.core.groups import Size
 from freeprm.report.operations import print_operations
 
 

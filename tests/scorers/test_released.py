@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from freeprm.core.aggregate import AGGREGATORS
+from freeprm.core.rewards import AGGREGATORS
 from freeprm.core.steps import SPLITTERS
 from freeprm.io.plugins import load, names
 from freeprm.models.heads import Layout

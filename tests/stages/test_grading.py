@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from freeprm.core.graded import size, trainable
+from freeprm.core.groups import size, trainable
 from freeprm.errors import ConfigError, DataError, PluginError, RecordError, RunFolderError
 from freeprm.io.rollouts import read_rollouts
 from freeprm.io.rows import write_rows
@@ -19,9 +19,8 @@ from freeprm.stages.grading import grade
 from freeprm.stages.selection import select
 from freeprm.types import group_rollouts
 from freeprm.world.problems import generate
-from freeprm.world.solutions import answer
+from freeprm.world.solutions import answer, draw_student, solve_as
 from freeprm.world.solutions import write as write_solution
-from freeprm.world.students import draw_student, solve_as
 
 ROWS: list[dict[str, Any]] = [
     {"problem_id": "a", "sample_idx": 0, "prompt": "6 * 7?", "response": "\\boxed{42}", "answer": "42", "level": 3},

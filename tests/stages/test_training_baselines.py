@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import stepped
 import tiny
-from freeprm.core.auc import auc
+from freeprm.core.intervals import auc
 from freeprm.errors import ConfigError, ModelError
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.runs import read_manifest

@@ -8,8 +8,7 @@ import labelled
 import stepped
 import tiny
 from freeprm.core.curation import Recipe
-from freeprm.core.graded import n_pairs
-from freeprm.core.preferences import Pair, pair
+from freeprm.core.groups import Pair, n_pairs, pair
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.io.rollouts import rollout_row
 from freeprm.objectives.ce import CE

@@ -45,7 +45,7 @@ def cost(
     as_json: Json = False,
 ) -> None:
     """Add up what methods cost, from the manifests of their runs: FLOPs by what they are for, seconds, GPU-seconds."""
-    from freeprm.core.cost_conventions import CONVENTIONS, charging
+    from freeprm.core.ledger import CONVENTIONS, charging
     from freeprm.experiments.bills import read_methods
     from freeprm.experiments.cost_report import cost_report, print_table
 

@@ -59,7 +59,7 @@ def grade(
     as_json: Json = False,
 ) -> None:
     """Find each response's answer and compare it with the gold answer."""
-    from freeprm.core.extraction import DEFAULT_EXTRACTORS
+    from freeprm.core.answers.extraction import DEFAULT_EXTRACTORS
     from freeprm.io.config import read_assignments
     from freeprm.stages.grading import grade as run
 

@@ -112,7 +112,7 @@ def _early(
     splitter: str | None, batch: int,
 ) -> None:  # fmt: skip
     from freeprm.core.rewards import check_reward
-    from freeprm.core.settled import check_settling
+    from freeprm.core.steps import check_settling
 
     if prm is None:
         raise ConfigError("--early-stop: give the reward model that is to choose, --prm FOLDER")

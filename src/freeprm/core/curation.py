@@ -3,19 +3,33 @@
 mix, replace, deduplicate, instructions, responses, trainable, balance; and, for objectives on pairs, pair.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
-from freeprm.core.balance import balance
-from freeprm.core.deduplication import deduplicate
-from freeprm.core.draws import rollout_key
-from freeprm.core.graded import Kept, Size, size, trainable
-from freeprm.core.mixing import marked, mix
-from freeprm.core.preferences import Pair, pair
-from freeprm.core.replacing import replace_responses
-from freeprm.core.subsampling import subsample_instructions, subsample_responses
-from freeprm.types import Group
+from freeprm.core.groups import (
+    Kept,
+    Pair,
+    Size,
+    choose,
+    classes,
+    graded,
+    group_key,
+    keep,
+    lacks,
+    n_responses,
+    pair,
+    require_both,
+    rollout_key,
+    sample,
+    size,
+    trainable,
+)
+from freeprm.core.mixing import marked, mix, replace_responses
+from freeprm.errors import ConfigError
+from freeprm.types import Group, Rollout
 
 Sources = Mapping[str, Sequence[Group]]
 OPERATIONS = "operations"
@@ -37,9 +51,9 @@ class Recipe:
     responses: int | None = None
     """Responses kept of each problem; None for all."""
     balance: str = "none"
-    """One of `core.balance.BALANCES`."""
+    """One of `core.curation.BALANCES`."""
     pairing: str = "cartesian"
-    """One of `core.preferences.PAIRINGS`."""
+    """One of `core.groups.PAIRINGS`."""
     max_pairs: int | None = None
     """At most so many pairs of one problem."""
     seed: int = 0
@@ -55,7 +69,7 @@ class Operation:
     before: Size
     after: Size
     left_out: Mapping[str, int]
-    """By reason; see `core.graded` for what is counted."""
+    """By reason; see `core.groups` for what is counted."""
     noted: Mapping[str, int]
     """What else is worth knowing."""
 
@@ -172,3 +186,160 @@ def _marked(groups: Sequence[Group], source: str) -> list[Group]:
 
 def _shares(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:g}" for name, share in shares.items())
+
+
+def balance(groups: Sequence[Group], *, how: str, seed: int = 0) -> Kept:
+    """Drop responses of the majority class at random until right and wrong are 50/50.
+
+    Args:
+        groups: graded groups.
+        how: one of `BALANCES`: `none`; `dataset`, over all groups together; `instruction`, inside each group, where
+            a group with one class goes entirely.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: no such way of balancing.
+        DataError: no right or no wrong response in the whole data.
+
+    Source: Yuan et al. 2024, arXiv:2412.01981, section 4.1 (CE, dataset-wise and instruction-wise balanced).
+    """
+    method = choose(BALANCES, how, setting="balance")
+    require_both(groups, given=groups)
+    return method(groups, seed)
+
+
+def _none(groups: Sequence[Group], seed: int) -> Kept:
+    return Kept(list(groups), Counter(), Counter())
+
+
+def _dataset(groups: Sequence[Group], seed: int) -> Kept:
+    drawn = {rollout_key(rollout) for rollout in _halves([r for group in groups for r in group.rollouts], seed)}
+    kept = keep(groups, lambda group: (r for r in group.rollouts if rollout_key(r) in drawn))
+    empty = Counter({"groups left empty": len(groups) - len(kept)})
+    return Kept(kept, +(_responses(groups, kept) + empty), Counter())
+
+
+def _instruction(groups: Sequence[Group], seed: int) -> Kept:
+    kept = keep(groups, lambda group: _halves(group.rollouts, seed))
+    single = Counter(reason for group in groups if (reason := lacks(group)))
+    return Kept(kept, +(_responses(groups, kept) + single), Counter())
+
+
+BALANCES: Mapping[str, Callable[[Sequence[Group], int], Kept]] = {
+    "none": _none,
+    "dataset": _dataset,
+    "instruction": _instruction,
+}
+
+
+def _halves(rollouts: Sequence[Rollout], seed: int) -> list[Rollout]:
+    """As many right as wrong rollouts, drawn at random from the majority class."""
+    sides = classes(rollouts)
+    count = min(map(len, sides))
+    return [r for side in sides for r in sample(side, count, key=rollout_key, seed=seed, purpose="balance")]
+
+
+def _responses(groups: Sequence[Group], kept: Sequence[Group]) -> Counter[str]:
+    """Responses left out, by reason."""
+    ungraded = n_responses(groups) - sum(len(graded(group.rollouts)) for group in groups)
+    majority = n_responses(groups) - ungraded - n_responses(kept)
+    return Counter({"ungraded responses": ungraded, "responses of a majority class": majority})
+
+
+def subsample_instructions(groups: Sequence[Group], share: float, *, seed: int = 0) -> Kept:
+    """Keep round(share * P) of the P groups, at least one; smaller shares are subsets of larger ones.
+
+    Raises:
+        ConfigError: `share` is not above 0 and at most 1.
+
+    Source: Yuan et al. 2024, arXiv:2412.01981, section 5.1: 25, 50 and 75 % of the instructions at random.
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(f"instructions: is {share}; expected a share above 0, at most 1")
+    count = max(1, round(share * len(groups)))
+    kept = sample(groups, count, key=group_key, seed=seed, purpose="instructions")
+    dropped = Counter({
+        "groups left out by subsampling": len(groups) - len(kept),
+        "responses of groups left out by subsampling": n_responses(groups) - n_responses(kept),
+    })  # fmt: skip
+    return Kept(kept, +dropped, Counter())
+
+
+def subsample_responses(groups: Sequence[Group], k: int, *, seed: int = 0) -> Kept:
+    """Keep k responses of each group, or all where there are fewer; a smaller k keeps a subset of a larger one's.
+
+    Right and wrong ones are drawn alike, so of N responses n+ n- pairs become n+ n- k(k-1) / (N(N-1)) on average.
+
+    Raises:
+        ConfigError: `k` is below 1.
+
+    Source: Yuan et al. 2024, arXiv:2412.01981, section 5.1: 1, 2, 4 and 8 responses an instruction.
+    """
+    if k < 1:
+        raise ConfigError(f"responses: is {k}; expected a whole number from 1")
+    kept = keep(groups, lambda group: sample(group.rollouts, k, key=rollout_key, seed=seed, purpose="responses"))
+    return Kept(
+        kept, +Counter({"responses left out by subsampling": n_responses(groups) - n_responses(kept)}), Counter()
+    )
+
+
+GRAM = 8
+Grams = frozenset[tuple[str, ...]]
+
+
+def deduplicate(groups: Sequence[Group], threshold: float = 1.0) -> Kept:
+    """Leave out each response whose 8-gram overlap with one kept before it, in its group, is `threshold` or more.
+
+    Responses are gone through by `sample_idx`, so the first of several equal ones stays. One that was cut off and one
+    that ended never repeat each other. Labels are not looked at: a right and a wrong response that differ in a few
+    words can repeat each other, and `noted` tells how many did.
+
+    Args:
+        groups: graded or not.
+        threshold: above 0, at most 1. At 1, only responses with the same 8-grams repeat each other.
+
+    Raises:
+        ConfigError: the threshold is out of range.
+    """
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"deduplicate: is {threshold}; expected an overlap above 0, at most 1")
+    repeats = [repeat for group in groups for repeat in _repeats(group, threshold)]
+    out = {id(rollout) for rollout, _ in repeats}
+    kept = keep(groups, lambda group: (rollout for rollout in group.rollouts if id(rollout) not in out))
+    disagreeing = sum(rollout.correct is not first.correct for rollout, first in repeats)
+    noted = Counter({"repeated responses with another label": disagreeing})
+    return Kept(kept, +Counter({"repeated responses": len(repeats)}), +noted)
+
+
+def _repeats(group: Group, threshold: float) -> Iterator[tuple[Rollout, Rollout]]:
+    """Each response that repeats an earlier one, with that one."""
+    kept: list[tuple[Rollout, Grams]] = []
+    for rollout in sorted(group.rollouts, key=lambda rollout: rollout.sample_idx):
+        grams = _grams(rollout.response)
+        first = next(
+            (
+                earlier
+                for earlier, theirs in kept
+                if earlier.truncated is rollout.truncated and _overlaps(grams, theirs, threshold)
+            ),
+            None,
+        )
+        if first is None:
+            kept.append((rollout, grams))
+        else:
+            yield rollout, first
+
+
+def _overlaps(a: Grams, b: Grams, threshold: float) -> bool:
+    # The overlap is at most the ratio of the sizes, which rules most pairs out without a look at the grams.
+    if min(len(a), len(b)) / max(len(a), len(b)) < threshold:
+        return False
+    both = len(a & b)
+    return both / (len(a) + len(b) - both) >= threshold
+
+
+def _grams(text: str) -> Grams:
+    words = text.split()
+    if len(words) < GRAM:
+        return frozenset([tuple(words)])
+    return frozenset(zip(*(islice(words, start, None) for start in range(GRAM)), strict=False))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf, isfinite
 from typing import NamedTuple
 
-from freeprm.core.aggregate import aggregator
+from freeprm.core.rewards import aggregator
 from freeprm.errors import ConfigError, DataError, NonFiniteError
 
 

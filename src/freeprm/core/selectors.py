@@ -1,4 +1,4 @@
-"""How right each way of choosing is, when it chooses among n of a problem's samples.
+"""Ways of choosing among n of a problem's samples, whoever scored them: how right each is, as metrics with intervals.
 
 best_of_n/<aggregator> returns a response, and is right where that response is; majority and
 weighted_vote/<aggregator> return an answer, and are right where the answer is. Where several share the first place,
@@ -9,21 +9,176 @@ different texts among the n are: what a scorer gets that gives equal texts equal
 knows nothing inside a problem. Right answers repeat more often than wrong ones, so that is mostly below random.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from freeprm.core.candidates import Candidates, Scores
-from freeprm.core.subsets import (
+from freeprm.core.intervals import Interval, bootstrap, paired_difference
+from freeprm.core.rewards import aggregator
+from freeprm.core.voting import (
     Flags,
+    Floats,
     Indices,
+    Weighting,
     best_of_n_chances,
     distinct_text_accuracies,
     draw_subsets,
+    pass_at_k,
+    uniform,
     vote_chances,
 )
-from freeprm.core.voting import Floats, Weighting, pass_at_k, uniform
+from freeprm.errors import DataError, FreePRMError
+from freeprm.types import Metric, Rollout
+
+UNNAMED = "scores"
+"""What a scorer is called whose rows do not name it."""
+WHOLE = "score"
+"""What stands for an aggregator where a scorer gives one score a response."""
+
+
+class Sample(NamedTuple):
+    """One response, with the rows of all who scored it."""
+
+    rollout: Rollout
+    """Without scores."""
+    scored: Mapping[str, Rollout]
+    """By scorer."""
+
+
+class Scores(NamedTuple):
+    """One score for each of M of a problem's N samples."""
+
+    samples: NDArray[np.int64]
+    """(M,) ascending, 0..N-1."""
+    values: NDArray[np.float64]
+    """(M,)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """A problem's N samples, ready to be chosen from."""
+
+    problem_id: str
+    rollouts: tuple[Rollout, ...]
+    """In order of `sample_idx`."""
+    texts: NDArray[np.int64]
+    """(N,) from 0, equal where responses are the same text."""
+    groups: NDArray[np.int64]
+    """(N,) from 0, equal where answers are equal."""
+    has_answer: NDArray[np.bool_]
+    """(N,) False where there is no answer: such a response never votes."""
+    correct: NDArray[np.bool_]
+    """(N,) the response's label; an unknown one counts as not correct."""
+    answer_correct: NDArray[np.bool_]
+    """(N,) the label of the response's answer: what most known labels in its group say, not correct on ties."""
+    n_mixed_answers: int
+    """Groups of equal answers whose labels disagree."""
+    scores: Mapping[tuple[str, str], Scores]
+    """By scorer and aggregator."""
+
+
+def merge_scorers(rollouts: Sequence[Rollout]) -> list[list[Sample]]:
+    """The samples of each problem, in order of first appearance; samples in order of `sample_idx`.
+
+    Raises:
+        DataError: rows of one sample disagree on its response or label; names the sample.
+    """
+    rows: dict[str, dict[int, list[Rollout]]] = {}
+    for rollout in rollouts:
+        rows.setdefault(rollout.problem_id, {}).setdefault(rollout.sample_idx, []).append(rollout)
+    return [[_merged(samples[index]) for index in sorted(samples)] for samples in rows.values()]
+
+
+def candidates(
+    samples: Sequence[Sample], *, aggregators: Sequence[str], key: Callable[[str | None], str | None]
+) -> Candidates:
+    """One problem's samples as candidates.
+
+    Args:
+        samples: N of one problem, with `pred` and `correct` as far as they can be known.
+        aggregators: names of `aggregate.AGGREGATORS`, applied to step scores.
+        key: answer -> what is equal for equal answers, None for no answer.
+
+    Raises:
+        ConfigError: no such aggregator.
+        DataError, NonFiniteError: step scores that an aggregator refuses; names the sample.
+    """
+    rollouts = tuple(sample.rollout for sample in samples)
+    keys = [key(rollout.pred) for rollout in rollouts]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(keys))}
+    groups = np.array([numbers[name] for name in keys])
+    texts = {text: number for number, text in enumerate(dict.fromkeys(rollout.response for rollout in rollouts))}
+    right, wrong = (np.array([rollout.correct is label for rollout in rollouts]) for label in (True, False))
+    n_right, n_wrong = (np.bincount(groups, weights=flags) for flags in (right, wrong))  # (G,)
+    has_answer = np.array([name is not None for name in keys])
+    mixed = (n_right > 0) & (n_wrong > 0)
+    if None in numbers:
+        mixed[numbers[None]] = False
+    return Candidates(
+        problem_id=rollouts[0].problem_id,
+        rollouts=rollouts,
+        texts=np.array([texts[rollout.response] for rollout in rollouts]),
+        groups=groups,
+        has_answer=has_answer,
+        correct=right,
+        answer_correct=(n_right > n_wrong)[groups] & has_answer,
+        n_mixed_answers=int(mixed.sum()),
+        scores=_scores(samples, aggregators),
+    )
+
+
+def _merged(rows: Sequence[Rollout]) -> Sample:
+    first = rows[0]
+    for row in rows:
+        if row.response != first.response:
+            raise DataError(
+                f"{named(row)}: another response than in the row of {named(first)}; expected the same sample"
+            )
+    labels = {row.correct for row in rows} - {None}
+    if len(labels) > 1:
+        raise DataError(f"{named(first)}: correct in one row, not in another; grade the responses before scoring them")
+    preds = [row.pred for row in rows if row.pred is not None]
+    rollout = replace(
+        first,
+        scorer=None,
+        step_scores=None,
+        score=None,
+        pred=preds[0] if preds else None,
+        correct=next(iter(labels), None),
+    )
+    scored = {row.scorer or UNNAMED: row for row in rows if row.step_scores is not None or row.score is not None}
+    return Sample(rollout, scored)
+
+
+def named(row: Rollout) -> str:
+    """What messages call a row."""
+    scorer = f", scorer {row.scorer!r}" if row.scorer else ""
+    return f"problem {row.problem_id!r}, sample {row.sample_idx}{scorer}"
+
+
+def _scores(samples: Sequence[Sample], aggregators: Sequence[str]) -> dict[tuple[str, str], Scores]:
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    functions = {name: aggregator(name) for name in aggregators}
+    for index, sample in enumerate(samples):
+        for scorer, row in sample.scored.items():
+            if row.score is not None:
+                found.setdefault((scorer, WHOLE), {})[index] = row.score
+            if row.step_scores is None:
+                continue
+            for name, function in functions.items():
+                try:
+                    found.setdefault((scorer, name), {})[index] = function(row.step_scores)
+                except FreePRMError as error:
+                    raise type(error)(f"{named(row)}: {error}") from error
+    return {
+        key: Scores(np.array(list(values), dtype=np.int64), np.array(list(values.values()), dtype=np.float64))
+        for key, values in found.items()
+    }
+
 
 Subsets = Literal["resample", "first"]
 
@@ -143,3 +298,93 @@ def bounds(
         }
         for (_, correct, n), null in zip(parts, blind, strict=True)
     }
+
+
+class Cell(NamedTuple):
+    """What was chosen by, and among how many."""
+
+    selector: Selector
+    n: int
+
+
+Table = Mapping[Cell, Mapping[str, float]]
+"""Accuracy, 0..1, of each problem; a problem with fewer than n samples is not there."""
+
+
+def accuracy_metrics(
+    table: Table,
+    *,
+    metric: str = "accuracy",
+    seed: int,
+    problems: frozenset[str] | None = None,
+    group: str | None = None,
+) -> Iterator[Metric]:
+    """The mean of each cell.
+
+    Args:
+        table: accuracies by problem.
+        metric: what the metrics are called.
+        seed: of the bootstrap.
+        problems: those to average over; None: all.
+        group: what these problems have in common, as `column=value`.
+    """
+    for (selector, n), by_problem in table.items():
+        values = [value for problem, value in by_problem.items() if problems is None or problem in problems]
+        if values:
+            yield _metric(metric, selector, n, bootstrap(values, seed=seed), count=len(values), seed=seed, group=group)
+
+
+def difference_metrics(table: Table, *, seed: int) -> Iterator[Metric]:
+    """Every selector with scores less the majority vote, then scorer less scorer with the same selector.
+
+    Where one scorer gives step scores and the other one score a response, each aggregator is compared with the latter.
+    """
+    scored = [cell for cell in table if cell.selector.scorer is not None]
+    for cell in scored:
+        vote = Cell(Selector(None, "majority"), cell.n)
+        yield from _difference(
+            table, cell, vote, Selector(cell.selector.scorer, f"{cell.selector.name} - majority"), seed
+        )
+    for first, second in combinations(scored, 2):
+        a, b = first.selector, second.selector
+        if first.n != second.n or a.scorer == b.scorer or not _comparable(a.name, b.name):
+            continue
+        name = a.name if a.name == b.name else f"{a.name} - {b.name}"
+        yield from _difference(table, first, second, Selector(f"{a.scorer} - {b.scorer}", name), seed)
+
+
+def problems_by_value(values: Mapping[str, object], column: str) -> dict[str, frozenset[str]]:
+    """`column=value` -> the problems with that value, in order of the values as text."""
+    found: dict[str, set[str]] = {}
+    for problem, value in values.items():
+        found.setdefault(f"{column}={value}", set()).add(problem)
+    return {group: frozenset(found[group]) for group in sorted(found)}
+
+
+def _comparable(a: str, b: str) -> bool:
+    (kind, _, how), (other_kind, _, other_how) = a.partition("/"), b.partition("/")
+    return kind == other_kind and (how == other_how or WHOLE in (how, other_how))
+
+
+def _difference(table: Table, first: Cell, second: Cell, named: Selector, seed: int) -> Iterator[Metric]:
+    shared = [problem for problem in table[first] if problem in table.get(second, {})]
+    if shared:
+        interval = paired_difference([table[first][p] for p in shared], [table[second][p] for p in shared], seed=seed)
+        yield _metric("accuracy_difference", named, first.n, interval, count=len(shared), seed=seed, group=None)
+
+
+def _metric(
+    name: str, selector: Selector, n: int, interval: Interval, *, count: int, seed: int, group: str | None
+) -> Metric:
+    return Metric(
+        metric=name,
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        count=count,
+        scorer=selector.scorer,
+        selector=selector.name,
+        n=n,
+        seed=seed,
+        group=group,
+    )

@@ -1,13 +1,20 @@
 """Cutting a response into steps, and steps into token ranges.
 
-A splitter is a function from a text to character spans that tile it: nothing is rewritten, left out
-or counted twice. Whitespace between two steps belongs to the first of them. To add a splitter, write
-the function and name it in `SPLITTERS`.
+A splitter is a function from a text to character spans that tile it: nothing is rewritten, left out or counted twice.
+Whitespace between two steps belongs to the first of them. To add a splitter, write the function and name it in
+`SPLITTERS`.
+
+Of a text that is still being written, a cut is settled once the splitter makes it whatever comes next. Splitters look
+no further than the first character behind a cut, or the end of the marker that it stands before, and no cut depends on
+a later one; a letter put behind the text therefore shows them: it is in no marker, it completes none, and it undoes
+those that only the end of the text makes (`Step 2` may still become `Step 21 apples`). Not so of `auto`: a marker far
+below changes how everything above is cut.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from freeprm.errors import ConfigError, SpanError
 from freeprm.types import Span
@@ -211,3 +218,79 @@ def _skip_whitespace(text: str, at: int) -> int:
 
 def _shown(text: str) -> str:
     return repr(text[:40] + "..." if len(text) > 40 else text)
+
+
+SETTLING = tuple(one.__name__ for one in (step_markers, lines, blank_lines, sentences))
+"""Splitters whose cuts are settled while a text is being written."""
+_LETTER = "a"  # no marker, mark or newline holds it
+_WORD = re.compile(r"(?<=[ \t\r\n])\S")
+
+
+def check_settling(name: str) -> str:
+    """The name of a splitter whose cuts can be settled before a text ends.
+
+    Raises:
+        ConfigError: another, or none of that name.
+    """
+    if name not in SETTLING:
+        known = ", ".join(SETTLING)
+        if name != "tokens":
+            splitter(name)
+        raise ConfigError(
+            f"splitter {name!r}: what it cuts is not known before a response ends, so no sample can be abandoned; "
+            f"choose one of {known}, where the reward model was trained for such steps"
+        )
+    return name
+
+
+def settled_steps(text: str, name: str) -> list[Span]:
+    """The first steps of every text that begins with this one.
+
+    Args:
+        text: the beginning of a response.
+        name: a name in `SETTLING`.
+
+    Returns:
+        Spans that tile the text from its beginning to the last settled cut; none where there is none.
+    """
+    words = [found.start() for found in _WORD.finditer(text)]
+    last = words[-1] if words else 0
+    cuts = [span.start for span in splitter(name)(text + _LETTER) if 0 < span.start <= last]
+    return [Span(start, stop) for start, stop in zip([0, *cuts], cuts, strict=False)]
+
+
+class Prefix(NamedTuple):
+    """The beginning of at least one response."""
+
+    problem_id: str
+    text: str
+
+
+class Prefixes(NamedTuple):
+    """Those of B responses."""
+
+    distinct: list[Prefix]
+    """In order of first appearance."""
+    places: list[tuple[int, ...]]
+    """(B,) for each response, which of them stands before each of its cuts: K - 1 for K steps."""
+
+    @property
+    def n_repeated(self) -> int:
+        """Those that an earlier response to the same problem had too."""
+        return sum(map(len, self.places)) - len(self.distinct)
+
+
+def prefixes(problem_ids: Sequence[str], responses: Sequence[str], steps: Sequence[Sequence[Span]]) -> Prefixes:
+    """Each different beginning of the responses up to a step's end; the whole response is none.
+
+    Args:
+        problem_ids: (B,) problem of each response.
+        responses: (B,)
+        steps: (B,) K spans each that tile the response.
+    """
+    found: dict[Prefix, int] = {}
+    places = []
+    for problem_id, response, spans in zip(problem_ids, responses, steps, strict=True):
+        cuts = [Prefix(problem_id, response[: span.stop]) for span in spans[:-1]]
+        places.append(tuple(found.setdefault(cut, len(found)) for cut in cuts))
+    return Prefixes(list(found), places)

@@ -1,11 +1,19 @@
-"""Choosing one of N responses, or one of their answers, and the chance that any of them is right.
+"""Choosing one of N responses, or one of their answers; and how likely each is to be chosen from n of the N.
 
 Answers are compared as they are given: pass canonical keys, with None where there is no answer.
+
+Chances are taken over random subsets rather than the first n samples, whose order means nothing, and over ties, among
+which every one is as likely as the others. Best-of-n has a closed form; a vote is taken on every subset where there are
+few, else on drawn ones.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
+from itertools import combinations
+from math import comb
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -134,3 +142,182 @@ def _finite(scores: ArrayLike) -> Floats:
         where = int(np.argmin(np.isfinite(values.ravel())))
         raise NonFiniteError(f"score {where} is {values.ravel()[where]}; expected finite scores")
     return values
+
+
+Indices = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+_EXACT = 256
+"""Samples up to which distinct texts are counted exactly: that takes N^3 steps."""
+
+
+class Chances(NamedTuple):
+    """What is chosen, over all subsets."""
+
+    samples: Floats
+    """(N,) the chance of each sample."""
+    tied: float
+    """The chance that what is chosen shares the first place: with another text, or in a vote with another answer."""
+
+
+def best_of_n_chances(scores: Floats, n: int, *, texts: Indices | None = None) -> Chances:
+    """Chance of each sample to be the best of n drawn without replacement; among equals each is as likely.
+
+    The best is one of m equal samples with w below them where all n are among those w + m, but not all among the w:
+    (C(w + m, n) - C(w, n)) / C(N, n), of which each of the m has its m-th part.
+
+    Args:
+        scores: (N,) finite.
+        n: 1..N.
+        texts: (N,) equal where responses are: equal scores of one text are no tie. None: all are different.
+
+    Returns:
+        The samples' chances sum to 1.
+
+    Raises:
+        DataError: n is not in 1..N.
+        NonFiniteError: a score is NaN or infinite.
+    """
+    count = len(scores)
+    _check(count, n)
+    if not np.isfinite(scores).all():
+        raise NonFiniteError(f"one of {count} scores is NaN or infinite; expected finite scores")
+    within = _within(count, n)
+    _, levels, sizes = np.unique(scores, return_inverse=True, return_counts=True)  # ascending
+    below = np.cumsum(sizes) - sizes
+    won = within[below + sizes] - within[below]  # (L,) chance that the best score is this one
+    names = np.arange(count) if texts is None else texts
+    stride = int(names.max()) + 1
+    alone, copies = np.unique(levels * stride + names, return_counts=True)  # each level's texts
+    at = alone // stride
+    by_one_text = np.bincount(at, weights=within[below[at] + copies] - within[below[at]])  # (L,)
+    several = np.bincount(at) > 1
+    return Chances((won / sizes)[levels], float((won - by_one_text)[several].sum()))
+
+
+def vote_chances(groups: Indices, votes: Flags, scores: Floats, *, weigh: Weighting, subsets: Indices) -> Chances:
+    """Chance of each answer to win a weighted vote, on R subsets at once; among equal answers each is as likely.
+
+    Totals are equal where they differ by no more than rounding: n eps times the sum of the weights' sizes.
+
+    Args:
+        groups: (N,) from 0: equal where answers are equal.
+        votes: (N,) False where a response has no answer.
+        scores: (N,) turned into weights by `weigh`, within each subset.
+        subsets: (R, n) sample indices, each row ascending, as from `draw_subsets`.
+
+    Returns:
+        An answer's chance stands at the first of all samples that give it; the sum is less than 1 where some subsets
+        have no voter.
+
+    Raises:
+        NonFiniteError: a score is NaN or infinite.
+    """
+    rows, n = subsets.shape
+    width = int(groups.max()) + 1
+    cells = groups[subsets] + width * np.arange(rows)[:, None]  # (R, n): one cell for each subset and answer
+    voting = votes[subsets]  # (R, n)
+    weights = np.where(voting, weigh(scores[subsets]), 0.0)
+    totals = np.bincount(cells.ravel(), weights=weights.ravel(), minlength=rows * width).reshape(rows, width)
+    given = np.zeros(rows * width, dtype=bool)
+    given[cells[voting]] = True
+    # An answer that nobody in the subset gave has an empty total, which must not beat a negative one.
+    totals = np.where(given.reshape(rows, width), totals, -np.inf)
+    rounding = n * np.finfo(np.float64).eps * np.abs(weights).sum(axis=1)
+    first = (totals >= (totals.max(axis=1) - rounding)[:, None]) & np.isfinite(totals)  # (R, width)
+    n_first = first.sum(axis=1)
+    won = (first / np.maximum(n_first, 1)[:, None]).mean(axis=0)  # (width,)
+    chances = np.zeros(len(groups))
+    voters = np.flatnonzero(votes)
+    answers, earliest = np.unique(groups[voters], return_index=True)
+    chances[voters[earliest]] = won[answers]
+    return Chances(chances, float((n_first > 1).mean()))
+
+
+def distinct_text_accuracies(
+    texts: Indices, right: Flags, sizes: Sequence[int], *, draws: int, seed: int
+) -> list[float]:
+    """Expected accuracy of choosing uniformly among the distinct texts of n of N samples, for each n.
+
+    What a scorer gets that knows nothing inside a problem: one text has one score, however often it was drawn. Exact
+    for up to 256 samples: a[s, r] subsets of s right samples hold r distinct right texts, b[t, q] the like of wrong
+    ones, and the mean of r / (r + q) over all subsets is sum a[s, r] b[n-s, q] r / (r + q) / C(N, n).
+
+    Args:
+        texts: (N,) equal where responses are.
+        right: (N,) labels; a text with several counts by most of its samples.
+        sizes: n, each 1..N.
+        draws: of random subsets, for more than 256 samples.
+        seed: of these.
+
+    Raises:
+        DataError: an n is not in 1..N.
+    """
+    count = len(texts)
+    for n in sizes:
+        _check(count, n)
+    _, texts, copies = np.unique(texts, return_inverse=True, return_counts=True)
+    text_right = 2 * np.bincount(texts, weights=right) > copies  # (G,)
+    if len(copies) == count:
+        return [float(text_right.mean())] * len(sizes)
+    if count > _EXACT:
+        return [_drawn_distinct(texts, text_right, draw_subsets(count, n, draws=draws, seed=seed)) for n in sizes]
+    a, b = _covering(copies[text_right]), _covering(copies[~text_right])
+    r, q = np.arange(a.shape[1])[:, None], np.arange(b.shape[1])[None]
+    shares = a @ (r / np.maximum(r + q, 1)) @ b.T  # by samples of right texts, and of wrong ones
+    drawn = np.add.outer(np.arange(len(a)), np.arange(len(b)))
+    sums = np.bincount(drawn.ravel(), weights=shares.ravel())
+    return [float(sums[n]) / comb(count, n) for n in sizes]
+
+
+@lru_cache(maxsize=64)  # problems mostly have the same N
+def draw_subsets(count: int, n: int, *, draws: int, seed: int) -> Indices:
+    """Subsets of size n of 0..N-1: all C(N, n) where that is at most `draws`, else that many at random.
+
+    Returns:
+        (R, n) int64, each row ascending, read-only. The same arguments give the same subsets.
+
+    Raises:
+        DataError: n is not in 1..N.
+    """
+    _check(count, n)
+    if comb(count, n) <= draws:
+        subsets = np.array(list(combinations(range(count), n)), dtype=np.int64)
+    else:
+        keys = np.random.default_rng([seed, count, n]).random((draws, count))
+        subsets = np.sort(np.argpartition(keys, n - 1, axis=1)[:, :n], axis=1)
+    subsets.flags.writeable = False
+    return subsets
+
+
+@lru_cache(maxsize=64)
+def _within(count: int, n: int) -> Floats:
+    """(N + 1,) C(x, n) / C(N, n) for x = 0..N: the chance that all n are among x of the N samples."""
+    left = np.arange(count, 0, -1)
+    table = np.concatenate([[1.0], np.cumprod(np.clip(left - n, 0, None) / left)])[::-1]
+    table.flags.writeable = False
+    return table
+
+
+def _covering(copies: Indices) -> Floats:
+    """(S + 1, G + 1) of G texts with S samples in all: how many subsets of s samples hold exactly g of the texts."""
+    single = int((copies == 1).sum())
+    ways = np.zeros((int(copies.sum()) + 1, len(copies) + 1))
+    for taken in range(single + 1):
+        ways[taken, taken] = comb(single, taken)
+    for m in copies[copies > 1].tolist():
+        before = ways.copy()
+        for taken in range(1, m + 1):
+            ways[taken:, 1:] += comb(m, taken) * before[:-taken, :-1]
+    return ways
+
+
+def _drawn_distinct(texts: Indices, text_right: Flags, subsets: Indices) -> float:
+    chosen = np.sort(texts[subsets], axis=1)  # (R, n)
+    fresh = np.concatenate([np.ones((len(chosen), 1), dtype=bool), np.diff(chosen, axis=1) > 0], axis=1)
+    return float(((fresh & text_right[chosen]).sum(axis=1) / fresh.sum(axis=1)).mean())
+
+
+def _check(count: int, n: int) -> None:
+    if not 1 <= n <= count:
+        raise DataError(f"cannot choose from {n} of {count} samples; expected 1 to {count}")

@@ -4,8 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from freeprm.core.cost_conventions import Convention, under
-from freeprm.core.ledger import DEVELOPMENT, POLICY, REFERENCE, SCORER, USE, Ledger, Paid, Total, ledger_of
+from freeprm.core.ledger import (
+    DEVELOPMENT,
+    POLICY,
+    REFERENCE,
+    SCORER,
+    USE,
+    Convention,
+    Ledger,
+    Paid,
+    Total,
+    ledger_of,
+    under,
+)
 from freeprm.errors import ConfigError
 from freeprm.io.lineage import TRAIN, Run, descent, runs_in, with_ancestors
 from freeprm.io.runs import read_metrics

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from freeprm.core.cost_conventions import Convention
-from freeprm.core.ledger import GROUPS, REFERENCE, Group, Ledger, Total
+from freeprm.core.ledger import GROUPS, REFERENCE, Convention, Group, Ledger, Total
 from freeprm.errors import ConfigError
 from freeprm.experiments.bills import BestOfN, Billed, base_of, best_of_n, ratio
 from freeprm.experiments.paper_costs import published_tables

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from freeprm.core import score_kinds
-from freeprm.core.candidates import named
-from freeprm.core.class_outputs import Meaning, Scored, Values, scored
+from freeprm.core.score_kinds import Meaning, Scored, Values, scored
+from freeprm.core.selectors import named
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.formats._served import Answer, Matched, alike, answer_of, by_id, failures, in_order

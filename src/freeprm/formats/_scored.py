@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from freeprm.core.candidates import named
+from freeprm.core.selectors import named
 from freeprm.errors import ConfigError, DataError
 from freeprm.formats._attaching import ScoreOptions, attached, in_column, in_file
 from freeprm.formats._reading import OURS, formats_of, read_records

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from freeprm.core.candidates import named
+from freeprm.core.selectors import named
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.io.rows import Row, Source
 from freeprm.types import Rollout

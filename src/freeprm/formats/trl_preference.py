@@ -8,7 +8,7 @@ as TRL takes it (`extract_prompt`).
 Read: each row is a problem of its own, so that exactly its pair is trained on; a `problem_id` is where its id begins.
 The chosen reply is `correct`, the rejected one not. Every other column is carried along.
 
-Written: the pairs of each group (`core.preferences.pair`), with an explicit prompt. Lost are ids, gold answers, steps
+Written: the pairs of each group (`core.groups.pair`), with an explicit prompt. Lost are ids, gold answers, steps
 and every other column. A text prompt becomes a user's message in a conversational row; in a row of texts TRL puts the
 reply right behind the prompt, so chat models want conversations.
 
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from freeprm.core.preferences import Pair, Paired, pair
+from freeprm.core.groups import Pair, Paired, pair
 from freeprm.formats.base import Written, write_each
 from freeprm.io.columns import Fields, id_from
 from freeprm.io.conversations import Preference, as_messages, as_reply, as_text, read_preference

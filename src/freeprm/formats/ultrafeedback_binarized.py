@@ -9,7 +9,7 @@ conversations and the two scores.
 Read: the conversations' shared beginning is the prompt; each row is a problem of its own, so that exactly its pair is
 trained on; `chosen` is correct, `rejected` not, each with its `score`. `prompt_id` is carried along.
 
-Written: the pairs of each group (`core.preferences.pair`) that have scores. Lost are ids, gold answers, steps and
+Written: the pairs of each group (`core.groups.pair`) that have scores. Lost are ids, gold answers, steps and
 every other column.
 
 Source: HuggingFaceH4/ultrafeedback_binarized; the columns are those of its card.
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from freeprm.core.preferences import Pair
+from freeprm.core.groups import Pair
 from freeprm.errors import DataError
 from freeprm.formats.base import Written
 from freeprm.formats.trl_preference import both, pair_id, pairs, write_pairs

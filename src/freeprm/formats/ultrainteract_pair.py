@@ -6,7 +6,7 @@
 Read: the trajectory is the prompt, as a conversation; each row is a problem of its own, so that exactly its pair is
 trained on; `chosen` is correct, `rejected` not. `task`, `dataset`, `id` and `parent_id` are carried along.
 
-Written: the pairs of each group (`core.preferences.pair`); what is not carried along is null. Lost are gold answers,
+Written: the pairs of each group (`core.groups.pair`); what is not carried along is null. Lost are gold answers,
 steps and every other column.
 
 Source: Yuan et al. 2024, arXiv:2404.02078; the columns are those of the card of openbmb/UltraInteract_pair, the roles
@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from freeprm.core.preferences import Pair
+from freeprm.core.groups import Pair
 from freeprm.formats.base import Written
 from freeprm.formats.trl_preference import both, pair_id, pairs, write_pairs
 from freeprm.io.columns import Fields

@@ -1,18 +1,23 @@
-"""What decides whether an answer is right (`Grader`), and how one is found by name.
+"""What decides whether an answer is right (`Grader`), how one is found by name, and workers that grade many.
 
 A member of this family is a frozen dataclass whose fields are its options. A user's own is that, any other class
 that can be called, or a plain function `(pred, gold) -> True, False, None or Verdict`.
+
+A worker process has a limit on time and memory: what fails, hangs or needs too much costs its own verdict, and says
+why. The grading stage gives such workers to an executor.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from freeprm.core.answers import NO_ANSWER, NO_GOLD, Verdict
-from freeprm.core.extraction import tidy
+from freeprm.core.answers.extraction import extract, tidy
 from freeprm.errors import ConfigError, PluginError
 from freeprm.io.config import build
-from freeprm.io.plugins import load
+from freeprm.io.plugins import load, names
+from freeprm.io.sandbox import Limits, Pool
 
 
 class Grader(Protocol):
@@ -96,3 +101,77 @@ class Own:
         if given is not True and given is not False:
             raise TypeError(f"the grader gave {type(given).__name__}; expected True, False, None or a Verdict")
         return Verdict(given, None)
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+Work = Callable[[Sequence[T]], Iterator[tuple[T, R]]]
+"""Turns a block into its items, each with its result, in any order."""
+
+
+class Pair(NamedTuple):
+    """What a grader compares."""
+
+    pred: str
+    gold: str
+
+
+class Found(NamedTuple):
+    """What an extractor found in a response."""
+
+    pred: str | None
+    reason: str | None
+    """Why the search failed: the extractor's error, or the limit that it met."""
+
+
+def judging(name: str, options: Mapping[str, Any], *, n_workers: int, limits: Limits) -> Work[Pair, Verdict]:
+    """What turns pairs into verdicts.
+
+    Args:
+        name: of the grader, see `graders.base.grader`.
+        options: the grader's fields.
+        n_workers: processes.
+        limits: of one pair.
+    """
+    pool = Pool(
+        partial(_judge, name, options), prepare=partial(_prepare, name, options), n_workers=n_workers, limits=limits
+    )
+    return partial(_judged, pool)
+
+
+def extracting(names: Sequence[str], *, n_workers: int, limits: Limits) -> Work[str, Found]:
+    """What turns responses into the answers found in them.
+
+    Args:
+        names: of extractors, see `core.answers.extraction.extractor`.
+        n_workers: processes.
+        limits: of one response.
+    """
+    return partial(_extracted, Pool(partial(_extract, names), n_workers=n_workers, limits=limits))
+
+
+def _judged(pool: Pool, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Verdict]]:
+    for index, outcome in pool.run(pairs):
+        yield pairs[index], Verdict(None, outcome.failure) if outcome.value is None else outcome.value
+
+
+def _extracted(pool: Pool, responses: Sequence[str]) -> Iterator[tuple[str, Found]]:
+    for index, outcome in pool.run(responses):
+        yield responses[index], Found(outcome.value, outcome.failure)
+
+
+def _prepare(name: str, options: Mapping[str, Any]) -> None:
+    """What all workers are born with. Not a user's own grader: what that loads may not bear forking."""
+    if name in names("graders", installed=False):
+        made = grader(name, options)
+        if isinstance(made, Warm):
+            made.warm()
+
+
+def _judge(name: str, options: Mapping[str, Any]) -> Callable[[Pair], Verdict]:
+    judge = grader(name, options)
+    return lambda pair: judge(*pair)
+
+
+def _extract(names: Sequence[str]) -> Callable[[str], str | None]:
+    return partial(extract, extractors=names)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from freeprm.core.answers import Verdict
-from freeprm.core.extraction import tidy
+from freeprm.core.answers.extraction import tidy
 from freeprm.errors import ConfigError
 from freeprm.graders.base import missing
 

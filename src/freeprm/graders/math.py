@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from freeprm.core.answers import Comparison, Verdict, at_once, equivalent
-from freeprm.core.symbolic import verified
+from freeprm.core.answers.symbolic import verified
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from freeprm.core.answers import Verdict
-from freeprm.core.expression_limits import hazard
-from freeprm.core.extraction import tidy
-from freeprm.core.notation import UnreadableError
-from freeprm.core.reading import read
-from freeprm.core.relations import stated
-from freeprm.core.values import NoValueError, Reading, constant, letters
+from freeprm.core.answers.extraction import tidy
+from freeprm.core.answers.limits import hazard
+from freeprm.core.answers.parsing import read
+from freeprm.core.answers.relations import stated
+from freeprm.core.answers.tokens import UnreadableError
+from freeprm.core.answers.values import NoValueError, Reading, constant, letters
 from freeprm.errors import ConfigError
 from freeprm.graders.base import missing
 

@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from freeprm.core.answers import NO_ANSWER, NO_GOLD, Verdict
-from freeprm.core.extraction import tidy
+from freeprm.core.answers.extraction import tidy
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE)
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from freeprm.core.answers import Verdict
-from freeprm.core.extraction import DEFAULT_EXTRACTORS, EXTRACTORS, extract, extractor
+from freeprm.core.answers.extraction import DEFAULT_EXTRACTORS, EXTRACTORS, extract, extractor
 from freeprm.core.flops import Flops, ModelShape, charge, forward_flops
 from freeprm.core.ledger import DECODE, PREFILL
-from freeprm.core.prefixes import Prefix, Prefixes, prefixes
+from freeprm.core.steps import Prefix, Prefixes, prefixes
 from freeprm.engines.base import Engine, Request, Sampled, SamplingParams, devices_of
 from freeprm.errors import ConfigError
-from freeprm.graders._working import Found, Pair, extracting, judging
-from freeprm.graders.base import QuickGrader, missing
+from freeprm.graders.base import Found, Pair, QuickGrader, extracting, judging, missing
 from freeprm.graders.base import grader as find_grader
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
@@ -147,7 +146,7 @@ class MonteCarlo:
     max_new_tokens: int = 512
     """Of a completion, its prefix not counted."""
     extractors: tuple[str, ...] = DEFAULT_EXTRACTORS
-    """How answers are found; see `core.extraction.extractor`."""
+    """How answers are found; see `core.answers.extraction.extractor`."""
     grader: str = "math"
     """A member of `graders`, or `package.module:name`."""
     grader_options: Mapping[str, Any] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from freeprm.core.curation import Operation
-from freeprm.core.graded import Size
+from freeprm.core.groups import Size
 
 UNITS = ("problems", "responses", "pairs")
 

@@ -115,7 +115,7 @@ class Scoring(Protocol):
 
     @property
     def aggregation(self) -> str | None:
-        """How its authors make one score of the step scores; a name in `freeprm.core.aggregate.AGGREGATORS`."""
+        """How its authors make one score of the step scores; a name in `freeprm.core.rewards.AGGREGATORS`."""
         ...
 
     def load(self, source: str, *, reference: str | None = None, options: LoadOptions = ...) -> Scorer:

@@ -18,7 +18,7 @@ from typing import Any
 
 from freeprm.core import score_kinds
 from freeprm.core.flops import ModelShape, forward_charges, generation_charges
-from freeprm.core.settled import check_settling
+from freeprm.core.steps import check_settling
 from freeprm.datasets._reading import limited, load_problems, problems_hash
 from freeprm.engines.base import Request, SamplingParams
 from freeprm.engines.hf.best_first import Judge, Written
@@ -77,7 +77,7 @@ def sample_early(
         prm: see `ImplicitPRM`.
         reward: a name in `freeprm.core.rewards.REWARDS`; only the models that it takes are run. Where the reference is
             the model that draws, its log-probabilities are those noted while drawing.
-        splitter: a name in `freeprm.core.settled.SETTLING`; the reward model's own by default.
+        splitter: a name in `freeprm.core.steps.SETTLING`; the reward model's own by default.
         batch: samples of a problem that are written on in a round; decides what is drawn, not what is selected.
 
     Raises:

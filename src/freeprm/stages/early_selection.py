@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from freeprm.core.answers import equivalent, extract
-from freeprm.core.comparisons import Cell, accuracy_metrics
 from freeprm.core.early_stopping import Found, check_aggregator
 from freeprm.core.flops import ModelShape, forward_charges
 from freeprm.core.intervals import percentile_interval, resample
-from freeprm.core.selectors import Selector
+from freeprm.core.selectors import Cell, Selector, accuracy_metrics
 from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, SpanError

@@ -23,11 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from freeprm.core.aggregate import aggregator
-from freeprm.core.candidates import UNNAMED, WHOLE, named
 from freeprm.core.intervals import problem_text
-from freeprm.core.localisation import Estimate, Named, ScoredSteps, difference, estimates, response_areas
-from freeprm.core.step_metrics import fit_threshold, predict_first_error
+from freeprm.core.rewards import aggregator
+from freeprm.core.selectors import UNNAMED, WHOLE, named
+from freeprm.core.step_metrics import (
+    Estimate,
+    Named,
+    ScoredSteps,
+    difference,
+    estimates,
+    fit_threshold,
+    predict_first_error,
+    response_areas,
+)
 from freeprm.errors import ConfigError, DataError
 from freeprm.formats._scored import read_scored
 from freeprm.io.rollouts import OnBad
@@ -78,7 +86,7 @@ def evaluate(
         scores: files of a server's answers on the inputs.
         score_options: what their numbers mean, or in which column of the inputs, and of `dev`, such outputs are; fields
             of `formats.attaching.ScoreOptions`.
-        aggregators: step scores -> score, for the response AUC; names in `core.aggregate.AGGREGATORS`.
+        aggregators: step scores -> score, for the response AUC; names in `core.rewards.AGGREGATORS`.
         by: columns to break metrics down by, e.g. `generator`.
         seed: of split and bootstrap.
 

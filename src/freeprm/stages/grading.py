@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from freeprm.core.answers import NO_ANSWER, Verdict
-from freeprm.core.extraction import DEFAULT_EXTRACTORS, EXTRACTORS, extract, extractor
+from freeprm.core.answers.extraction import DEFAULT_EXTRACTORS, EXTRACTORS, extract, extractor
 from freeprm.core.intervals import wilson
+from freeprm.core.step_labels import first_error
 from freeprm.core.steps import step_markers
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.executors.base import Executor
-from freeprm.graders._working import Found, Pair, extracting, judging
-from freeprm.graders.base import QuickGrader, missing
+from freeprm.graders.base import Found, Pair, QuickGrader, extracting, judging, missing
 from freeprm.graders.base import grader as find_grader
 from freeprm.io.files import read_rows
 from freeprm.io.plugins import built
@@ -30,8 +30,8 @@ from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.io.sandbox import Limits, cores
 from freeprm.types import Cost, Metric, Prompt, Rollout
-from freeprm.world.checking import check_steps, first_error
 from freeprm.world.problems import WordProblem, parse
+from freeprm.world.solutions import check_steps
 
 ROWS = "rollouts"
 BLOCK = 1024
@@ -84,7 +84,7 @@ def grade(
         columns: our column name -> theirs, e.g. {"answer": "gt"}.
         on_bad: stop at the first broken record, or leave it out and count it.
         regrade: find and judge every answer anew, whatever label and `pred` the row brings; both are replaced.
-        extractors: see `core.extraction.extractor`; the first that finds an answer decides.
+        extractors: see `core.answers.extraction.extractor`; the first that finds an answer decides.
         gold: problems with `problem_id` and `answer`, whose answers replace those of the rows.
         grader: a member of `graders`, or `package.module:name`, a function `(pred, gold) -> bool | None | Verdict`.
         grader_options: the grader's fields.

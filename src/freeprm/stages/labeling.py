@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.core.intervals import problem_text
-from freeprm.core.label_errors import LabelledResponse, label_errors
-from freeprm.core.step_labels import first_error, labelled_steps, steps_of
+from freeprm.core.step_labels import LabelledResponse, first_error, label_errors, labelled_steps, steps_of
 from freeprm.core.steps import given_steps
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import DataError, SpanError

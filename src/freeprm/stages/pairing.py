@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from freeprm.core.curation import Operation, Recipe, curate, make_pairs, recalled, recorded
-from freeprm.core.draws import rollout_key
+from freeprm.core.groups import Pair, rollout_key
 from freeprm.core.mixing import SOURCE
-from freeprm.core.preferences import Pair
 from freeprm.formats.trl_preference import TRLPreference
 from freeprm.io.rollouts import OnBad, rollout_row
 from freeprm.io.rows import Row

@@ -20,12 +20,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
-from freeprm.core.aggregate import aggregator
 from freeprm.core.answers import Verdict, equivalent, extract, key_among
-from freeprm.core.candidates import Candidates, Sample, candidates, merge_scorers
-from freeprm.core.comparisons import Cell, accuracy_metrics, difference_metrics, problems_by_value
+from freeprm.core.rewards import aggregator
 from freeprm.core.score_kinds import BY_KIND, Weighed, check_kinds, weightings
-from freeprm.core.selectors import Choice, Selector, Subsets, bounds, choose
+from freeprm.core.selectors import (
+    Candidates,
+    Cell,
+    Choice,
+    Sample,
+    Selector,
+    Subsets,
+    accuracy_metrics,
+    bounds,
+    candidates,
+    choose,
+    difference_metrics,
+    merge_scorers,
+    problems_by_value,
+)
 from freeprm.core.voting import Floats, Weighting, pass_at_k
 from freeprm.core.voting import weighting as weighting_named
 from freeprm.errors import ConfigError, DataError
@@ -80,7 +92,7 @@ def select(
             `formats.attaching.ScoreOptions`.
         n: samples to choose among; powers of two up to the number that most problems have, and that number.
             A problem with fewer is left out for that n, and counted.
-        aggregators: step scores -> score, names in `core.aggregate.AGGREGATORS`.
+        aggregators: step scores -> score, names in `core.rewards.AGGREGATORS`.
         weighting: score -> weight in a vote, a name in `core.voting.WEIGHTINGS`; by default that of the scores' kind.
         score_kinds: what scores are whose rows do not say it: a name in `core.score_kinds` for all scorers, or for
             each by name. Without it scores within 0..1 are taken for probabilities, and all others for unbounded.

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from freeprm.core.curation import Operation, Recipe, curate, make_pairs
-from freeprm.core.graded import n_pairs
-from freeprm.core.preferences import Pair
+from freeprm.core.groups import Pair, n_pairs
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.io.rollouts import OnBad, read_rollouts
 from freeprm.objectives.base import Objective

@@ -1,4 +1,4 @@
-"""Solutions of the embedded world's problems: which step computes what, and how it is written.
+"""Solutions of the embedded world's problems: right ones, the truth of each step, and those of simulated students.
 
     Step 1: Ivy 48.
     Step 2: Ivy 48 = Kim * 3, so 48 / 3 = 16, Kim 16.
@@ -9,12 +9,22 @@
 A step writes a fact as an equation, puts the numbers that are known behind the names, computes, and says
 whose number this is. A name is always followed by its number once that is known: a small model finds a
 number behind a name far sooner than it learns to look one up.
+
+A step is right when it writes what some fact says with the numbers stated before, turns it round where it
+must, and calculates correctly. So a right step after a wrong one is right: only the first error is blamed
+on the step that made it.
+
+The corpus that the embedded solver learnt from is of students. By design a student holds misconceptions for the whole
+of a solution (reads inverse facts the wrong way round), so that the solver's most likely answer is often wrong, and
+also slips at random. Results on the embedded world must be read with this in mind.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from freeprm.world.problems import Fact, WordProblem
+from freeprm.world.problems import INVERTIBLE, Fact, WordProblem
 
 SYMBOL = {"more": "+", "bought": "+", "sum": "+", "fewer": "-", "lost": "-", "times": "*", "half": "/"}
 OPPOSITE = {"+": "-", "-": "+", "*": "/", "/": "*"}
@@ -123,3 +133,112 @@ def write_step(index: int, step: Step, result: int) -> str:
 def write_answer(answer: int) -> str:
     """The last line."""
     return f"The answer is {answer}."
+
+
+_STATED = re.compile(r"Step \d+: (?:.*, )?(?P<who>[A-Z]\w*) (?P<value>\d{1,9})\.", re.ASCII)
+_ANSWER = re.compile(r"\n(The answer is \d+\.)$")
+
+
+def check_steps(problem: WordProblem, steps: Sequence[str]) -> list[bool]:
+    """Whether each step is right.
+
+    Args:
+        problem: what the steps solve.
+        steps: the texts of the steps, in order, each beginning with its `Step k:` marker; the last
+            one holds the answer line, and is wrong without it.
+
+    Returns:
+        K booleans.
+    """
+    stated: dict[str, int] = {}
+    labels = []
+    for position, text in enumerate(steps, 1):
+        line, answer = _split(text.strip())
+        right = [step for step in _possible(problem, stated) if write_step(position, step, step.value) == line]
+        expected_answer = None
+        if position == len(steps) and right:
+            expected_answer = write_answer(right[0].value) if _is_asked(problem, right[0]) else ""
+        labels.append(bool(right) and answer == expected_answer)
+        if found := _STATED.fullmatch(line):
+            stated[found["who"]] = int(found["value"])
+    return labels
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """A step's line, and the answer line after it."""
+    found = _ANSWER.search(text)
+    return (text[: found.start()], found[1]) if found else (text, None)
+
+
+def _possible(problem: WordProblem, stated: Mapping[str, int]) -> Iterator[Step]:
+    """Every right next step, given the numbers stated so far, in every order of the numbers."""
+    steps = [step_of(fact, stated) for fact in problem.facts if _is_next(fact, stated)]
+    if len(problem.asked) == 2 and all(person in stated for person in problem.asked):
+        steps.append(total_of(problem, stated))
+    for step in steps:
+        yield step
+        if step.symbol in ("+", "*"):
+            assert step.right is not None
+            yield replace(step, left=step.right, right=step.left)
+
+
+def _is_next(fact: Fact, stated: Mapping[str, int]) -> bool:
+    """The fact gives the number of just one person who has none yet."""
+    # No step turns a sum round; a wrong one may state it before what it is the sum of.
+    if fact.kind == "distractor" or (fact.kind == "sum" and fact.subject in stated):
+        return False
+    person = computed_person(fact, stated)
+    return person not in stated and all(other in stated for other in (fact.subject, *fact.objects) if other != person)
+
+
+def _is_asked(problem: WordProblem, step: Step) -> bool:
+    return step.who == (problem.asked[0] if len(problem.asked) == 1 else TOTAL)
+
+
+# Probability that a student reads an inverse fact of each kind forwards, in every such sentence.
+MISREADING: Mapping[str, float] = {"more": 0.60, "fewer": 0.55, "times": 0.62, "half": 0.55}
+WRONG_PERSON = 0.02  # takes the last stated number for the one asked for, per step
+SLIP = 0.02  # miscalculates, per step
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """One writer of solutions."""
+
+    misreads: frozenset[str]
+    """Kinds of inverse fact that this student always reads forwards."""
+    carelessness: float
+    """Scale of the random errors; 0 for a student who makes none."""
+
+
+def draw_student(rng: random.Random, *, error_scale: float = 1.0) -> Student:
+    """A student whose misconceptions and carelessness are `error_scale` times the usual."""
+    misreads = frozenset(kind for kind in INVERTIBLE if rng.random() < error_scale * MISREADING[kind])
+    return Student(misreads, error_scale)
+
+
+def solve_as(student: Student, problem: WordProblem, rng: random.Random) -> str:
+    """The solution that this student writes."""
+    known: dict[str, int] = {}
+    steps: list[tuple[Step, int]] = []
+    for fact in problem.facts:
+        if fact.kind == "distractor":
+            continue
+        step = step_of(fact, known)
+        if fact.kind in student.misreads and step.who != fact.subject:
+            misread = read_forwards(fact, known, person=step.who)
+            # A number of books that cannot be makes even these students look again.
+            if misread.value >= 2 and (misread.symbol != "/" or misread.left % 2 == 0):
+                step = misread
+        if step.symbol and known and rng.random() < WRONG_PERSON * student.carelessness:
+            step = replace(step, left=list(known.values())[-1])
+        result = step.value
+        if step.symbol and rng.random() < SLIP * student.carelessness:
+            result += rng.choice((-10, -1, 1, 10))
+        result = max(result, 0)
+        known[step.who] = result
+        steps.append((step, result))
+    if len(problem.asked) == 2:
+        total = total_of(problem, known)
+        steps.append((total, total.value))
+    return write_steps(steps, answer=steps[-1][1])

@@ -1,7 +1,7 @@
 """Best-of-n by a reward model while the samples are being written: who has fallen behind is not written on.
 
 The search is that of `core.early_stopping`, for several problems side by side. A sample's step is scored once its end
-is settled (see `core.settled`), as part of the text that stands then; so it is the step, and has the tokens, that it
+is settled (see `core.steps`), as part of the text that stands then; so it is the step, and has the tokens, that it
 has in the finished response, and what is chosen is what complete sampling and scoring would choose.
 """
 
@@ -15,8 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from freeprm.core.early_stopping import BestFirst, Step
-from freeprm.core.settled import check_settling, settled_steps
-from freeprm.core.steps import splitter, token_spans
+from freeprm.core.steps import check_settling, settled_steps, splitter, token_spans
 from freeprm.engines.base import Sampled
 from freeprm.engines.hf.decoding import Wanted
 from freeprm.engines.hf.piecewise import Draft, Writer
@@ -39,7 +38,7 @@ class Judge:
     max_length: int
     """Tokens that its context holds; a longer response cannot be scored, and is never chosen."""
     splitter: str
-    """A name in `core.settled.SETTLING`."""
+    """A name in `core.steps.SETTLING`."""
     reference_draws: bool = False
     """The model that draws is the reference, so that its log-probabilities are known."""
 

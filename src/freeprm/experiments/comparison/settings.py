@@ -6,8 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from freeprm.core.aggregate import aggregator
-from freeprm.core.rewards import check_reward
+from freeprm.core.rewards import aggregator, check_reward
 from freeprm.core.score_kinds import BY_KIND, check_kinds
 from freeprm.errors import ConfigError
 from freeprm.io.config import build, read_assignments, read_file, suggestion
@@ -91,7 +90,7 @@ class Method:
     scorer_reference: str | None = None
     """Of `scorer`: the second model, where it takes two."""
     aggregator: str = "min"
-    """Step scores -> score; a name in `freeprm.core.aggregate.AGGREGATORS`."""
+    """Step scores -> score; a name in `freeprm.core.rewards.AGGREGATORS`."""
     weighting: str = BY_KIND
     """Score -> weight in a vote; a name in `freeprm.core.voting.WEIGHTINGS`. By default as the scores are."""
     tune: tuple[Mapping[str, Any], ...] = ()

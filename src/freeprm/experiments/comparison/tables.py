@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from freeprm.core.cost_conventions import ALL_IN, AS_PUBLISHED, under
-from freeprm.core.ledger import DEVELOPMENT, TRAINING, USE, Ledger, Total
+from freeprm.core.ledger import ALL_IN, AS_PUBLISHED, DEVELOPMENT, TRAINING, USE, Ledger, Total, under
 from freeprm.experiments.bills import bill
 from freeprm.experiments.comparison.measures import BASELINES, NULL, Measured, Place
 from freeprm.experiments.comparison.runs import Folders, test_split
@@ -27,7 +26,7 @@ class MethodCost:
     all_in: float | None
     """FLOPs of development: rollouts, step labels, the reference and training, those of earlier stages included."""
     published: float | None
-    """The same as the paper charges it; see `freeprm.core.cost_conventions`."""
+    """The same as the paper charges it; see `freeprm.core.ledger`."""
     labels: float | None
     """FLOPs of making step labels, as far as they are in `all_in`."""
     seconds: float | None

@@ -1,0 +1,166 @@
+"""Answers compared with the gold answer, and given keys for voting.
+
+An answer is read whole (`reading.py`) and compared by what it means (`meaning.py`); what is not in that language
+goes to math-verify, where that is known to read all of it. What cannot be found, read or compared is None with a
+reason, never wrong; and two empty answers are not equal.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from functools import lru_cache, partial
+
+from freeprm.core.answers.comparison import Comparison as Comparison
+from freeprm.core.answers.comparison import Verdict as Verdict
+from freeprm.core.answers.comparison import same
+from freeprm.core.answers.extraction import DEFAULT_EXTRACTORS as DEFAULT_EXTRACTORS
+from freeprm.core.answers.extraction import EXTRACTORS as EXTRACTORS
+from freeprm.core.answers.extraction import boxed as boxed
+from freeprm.core.answers.extraction import extract as extract
+from freeprm.core.answers.extraction import tidy
+from freeprm.core.answers.limits import hazard
+from freeprm.core.answers.parsing import read
+from freeprm.core.answers.symbolic import is_for_engine, verified
+from freeprm.core.answers.tokens import UnreadableError
+from freeprm.core.answers.tree import Node, num
+from freeprm.core.answers.vote_keys import form_key, key
+
+TIMEOUT_SECONDS = 5
+"""Limit on one call to math-verify in this process: an alarm signal, in the main thread only. See `io/sandbox.py`."""
+NO_ANSWER = "no answer found"
+NO_GOLD = "no gold answer"
+DEFAULT = Comparison()
+
+_WHOLE = re.compile(r"-?\d{1,100}", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+", re.ASCII)
+# `C`, `(C)`, `(C) 42`, `C. x = 42`, `\textbf{(C)}\ 42`
+_CHOICE = re.compile(r"(?:\\text(?:bf)?\{)?\(?(?P<letter>[A-J])(?:\)?\}?|(?:\)|[.:]|\})\}?[\s\\].+)", re.DOTALL)
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
+_PROSE = 12  # words
+_STATED = re.compile(r"[A-Za-z ,']*(?:is:?|:)\s*\$([^$]+)\$\.?")  # `The sum is $2x$`
+_INNER_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # all but the space in `1 1/2`
+
+
+def equivalent(
+    pred: str | None, gold: str | None, *, how: Comparison = DEFAULT, seconds: int | None = TIMEOUT_SECONDS
+) -> Verdict:
+    """Whether two answers mean the same; see `meaning.same`, and for what that cannot read, math-verify.
+
+    Args:
+        pred: the answer given, LaTeX or not, with or without delimiters.
+        gold: the right one. The order matters to math-verify where one of the two is an equation or a set.
+        how: settings of the comparison.
+        seconds: limit on each call to math-verify, held in the main thread only; None where the caller holds one.
+
+    Returns:
+        None with a reason where either is empty, is not read to its last character or is too large to evaluate
+        (`expression_limits.py`), or where the comparison fails or takes too long.
+    """
+    found = at_once(pred, gold, how=how)
+    return found or verified(tidy(pred or ""), tidy(gold or ""), how, seconds)
+
+
+def at_once(pred: str | None, gold: str | None, *, how: Comparison = DEFAULT) -> Verdict | None:
+    """What `equivalent` says where that takes no symbolic engine; None where it takes one."""
+    given, right = tidy(pred or ""), tidy(gold or "")
+    if not right:
+        return Verdict(None, NO_GOLD)
+    if not given:
+        return Verdict(None, NO_ANSWER)
+    if given.split() == right.split():
+        return Verdict(True, None)
+    if _WHOLE.fullmatch(given) and _WHOLE.fullmatch(right):
+        return Verdict(int(given) == int(right), None)
+    chosen, wanted = _CHOICE.fullmatch(given), _CHOICE.fullmatch(right)
+    if chosen and wanted and len(right) <= len("(C)"):
+        return Verdict(chosen["letter"] == wanted["letter"], None)
+    if reason := hazard(right):
+        return Verdict(None, f"gold answer {reason}")
+    if reason := hazard(given):
+        return Verdict(None, f"answer {reason}")
+    return _compared(given, right, how) if how.strict and len(how.read) > 1 else None
+
+
+def _compared(given: str, right: str, how: Comparison) -> Verdict | None:
+    trees: list[Node] = []
+    texts: list[str] = []
+    failure = None
+    for name, text in (("gold answer", right), ("answer", given)):
+        found = _answer_in(text)
+        if found is None:
+            return None
+        texts.append(found)
+        try:
+            trees.append(read(found))
+        except UnreadableError as error:
+            unreadable = Verdict(None, f"{name} could not be parsed: it {error}")
+            failure = failure or (Verdict(False, None) if how.unreadable_is_wrong else unreadable)
+    if failure is None:
+        gold, pred = trees
+        if how.form:
+            return Verdict(form_key(pred) == form_key(gold), None)
+        if pred.kind == "list" and gold.kind == "num" and _DECIMAL_COMMA.fullmatch(given):
+            pred = _decimal(given)
+        elif gold.kind == "list" and pred.kind == "num" and _DECIMAL_COMMA.fullmatch(right):
+            gold = _decimal(right)
+        verdict = same(pred, gold, how)
+        if verdict.correct is not None:
+            return verdict
+        failure = Verdict(None, f"could not be compared: {verdict.reason}")
+    return None if not how.form and is_for_engine(*texts) else failure
+
+
+def _answer_in(text: str) -> str | None:
+    """The answer in what is more than one; None where math-verify is to find it, in several boxes or in prose."""
+    n_boxes = len(_BOX.findall(text))
+    if n_boxes:
+        return boxed(text) if n_boxes == 1 else None
+    if stated := _STATED.fullmatch(text):
+        return stated[1]
+    return extract(text, ["marker"]) if len(_WORD.findall(text)) >= _PROSE else text
+
+
+def _decimal(text: str) -> Node:
+    """`1,22` as 1.22, where the other answer is one number."""
+    return num(Fraction(text.replace(",", ".")), len(text.partition(",")[2]))
+
+
+@lru_cache(maxsize=65536)
+def canonical(answer: str | None, *, form: bool = False) -> str | None:
+    """A key for voting: answers with equal keys are equal, and most equal answers have equal keys.
+
+    Numbers go by value, formulas by their values at fixed points, words without case, units by their size; what is not
+    read, or is too large to evaluate, by its characters without whitespace. None, which does not vote, for an answer
+    that is missing or empty. A unit that only some answers to one problem have is overlooked by `key_among`.
+
+    Args:
+        answer: as found in a response.
+        form: by the form of an expression, not its value; see `Comparison.form`.
+    """
+    return _key(answer, form=form, units=True)
+
+
+def key_among(answers: Iterable[str | None], *, form: bool = False) -> Callable[[str | None], str | None]:
+    """`canonical` for the answers to one problem: 12 and 12 cm have one key, unless there are answers in m as well."""
+    both = {tuple(_key(answer, form=form, units=units) for units in (True, False)) for answer in answers}
+    measured = [(full, plain) for full, plain in both if full != plain]
+    mixed = any(len({pair[side] for pair in measured}) < len(measured) for side in (0, 1))
+    return partial(_key, form=form, units=mixed)
+
+
+@lru_cache(maxsize=65536)
+def _key(answer: str | None, *, form: bool, units: bool) -> str | None:
+    text = tidy(answer or "")
+    if not text:
+        return None
+    if choice := _CHOICE.fullmatch(text):
+        return choice["letter"]
+    characters = _INNER_SPACE.sub("", text)
+    if hazard(text) is not None:
+        return characters
+    try:
+        tree = read(text)
+    except UnreadableError:
+        return characters
+    return form_key(tree) if form else key(tree, units=units)

@@ -1,0 +1,133 @@
+"""The keys of answers, for votes: equal ones mean the same."""
+
+from fractions import Fraction
+
+from freeprm.core.answers.comparison import in_base_units, plain_words, stem
+from freeprm.core.answers.relations import (
+    SCALARS,
+    Interval,
+    as_intervals,
+    difference,
+    infinite,
+    measured_part,
+    names_of,
+    value_of,
+    without_names,
+)
+from freeprm.core.answers.tree import Node
+from freeprm.core.answers.values import (
+    DIGITS,
+    NoValueError,
+    Number,
+    Reading,
+    at_points,
+    constant,
+    context,
+    inexact,
+    letters,
+)
+
+_KEY_DIGITS = 20
+
+
+def key(node: Node, *, units: bool = True) -> str:
+    """What answers that mean the same have in common, and others do not.
+
+    Args:
+        node: the answer.
+        units: tell units apart; without, 12 m and 12 cm have one key.
+    """
+    if node.kind in SCALARS:
+        return _scalar_key(node)
+    if node.kind == "quantity":
+        return _quantity_key(node, units=units)
+    if node.kind == "relation":
+        value = value_of(node)
+        if value is not None:
+            return key(value, units=units)
+    numbers = as_intervals(node) if node.kind not in ("tuple", "set") else None
+    if numbers is not None:
+        return " u ".join(map(_interval_key, numbers))
+    if node.kind == "relation" and node.name == "=":
+        return _equation_key(node)
+    if node.kind in ("list", "set"):
+        names = names_of(node)
+        items = [key(item, units=units) for item in without_names(node)]
+        if len({*names}) == len(names) > 1:
+            return f"({','.join(items)})"
+        return f"{{{','.join(sorted({*items}))}}}" if len(items) != 1 else items[0]
+    if node.kind == "words":
+        return " ".join(plain_words(node))
+    if node.kind == "based":
+        return f"{node.name} in base {node.value}"
+    if node.kind == "ratio" and node.name != "clock":
+        return f"ratio {','.join(_scalar_key(Node('div', (part, node.parts[-1]))) for part in node.parts)}"
+    opening, closing = node.name[:1], node.name[1:]
+    parts = ",".join(key(part, units=units) for part in node.parts)
+    return f"{opening}{parts}{closing}" if node.kind == "tuple" else f"{node.kind} {node.name}({parts})"
+
+
+def _scalar_key(node: Node) -> str:
+    if sign := infinite(node):
+        return "oo" if sign > 0 else "-oo"
+    reading = Reading(signs=True)
+    names = sorted(letters(node))
+    try:
+        values = [constant(node, reading)] if not names else at_points(node, reading)
+    except NoValueError:
+        return form_key(node)
+    if all(value is None for value in values):
+        return form_key(node)
+    return " ".join([*("-" if value is None else _number_key(value) for value in values), *names])
+
+
+def _number_key(value: Number) -> str:
+    if isinstance(value, Fraction) and value.denominator == 1 and abs(value) < 10**_KEY_DIGITS:
+        return str(value)
+    if isinstance(value, Fraction) and value.denominator == 1:
+        return str(value) if value.numerator.bit_length() < 10_000 else hex(value.numerator)
+    made = context(DIGITS)
+    shown = made.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else made.convert(value)
+    real, imaginary = made.nstr(shown.real, _KEY_DIGITS), made.nstr(shown.imag, _KEY_DIGITS)
+    real = real.removesuffix(".0")
+    return real if shown.imag == 0 else f"{real}{'' if imaginary[0] == '-' else '+'}{imaginary}i"
+
+
+def _quantity_key(node: Node, *, units: bool) -> str:
+    inside, unit = measured_part(node)
+    told = sorted(map(stem, unit.turns))
+    if not units or not unit.dimensions:
+        return " ".join([key(inside), *told])
+    return " ".join(
+        [key(in_base_units(inside, unit)), *(f"{base}^{exponent}" for base, exponent in unit.dimensions), *told]
+    )
+
+
+def _interval_key(interval: Interval) -> str:
+    low, high = _scalar_key(interval.low), _scalar_key(interval.high)
+    if low == high:
+        return f"{{{low}}}"
+    return f"{'[' if interval.closed[0] else '('}{low},{high}{']' if interval.closed[1] else ')'}"
+
+
+def _equation_key(node: Node) -> str:
+    values = at_points(difference(node), Reading())
+    first = next((value for value in values if value is not None and value != 0), None)
+    if first is None:
+        return form_key(node)
+    scaled = ["-" if value is None else _number_key(inexact(value) / inexact(first)) for value in values]
+    return " ".join(["=", *scaled, *sorted(letters(node))])
+
+
+def form_key(node: Node) -> str:
+    """The expression as it stands, but for brackets that change nothing and the signs of a product."""
+    if node.kind == "group":
+        return form_key(node.parts[0])
+    own = [node.kind, node.name, "" if node.value is None else str(node.value)]
+    if node.kind == "quantity":
+        own.append(str(node.detail.dimensions))
+    return (
+        f"{':'.join(filter(None, own))}({','.join(map(form_key, node.parts))})"
+        if node.parts
+        else ":".join(filter(None, own))
+    )

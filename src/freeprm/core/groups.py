@@ -1,0 +1,263 @@
+"""Groups of graded responses: how many there are, what of them can be trained on, and the pairs that they make.
+
+Whatever is left out is counted by reason. Reasons that begin with `groups` count problems, those that begin with
+`pairs` count pairs, all others count responses; in each unit, what was there is what is left plus what was left out.
+
+Random choices depend on a seed and on what is chosen from, and on no order. Each item has a draw: bytes from a hash of
+the seed, the purpose and the item's key. The items with the lowest draws are chosen, so a smaller choice is a subset of
+a larger one; each operation has a purpose of its own, so its choices are independent of another's.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import NamedTuple, TypeVar
+
+from freeprm.errors import ConfigError, DataError
+from freeprm.types import Group, Rollout
+
+
+class Kept(NamedTuple):
+    """The groups that are left, in the order given, none of them empty."""
+
+    groups: list[Group]
+    dropped: Counter[str]
+    """How many were left out, by reason."""
+    noted: Counter[str]
+    """What else is worth knowing of those left out, or of those that came in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much data there is."""
+
+    problems: int
+    responses: int
+    pairs: int
+    """Of a right response with a wrong one to the same problem."""
+
+    def __add__(self, other: "Size") -> "Size":
+        return Size(
+            problems=self.problems + other.problems,
+            responses=self.responses + other.responses,
+            pairs=self.pairs + other.pairs,
+        )
+
+
+def size(groups: Sequence[Group]) -> Size:
+    """Problems, responses and pairs of groups."""
+    return Size(problems=len(groups), responses=n_responses(groups), pairs=sum(map(n_pairs, groups)))
+
+
+def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = True) -> Kept:
+    """Drop what cannot be used: ungraded and empty responses, and groups without both classes where pairs are needed.
+
+    Args:
+        groups: graded.
+        needs_pairs: leave out groups without both classes.
+        needs_both: the whole data must have both, as where outcomes are what is learnt.
+
+    Raises:
+        DataError: no response is left in the whole data, none of a class that is needed, or no group has both classes
+            where pairs are needed.
+    """
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    kept = keep(groups, lambda group: (r for r in graded(group.rollouts) if r.response.strip()))
+    dropped = Counter({"ungraded responses": len(rollouts) - len(graded(rollouts))})
+    dropped["empty responses"] = len(graded(rollouts)) - n_responses(kept)
+    dropped["groups without a usable response"] = len(groups) - len(kept)
+    if needs_both or not kept:
+        require_both(kept, given=groups)
+    if needs_pairs:
+        for group, reason in [(group, lacks(group)) for group in kept]:
+            dropped.update({reason: 1, f"responses in {reason}": len(group.rollouts)} if reason else {})
+        kept = [group for group in kept if not lacks(group)]
+    if not kept:
+        raise DataError(
+            f"no pairs: none of {len(groups)} groups has both a right and a wrong response. "
+            "Sample more responses a problem, or train with an objective that needs no pairs, such as ce."
+        )
+    return Kept(kept, +dropped, Counter())
+
+
+def keep(groups: Sequence[Group], choose: Callable[[Group], Iterable[Rollout]]) -> list[Group]:
+    """The groups with only their chosen rollouts, in the order given, without groups left empty."""
+    left = []
+    for group in groups:
+        chosen = {rollout.sample_idx for rollout in choose(group)}
+        left.append(replace(group, rollouts=tuple(r for r in group.rollouts if r.sample_idx in chosen)))
+    return [group for group in left if group.rollouts]
+
+
+def n_responses(groups: Iterable[Group]) -> int:
+    """Responses in all groups."""
+    return sum(len(group.rollouts) for group in groups)
+
+
+def n_pairs(group: Group) -> int:
+    """Pairs of a right and a wrong response of the group."""
+    right, wrong = classes(group.rollouts)
+    return len(right) * len(wrong)
+
+
+def graded(rollouts: Iterable[Rollout]) -> list[Rollout]:
+    """Those with a label."""
+    return [rollout for rollout in rollouts if rollout.correct is not None]
+
+
+def classes(rollouts: Iterable[Rollout]) -> tuple[list[Rollout], list[Rollout]]:
+    """Right rollouts, wrong rollouts."""
+    labelled = graded(rollouts)
+    return [r for r in labelled if r.correct], [r for r in labelled if not r.correct]
+
+
+def lacks(group: Group) -> str | None:
+    """The reason why the group gives no pair; None where it gives one."""
+    right, wrong = classes(group.rollouts)
+    if right and wrong:
+        return None
+    missing = "graded" if not (right or wrong) else "wrong" if right else "right"
+    return f"groups without a {missing} response"
+
+
+def require_both(groups: Sequence[Group], *, given: Sequence[Group]) -> None:
+    """Refuse groups that have only one class among them.
+
+    Raises:
+        DataError: no right or no wrong response; tells how many of what were `given`.
+    """
+    right, wrong = classes(rollout for group in groups for rollout in group.rollouts)
+    if not right or not wrong:
+        unusable = n_responses(given) - len(right) - len(wrong)
+        raise DataError(
+            f"{len(right)} right and {len(wrong)} wrong among {n_responses(given)} responses in {len(given)} groups "
+            f"({unusable} ungraded or empty); expected at least one right and one wrong. Grade the responses, or "
+            "sample more of them, on problems that the generator sometimes solves and sometimes does not."
+        )
+
+
+T = TypeVar("T")
+Key = tuple[object, ...]
+
+
+def draw(seed: int, purpose: str, key: Key) -> bytes:
+    """16 bytes to sort by."""
+    return hashlib.blake2b(json.dumps([seed, purpose, *key]).encode(), digest_size=16).digest()
+
+
+def order(items: Sequence[T], *, key: Callable[[T], Key], seed: int, purpose: str) -> list[T]:
+    """The items by ascending draw."""
+    return sorted(items, key=lambda item: draw(seed, purpose, key(item)))
+
+
+def sample(items: Sequence[T], count: int, *, key: Callable[[T], Key], seed: int, purpose: str) -> list[T]:
+    """The `count` items with the lowest draws, or all where there are fewer; in the order given."""
+    if count >= len(items):
+        return list(items)
+    lowest = sorted(range(len(items)), key=lambda index: draw(seed, purpose, key(items[index])))[:count]
+    return [items[index] for index in sorted(lowest)]
+
+
+def rollout_key(rollout: Rollout) -> Key:
+    """What tells a response from all others."""
+    return (rollout.problem_id, rollout.sample_idx)
+
+
+def group_key(group: Group) -> Key:
+    """What tells a group from all others."""
+    return (group.problem_id,)
+
+
+class Pair(NamedTuple):
+    """A right response and a wrong one to the same problem."""
+
+    chosen: Rollout
+    rejected: Rollout
+
+
+class Paired(NamedTuple):
+    """The pairs, group after group, and how many of what gave none."""
+
+    pairs: list[Pair]
+    dropped: Counter[str]
+
+
+def pair(groups: Sequence[Group], *, pairing: str = "cartesian", max_pairs: int | None = None, seed: int = 0) -> Paired:
+    """Pairs of a right and a wrong response inside each group; ungraded responses take no part.
+
+    Args:
+        groups: graded groups.
+        pairing: one of `PAIRINGS`. The paper's text pairs "each correct rollout with an incorrect counterpart"
+            (`one_to_one`); its released code, and the costs it prints, take all of them (`cartesian`).
+        max_pairs: at most so many pairs of one group, drawn at random; None for no limit.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: no such pairing, or `max_pairs` below 1.
+        DataError: no right or no wrong response in the whole data.
+    """
+    make = choose(PAIRINGS, pairing, setting="pairing")
+    if max_pairs is not None and max_pairs < 1:
+        raise ConfigError(f"max_pairs: is {max_pairs}; expected a whole number from 1, or none for no limit")
+    require_both(groups, given=groups)
+    pairs: list[Pair] = []
+    dropped: Counter[str] = Counter()
+    for group in groups:
+        made = make(group, seed)
+        kept = made if max_pairs is None else sample(made, max_pairs, key=_pair_key, seed=seed, purpose="max_pairs")
+        dropped.update(_left_out(group, made, kept))
+        if reason := lacks(group):
+            dropped[reason] += 1
+        pairs += kept
+    return Paired(pairs, +dropped)
+
+
+def _left_out(group: Group, made: Sequence[Pair], kept: Sequence[Pair]) -> dict[str, int]:
+    """What of a group is in none of the pairs kept, each response and pair once."""
+    right, wrong = classes(group.rollouts)
+    return {
+        "ungraded responses": len(group.rollouts) - len(graded(group.rollouts)),
+        "responses without a counterpart": len(right) + len(wrong) - _n_used(made),
+        "responses only in pairs above max_pairs": _n_used(made) - _n_used(kept),
+        "pairs that the pairing does not make": len(right) * len(wrong) - len(made),
+        "pairs above max_pairs": len(made) - len(kept),
+    }
+
+
+def _n_used(pairs: Sequence[Pair]) -> int:
+    return len({rollout.sample_idx for one in pairs for rollout in one})
+
+
+def _cartesian(group: Group, seed: int) -> list[Pair]:
+    """Every right response with every wrong one, ordered by chosen, then rejected."""
+    right, wrong = classes(group.rollouts)
+    return [Pair(chosen, rejected) for chosen in right for rejected in wrong]
+
+
+def _one_to_one(group: Group, seed: int) -> list[Pair]:
+    """Each right response with a distinct wrong one, at random: as many pairs as the rarer class has responses."""
+    right, wrong = (order(side, key=rollout_key, seed=seed, purpose="one_to_one") for side in classes(group.rollouts))
+    return [Pair(chosen, rejected) for chosen, rejected in zip(right, wrong, strict=False)]
+
+
+PAIRINGS: Mapping[str, Callable[[Group, int], list[Pair]]] = {"cartesian": _cartesian, "one_to_one": _one_to_one}
+
+
+def choose(table: Mapping[str, T], name: str, *, setting: str) -> T:
+    """The entry of a name.
+
+    Raises:
+        ConfigError: there is none; names those there are.
+    """
+    if name not in table:
+        close = get_close_matches(name, table, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{setting}: no {name!r}; expected one of {', '.join(table)}.{hint}")
+    return table[name]
+
+
+def _pair_key(one: Pair) -> Key:
+    return (*rollout_key(one.chosen), one.rejected.sample_idx)
