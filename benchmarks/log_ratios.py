@@ -18,9 +18,8 @@ from freeprm.core.rewards import aggregator
 from freeprm.errors import BenchmarkError
 from freeprm.io.files import read_rows
 from freeprm.io.rollouts import read_rollouts
-from freeprm.models.backbone import LoadOptions, load_backbone
 from freeprm.models.encoding import encode
-from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.loading import LoadOptions, load_backbone, template_hash, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.early_sampling import sample_early

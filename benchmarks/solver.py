@@ -18,8 +18,8 @@ from benchmarks.workloads import different, rollouts_of
 from freeprm.datasets.arithmetic import Arithmetic
 from freeprm.errors import BenchmarkError
 from freeprm.io.rollouts import read_rollouts
-from freeprm.models.backbone import Backbone, LoadOptions, load_backbone
 from freeprm.models.encoding import encode
+from freeprm.models.loading import Backbone, LoadOptions, load_backbone
 from freeprm.models.logprobs import score_tokens
 from freeprm.stages.grading import grade
 from freeprm.stages.sampling import sample

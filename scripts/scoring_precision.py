@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from freeprm.io.rollouts import read_rollouts
-from freeprm.models.backbone import Dtype, LoadOptions
 from freeprm.models.casting import kept_of_update
+from freeprm.models.loading import Dtype, LoadOptions
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Rollout
 
@@ -87,7 +87,7 @@ def rounded_logits() -> AbstractContextManager[object]:
     def rounded(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
         return out.copy_(torch.mm(left, right))
 
-    return patch("freeprm.models.linear_logprobs.product", rounded)
+    return patch("freeprm.models.output_head.product", rounded)
 
 
 def score(prm: ImplicitPRM, rollouts: Sequence[Rollout]) -> Scored:

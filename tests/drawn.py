@@ -3,9 +3,9 @@
 import torch
 
 from freeprm.engines.base import Sampled, SamplingParams
+from freeprm.engines.hf.best_first import Draft
 from freeprm.engines.hf.drawing import uniforms
-from freeprm.engines.hf.piecewise import Draft
-from freeprm.models.backbone import Backbone
+from freeprm.models.loading import Backbone
 
 TOLERANCE = 1e-5
 """Of probability: how near to the border of two tokens a random number must be for rounding to decide."""

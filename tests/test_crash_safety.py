@@ -23,8 +23,7 @@ from fork_server import KILLED_BY
 from freeprm.io.manifest import read_cost
 from freeprm.io.rows import write_rows
 from freeprm.io.runs import read_manifest
-from freeprm.models.backbone import load_backbone
-from freeprm.models.fingerprint import weights_hash
+from freeprm.models.loading import load_backbone, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 
 STAGES = ("sample", "grade", "score")

@@ -6,7 +6,7 @@ import pytest
 
 from freeprm.errors import DataError
 from freeprm.io.files import read_rows, write_table
-from freeprm.models.stored_logprobs import CHECKED, COLUMNS
+from freeprm.models.reference_logprobs import CHECKED, COLUMNS
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.grading import grade
 from freeprm.stages.sampling import sample

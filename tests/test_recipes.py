@@ -17,7 +17,7 @@ import tiny
 from conftest import REPO
 from freeprm.cli.main import app
 from freeprm.io.rollouts import rollout_row
-from freeprm.models.backbone import LoadOptions
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers.implicit import ImplicitPRM
 
 ROLLOUTS = tiny.rollouts(8, labels=(True, False) * 8)

@@ -11,7 +11,7 @@ import pytest
 
 import tiny
 from freeprm.cli import main
-from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.loading import template_hash, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 
 

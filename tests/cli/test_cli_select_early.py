@@ -13,7 +13,7 @@ import tiny
 from freeprm.cli import main
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import write_rows
-from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.loading import template_hash, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 
 

@@ -10,7 +10,7 @@ import torch
 from freeprm.engines.hf.cache import Reading, Rows, reading, stands_alone
 from freeprm.engines.hf.decoding import Wanted
 from freeprm.engines.hf.prefill import prefill
-from freeprm.models.backbone import Backbone, load_backbone
+from freeprm.models.loading import Backbone, load_backbone
 
 SaveTiny = Callable[..., Path]
 ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [

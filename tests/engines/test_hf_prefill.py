@@ -13,8 +13,8 @@ from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.hf import HFEngine
 from freeprm.engines.hf.drawing import uniforms
 from freeprm.engines.hf.prefill import prefill
-from freeprm.models.backbone import Backbone, load_backbone
 from freeprm.models.encoding import encode
+from freeprm.models.loading import Backbone, load_backbone
 from freeprm.types import Rollout
 from rounding import assert_near
 

@@ -11,17 +11,19 @@ import pytest
 
 from freeprm.engines.base import SamplingParams
 from freeprm.engines.hf.decoding import Room, Wanted, decode
-from freeprm.engines.hf.workers import Job, sample_in_workers
+from freeprm.engines.hf.workers import DrawingJob, sample_in_workers
 from freeprm.errors import ModelError
-from freeprm.models.backbone import LoadOptions, load_backbone
+from freeprm.models.loading import LoadOptions, load_backbone
 from patience import wait_until
 
 GROUPS = [[Wanted(problem_id=str(index), prompt="ab", ids=(4, 5), sample_idxs=(0, 1))] for index in range(2000)]
 
 
-def job(folder: Path, *, max_new_tokens: int = 30) -> Job:
+def job(folder: Path, *, max_new_tokens: int = 30) -> DrawingJob:
     params = SamplingParams(temperature=1.0, max_new_tokens=max_new_tokens)
-    return Job(model=str(folder), load=LoadOptions(), n_threads=1, params=params, room=Room(samples=4, tokens=40))
+    return DrawingJob(
+        model=str(folder), load=LoadOptions(), n_threads=1, params=params, room=Room(samples=4, tokens=40)
+    )
 
 
 def children() -> set[int]:

@@ -22,7 +22,7 @@ from freeprm.engines.hf import HFEngine
 from freeprm.engines.vllm import VLLMEngine
 from freeprm.errors import ConfigError, MissingExtraError, ModelError
 from freeprm.io.plugins import load
-from freeprm.models.backbone import load_backbone
+from freeprm.models.loading import load_backbone
 
 SaveTiny = Callable[..., Path]
 PROMPTS = ("ab", "how many apples?", "a b c")

@@ -14,8 +14,8 @@ from freeprm.errors import ConfigError, DataError
 from freeprm.io.plugins import load
 from freeprm.labelers.autopsv import AutoPSV, fallen
 from freeprm.labelers.base import Divided, Labelled, Notebook
-from freeprm.models.backbone import LoadOptions
 from freeprm.models.encoding import TooLong
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers.base import Scores
 from freeprm.types import Rollout
 

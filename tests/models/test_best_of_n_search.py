@@ -9,7 +9,7 @@ from freeprm.core.voting import best_of_n
 from freeprm.errors import ConfigError
 from freeprm.models.best_of_n_search import Contest, passed, search
 from freeprm.models.encoding import Encoded
-from freeprm.models.stepwise import ReadPrompt, Stepped
+from freeprm.models.incremental import ReadPrompt, Stepped
 from freeprm.types import Span
 
 N_PROMPT = 3

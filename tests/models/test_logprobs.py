@@ -10,7 +10,7 @@ import tiny
 from freeprm.errors import NonFiniteError
 from freeprm.models.encoding import Encoded, encode
 from freeprm.models.logprobs import distinct, n_read, score_tokens, token_logprobs
-from freeprm.models.ways import prepare
+from freeprm.models.routes import prepare
 from rounding import assert_near
 
 ROLLOUTS = tiny.rollouts(3)

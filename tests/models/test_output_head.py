@@ -19,13 +19,12 @@ from transformers import (
 import tiny
 from freeprm.engines.base import Request, SamplingParams
 from freeprm.engines.hf import HFEngine
-from freeprm.engines.hf.piecewise import Writer
+from freeprm.engines.hf.best_first import Writer
+from freeprm.models.batching import padded_logprobs
 from freeprm.models.encoding import encode
 from freeprm.models.incremental import IncrementalReader, Piece, Prompt
-from freeprm.models.linear_logprobs import Readout, chosen_logprobs
-from freeprm.models.output_head import give_float32_logits, product
-from freeprm.models.padded import padded_logprobs
-from freeprm.models.readout import readout_of
+from freeprm.models.output_head import Readout, chosen_logprobs, give_float32_logits, product
+from freeprm.models.packed_forward import readout_of
 
 HALVES = (torch.bfloat16, torch.float16)
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {

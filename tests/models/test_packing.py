@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freeprm.models.encoding import Encoded
-from freeprm.models.packing import divide, pack, shared, sort
+from freeprm.models.packing import pack, packed_batches, shared, sort
 
 
 def item(prompt: list[int], response: list[int]) -> Encoded:
@@ -88,7 +88,7 @@ def test_sorted_rows_tell_what_they_share_with_the_one_before():
 
 @given(batch=batches, token_budget=st.integers(1, 60))
 def test_batches_hold_every_row_once_within_the_budget(batch, token_budget):
-    found = list(divide(batch, token_budget=token_budget))
+    found = list(packed_batches(batch, token_budget=token_budget))
     assert sorted(row for rows in found for row in rows) == list(range(len(batch)))
     for rows in found:
         assert len(rows) == 1 or len(pack([batch[row] for row in rows], least_shared=1)) <= token_budget

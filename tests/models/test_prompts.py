@@ -7,7 +7,7 @@ import pytest
 import tiny
 from freeprm.errors import ConfigError, ModelError, RewardMismatchError
 from freeprm.models.encoding import encode
-from freeprm.models.fingerprint import template_hash
+from freeprm.models.loading import template_hash
 from freeprm.models.prompts import CLOCK_DATE, around, pin_date, render_prompt, starts_with_bos, told_date, turn_end
 from freeprm.types import Rollout
 from shapes import SHAPES
@@ -264,7 +264,7 @@ def test_a_released_small_chat_models_ids_are_those_of_its_own_tokenizer():
     folder = Path(os.environ.get("FREEPRM_TEST_MODELS", "")) / "smollm2-135m"
     if not folder.is_dir() or "FREEPRM_TEST_MODELS" not in os.environ:
         pytest.skip("no smollm2-135m; set FREEPRM_TEST_MODELS to the folder that has it")
-    from freeprm.models.backbone import load_tokenizer
+    from freeprm.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     assert turn_end(tokenizer) == "<|im_end|>"

@@ -6,10 +6,10 @@ import torch
 
 import tiny
 from freeprm.models.encoding import encode
+from freeprm.models.packed_forward import Tree
 from freeprm.models.packing import pack
 from freeprm.models.reads import packed_reads, padded_reads
-from freeprm.models.tree_attention import Tree
-from freeprm.models.ways import prepare
+from freeprm.models.routes import prepare
 from rounding import assert_near
 
 

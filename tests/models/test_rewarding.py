@@ -6,8 +6,8 @@ import torch
 
 import releases
 from freeprm.errors import ModelError, NonFiniteError
-from freeprm.models.backbone import LoadOptions
 from freeprm.models.heads import Layout, ScoreHead
+from freeprm.models.loading import LoadOptions
 from freeprm.models.rewarding import load_reward_model, load_token_model, read_marked
 from freeprm.models.scoring_input import ScoringInput
 from releases import save_released, seeded

@@ -19,8 +19,8 @@ from transformers import (
 
 import tiny
 from freeprm.errors import ModelError
-from freeprm.models.backbone import LoadOptions
 from freeprm.models.encoding import encode
+from freeprm.models.loading import LoadOptions
 from freeprm.models.value_models import judgement_tokens, load_linear, load_tokens
 from freeprm.models.values import Valuation, load_valued, score_values
 from freeprm.types import Span

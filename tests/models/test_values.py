@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import tiny
 from freeprm.errors import ConfigError, DataError, ModelError, NonFiniteError
-from freeprm.models.backbone import Backbone, LoadOptions
 from freeprm.models.encoding import Encoded, encode
-from freeprm.models.readout import is_patched, patch_forward
+from freeprm.models.loading import Backbone, LoadOptions
+from freeprm.models.packed_forward import is_patched, patch_forward
 from freeprm.models.reward_config import Reference, RewardConfig
+from freeprm.models.routes import prepare
 from freeprm.models.values import Valuation, load_valued, score_values, token_values, valuation_of
-from freeprm.models.ways import prepare
 from freeprm.types import Span
 from rounding import assert_near, near
 

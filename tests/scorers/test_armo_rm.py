@@ -5,8 +5,8 @@ import torch
 
 import releases
 from freeprm.errors import DataError, ModelError
-from freeprm.models.backbone import LoadOptions
 from freeprm.models.heads import GatedHead
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers.armo_rm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near

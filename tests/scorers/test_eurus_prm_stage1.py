@@ -5,7 +5,7 @@ import torch
 
 import releases
 from freeprm.errors import ModelError
-from freeprm.models.backbone import LoadOptions
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers import eurus_prm_stage1, eurus_prm_stage2
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near

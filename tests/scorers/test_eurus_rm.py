@@ -3,8 +3,8 @@ import torch
 
 import releases
 from freeprm.errors import ModelError
-from freeprm.models.backbone import LoadOptions
 from freeprm.models.heads import RegressionHead
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers.eurus_rm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near

@@ -9,8 +9,7 @@ import torch
 import tiny
 from freeprm.errors import ConfigError, DataError, ModelError, RewardMismatchError, SpanError
 from freeprm.models.agreement import check_override
-from freeprm.models.backbone import LoadOptions, load_backbone
-from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.loading import LoadOptions, load_backbone, template_hash, weights_hash
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.prompts import CLOCK_DATE, pin_date, render_prompt, told_date
 from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config, save_reward_config

@@ -4,7 +4,7 @@ import pytest
 
 import releases
 from freeprm.errors import ConfigError, PluginError
-from freeprm.models.backbone import LoadOptions
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers._jobs import ScorerJob, ScorerSource
 from freeprm.scorers._working import Part
 from releases import ROLLOUTS, one, save_released, seeded

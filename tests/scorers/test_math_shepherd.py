@@ -5,7 +5,7 @@ import torch
 
 import releases
 from freeprm.errors import DataError, ModelError, SpanError
-from freeprm.models.backbone import LoadOptions
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers.math_shepherd import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near

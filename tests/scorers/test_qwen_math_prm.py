@@ -7,8 +7,8 @@ import torch
 import releases
 from freeprm.core.steps import blank_lines
 from freeprm.errors import DataError, ModelError
-from freeprm.models.backbone import LoadOptions
 from freeprm.models.heads import TwoLabelHead
+from freeprm.models.loading import LoadOptions
 from freeprm.models.scoring_input import check_tokens
 from freeprm.scorers.qwen_math_prm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded

@@ -7,8 +7,7 @@ import pytest
 import tiny
 from freeprm.core.flops import ModelShape
 from freeprm.errors import ModelError, RewardMismatchError
-from freeprm.models.backbone import LoadOptions
-from freeprm.models.fingerprint import weights_hash
+from freeprm.models.loading import LoadOptions, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 from freeprm.scorers._reading import PRMSource
 

@@ -2,7 +2,7 @@ import pytest
 
 import releases
 from freeprm.errors import DataError
-from freeprm.models.backbone import LoadOptions
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers.rlhflow_deepseek import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near

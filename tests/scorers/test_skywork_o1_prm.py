@@ -4,8 +4,8 @@ import torch
 import releases
 from freeprm.core.steps import lines
 from freeprm.errors import ModelError, SpanError
-from freeprm.models.backbone import LoadOptions
 from freeprm.models.heads import ValueHead
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers.skywork_o1_prm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near

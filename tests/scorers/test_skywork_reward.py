@@ -5,7 +5,7 @@ import torch
 
 import releases
 from freeprm.errors import ConfigError, ModelError
-from freeprm.models.backbone import LoadOptions
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers.skywork_reward import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near

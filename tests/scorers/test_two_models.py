@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import tiny
-from freeprm.models.backbone import load_backbone
 from freeprm.models.encoding import encode
+from freeprm.models.loading import load_backbone
 from freeprm.models.logprobs import score_tokens
 from freeprm.scorers._two_models import Advance, are_apart, both
 from patience import PATIENCE

@@ -14,9 +14,8 @@ from transformers import AutoModelForSequenceClassification
 
 import tiny
 from freeprm.errors import ConfigError, DataError, ModelError, PluginError, RewardMismatchError, SpanError
-from freeprm.models.backbone import LoadOptions
 from freeprm.models.encoding import encode
-from freeprm.models.fingerprint import weights_hash
+from freeprm.models.loading import LoadOptions, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 from freeprm.models.values import score_values
 from freeprm.scorers._jobs import ScorerJob, ScorerSource

@@ -6,7 +6,7 @@ import pytest
 
 import freeprm.stages.early_sampling as module
 from freeprm.errors import ConfigError, RunFolderError
-from freeprm.models.backbone import load_backbone
+from freeprm.models.loading import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.early_sampling import EarlySampling, sample_early

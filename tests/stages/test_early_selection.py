@@ -12,7 +12,7 @@ from freeprm.core.rewards import REWARDS
 from freeprm.errors import ConfigError, ModelError, RunFolderError, SpanError
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.runs import read_metrics
-from freeprm.models.backbone import load_backbone
+from freeprm.models.loading import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.early_selection import EarlySelection, select_early

@@ -15,7 +15,7 @@ from freeprm.engines.hf import HFEngine
 from freeprm.errors import ConfigError, DataError, ModelError, RunFolderError
 from freeprm.io.rollouts import read_rollouts
 from freeprm.io.runs import read_manifest
-from freeprm.models.devices import device_name
+from freeprm.models.loading import device_name
 from freeprm.stages.sampling import SamplingResult, sample
 from freeprm.types import Problem
 

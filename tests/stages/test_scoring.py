@@ -13,7 +13,7 @@ from costs import timeless
 from freeprm.errors import ConfigError, DataError, RecordError, RunFolderError, SpanError
 from freeprm.io.rollouts import read_rollouts, rollout_row
 from freeprm.io.runs import RunFolder, read_manifest
-from freeprm.models.backbone import load_backbone
+from freeprm.models.loading import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.scorers._reading import PRMSource
 from freeprm.scorers.implicit import ImplicitPRM

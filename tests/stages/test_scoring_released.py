@@ -10,7 +10,7 @@ import releases
 from freeprm.cli.main import app
 from freeprm.errors import ConfigError
 from freeprm.io.rollouts import read_rollouts, rollout_row
-from freeprm.models.backbone import LoadOptions
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers._jobs import ScorerSource
 from freeprm.stages.scoring import score_released
 from freeprm.stages.selection import select

@@ -18,7 +18,7 @@ from freeprm.errors import ConfigError, DataError, PluginError, RewardMismatchEr
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.runs import read_manifest
 from freeprm.models.encoding import encode
-from freeprm.models.fingerprint import weights_hash
+from freeprm.models.loading import weights_hash
 from freeprm.models.logprobs import n_read
 from freeprm.models.prompts import render_prompt
 from freeprm.models.reward_config import load_reward_config

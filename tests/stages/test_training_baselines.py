@@ -15,7 +15,7 @@ from freeprm.core.intervals import auc
 from freeprm.errors import ConfigError, ModelError
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.runs import read_manifest
-from freeprm.models.fingerprint import weights_hash
+from freeprm.models.loading import weights_hash
 from freeprm.models.reward_config import load_reward_config
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.scorers.valued import Valued

@@ -10,7 +10,7 @@ import stepped
 import tiny
 from freeprm.errors import DataError, ModelError
 from freeprm.io.plugins import load
-from freeprm.models.backbone import load_backbone
+from freeprm.models.loading import load_backbone
 from freeprm.models.logprobs import score_tokens
 from freeprm.training.batches import Example
 from freeprm.training.examples import Preparer

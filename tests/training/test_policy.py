@@ -20,7 +20,7 @@ from transformers import (
 
 import tiny
 from freeprm.errors import ConfigError, ModelError, RewardMismatchError
-from freeprm.models.fingerprint import weights_hash
+from freeprm.models.loading import weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 from freeprm.models.values import Valuation
 from freeprm.training.policy import (

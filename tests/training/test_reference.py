@@ -14,7 +14,7 @@ from freeprm.errors import ConfigError
 from freeprm.io.plugins import load
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
-from freeprm.models.stored_logprobs import COLUMNS, key_of, noted_of
+from freeprm.models.reference_logprobs import COLUMNS, key_of, noted_of
 from freeprm.training.batches import Examples, LogRatios, collate
 from freeprm.training.examples import Preparer
 from freeprm.training.policy import load_policy

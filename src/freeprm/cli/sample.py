@@ -120,7 +120,7 @@ def _early(
     if splitter is not None:
         check_settling(splitter)
     with output.working():
-        from freeprm.models.backbone import LoadOptions, check_dtype
+        from freeprm.models.loading import LoadOptions, check_dtype
         from freeprm.scorers.implicit import ImplicitPRM
         from freeprm.stages.early_sampling import sample_early
 

@@ -90,9 +90,8 @@ def score(
         check_reward(item)
     with output.working():
         from freeprm.models.agreement import check_override
-        from freeprm.models.backbone import LoadOptions, check_dtype
         from freeprm.models.encoding import check_too_long
-        from freeprm.models.folders import resolve
+        from freeprm.models.loading import LoadOptions, check_dtype, resolve
         from freeprm.models.reward_config import load_reward_config
         from freeprm.scorers._jobs import ScorerSource
         from freeprm.scorers._reading import PRMSource

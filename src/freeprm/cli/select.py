@@ -140,7 +140,7 @@ def _early(
     check_aggregator(aggregator)
     check_reward(reward)
     with output.working():
-        from freeprm.models.backbone import LoadOptions, check_dtype
+        from freeprm.models.loading import LoadOptions, check_dtype
         from freeprm.scorers.implicit import ImplicitPRM
         from freeprm.stages.early_selection import select_early
 

@@ -79,7 +79,7 @@ class Sampled:
     token_logprobs: tuple[float, ...] | None = None
     """log-probability of each of `token_ids` under the model itself; None unless asked for and the engine knows it."""
     logprobs_of: str | None = None
-    """Which model that is, behind which prompt, see `models.stored_logprobs.noted_of`; None where the engine cannot
+    """Which model that is, behind which prompt, see `models.reference_logprobs.noted_of`; None where the engine cannot
     tell."""
 
     @property

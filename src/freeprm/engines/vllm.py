@@ -17,14 +17,18 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from freeprm.core.flops import ModelShape
 from freeprm.engines._reading import begin
 from freeprm.engines.base import Request, Sampled, SamplingParams, StopReason
-from freeprm.engines.hf.drawing import sample_identity
-from freeprm.engines.hf.text import end_ids, response_text, stop_position
+from freeprm.engines.hf.drawing import end_ids, response_text, sample_identity, stop_position
 from freeprm.errors import ConfigError, MissingExtraError, ModelError
-from freeprm.models.backbone import load_config, load_tokenizer
-from freeprm.models.devices import device_name
-from freeprm.models.fingerprint import template_identity, weights_hash
-from freeprm.models.folders import adapter_base, resolve
-from freeprm.models.stored_logprobs import key_of, noted_of
+from freeprm.models.loading import (
+    adapter_base,
+    device_name,
+    load_config,
+    load_tokenizer,
+    resolve,
+    template_identity,
+    weights_hash,
+)
+from freeprm.models.reference_logprobs import key_of, noted_of
 
 
 class _Wanted(NamedTuple):

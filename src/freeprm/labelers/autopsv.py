@@ -25,9 +25,8 @@ from freeprm.core.ledger import SCORER
 from freeprm.errors import ConfigError, DataError
 from freeprm.io.progress import bar
 from freeprm.labelers.base import Divided, Labelled, Notebook, StepLabels
-from freeprm.models.backbone import Dtype, LoadOptions
-from freeprm.models.devices import device_name
 from freeprm.models.encoding import TooLong
+from freeprm.models.loading import Dtype, LoadOptions, device_name
 from freeprm.scorers._jobs import ScorerSource
 from freeprm.scorers.base import Scorer, Scores
 from freeprm.types import Cost

@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from freeprm.errors import ConfigError, ModelError, RewardMismatchError
-from freeprm.models.backbone import Backbone, LoadOptions
-from freeprm.models.fingerprint import template_hash, weights_hash
+from freeprm.models.loading import Backbone, LoadOptions, template_hash, weights_hash
 from freeprm.models.prompts import told_date
 from freeprm.models.reward_config import Reference, RewardConfig
 

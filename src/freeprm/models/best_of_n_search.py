@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from freeprm.core.early_stopping import BestFirst, Found, Step, check_aggregator
 from freeprm.errors import ConfigError
-from freeprm.models.stepwise import ReadPrompt, Stepped, StepwiseRewards
+from freeprm.models.incremental import ReadPrompt, Stepped, StepwiseRewards
 
 ROWS = 256
 """Responses that are advanced at a time, over all problems, once each has been begun."""

@@ -8,7 +8,7 @@ Some rotary embeddings turn every token of a sequence, the first ones too, by wh
 In transformers the longest row of a batch decides for all of its rows. So sequences may be read together, or go on from
 keys and values that were kept, where they are of one kind: where the same frequencies are theirs. Other lengths that a
 configuration names (sliding windows, chunks of attention) change nothing for a row's neighbours, but a trial has to
-reach past them before it tells anything of longer rows; see `freeprm.models.ways`.
+reach past them before it tells anything of longer rows; see `freeprm.models.routes`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,9 +1,9 @@
 """Token log-probabilities of responses under a causal language model: what everything here is paid in.
 
 Prompts and responses are packed into one row as a prefix tree (see `packing`): no padding, a shared beginning read
-once, and the logits of a few rows at a time, never of all. A model that cannot be taught that (see `readout`) reads
-padded rows instead (see `padded`), or one at a time (see `ways`). Either way logits and log-softmax are float32 or
-better (see `output_head`).
+once, and the logits of a few rows at a time, never of all. A model that cannot be patched for that (see
+`packed_forward`) reads padded rows instead (see `batching`), or one at a time (see `routes`). Either way logits and
+log-softmax are float32 or better (see `output_head`).
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from freeprm.errors import NonFiniteError
-from freeprm.models.batching import NOT_FINITE, Advance, first_not_finite, in_batches
+from freeprm.models.batching import NOT_FINITE, Advance, first_not_finite, in_batches, padded_logprobs
 from freeprm.models.encoding import Encoded
+from freeprm.models.packed_forward import Tree, packed_logprobs
 from freeprm.models.packing import pack
-from freeprm.models.padded import padded_logprobs
-from freeprm.models.readout import packed_logprobs
-from freeprm.models.tree_attention import Tree
-from freeprm.models.ways import divide, groups, read
+from freeprm.models.routes import divide, groups, read
 
 
 def token_logprobs(model: nn.Module, batch: Sequence[Encoded]) -> Tensor:
@@ -26,7 +24,7 @@ def token_logprobs(model: nn.Module, batch: Sequence[Encoded]) -> Tensor:
 
     Args:
         model: a causal language model, possibly wrapped for distributed training; what wraps one comes after
-            `ways.prepare`.
+            `routes.prepare`.
         batch: B prompts with responses.
 
     Returns:

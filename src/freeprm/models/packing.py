@@ -80,7 +80,7 @@ def pack(batch: Sequence[Encoded], *, least_shared: int = LEAST_SHARED) -> Packe
     )  # fmt: skip
 
 
-def divide(encoded: Sequence[Encoded], *, token_budget: int) -> Iterator[list[int]]:
+def packed_batches(encoded: Sequence[Encoded], *, token_budget: int) -> Iterator[list[int]]:
     """Indices in batches that have at most so many tokens when packed; one that is longer is a batch of its own.
 
     Responses that share a beginning stand together, so that a prompt is seldom read twice.

@@ -8,11 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from freeprm.models.batching import padded_ids
 from freeprm.models.encoding import Encoded
+from freeprm.models.packed_forward import Head, Reads, Tree, on_device, row
 from freeprm.models.packing import Index, Packed
-from freeprm.models.padded import padded_ids
-from freeprm.models.readout import Head, Reads, on_device, row
-from freeprm.models.tree_attention import Tree
 
 Places = NDArray[np.integer]
 """Indices of tokens of one response, from 0."""

@@ -15,14 +15,12 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from freeprm.core.flops import ModelShape
 from freeprm.errors import ModelError, NonFiniteError
-from freeprm.models.backbone import LoadOptions, context_length, load_backbone, load_config, load_tokenizer
-from freeprm.models.batching import in_batches
-from freeprm.models.folders import resolve
+from freeprm.models.batching import in_batches, padded_batches, padded_ids
 from freeprm.models.heads import Layout, TokenHead, load_head, output_width
 from freeprm.models.lengths import forget_lengths
-from freeprm.models.padded import divide, padded_ids
+from freeprm.models.loading import LoadOptions, context_length, load_backbone, load_config, load_tokenizer, resolve
+from freeprm.models.routes import groups
 from freeprm.models.scoring_input import ScoringInput
-from freeprm.models.ways import groups
 
 _CPU_BUDGET, _GPU_BUDGET = 4096, 16_384  # tokens in a batch, padding included
 
@@ -228,7 +226,7 @@ def read_marked(
     batches = (
         [rows[place] for place in batch]
         for rows in model.answers.together([len(item.ids) for item in items])
-        for batch in divide([items[row] for row in rows], token_budget=budget)
+        for batch in padded_batches([items[row] for row in rows], token_budget=budget)
     )
     results = in_batches(batches, read, advance=lambda n_tokens, n_responses: advance(n_tokens))
     return [results[row] for row in range(len(items))]

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from freeprm.models.batching import padded_ids
 from freeprm.models.encoding import Encoded
-from freeprm.models.padded import padded_ids
-from freeprm.models.readout import Head, readout_of
+from freeprm.models.packed_forward import Head, readout_of
 from freeprm.models.reads import Places, padded_reads
 
 

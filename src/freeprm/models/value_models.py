@@ -15,16 +15,17 @@ from transformers import (
 )
 
 from freeprm.errors import ModelError
-from freeprm.models.backbone import (
+from freeprm.models.loading import (
     Backbone,
     LoadOptions,
+    adapter_base,
     is_language_model,
     load_backbone,
     load_config,
     load_tokenizer,
     load_weights,
+    resolve,
 )
-from freeprm.models.folders import adapter_base, resolve
 from freeprm.models.value_heads import LinearHead, TokensHead, ValueHead
 
 _SCORE = "score.weight"

@@ -17,18 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from freeprm.errors import ConfigError, DataError, ModelError, NonFiniteError
-from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions
 from freeprm.models.batching import NOT_FINITE, Advance, first_not_finite, in_batches
 from freeprm.models.encoding import Encoded
+from freeprm.models.loading import DEFAULT_OPTIONS, Backbone, LoadOptions
 from freeprm.models.logprobs import distinct
+from freeprm.models.packed_forward import Tree, core
 from freeprm.models.packing import Index, pack
-from freeprm.models.readout import core
 from freeprm.models.reads import Places, packed_reads
 from freeprm.models.reward_config import LOG_RATIO, RewardConfig
-from freeprm.models.tree_attention import Tree
+from freeprm.models.routes import divide, read
 from freeprm.models.value_heads import ValueHead
 from freeprm.models.value_models import load_linear, load_tokens
-from freeprm.models.ways import divide, read
 from freeprm.types import Span
 
 _HEAD = "freeprm_values"
@@ -127,7 +126,7 @@ def token_values(model: nn.Module, batch: Sequence[Encoded], places: Sequence[Pl
 
     Args:
         model: as `load_valued` gives it, possibly wrapped for distributed training; what wraps one comes after
-            `ways.prepare`.
+            `routes.prepare`.
         batch: B prompts with responses.
         places: B arrays of indices into the tokens of each response, from 0.
 

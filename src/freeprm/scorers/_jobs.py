@@ -14,10 +14,8 @@ from freeprm.errors import ConfigError, PluginError
 from freeprm.io.plugins import load
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import Row
-from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, load_config
 from freeprm.models.encoding import TooLong
-from freeprm.models.fingerprint import weights_hash
-from freeprm.models.folders import resolve
+from freeprm.models.loading import DEFAULT_OPTIONS, LoadOptions, load_config, resolve, weights_hash
 from freeprm.scorers._tally import ModelUsage, place_of
 from freeprm.scorers._working import Part, ScoredPart, untold
 from freeprm.scorers.base import ByFolder, KnowsKind, OnDevice, Scorer, Scores, Scoring

@@ -6,9 +6,7 @@ from typing import Any
 
 from freeprm.core.flops import ModelShape
 from freeprm.models.agreement import Override, reference_of
-from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, load_backbone, load_config
-from freeprm.models.fingerprint import weights_hash
-from freeprm.models.folders import resolve
+from freeprm.models.loading import DEFAULT_OPTIONS, LoadOptions, load_backbone, load_config, resolve, weights_hash
 from freeprm.models.reward_config import load_reward_config
 from freeprm.scorers.implicit import ImplicitPRM
 

@@ -19,10 +19,9 @@ from freeprm.core.score_kinds import ScoreKind
 from freeprm.core.steps import TOKENS, given_steps
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, DataError, SpanError
-from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions
 from freeprm.models.encoding import TooLong
-from freeprm.models.fingerprint import weights_hash
 from freeprm.models.heads import Layout
+from freeprm.models.loading import DEFAULT_OPTIONS, LoadOptions, weights_hash
 from freeprm.models.rewarding import RewardModel, load_reward_model, load_token_model, read_marked
 from freeprm.models.scoring_input import ScoringInput, check_tokens, response_name
 from freeprm.scorers.base import Scores

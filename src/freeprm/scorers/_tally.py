@@ -9,7 +9,7 @@ from torch import nn
 
 from freeprm.core.flops import ModelShape, forward_charges
 from freeprm.models.batching import Advance
-from freeprm.models.devices import device_name
+from freeprm.models.loading import device_name
 from freeprm.types import Cost
 
 

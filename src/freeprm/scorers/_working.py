@@ -10,7 +10,7 @@ from freeprm.errors import SpanError
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import Row
 from freeprm.models.encoding import TooLong
-from freeprm.models.stored_logprobs import COLUMNS
+from freeprm.models.reference_logprobs import COLUMNS
 from freeprm.scorers._reading import PRMSource
 from freeprm.scorers._tally import ModelUsage, Tally
 from freeprm.scorers.implicit import ImplicitPRM, TokenLogProbs

@@ -13,8 +13,8 @@ import torch
 
 from freeprm.core.flops import ModelShape
 from freeprm.core.score_kinds import ScoreKind
-from freeprm.models.backbone import LoadOptions
 from freeprm.models.encoding import TooLong
+from freeprm.models.loading import LoadOptions
 from freeprm.types import Rollout, Span
 
 

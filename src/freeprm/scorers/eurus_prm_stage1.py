@@ -18,10 +18,16 @@ import torch
 
 from freeprm.core.flops import ModelShape
 from freeprm.core.score_kinds import ScoreKind
-from freeprm.models.backbone import DEFAULT_OPTIONS, LoadOptions, check_same_vocabulary, load_backbone
 from freeprm.models.encoding import TooLong
-from freeprm.models.fingerprint import template_hash, weights_hash
-from freeprm.models.folders import portable
+from freeprm.models.loading import (
+    DEFAULT_OPTIONS,
+    LoadOptions,
+    check_same_vocabulary,
+    load_backbone,
+    portable,
+    template_hash,
+    weights_hash,
+)
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.scorers.base import Scores
 from freeprm.scorers.implicit import ImplicitPRM

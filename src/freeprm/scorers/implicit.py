@@ -16,14 +16,22 @@ from freeprm.core.ledger import POLICY, REFERENCE
 from freeprm.core.rewards import REWARDS, Floats, check_reward, q_values, step_rewards
 from freeprm.errors import ConfigError, DataError, ModelError
 from freeprm.models.agreement import Override, check_reference, check_template, recorded_date, reference_of, with_beta
-from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions, check_same_vocabulary, load_backbone
 from freeprm.models.casting import kept_of_update
 from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
-from freeprm.models.fingerprint import template_hash, weights_hash
-from freeprm.models.folders import portable, resolve
+from freeprm.models.loading import (
+    DEFAULT_OPTIONS,
+    Backbone,
+    LoadOptions,
+    check_same_vocabulary,
+    load_backbone,
+    portable,
+    resolve,
+    template_hash,
+    weights_hash,
+)
 from freeprm.models.logprobs import score_tokens
+from freeprm.models.reference_logprobs import check_stored, model_key, stored_logprobs
 from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config
-from freeprm.models.stored_logprobs import check_stored, model_key, stored_logprobs
 from freeprm.scorers._cutting import steps_of
 from freeprm.scorers._tally import Tally
 from freeprm.scorers._two_models import Advance, are_apart, both

@@ -16,10 +16,8 @@ from freeprm.core.flops import ModelShape
 from freeprm.core.score_kinds import ScoreKind
 from freeprm.errors import ConfigError, SpanError
 from freeprm.models.agreement import check_template, recorded_date
-from freeprm.models.backbone import DEFAULT_OPTIONS, Backbone, LoadOptions
 from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
-from freeprm.models.fingerprint import weights_hash
-from freeprm.models.folders import resolve
+from freeprm.models.loading import DEFAULT_OPTIONS, Backbone, LoadOptions, resolve, weights_hash
 from freeprm.models.reward_config import load_reward_config
 from freeprm.models.values import Valuation, load_valued, score_values, valuation_of
 from freeprm.scorers._cutting import steps_of

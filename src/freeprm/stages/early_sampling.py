@@ -30,8 +30,8 @@ from freeprm.io.progress import bar
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest
-from freeprm.models.stepwise import StepwiseRewards
-from freeprm.models.stored_logprobs import key_of
+from freeprm.models.incremental import StepwiseRewards
+from freeprm.models.reference_logprobs import key_of
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Cost, Problem, Rollout
 

@@ -31,9 +31,9 @@ from freeprm.io.rollouts import OnBad, read_rollouts
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.models.best_of_n_search import Contest, passed, search
-from freeprm.models.devices import device_name
 from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
-from freeprm.models.stepwise import Stepped, StepwiseRewards
+from freeprm.models.incremental import Stepped, StepwiseRewards
+from freeprm.models.loading import device_name
 from freeprm.scorers._cutting import steps_of
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts

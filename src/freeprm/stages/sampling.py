@@ -65,7 +65,7 @@ def sample(
     """Draw `n` responses to each problem.
 
     A row of `rollouts.jsonl` is a rollout with the problem's own columns, `n_prompt_tokens`, `n_generated_tokens` and
-    `stop_reason`; with `logprobs` also the columns of `models.stored_logprobs`, by which the reference costs nothing
+    `stop_reason`; with `logprobs` also the columns of `models.reference_logprobs`, by which the reference costs nothing
     later where it is the model that drew. An interrupted and an uninterrupted run end in the same file.
 
     Args:
@@ -278,7 +278,7 @@ def _row(problem: Problem, sampled: Sampled) -> Row:
 
 
 def _noted(sampled: Sampled) -> Row:
-    """The columns of `models.stored_logprobs`; none where they are not known."""
+    """The columns of `models.reference_logprobs`; none where they are not known."""
     if sampled.token_logprobs is None or sampled.token_ids is None:
         return {}
     logprobs = [round(value, 6) for value in sampled.token_logprobs]

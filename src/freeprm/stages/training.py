@@ -19,9 +19,7 @@ from freeprm.io.plugins import load
 from freeprm.io.rollouts import OnBad
 from freeprm.io.rows import write_json
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
-from freeprm.models.backbone import load_config
-from freeprm.models.fingerprint import template_hash, weights_hash
-from freeprm.models.folders import downloaded_revision, portable, resolve
+from freeprm.models.loading import downloaded_revision, load_config, portable, resolve, template_hash, weights_hash
 from freeprm.models.prompts import told_date
 from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, save_reward_config
 from freeprm.objectives.base import NEEDS, Averaging, Objective

@@ -12,8 +12,8 @@ from accelerate import PartialState
 from torch import Tensor
 
 from freeprm.errors import DataError
-from freeprm.models.backbone import context_length, load_config, load_tokenizer
 from freeprm.models.encoding import Encoded, check_vocabulary, encode, fit
+from freeprm.models.loading import context_length, load_config, load_tokenizer
 from freeprm.objectives.base import Objective
 from freeprm.training.batches import Example, Parameterization, reading_of, step_reader
 from freeprm.training.reference import FrozenReference

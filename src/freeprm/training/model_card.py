@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from freeprm.models.folders import SOLVER
+from freeprm.models.loading import SOLVER
 from freeprm.models.reward_config import LOG_RATIO, RewardConfig
 from freeprm.training.settings import TrainSettings
 

@@ -20,9 +20,15 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.training_args import OptimizerNames
 
 from freeprm.errors import ConfigError, ModelError, RewardMismatchError
-from freeprm.models.backbone import LoadOptions, load_backbone, load_config
-from freeprm.models.fingerprint import weights_hash
-from freeprm.models.folders import adapter_base, portable, resolve
+from freeprm.models.loading import (
+    LoadOptions,
+    adapter_base,
+    load_backbone,
+    load_config,
+    portable,
+    resolve,
+    weights_hash,
+)
 from freeprm.models.reward_config import LOG_RATIO, REWARD_FILE, RewardConfig, load_reward_config
 from freeprm.models.values import Valuation, load_valued
 from freeprm.training.settings import KAHAN_OPTIMIZER, TrainSettings

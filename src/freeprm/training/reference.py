@@ -17,7 +17,8 @@ from transformers.integrations import deepspeed
 
 from freeprm.errors import ConfigError
 from freeprm.io.progress import bar
-from freeprm.models.backbone import (
+from freeprm.models.encoding import Encoded
+from freeprm.models.loading import (
     Dtype,
     LoadOptions,
     check_dtype,
@@ -25,13 +26,12 @@ from freeprm.models.backbone import (
     load_backbone,
     load_config,
     load_tokenizer,
+    resolve,
+    template_hash,
+    weights_hash,
 )
-from freeprm.models.encoding import Encoded
-from freeprm.models.fingerprint import template_hash, weights_hash
-from freeprm.models.folders import resolve
 from freeprm.models.logprobs import distinct, score_tokens
-from freeprm.models.reference_cache import Groups, ReferenceCache
-from freeprm.models.stored_logprobs import COLUMNS, check_stored, model_key, stored_logprobs
+from freeprm.models.reference_logprobs import COLUMNS, Groups, ReferenceCache, check_stored, model_key, stored_logprobs
 from freeprm.training.settings import TrainSettings
 from freeprm.types import Rollout
 

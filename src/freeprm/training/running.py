@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from freeprm.core.flops import ModelShape, charge, forward_charges, forward_flops, training_flops
 from freeprm.core.ledger import EVALUATED, KL, MEANS, RECOMPUTED, REFERENCE, TRAINING
 from freeprm.io.progress import Advance, bar
-from freeprm.models.devices import device_name
+from freeprm.models.loading import device_name
 from freeprm.models.logprobs import n_read
 from freeprm.training.batches import Example
 from freeprm.training.trainer import GroupTrainer

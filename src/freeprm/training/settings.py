@@ -91,7 +91,7 @@ class TrainSettings:
     token_budget: int | None = None
     """Tokens in one batch of the reference's pass, padding included; by default 4,096 on the CPU, 16,384 on a GPU."""
     stored_reference: bool = True
-    """Where rollouts bring the reference's log-probabilities from sampling, take those; see `stored_logprobs`."""
+    """Where rollouts bring the reference's log-probabilities from sampling, take those; see `reference_logprobs`."""
     trust_remote_code: bool = False
     """Run code that the model folder brings along."""
     template_date: str | None = None

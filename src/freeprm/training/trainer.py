@@ -17,7 +17,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArgum
 from transformers.trainer_utils import EvalLoopOutput
 
 from freeprm.models.logprobs import n_read, token_logprobs
-from freeprm.models.ways import prepare
+from freeprm.models.routes import prepare
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, Totals, means_of, pairs
 from freeprm.training.batches import Batch, Examples, Parameterization, collate
 

@@ -1,28 +1,282 @@
-"""Best-of-n by a reward model while the samples are being written: who has fallen behind is not written on.
+"""Best-of-N by a reward model while the samples are being drawn: a sample that has fallen behind is not finished.
+
+Each sample is written on when asked, from its own kept keys and values. Its random numbers are those of its place, so
+it becomes, token for token, what `decoding` draws at once, up to the rounding of another batch.
 
 The search is that of `core.early_stopping`, for several problems side by side. A sample's step is scored once its end
 is settled (see `core.steps`), as part of the text that stands then; so it is the step, and has the tokens, that it
 has in the finished response, and what is chosen is what complete sampling and scoring would choose.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import LongTensor, Tensor
 from transformers import PreTrainedTokenizerBase
+from transformers.cache_utils import Cache, DynamicLayer
 
 from freeprm.core.early_stopping import BestFirst, Step
 from freeprm.core.steps import check_settling, settled_steps, splitter, token_spans
-from freeprm.engines.base import Sampled
+from freeprm.engines.base import Sampled, SamplingParams, StopReason
 from freeprm.engines.hf.decoding import Wanted
-from freeprm.engines.hf.piecewise import Draft, Writer
+from freeprm.engines.hf.drawing import draw, end_tokens, is_stopped, response_text, stop_position, uniforms
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.encoding import Encoded, encode
-from freeprm.models.stepwise import ReadPrompt, Stepped, StepwiseRewards
+from freeprm.models.incremental import ReadPrompt, Stepped, StepwiseRewards
+from freeprm.models.kv_cache import Slots, SlotTable, n_kept_layers, plain_layers
+from freeprm.models.lengths import alike
+from freeprm.models.loading import Backbone
 from freeprm.types import Rollout, Span
+
+_CPU_ROWS, _GPU_ROWS = 256, 1024  # samples written on at a time
+_STRETCH = 32  # tokens after which rows are gathered anew, so that a batch need not have room for whole responses
+_HALF_CHARACTER = "\ufffd"
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """A sample that is being written."""
+
+    wanted: Wanted
+    sample_idx: int
+    room: int
+    """Tokens that it may have."""
+    past: Slots
+    """Of the tokens that were read: of prompt and sample all but the last."""
+    numbers: NDArray[np.float32]
+    """(room,) what decides its tokens."""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    """Of `ids` under the model itself."""
+    stop_reason: StopReason | None = None
+    """None while it can be written on."""
+
+
+class Writer:
+    """Writes samples on with one causal language model.
+
+    Args:
+        backbone: the model; all of its layers must keep keys and values.
+        params: how tokens are drawn; `logprobs` is not looked at, they are noted.
+
+    Raises:
+        ModelError: the model keeps its state in another way.
+    """
+
+    def __init__(self, backbone: Backbone, *, params: SamplingParams):
+        self._backbone, self._params = backbone, params
+        device = backbone.model.device
+        n_layers = n_kept_layers(backbone.model)
+        if n_layers is None:
+            raise self._unsuited()
+        self._n_layers = n_layers
+        self._slots = SlotTable(device)
+        self._ends = end_tokens(backbone).to(device)
+        self._max_rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
+        self._slots.free(self._read([0]))  # a token on trial shows what the model keeps, and how large it is
+        self.capacity = self._slots.capacity
+        """Tokens, of prompts and samples, that there is memory for."""
+
+    def room(self, wanted: Wanted) -> int:
+        """Tokens that a sample may have."""
+        n_prompt = len(wanted.ids)
+        return min(self._params.max_new_tokens, self._backbone.reach(n_prompt) - n_prompt)
+
+    def open(self, wanted: Wanted) -> list[Draft]:
+        """The samples of a prompt, without a token as yet; the prompt is read."""
+        # With the last token, though it is read again: how a text is read may depend on its length.
+        past, last = np.split(self._read(wanted.ids), [-1])
+        self._slots.free(last)
+        room = self.room(wanted)
+        return [
+            Draft(wanted=wanted, sample_idx=index, room=room, past=past, numbers=self._numbers(wanted, index, room))
+            for index in wanted.sample_idxs
+        ]
+
+    @torch.inference_mode()
+    def write(self, drafts: Sequence[Draft], is_enough: Callable[[Draft], bool]) -> None:
+        """Write each sample on until it is finished or there is enough, which is asked after each token."""
+        waiting = list(drafts)
+        while waiting:
+            waiting.sort(key=lambda draft: len(draft.past))
+            batches = [
+                part[start : start + self._max_rows]
+                for part in alike(waiting, self._backbone.model.config, length=lambda draft: len(draft.wanted.ids))
+                for start in range(0, len(part), self._max_rows)
+            ]  # of similar length
+            waiting = [draft for batch in batches for draft in self._stretch(batch, is_enough)]
+
+    def text(self, draft: Draft) -> str:
+        """What a sample says so far; of a finished one, its response."""
+        ids = draft.ids[:-1] if draft.stop_reason == "end" else draft.ids
+        text = response_text(self._backbone.tokenizer, draft.wanted.ids, ids)
+        return text[: stop_position(text, self._params.stop)]
+
+    def settled_text(self, draft: Draft) -> str:
+        """What the response begins with for certain: no character that lacks bytes, nor what may open a stop string."""
+        text = self.text(draft).rstrip(_HALF_CHARACTER)
+        held = max(map(len, self._params.stop), default=1) - 1
+        return text[: max(0, len(text) - held)]
+
+    def close(self, drafts: Sequence[Draft]) -> None:
+        """Forget the samples of a prompt, all of them; their slots are used again."""
+        used = np.unique(np.concatenate([draft.past for draft in drafts]))
+        self._slots.free(used)
+
+    def _stretch(self, drafts: Sequence[Draft], is_enough: Callable[[Draft], bool]) -> list[Draft]:
+        """Write on by some tokens; gives the samples that have not had enough."""
+        device = self._backbone.model.device
+        pasts = [len(draft.past) for draft in drafts]
+        past = max(pasts)
+        cache, mask = self._gather([draft.past for draft in drafts], past)
+        numbers = torch.from_numpy(np.stack([_next_numbers(draft) for draft in drafts])).to(device)
+        last = [draft.ids[-1] if draft.ids else draft.wanted.ids[-1] for draft in drafts]
+        tokens, position = torch.tensor(last, device=device), torch.tensor(pasts, device=device)
+        rows = list(drafts)
+        for step in range(_STRETCH):
+            logits = self._backbone.model(
+                input_ids=tokens[:, None], attention_mask=mask[:, : past + step + 1], position_ids=position[:, None],
+                past_key_values=cache, use_cache=True,
+            ).logits[:, -1]  # fmt: skip
+            self._check(cache, past + step + 1)
+            tokens = draw(
+                logits,
+                numbers[:, step] if self._params.temperature > 0 else None,
+                temperature=self._params.temperature,
+                top_p=self._params.top_p,
+            )
+            logprobs = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+            self._note(rows, tokens, logprobs)
+            stays = [draft.stop_reason is None and not is_enough(draft) for draft in rows]
+            if step + 1 < _STRETCH and all(stays):
+                position = position + 1
+                continue
+            is_last = step + 1 == _STRETCH
+            leaving = [
+                draft.stop_reason is None and (is_last or not stay) for draft, stay in zip(rows, stays, strict=True)
+            ]
+            self._keep(cache, past, rows, [(step + 1) * leaves for leaves in leaving])
+            rows = [draft for draft, stay in zip(rows, stays, strict=True) if stay]
+            if is_last or not rows:
+                return rows
+            kept = torch.tensor(stays, device=device).nonzero()[:, 0]
+            cache.reorder_cache(cast(LongTensor, kept))
+            tokens, mask, position, numbers = tokens[kept], mask[kept], position[kept] + 1, numbers[kept]
+        return rows
+
+    def _note(self, rows: Sequence[Draft], tokens: Tensor, logprobs: Tensor) -> None:
+        """Each row's new token, and whether it is its last."""
+        ends = torch.isin(tokens, self._ends).tolist()
+        for draft, token, logprob, at_end in zip(rows, tokens.tolist(), logprobs.tolist(), ends, strict=True):
+            draft.ids.append(token)
+            draft.logprobs.append(logprob)
+            stop = self._params.stop
+            if at_end:
+                draft.stop_reason = "end"
+            elif stop and is_stopped(self._backbone.tokenizer, draft.wanted.ids, draft.ids, stop):
+                draft.stop_reason = "stop"
+            elif len(draft.ids) == draft.room:
+                draft.stop_reason = "length" if draft.room == self._params.max_new_tokens else "context"
+
+    def _keep(self, cache: Cache, past: int, rows: Sequence[Draft], lengths: Sequence[int]) -> None:
+        if any(lengths):
+            for draft, slots in zip(rows, self._slots.keep(cache, past, lengths), strict=True):
+                draft.past = np.concatenate([draft.past, slots])
+
+    def _gather(self, pasts: Sequence[Slots], past: int) -> tuple[Cache, Tensor]:
+        """What rows have read, padded on the left, with room on the right; and (B, past + room) what is no padding."""
+        device = self._backbone.model.device
+        places = np.zeros((len(pasts), past), dtype=np.int64)  # slot 0 is padding
+        mask = np.ones((len(pasts), past + _STRETCH), dtype=np.bool_)
+        for row, slots in enumerate(pasts):
+            places[row, past - len(slots) :] = slots
+            mask[row, : past - len(slots)] = False
+        cache: Cache = self._slots.gather(places)
+        if past:
+            cache = Cache(layers=[_Widened(layer, past + _STRETCH) for layer in plain_layers(cache)])
+        return cache, torch.from_numpy(mask).to(device)
+
+    @torch.inference_mode()
+    def _read(self, ids: Sequence[int]) -> Slots:
+        """Slots of a prompt's tokens."""
+        if not ids:
+            return np.empty(0, dtype=np.int64)
+        cache = self._slots.gather(np.empty((1, 0), dtype=np.int64))
+        given = torch.tensor([list(ids)], device=self._backbone.model.device)
+        self._backbone.model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        self._check(cache, len(ids))
+        (slots,) = self._slots.keep(cache, 0, [len(ids)])
+        return slots
+
+    def _numbers(self, wanted: Wanted, sample_idx: int, room: int) -> NDArray[np.float32]:
+        return uniforms(wanted.prompt, sample_idx=sample_idx, seed=self._params.seed, count=room)
+
+    def _check(self, cache: Cache, length: int) -> None:
+        layers = plain_layers(cache)
+        if len(layers) != self._n_layers or any(layer.get_seq_length() != length for layer in layers):
+            raise self._unsuited()
+
+    def _unsuited(self) -> ModelError:
+        return ModelError(
+            f"{self._backbone.source}: a {type(self._backbone.model).__name__}, whose layers do not all keep keys and "
+            "values in transformers' way; its samples cannot be written piece by piece. Draw them whole: leave out "
+            "--early-stop"
+        )
+
+
+def _next_numbers(draft: Draft) -> NDArray[np.float32]:
+    """(stretch,) zeros where the sample has no more room."""
+    numbers = draft.numbers[len(draft.ids) : len(draft.ids) + _STRETCH]
+    return np.pad(numbers, (0, _STRETCH - len(numbers)))
+
+
+class _Widened(DynamicLayer):
+    """One layer's keys and values, (B, heads, width, head size), written in place behind those that are there."""
+
+    def __init__(self, filled: DynamicLayer, width: int):
+        super().__init__()
+        assert filled.keys is not None
+        assert filled.values is not None
+        self.dtype, self.device = filled.keys.dtype, filled.keys.device
+        self._all = tuple(_wide(states, width) for states in (filled.keys, filled.values))
+        self.is_initialized = True
+        self._show(*filled.keys.shape[::2])
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new tokens, and return views of all."""
+        n_rows, start = len(key_states), self.get_seq_length()
+        stop = start + key_states.shape[-2]
+        for states, new in zip(self._all, (key_states, value_states), strict=True):
+            states[:n_rows, :, start:stop] = new
+        self._show(n_rows, stop)
+        assert self.keys is not None
+        assert self.values is not None
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep the rows of these indices, in rising order; only those that change place are copied."""
+        n_rows, length = len(beam_idx), self.get_seq_length()
+        moved = (beam_idx != torch.arange(n_rows, device=beam_idx.device)).nonzero()[:, 0]
+        for states in self._all:
+            states[moved, :, :length] = states[beam_idx[moved], :, :length]
+        self._show(n_rows, length)
+
+    def _show(self, n_rows: int, length: int) -> None:
+        self.keys, self.values = (states[:n_rows, :, :length] for states in self._all)
+
+
+def _wide(states: Tensor, width: int) -> Tensor:
+    n_rows, n_heads, length, head_size = states.shape
+    wide = states.new_empty(n_rows, n_heads, width, head_size)
+    wide[:, :, :length] = states
+    return wide
+
 
 ROWS = 256
 """Samples that are written on at a time, over all problems, once each has been begun."""

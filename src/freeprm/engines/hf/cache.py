@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from freeprm.models.backbone import Backbone
+from freeprm.models.loading import Backbone
 
 _UNIT_ROWS = 16  # registers and tiles hold so many rows, or a divisor of it; one row, or few, go another way
 _UNIT_WIDTH = 32  # keys

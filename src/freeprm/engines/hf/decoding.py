@@ -2,10 +2,14 @@
 
 A row of a pass is a text, with all samples that have it so far: a prompt at first (see `prefill`), and what becomes
 of it where samples draw different tokens. So each text is read once, however many samples begin with it.
+
+Which prompts are encoded together, and how many samples are drawn at a time, is planned from all samples of a run,
+drawn already or not, and whoever draws them: so what is missing is computed as an uninterrupted run computes it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +18,18 @@ from torch import Tensor
 
 from freeprm.engines.base import Sampled, SamplingParams, StopReason
 from freeprm.engines.hf.cache import reading
-from freeprm.engines.hf.drawing import draw, uniforms
+from freeprm.engines.hf.drawing import (
+    draw,
+    end_tokens,
+    is_stopped,
+    response_text,
+    sample_identity,
+    stop_position,
+    uniforms,
+)
 from freeprm.engines.hf.prefill import Prefilled, prefill
-from freeprm.engines.hf.text import end_tokens, is_stopped, response_text, stop_position
-from freeprm.models.backbone import Backbone
-from freeprm.models.stored_logprobs import key_of, noted_of
+from freeprm.models.loading import Backbone
+from freeprm.models.reference_logprobs import key_of, noted_of
 from freeprm.types import Prompt
 
 _ENTERING = 8  # this part of the samples enters at a time: a pass less often, and room that is empty for a while
@@ -259,3 +270,75 @@ def _parted(texts: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows[~stays] = is_free.nonzero()[:, 0]
     order = rows.argsort()
     return parents[order], (pairs % n_words)[order], rows[places]
+
+
+_PREFILL_TOKENS = 32_768  # of prompts encoded together, padding included
+_PARTS = 8  # prompts are encoded for so large a part of the samples that are drawn at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What may be drawn at a time."""
+
+    max_samples: int
+    cache_bytes: int
+    """Memory of the key-value cache."""
+    bytes_per_token: int
+    """That one token of one sample takes in it."""
+    max_new_tokens: int
+    max_length: int
+    """Tokens of a text; see `Backbone.reach`."""
+
+
+class Plan(NamedTuple):
+    """See `plan`."""
+
+    groups: list[list[Wanted]]
+    """Prompts that are encoded together, in order."""
+    room: Room
+
+
+def plan(wanted: Sequence[Wanted], limits: Limits, *, n_workers: int = 1) -> Plan:
+    """Groups of prompts, longest first, so that what does not fit the memory fails at once.
+
+    Where samples go on from the beginnings of responses, those of one prompt stand together, so that what they share
+    is encoded once.
+    """
+    n_samples = sum(len(item.sample_idxs) for item in wanted)
+    longest = max((len(item.ids) for item in wanted), default=0)
+    tokens = min(longest + limits.max_new_tokens, limits.max_length)
+    fitting = limits.cache_bytes // (limits.bytes_per_token * max(1, tokens))
+    room = Room(samples=max(1, min(limits.max_samples, fitting, ceil(n_samples / n_workers))), tokens=tokens)
+    return Plan(_groups(wanted, room), room)
+
+
+def _groups(wanted: Sequence[Wanted], room: Room) -> list[list[Wanted]]:
+    in_families = any(item.prefix for item in wanted)
+    groups: list[list[Wanted]] = []
+    longest = n_samples = 0
+    for item in _in_families(wanted) if in_families else sorted(wanted, key=lambda item: -len(item.ids)):
+        group = groups[-1] if groups else []
+        longest, n_samples = max(longest, len(item.ids)), n_samples + len(item.sample_idxs)
+        if in_families:
+            together = bool(group) and _family(group[0]) == _family(item)
+        else:
+            together = n_samples <= room.samples // _PARTS
+        if room.samples > 1 and group and together and longest * (len(group) + 1) <= _PREFILL_TOKENS:
+            group.append(item)
+        else:
+            groups.append([item])
+            longest, n_samples = len(item.ids), len(item.sample_idxs)
+    return groups
+
+
+def _in_families(wanted: Sequence[Wanted]) -> list[Wanted]:
+    """Those of one prompt together, in order of what they begin with."""
+    families: dict[bytes, list[Wanted]] = {}
+    for item in wanted:
+        families.setdefault(_family(item), []).append(item)
+    longest_first = sorted(families.values(), key=lambda family: -max(len(item.ids) for item in family))
+    return [item for family in longest_first for item in sorted(family, key=lambda item: (item.ids, item.problem_id))]
+
+
+def _family(item: Wanted) -> bytes:
+    return sample_identity(item.prompt, sample_idx=0, seed=0)

@@ -1,7 +1,15 @@
-"""Sampling with transformers on this machine: any causal language model with a key-value cache."""
+"""The `hf` engine: sampling with transformers on this machine, by any causal language model with a key-value cache.
+
+The precision that a model draws in where none is asked for is its checkpoint's, or float32 where that is faster. A
+checkpoint of 16 bits is the same model in float32, so that both are faithful, and which is faster depends on the
+processor: with tiles for bfloat16 (AMX) 16 bits take a fraction of the time, without them several times as long. So
+a trial decides. A checkpoint in float32 stays what it is: in 16 bits it would be another model.
+"""
 
 import os
+import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,32 +18,32 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from freeprm.core.flops import ModelShape
 from freeprm.engines._reading import begin
 from freeprm.engines.base import Request, Sampled, SamplingParams
-from freeprm.engines.hf.best_first import Decided, Judge, search
+from freeprm.engines.hf.best_first import Decided, Judge, Writer, search
 from freeprm.engines.hf.cache import stands_alone
-from freeprm.engines.hf.decoding import Wanted, decode, no_count
-from freeprm.engines.hf.piecewise import Writer
-from freeprm.engines.hf.planning import Limits, Plan, plan
-from freeprm.engines.hf.precision import choose_dtype
-from freeprm.engines.hf.workers import Job, sample_in_workers
+from freeprm.engines.hf.decoding import Limits, Plan, Wanted, decode, no_count, plan
+from freeprm.engines.hf.workers import DrawingJob, sample_in_workers
 from freeprm.errors import ConfigError
-from freeprm.models.backbone import (
+from freeprm.models.lengths import alike
+from freeprm.models.loading import (
     Backbone,
     Dtype,
     LoadOptions,
     check_dtype,
+    device_name,
     load_backbone,
     load_config,
     load_tokenizer,
+    resolve,
+    template_identity,
+    weights_hash,
 )
-from freeprm.models.devices import device_name
-from freeprm.models.fingerprint import template_identity, weights_hash
-from freeprm.models.folders import resolve
-from freeprm.models.lengths import alike
-from freeprm.models.stored_logprobs import key_of
+from freeprm.models.reference_logprobs import key_of
 
 SMALL_BYTES = 256 << 20
 """Weights up to this size leave cores idle, or waiting for each other, when one process has them all."""
@@ -48,7 +56,7 @@ _GPU_CACHE_SHARE = 0.5  # of the device's memory; weights and activations need t
 
 @dataclass(frozen=True, kw_only=True)
 class HFEngine:
-    """Draws responses; see `decoding` for how, `planning` for what is done together."""
+    """Draws responses; see `decoding` for how, and what is done together."""
 
     model: str
     """A folder, a hub id, or `solver:base`."""
@@ -60,7 +68,7 @@ class HFEngine:
     revision: str | None = None
     """Of a hub model."""
     dtype: Dtype = "auto"
-    """See `LoadOptions`, as the next four; in a run of samples `auto` is decided by `precision`."""
+    """See `LoadOptions`, as the next four; in a run of samples `auto` is decided by `choose_dtype`."""
     device: str | None = None
     attention: str | None = None
     trust_remote_code: bool = False
@@ -134,7 +142,7 @@ class HFEngine:
             yield from search(encoded, writer=writer, judge=judge, batch=batch)
 
     def key(self) -> str:
-        """Tells the model from every other; see `models.stored_logprobs`."""
+        """Tells the model from every other; see `models.reference_logprobs`."""
         return key_of(self._backbone.folder, self._backbone.tokenizer, dtype=self._backbone.dtype)
 
     @property
@@ -160,7 +168,7 @@ class HFEngine:
             return
         if min(n_workers, len(planned.groups)) > 1:
             n_threads = max(1, _n_cores() // n_workers)
-            job = Job(
+            job = DrawingJob(
                 model=str(self._backbone.folder), load=self._load, n_threads=n_threads, params=params, room=planned.room
             )
             yield from sample_in_workers(job, groups, n_workers=min(n_workers, len(groups)), count=count)
@@ -245,3 +253,75 @@ def _one_thread_if(small: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+_TRIAL_ROWS = 16  # samples that are drawn at a time in the trial
+_ROUNDS = 4  # of which the fastest counts
+_PART = 1 << 25  # weights of a matrix that are multiplied; the rest takes as long for each
+_AT_LEAST = 1 << 23  # weights of one shape, in several matrices: fewer would stay in the processor's cache
+_GAIN = 1.1  # what is not multiplied is no faster in 16 bits
+
+
+def choose_dtype(
+    config: PreTrainedConfig, device: torch.device, params: SamplingParams, *, trust_remote_code: bool
+) -> dict[str, Any]:
+    """The `dtype` to draw in, and `why`; where it was tried, the `seconds` of each and what is `said` of it.
+
+    Args:
+        config: of the model, whose weights are not needed.
+        device: that draws.
+        params: with log-probabilities that are noted the checkpoint's own precision is kept, in which others read it.
+        trust_remote_code: see `LoadOptions`.
+    """
+    own = config.dtype
+    if not isinstance(own, torch.dtype):
+        return {"dtype": "auto", "why": "the checkpoint does not say its own"}
+    name = str(own).removeprefix("torch.")
+    if own not in (torch.bfloat16, torch.float16):
+        return {"dtype": name, "why": "the checkpoint's own"}
+    if params.logprobs:
+        return {"dtype": name, "why": "the checkpoint's own, as noted log-probabilities are to be"}
+    if device.type == "cuda" and own == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return {"dtype": "float32", "why": "the device has no bfloat16"}
+    if device.type != "cpu":
+        return {"dtype": name, "why": "the checkpoint's own"}
+    seconds = {"float32": 0.0, name: 0.0}
+    for (n_out, n_in), count in _shapes(config, trust_remote_code=trust_remote_code).items():
+        for dtype, taken in _trial(n_out, n_in, (torch.float32, own)).items():
+            seconds[str(dtype).removeprefix("torch.")] += count * taken
+    ratio = seconds["float32"] / seconds[name]
+    chosen = name if ratio > _GAIN else "float32"
+    return {
+        "dtype": chosen,
+        "why": f"{name} was tried and takes {1 / ratio:.2f} of the time of float32",
+        "seconds": {dtype: round(taken, 4) for dtype, taken in seconds.items()},
+        "said": f"draws in {chosen}: for {_TRIAL_ROWS} tokens the model's products take {seconds[name]:.3f} s in "
+        f"{name}, {seconds['float32']:.3f} s in float32",
+    }
+
+
+def _shapes(config: PreTrainedConfig, *, trust_remote_code: bool) -> Counter[tuple[int, int]]:
+    """(out, in) of the model's linear layers, and how many there are of each."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    return Counter(
+        (module.out_features, module.in_features) for module in model.modules() if isinstance(module, nn.Linear)
+    )
+
+
+def _trial(n_out: int, n_in: int, dtypes: tuple[torch.dtype, ...]) -> dict[torch.dtype, float]:
+    """Seconds of a product with a matrix of this shape, in each precision by turns."""
+    part = min(n_out, max(1, _PART // n_in))
+    copies = max(1, min(8, _AT_LEAST // (part * n_in)))
+    tried = {
+        dtype: (torch.full((_TRIAL_ROWS, n_in), 0.5, dtype=dtype), torch.full((copies, part, n_in), 0.5, dtype=dtype))
+        for dtype in dtypes
+    }
+    best = dict.fromkeys(dtypes, float("inf"))
+    for _ in range(_ROUNDS):
+        for dtype, (rows, matrices) in tried.items():
+            started = time.perf_counter()
+            for matrix in matrices:
+                nn.functional.linear(rows, matrix)
+            best[dtype] = min(best[dtype], (time.perf_counter() - started) / copies * n_out / part)
+    return best

@@ -16,12 +16,11 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from freeprm.engines.hf.cache import stands_alone
 from freeprm.errors import ModelError
-from freeprm.models.backbone import Backbone
 from freeprm.models.encoding import Encoded
+from freeprm.models.loading import Backbone
+from freeprm.models.packed_forward import Tree, row
 from freeprm.models.packing import pack, shared
-from freeprm.models.readout import row
-from freeprm.models.tree_attention import Tree
-from freeprm.models.ways import prepare
+from freeprm.models.routes import prepare
 
 _LEAST_SHARED = 1  # tokens that are read once; the segments that this makes cost less than what follows a prefill
 

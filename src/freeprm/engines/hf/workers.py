@@ -20,13 +20,13 @@ import torch
 from freeprm.engines.base import Sampled, SamplingParams
 from freeprm.engines.hf.decoding import Room, Wanted, decode, no_count
 from freeprm.errors import FreePRMError, ModelError
-from freeprm.models.backbone import LoadOptions, load_backbone
+from freeprm.models.loading import LoadOptions, load_backbone
 
 _SEND_EVERY, _SEND_SECONDS = 32, 0.5  # samples, or what there is after so long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class DrawingJob:
     """What every worker needs to know."""
 
     model: str
@@ -60,7 +60,7 @@ _Group = Sequence[Wanted]
 
 
 def sample_in_workers(
-    job: Job, groups: Sequence[_Group], *, n_workers: int, count: Callable[[int], None] = no_count
+    job: DrawingJob, groups: Sequence[_Group], *, n_workers: int, count: Callable[[int], None] = no_count
 ) -> Iterator[Sampled]:
     """Draw the samples of groups in processes, each given the next group when it has room.
 
@@ -86,7 +86,7 @@ def sample_in_workers(
 class _Worker:
     """The parent's side of one worker, stopped when the stack is left."""
 
-    def __init__(self, job: Job, stack: ExitStack):
+    def __init__(self, job: DrawingJob, stack: ExitStack):
         self.connection, theirs = Pipe()
         stack.callback(self.connection.close)
         command = [sys.executable, "-c", f"from {__name__} import serve; serve({theirs.fileno()})"]
@@ -136,7 +136,7 @@ def _end_with_parent() -> None:
 
 
 def _work(connection: Connection) -> None:
-    job: Job = connection.recv()
+    job: DrawingJob = connection.recv()
     torch.set_num_threads(job.n_threads)
     backbone = load_backbone(job.model, job.load)
     outbox = _Outbox(connection)

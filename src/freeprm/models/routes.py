@@ -22,17 +22,14 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from freeprm.errors import ModelError
-from freeprm.models import packing, padded
-from freeprm.models.backbone import context_length
-from freeprm.models.batching import budget
+from freeprm.models.batching import budget, padded_batches, padded_ids, padded_logprobs
 from freeprm.models.encoding import Encoded
 from freeprm.models.lengths import forget_lengths, kind_of, splits_every_length, thresholds
+from freeprm.models.loading import context_length
 from freeprm.models.output_head import give_float32_logits
-from freeprm.models.packing import pack
-from freeprm.models.padded import padded_ids, padded_logprobs
-from freeprm.models.readout import core, has_output_head, is_patched, packed_logprobs, patch_forward
+from freeprm.models.packed_forward import Tree, core, has_output_head, is_patched, packed_logprobs, patch_forward
+from freeprm.models.packing import Index, pack, packed_batches
 from freeprm.models.reads import packed_reads, padded_reads
-from freeprm.models.tree_attention import Tree
 
 Way = Literal["packed", "padded", "alone"]
 _WAYS = "freeprm_ways"
@@ -80,10 +77,10 @@ def groups(model: nn.Module, lengths: Sequence[int]) -> list[Group]:
 
 
 def divide(model: nn.Module, encoded: Sequence[Encoded], *, token_budget: int | None) -> Iterator[list[int]]:
-    """Indices in batches as a model reads them; see `groups`, `packing.divide` and `padded.divide`."""
+    """Indices in batches as a model reads them; see `groups`, `packed_batches` and `padded_batches`."""
     for group in groups(model, [len(item.ids) for item in encoded]):
-        way = packing.divide if group.packed else padded.divide
-        for batch in way([encoded[row] for row in group.rows], token_budget=token_budget or budget(model)):
+        divide_group = packed_batches if group.packed else padded_batches
+        for batch in divide_group([encoded[row] for row in group.rows], token_budget=token_budget or budget(model)):
             yield [group.rows[place] for place in batch]
 
 
@@ -280,7 +277,7 @@ def _read_padded(inner: PreTrainedModel, batch: Sequence[Encoded]) -> Tensor:
     return padded_reads(inner, batch, _everywhere(batch), _trial_head)
 
 
-def _everywhere(batch: Sequence[Encoded]) -> list[packing.Index]:
+def _everywhere(batch: Sequence[Encoded]) -> list[Index]:
     return [np.arange(item.n_response) for item in batch]
 
 

@@ -11,13 +11,13 @@ import transformers as hf
 from torch import Tensor
 from transformers import PreTrainedModel
 
-import freeprm.models.ways as module
+import freeprm.models.routes as module
 from freeprm.errors import ModelError
 from freeprm.models.encoding import Encoded
 from freeprm.models.incremental import IncrementalReader, Piece, Prompt
 from freeprm.models.lengths import last_of_kind
 from freeprm.models.logprobs import n_read, score_tokens, token_logprobs
-from freeprm.models.ways import groups, prepare
+from freeprm.models.routes import groups, prepare
 
 LIMIT = 16
 """Of windows, chunks and pretraining; below and above it there are responses, and at it."""

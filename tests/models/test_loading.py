@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,13 +8,19 @@ from transformers import LlamaForSequenceClassification
 
 import tiny
 from freeprm.errors import ConfigError, ModelError
-from freeprm.models.backbone import (
+from freeprm.models.loading import (
     LoadOptions,
+    adapter_base,
     check_dtype,
     check_same_vocabulary,
     context_length,
+    downloaded_revision,
     load_backbone,
     load_config,
+    portable,
+    resolve,
+    template_hash,
+    weights_hash,
 )
 
 
@@ -108,3 +115,73 @@ def test_tokenizers_that_mean_other_tokens_by_the_same_ids_are_refused(qwen_toke
 def test_an_unknown_dtype_is_refused():
     with pytest.raises(ConfigError, match="expected one of auto, float32, bfloat16, float16"):
         check_dtype("int8")
+
+
+def test_a_folder_is_itself(tmp_path):
+    folder = tiny.save(tmp_path / "model")
+    assert resolve(str(folder)) == folder
+
+
+def test_a_name_that_is_no_hub_id_is_refused_with_what_was_expected():
+    with pytest.raises(ModelError, match="Expected a path, a hub id such as"):
+        resolve("not a name")
+
+
+def test_a_folder_is_named_in_full_and_anything_else_as_given(tmp_path, monkeypatch):
+    tiny.save(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert portable("model") == str(tmp_path / "model")
+    assert portable("meta-llama/Llama-3.1-8B-Instruct") == "meta-llama/Llama-3.1-8B-Instruct"
+    assert portable("solver:base") == "solver:base"
+
+
+def test_a_download_is_of_the_commit_that_its_folder_is_named_after():
+    assert downloaded_revision(Path("hub/models--a--b/snapshots/0123abc")) == "0123abc"
+    assert downloaded_revision(Path("models/mine")) is None
+
+
+def test_an_adapter_names_its_base(tmp_path):
+    assert adapter_base(tmp_path) is None
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "a/b", "revision": "r1"}')
+    assert adapter_base(tmp_path) == ("a/b", "r1")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="base_model_name_or_path: is missing"):
+        adapter_base(tmp_path)
+
+
+def test_the_hash_is_of_the_weights_and_nothing_else(tmp_path):
+    one, two, three = (tiny.save(tmp_path / f"{name}", seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    (two / "README.md").write_text("another card")
+    assert weights_hash(one) == weights_hash(two) != weights_hash(three)
+
+
+def test_weights_that_change_in_place_change_the_hash(tmp_path):
+    folder = tiny.save(tmp_path / "model")
+    before = weights_hash(folder)
+    tiny.save(folder, seed=1)
+    assert weights_hash(folder) != before
+
+
+def test_an_adapters_hash_covers_its_base(tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    hashes = []
+    for seed in (0, 1):
+        base = tiny.save(tmp_path / f"base{seed}", seed=seed)
+        (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+        hashes.append(weights_hash(adapter))
+    assert hashes[0] != hashes[1]
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"no weights; expected \*\.safetensors"):
+        weights_hash(tmp_path)
+
+
+def test_a_template_has_a_hash_that_survives_saving(tmp_path, qwen_tokenizer):
+    from transformers import AutoTokenizer
+
+    qwen_tokenizer.save_pretrained(tmp_path)
+    assert template_hash(AutoTokenizer.from_pretrained(tmp_path)) == template_hash(qwen_tokenizer)
+    assert template_hash(tiny.tokenizer()) is None

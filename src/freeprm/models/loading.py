@@ -1,11 +1,17 @@
-"""Causal language models and their tokenizers, loaded for inference or training."""
+"""Models and tokenizers: where their files are, which hashes tell them apart, and how they are loaded."""
 
+import hashlib
+import json
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -17,11 +23,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from freeprm.assets import solver_path
 from freeprm.errors import ConfigError, ModelError
-from freeprm.models.folders import adapter_base, resolve
+from freeprm.io.manifest import CPU
 from freeprm.models.lengths import forget_lengths, last_of_kind
 from freeprm.models.output_head import give_float32_logits
-from freeprm.models.prompts import pin_date
+from freeprm.models.prompts import pin_date, told_date
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -82,7 +89,7 @@ def load_backbone(source: str, options: LoadOptions = DEFAULT_OPTIONS, *, revisi
     """Load a model with its tokenizer, ready for inference.
 
     Args:
-        source: see `folders.resolve`; a folder with a LoRA adapter loads its base model too, unmerged, since merging
+        source: see `resolve`; a folder with a LoRA adapter loads its base model too, unmerged, since merging
             would round a small difference away in bfloat16.
         options: device, dtype and the like.
         revision: of a hub model.
@@ -225,3 +232,115 @@ def load_weights(
     forget_lengths(model)
     give_float32_logits(model)
     return model
+
+
+SOLVER = "solver:"
+_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
+
+
+class Base(NamedTuple):
+    """The model that an adapter was trained on."""
+
+    source: str
+    revision: str | None
+
+
+def resolve(source: str, *, revision: str | None = None) -> Path:
+    """The local folder of a model: itself, a shipped solver (`solver:base`), or a download from the hub.
+
+    Raises:
+        ModelError: none of these.
+    """
+    if source.startswith(SOLVER):
+        return solver_path(source.removeprefix(SOLVER))
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
+            raise ModelError(f"{source}: a folder without config.json; expected a model as save_pretrained writes it")
+        return folder
+    try:
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=_FILES))
+        if not any(folder.glob("*.safetensors")):  # an older repository: only then are its pickled weights fetched
+            folder = Path(snapshot_download(source, revision=revision, allow_patterns=[*_FILES, "*.bin"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"{source}: neither a folder here nor a model that the hub gives ({type(error).__name__}). Expected a "
+            "path, a hub id such as meta-llama/Llama-3.1-8B-Instruct, or solver:base"
+        ) from error
+    return folder
+
+
+def portable(source: str) -> str:
+    """The name under which a model is found from any working directory: a folder's full path, else as given."""
+    folder = Path(source).expanduser()
+    return str(folder.resolve()) if folder.is_dir() and not source.startswith(SOLVER) else source
+
+
+def downloaded_revision(folder: Path) -> str | None:
+    """The commit of a folder in the hub's cache (`.../snapshots/COMMIT`), None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def adapter_base(folder: Path) -> Base | None:
+    """The base model of a LoRA adapter's folder, None where the folder holds a whole model.
+
+    Raises:
+        ModelError: the adapter does not name its base.
+    """
+    path = folder / "adapter_config.json"
+    if not path.exists():
+        return None
+    adapter = json.loads(path.read_text(encoding="utf-8"))
+    if not adapter.get("base_model_name_or_path"):
+        raise ModelError(f"{path}: base_model_name_or_path: is missing; expected the model that the adapter belongs to")
+    return Base(str(adapter["base_model_name_or_path"]), adapter.get("revision"))
+
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the names and contents of the weight files in a model folder; an adapter's, with its base's.
+
+    Raises:
+        ModelError: the folder holds no weights.
+    """
+    files = sorted({file for pattern in _WEIGHTS for file in folder.glob(pattern)})
+    if not files:
+        raise ModelError(f"{folder}: no weights; expected *.safetensors as save_pretrained writes them")
+    base = adapter_base(folder)
+    digest = hashlib.sha256(weights_hash(resolve(base.source, revision=base.revision)).encode() if base else b"")
+    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing lets go of the interpreter's lock
+        for file, one in zip(files, pool.map(_file_hash, files), strict=True):
+            digest.update(f"{file.name}:{one};".encode())
+    return digest.hexdigest()
+
+
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """SHA-256 of the chat template, with the day that it tells, see `prompts.pin_date`; None where there is none."""
+    template = tokenizer.chat_template
+    return hashlib.sha256(str(template).encode()).hexdigest() if template else None
+
+
+def template_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What settings of a run say of the template: its hash, and the day that it tells where it tells one."""
+    day = told_date(tokenizer)
+    return {"template_sha256": template_hash(tokenizer), **({"template_date": day} if day else {})}
+
+
+def _file_hash(file: Path) -> str:
+    stat = file.stat()
+    return _hashed(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hashed(file: Path, size: int, modified: int) -> str:
+    """Args: `size` and `modified` tell one content of the file from the next."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def device_name(device: torch.device | str | None = None) -> str:
+    """`NVIDIA H200` of a CUDA device, else its type; of the device that models are loaded to, if none is given."""
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else CPU))
+    return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type

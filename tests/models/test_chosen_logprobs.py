@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-import freeprm.models.linear_logprobs as module
-from freeprm.models.linear_logprobs import Readout, chosen_logprobs
+import freeprm.models.output_head as module
+from freeprm.models.output_head import Readout, chosen_logprobs
 
 N, WIDTH, VOCABULARY = 7, 5, 11
 
