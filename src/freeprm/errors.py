@@ -1,6 +1,7 @@
 """Our exceptions. Each message says what was wrong, what was expected, and what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -57,6 +58,23 @@ class WorkerError(FreePRMError):
 
 class MissingExtraError(FreePRMError):
     """An optional dependency is not installed; names the extra to install."""
+
+
+@contextmanager
+def needs_extra(name: str, what: str) -> Iterator[None]:
+    """Around the imports of an optional dependency.
+
+    Args:
+        name: of the extra that brings it.
+        what: needs it, for the message.
+
+    Raises:
+        MissingExtraError: an import inside fails.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(f"{what}: {error}; install it: pip install 'freeprm[{name}]'") from error
 
 
 class BenchmarkError(FreePRMError):

@@ -1,6 +1,7 @@
 """Parquet, Arrow and data sets of a hub: what types become, what is refused, and one batch in memory at a time."""
 
 import datetime
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import datasets
-from freeprm.errors import DataError, NonFiniteError, RecordError
+from freeprm.errors import DataError, MissingExtraError, NonFiniteError, RecordError
 from freeprm.io.arrow import (
     BATCH,
     HubName,
@@ -200,3 +201,17 @@ def test_a_hub_that_cannot_be_reached_is_said_to_be_so_with_what_to_do(monkeypat
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(RecordError, match=r"hf:openai/gsm8k:main#test: the hub cannot be reached .*or a local copy"):
         list(read_rows(Path("hf:openai/gsm8k:main#test")))
+
+
+def test_without_pyarrow_the_extra_that_brings_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = saved(tmp_path, a=[1])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for use in (lambda: rows(path), lambda: list(read_arrow(path)), lambda: write_parquet(path, [{"a": 1}])):
+        with pytest.raises(MissingExtraError, match=r"a\.parquet: .*pip install 'freeprm\[datasets\]'"):
+            use()
+
+
+def test_without_datasets_the_extra_that_brings_it_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"hf:owner/absent: .*pip install 'freeprm\[datasets\]'"):
+        list(read_rows(Path("hf:owner/absent")))

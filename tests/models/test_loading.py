@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForSequenceClassification
 
 import tiny
-from freeprm.errors import ConfigError, ModelError
+from freeprm.errors import ConfigError, MissingExtraError, ModelError
 from freeprm.models.loading import (
     LoadOptions,
     adapter_base,
@@ -90,7 +91,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
         load_backbone(str(tmp_path))
 
 
-def test_an_adapter_is_loaded_on_its_base(folder, tmp_path):
+def test_an_adapter_is_loaded_on_its_base_with_the_extra_that_brings_peft(folder, tmp_path, monkeypatch):
     from peft import LoraConfig, get_peft_model
 
     adapted = get_peft_model(load_backbone(str(folder)).model, LoraConfig(r=2, target_modules="all-linear"))
@@ -104,6 +105,9 @@ def test_an_adapter_is_loaded_on_its_base(folder, tmp_path):
     loaded = load_backbone(str(tmp_path / "adapter"))
     torch.testing.assert_close(loaded.model(input_ids=ids).logits, adapted(input_ids=ids).logits)
     assert load_config(tmp_path / "adapter").model_type == "llama"
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtraError, match=r"a LoRA adapter: .*pip install 'freeprm\[lora\]'"):
+        load_backbone(str(tmp_path / "adapter"))
 
 
 def test_tokenizers_that_mean_other_tokens_by_the_same_ids_are_refused(qwen_tokenizer):

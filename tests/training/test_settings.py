@@ -1,14 +1,13 @@
 """Settings of a training run: their layers, presets, and what is refused before anything is loaded."""
 
-import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import freeprm.training.settings as module
-from freeprm.errors import ConfigError
+from freeprm.errors import ConfigError, MissingExtraError
 from freeprm.objectives.base import Defaults
 from freeprm.training.running import last_checkpoint
 from freeprm.training.settings import (
@@ -227,7 +226,8 @@ def test_the_recipe_and_the_settings_reach_the_trainer(tmp_path):
     assert made.weight_decay == 0.1
     assert made.seed == 7
     assert made.output_dir == str(tmp_path)
-    assert made.report_to == ["tensorboard"]
+    assert made.report_to == []
+    assert arguments(tmp_path, "trainer.report_to=tensorboard").report_to == ["tensorboard"]
 
 
 def test_another_scheduler_does_not_get_the_recipes_options(tmp_path):
@@ -246,19 +246,19 @@ def test_a_value_that_transformers_refuses_is_a_configuration_error(tmp_path):
         arguments(tmp_path, "trainer.lr_scheduler_type=bent")
 
 
-def test_a_logger_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "tensorboard" else found(name))
-    with pytest.raises(ConfigError, match=r"--set trainer\.report_to=none"):
-        arguments(tmp_path)
-    assert arguments(tmp_path, "trainer.report_to=none").report_to == []
-
-
-def test_an_optimizer_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "optimi" else found(name))
-    with pytest.raises(ConfigError, match=r"torch-optimi, which is not installed; install 'freeprm\[optim\]'"):
-        arguments(tmp_path, "trainer.optim=stable_adamw")
+@pytest.mark.parametrize(
+    ("assignment", "package", "extra"),
+    [
+        ("trainer.report_to=tensorboard", "tensorboard", "tensorboard"), ("lora=8", "peft", "lora"),
+        ("trainer.optim=stable_adamw", "optimi", "optim"),
+    ],
+)  # fmt: skip
+def test_what_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch, assignment, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    setting = assignment.partition("=")[0]
+    with pytest.raises(MissingExtraError, match=rf"{setting}: .*pip install 'freeprm\[{extra}\]'"):
+        arguments(tmp_path, assignment)
+    assert arguments(tmp_path).report_to == []
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="is of machines without a GPU")

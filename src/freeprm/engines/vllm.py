@@ -18,7 +18,7 @@ from freeprm.core.flops import ModelShape
 from freeprm.engines._reading import begin
 from freeprm.engines.base import Request, Sampled, SamplingParams, StopReason
 from freeprm.engines.hf.drawing import end_ids, response_text, sample_identity, stop_position
-from freeprm.errors import ConfigError, MissingExtraError, ModelError
+from freeprm.errors import ConfigError, ModelError, needs_extra
 from freeprm.models.loading import (
     adapter_base,
     device_name,
@@ -222,12 +222,8 @@ class VLLMEngine:
 
 
 def _vllm() -> Any:
-    try:
+    with needs_extra("vllm", "the engine `vllm`"):
         return importlib.import_module("vllm")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the engine `vllm` needs vLLM ({error}); install it: pip install 'freeprm[vllm]'"
-        ) from error
 
 
 def _stop_reason(output: Any, params: SamplingParams, *, name: str) -> StopReason:

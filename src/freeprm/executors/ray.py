@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from freeprm.errors import ConfigError, FreePRMError, MissingExtraError, WorkerError
+from freeprm.errors import ConfigError, FreePRMError, WorkerError, needs_extra
 from freeprm.executors.base import Item, Result, Worker
 
 _COLUMN = "pickled"
@@ -152,12 +152,8 @@ def _ours(error: Exception) -> FreePRMError:
 
 
 def _ray() -> Any:
-    try:
+    with needs_extra("ray", "the executor `ray`"):
         importlib.import_module("ray.data")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the executor `ray` needs Ray Data ({error}); install it: pip install 'freeprm[ray]'"
-        ) from error
     return importlib.import_module("ray")
 
 

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from freeprm.errors import DataError, RecordError
+from freeprm.errors import DataError, RecordError, needs_extra
 from freeprm.io.rows import Row, Rows, Source, finite, refuse_non_finite, written_whole
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ def read_parquet(path: Path) -> Rows:
 
     Raises:
         RecordError: it is not a Parquet file, or two columns have one name.
+        MissingExtraError: pyarrow is not installed; so for the others here.
     """
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
+    with needs_extra("datasets", f"{path}: a Parquet file"):
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(path) as file:
@@ -54,7 +56,8 @@ def read_arrow(path: Path) -> Rows:
     Raises:
         RecordError: it is no Arrow stream, or two columns have one name.
     """
-    import pyarrow
+    with needs_extra("datasets", f"{path}: an Arrow stream"):
+        import pyarrow
 
     try:
         with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as stream:
@@ -73,8 +76,9 @@ def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         DataError: the values of a column have no type in common; names the column.
         NonFiniteError: a value is NaN or infinite.
     """
-    import pyarrow
-    from pyarrow import parquet
+    with needs_extra("datasets", f"{path}: a Parquet file"):
+        import pyarrow
+        from pyarrow import parquet
 
     rows = list(rows)
     refuse_non_finite(rows, path)
@@ -209,9 +213,10 @@ def _first_line(error: Exception) -> str:
 
 @cache
 def _loaded(path: Path) -> "Dataset":
-    from datasets.exceptions import DatasetsError
+    with needs_extra("datasets", str(path)):
+        from datasets.exceptions import DatasetsError
 
-    from datasets import Dataset, load_dataset
+        from datasets import Dataset, load_dataset
 
     wanted = parse_hub_name(path)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -24,7 +25,7 @@ from transformers import (
 from transformers.utils import logging
 
 from freeprm.assets import solver_path
-from freeprm.errors import ConfigError, ModelError
+from freeprm.errors import ConfigError, ModelError, needs_extra
 from freeprm.io.manifest import CPU
 from freeprm.models.lengths import forget_lengths, last_of_kind
 from freeprm.models.output_head import give_float32_logits
@@ -96,14 +97,23 @@ def load_backbone(source: str, options: LoadOptions = DEFAULT_OPTIONS, *, revisi
 
     Raises:
         ModelError: not a causal language model, or weights are missing from the checkpoint.
+        MissingExtraError: an adapter, and peft is not installed.
     """
     folder = resolve(source, revision=revision)
     tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code, template_date=options.template_date)
     base = adapter_base(folder)
+    if base:
+        check_adapters(folder)
     model = _load_model(resolve(base.source, revision=base.revision) if base else folder, options)
     if base:
         model.load_adapter(str(folder))
     return Backbone(model=model.eval(), tokenizer=tokenizer, source=source, folder=folder)
+
+
+def check_adapters(folder: Path) -> None:
+    """Raises MissingExtraError where peft, which a folder's LoRA adapter needs, is not installed."""
+    with needs_extra("lora", f"{folder}: a LoRA adapter"):
+        import_module("peft")
 
 
 def check_dtype(name: str) -> Dtype:

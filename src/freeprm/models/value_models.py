@@ -19,6 +19,7 @@ from freeprm.models.loading import (
     Backbone,
     LoadOptions,
     adapter_base,
+    check_adapters,
     is_language_model,
     load_backbone,
     load_config,
@@ -49,6 +50,8 @@ def load_linear(source: str, options: LoadOptions, *, fresh: bool) -> tuple[Back
     has_head = _has_head(config, source=str(whole))
     if not (has_head or fresh or base):
         raise _headless(source, config)
+    if base:
+        check_adapters(folder)
     model = _classifier(config, options, source=str(whole), lacks_head=not has_head)
     if base:
         model.load_adapter(str(folder))

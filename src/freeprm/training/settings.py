@@ -4,8 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.util import find_spec
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
 
@@ -13,7 +12,7 @@ import torch
 from transformers import TrainingArguments
 
 from freeprm.core.steps import TOKENS, splitter
-from freeprm.errors import ConfigError
+from freeprm.errors import ConfigError, needs_extra
 from freeprm.io.config import build, convert, read_assignments, read_file, suggestion
 from freeprm.io.plugins import load
 from freeprm.models.reward_config import LOG_RATIO
@@ -128,7 +127,7 @@ _OF_FREEPRM = Defaults(
         "logging_steps": 10,
         "save_total_limit": 1,
         "dataloader_pin_memory": False,  # batches are small, and not of tensors alone
-        "report_to": ["tensorboard"],
+        "report_to": "none",
     },
 )
 
@@ -327,7 +326,8 @@ def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool) -
         evaluates: there are held-out responses; they are evaluated on once an epoch unless the settings say otherwise.
 
     Raises:
-        ConfigError: an argument that transformers refuses, or a logger or optimizer that is not installed.
+        ConfigError: an argument that transformers refuses.
+        MissingExtraError: adapters, a logger or an optimizer that is not installed.
     """
     given = {**({"eval_strategy": "epoch"} if evaluates else {}), **settings.trainer}
     if given.get("bf16") and not torch.accelerator.is_available():
@@ -337,15 +337,14 @@ def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool) -
             f"trainer.eval_strategy: is {given['eval_strategy']!r}, but there is nothing to evaluate on; give graded "
             "rollouts with --dev"
         )
-    if "tensorboard" in given.get("report_to", ()) and find_spec("tensorboard") is None:
-        raise ConfigError(
-            "trainer.report_to: tensorboard is not installed; install it, or choose another logger or none with "
-            "--set trainer.report_to=none"
-        )
-    if given.get("optim") == KAHAN_OPTIMIZER and find_spec("optimi") is None:
-        raise ConfigError(
-            f"trainer.optim: {KAHAN_OPTIMIZER} is of torch-optimi, which is not installed; install 'freeprm[optim]'"
-        )
+    for wanted, setting, package, extra in (
+        (settings.lora > 0, "lora", "peft", "lora"),
+        ("tensorboard" in given.get("report_to", ()), "trainer.report_to", "tensorboard", "tensorboard"),
+        (given.get("optim") == KAHAN_OPTIMIZER, "trainer.optim", "optimi", "optim"),
+    ):
+        with needs_extra(extra, setting):
+            if wanted:
+                import_module(package)
     try:
         return TrainingArguments(output_dir=str(out), seed=settings.seed, remove_unused_columns=False, **given)
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
