@@ -124,7 +124,7 @@ def test_a_template_that_asks_the_clock_is_kept_with_the_day_that_it_told(tmp_pa
 
 
 def test_loggers_write_into_the_run_folder(run):
-    assert list(run().folder.glob("runs/*/events.out.tfevents.*"))
+    assert list(run(trainer={"report_to": "tensorboard"}).folder.glob("runs/*/events.out.tfevents.*"))
 
 
 def test_nothing_is_printed_on_stdout(run, capsys):
@@ -177,7 +177,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(run, monkeypatch,
     monkeypatch.setattr(_Interrupt, "at", at)  # of 8 steps, 4 an epoch
     whole = run(out="whole", trainer=often, **how)
     with monkeypatch.context() as patch:
-        patch.setattr("freeprm.stages.training.ConsoleCallback", _Interrupt)
+        patch.setattr("freeprm.training.running.ConsoleCallback", _Interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(out="resumed", trainer=often, **how)
     resumed = run(out="resumed", trainer=often, **how)

@@ -1,12 +1,11 @@
 """A trainer over the toy task, with any model, objective and arguments."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate import PartialState
 from torch import device, nn
 from transformers import TrainingArguments
 
@@ -17,6 +16,7 @@ from freeprm.training.batches import Example, Examples, reading_of
 from freeprm.training.examples import Preparer
 from freeprm.training.policy import load_policy
 from freeprm.training.settings import TrainSettings
+from freeprm.training.setup import set_up
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Rollout, group_rollouts
 
@@ -35,9 +35,9 @@ def examples_of(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     cache = tmp_path_factory.mktemp("cache")
 
     def make(rollouts: Sequence[Rollout], objective: Objective, **how: Any) -> list[Example]:
-        settings = TrainSettings(model=str(model_folder), **how)
-        preparer = Preparer(settings, model_folder, cache, PartialState(), objective=objective)
-        return preparer.examples(group_rollouts(rollouts), counts=Counter())
+        setup = set_up(TrainSettings(model=str(model_folder), **how))
+        own = replace(setup, objective=objective, reading=reading_of(setup.settings, objective))
+        return Preparer(own, cache).examples(group_rollouts(rollouts))
 
     return make
 

@@ -31,7 +31,7 @@ def example(n_responses: int, *, problem: int = 0) -> Example:
 
 def test_a_batch_lays_examples_side_by_side():
     one, two = example(2), example(3, problem=1)
-    batch = collate([one, two])["batch"]
+    batch = collate([one, two])
     assert batch.encoded == [*one.encoded, *two.encoded]
     assert batch.labels.tolist() == [True, False, True, False, True]
     assert batch.groups.tolist() == [0, 0, 1, 1, 1]
@@ -43,7 +43,7 @@ def test_a_batch_lays_examples_side_by_side():
 
 def test_tokens_know_their_step_and_steps_are_counted_through(example_of_steps):
     one, two = example_of_steps(0), example_of_steps(1)
-    batch = collate([one, two])["batch"]
+    batch = collate([one, two])
     assert torch.bincount(batch.rows).tolist() == [item.n_response for item in batch.encoded]
     ends = [own.ends for part in (one, two) for own in part.steps]
     lengths = [int(n) for own in ends for n in np.diff(own, prepend=-1)]
@@ -55,7 +55,7 @@ def test_tokens_know_their_step_and_steps_are_counted_through(example_of_steps):
 def test_places_stand_for_tokens_where_values_are_read(example_of_steps):
     one = example_of_steps(0)
     read = replace(one, ref_logps=(), places=tuple(own.ends for own in one.steps))
-    batch = collate([read, read])["batch"]
+    batch = collate([read, read])
     n_steps = [len(own.ends) for own in one.steps] * 2
     assert torch.bincount(batch.rows).tolist() == n_steps
     assert batch.steps.tolist() == list(range(sum(n_steps)))
@@ -175,7 +175,7 @@ def test_log_ratios_are_of_every_token(encoded):
     model = tiny.language_model()
     logps = token_logprobs(model, encoded).detach()
     refs = tuple(torch.full((item.n_response,), -1.5) for item in encoded)
-    batch = collate([four_responses(encoded, ref_logps=refs)])["batch"]
+    batch = collate([four_responses(encoded, ref_logps=refs)])
     rewards = LogRatios(beta=2.0).token_rewards(model, batch)
     torch.testing.assert_close(rewards, 2.0 * (logps + 1.5))
 
@@ -184,9 +184,7 @@ def test_token_rewards_of_values_are_their_differences_inside_each_response(enco
     valuation = Valuation(parameterisation="tokens", read_at="steps", judgement=("+", "-"))
     model = load_valued(str(model_folder), valuation).model
     places = tuple(np.array(sorted({2, 5, item.n_response - 1}), dtype=np.int32) for item in encoded)
-    rewards = Values(valuation=valuation).token_rewards(
-        model, collate([four_responses(encoded, places=places)])["batch"]
-    )
+    rewards = Values(valuation=valuation).token_rewards(model, collate([four_responses(encoded, places=places)]))
     values = token_values(model, encoded, places)
     for row, (got, wanted) in enumerate(zip(rewards.split([3] * 4), values.split([3] * 4), strict=True)):
         torch.testing.assert_close(got.cumsum(0), wanted, msg=f"response {row}")
@@ -200,4 +198,4 @@ def test_a_value_that_is_no_number_is_refused_with_the_name_of_its_response(enco
         model.score.weight[:] = torch.nan
     places = tuple(np.array([item.n_response - 1], dtype=np.int32) for item in encoded)
     with pytest.raises(NonFiniteError, match="problem 'p0', sample 0: the value after its token"):
-        Values(valuation=valuation).token_rewards(model, collate([four_responses(encoded, places=places)])["batch"])
+        Values(valuation=valuation).token_rewards(model, collate([four_responses(encoded, places=places)]))

@@ -4,17 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import PartialState
 
 import stepped
 import tiny
 from freeprm.errors import DataError, ModelError
-from freeprm.io.plugins import load
 from freeprm.models.loading import load_backbone
 from freeprm.models.logprobs import score_tokens
 from freeprm.training.batches import Example
 from freeprm.training.examples import Preparer
 from freeprm.training.settings import TrainSettings
+from freeprm.training.setup import set_up
 from freeprm.types import Rollout, group_rollouts
 from rounding import assert_near
 
@@ -28,11 +27,8 @@ def prepare(
     folder: Path, cache: Path, rollouts: list[Rollout] = ROLLOUTS, *, objective: str = "ce",
     mixed_precision: str = "no", **settings: object,
 ) -> tuple[list[Example], Counter[str], Preparer]:  # fmt: skip
-    chosen = load("objectives", objective)()
-    preparer = Preparer(
-        TrainSettings(model=str(folder), **settings), folder, cache, PartialState(), objective=chosen,
-        mixed_precision=mixed_precision,
-    )  # fmt: skip
+    setup = set_up(TrainSettings(model=str(folder), objective=objective, **settings))
+    preparer = Preparer(setup, cache, mixed_precision=mixed_precision)
     counts: Counter[str] = Counter()
     return preparer.examples(group_rollouts(rollouts), counts=counts), counts, preparer
 
@@ -57,7 +53,13 @@ def test_the_second_time_nothing_is_computed(model_folder, tmp_path):
                for a, b in zip(one.ref_logps, two.ref_logps, strict=True))  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"mixed_precision": "bf16"}, {"reference": "other"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "bfloat16", "trainer": {"optim": "stable_adamw"}},
+        {"mixed_precision": "bf16"}, {"reference": "other"},
+    ],
+)  # fmt: skip
 def test_another_precision_or_reference_is_computed_anew(model_folder, tmp_path, change):
     prepare(model_folder, tmp_path / "cache")
     if "reference" in change:

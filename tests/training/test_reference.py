@@ -20,6 +20,7 @@ from freeprm.training.examples import Preparer
 from freeprm.training.policy import load_policy
 from freeprm.training.reference import FrozenReference
 from freeprm.training.settings import TrainSettings
+from freeprm.training.setup import set_up
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Rollout, group_rollouts
 
@@ -41,10 +42,7 @@ def noted(folder) -> list[Rollout]:
 
 def examples_and_counts(folder, cache, rollouts, *, mixed_precision):
     counts = Counter()
-    preparer = Preparer(
-        TrainSettings(model=str(folder)), folder, cache, PartialState(), objective=load("objectives", "ce")(),
-        mixed_precision=mixed_precision,
-    )  # fmt: skip
+    preparer = Preparer(set_up(TrainSettings(model=str(folder))), cache, mixed_precision=mixed_precision)
     return preparer.examples(group_rollouts(rollouts), counts=counts), counts, preparer.scored_tokens
 
 
@@ -59,7 +57,7 @@ def rewards(folder, examples, out, **precision) -> torch.Tensor:
         told, objective=load("objectives", "ce")(), reading=LogRatios(beta=0.5), train_dataset=data, eval_dataset=data,
     )  # fmt: skip
     trainer.evaluate()  # the parent prepares the model at its first use
-    batches = [collate([data[0]])["batch"], collate([data[1], data[2]])["batch"]]
+    batches = [collate([data[0]]), collate([data[1], data[2]])]
     with torch.no_grad():
         return torch.cat([trainer.reading.token_rewards(trainer.model, batch) for batch in batches])
 

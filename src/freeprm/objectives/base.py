@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from freeprm.errors import DataError
+from freeprm.errors import ConfigError, DataError, PluginError
+from freeprm.io.plugins import load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +105,7 @@ class Pairs(NamedTuple):
 def pairs(labels: Tensor, groups: Tensor) -> Pairs:
     """Every right response with every wrong one of its group (the Cartesian pairing of the released code).
 
-    Args:
-        labels: (B,) bool.
-        groups: (B,) int64.
-
-    Returns:
-        Two (M,) index tensors, ordered by chosen, then rejected.
+    Args: `labels` (B,) bool and `groups` (B,) int64. Returns two (M,) index tensors, ordered by chosen, then rejected.
     """
     same = groups[:, None] == groups[None, :]  # (B, B)
     chosen, rejected = (same & labels[:, None] & ~labels[None, :]).nonzero(as_tuple=True)
@@ -138,13 +134,7 @@ def step_cross_entropy(logits: Tensor, batch: RewardBatch) -> Tensor:
 
 
 def mean_by_response(values: Tensor, rows: Tensor, *, n_responses: int) -> Tensor:
-    """(B,) the mean of each response's values; 0 where it has none.
-
-    Args:
-        values: (M,)
-        rows: (M,) int64, the response of each.
-        n_responses: B.
-    """
+    """(B,) the mean of each response's values (M,), whose responses are rows (M,) int64; 0 where it has none."""
     counts = torch.bincount(rows, minlength=n_responses).clamp(min=1)
     return values.new_zeros(n_responses).index_add(0, rows, values) / counts
 
@@ -166,7 +156,7 @@ class Defaults:
 
 
 class Objective(Protocol):
-    """Turns a batch of rewards into losses, one for each item that it trains on.
+    """Turns a batch of rewards into losses, one for each item that it trains on; a class may inherit what it needs.
 
     A batch is whatever goes through the model at once, so an item's loss must not depend on what else is in it. What a
     loss has to know of all items of a step it is given: `RewardBatch.kl`, `RewardBatch.means`.
@@ -175,23 +165,50 @@ class Objective(Protocol):
     models in general; see `freeprm.training.settings.filled`.
     """
 
-    needs_pairs: ClassVar[bool]
+    needs_pairs: ClassVar[bool] = False
     """Items are pairs inside a group, so that groups with one class give none; otherwise responses."""
-    needs_kl: ClassVar[bool]
+    needs_kl: ClassVar[bool] = False
     """`RewardBatch.kl` must be given, which only log-ratios have."""
-    needs_steps: ClassVar[bool]
+    needs_steps: ClassVar[bool] = False
     """`RewardBatch.steps` must be given."""
-    needs_step_labels: ClassVar[bool]
+    needs_step_labels: ClassVar[bool] = False
     """`RewardBatch.step_labels` must be given; implies `needs_steps`."""
 
     @property
     def needs_means(self) -> bool:
         """`RewardBatch.means` must be given; the objective is `Averaging`. It may hang on the objective's options."""
-        ...
+        return False
 
     def losses(self, batch: RewardBatch) -> Tensor:
-        """(M,) float32, one loss an item: a response, or a pair in the order of `pairs`."""
+        """(M,) float32, one loss an item: a response, or a pair in the order of `pairs`.
+
+        Raises:
+            DataError: the batch lacks what the objective needs.
+        """
         ...
+
+
+def objective_named(name: str, options: Mapping[str, Any] | None = None) -> Objective:
+    """An objective with its options set.
+
+    Args:
+        name: of a file in this folder, or `package.module:Name`.
+        options: its fields.
+
+    Raises:
+        PluginError: there is none, or it does not say all of `NEEDS`.
+        ConfigError: it has no such option.
+    """
+    kind = load("objectives", name)
+    try:
+        objective: Objective = kind(**(options or {}))
+    except TypeError as error:
+        raise ConfigError(f"objective_options of {name}: {error}") from error
+    if missing := [need for need in NEEDS if not hasattr(objective, need)]:
+        raise PluginError(f"objective {name}: does not say {missing[0]}; expected {', '.join(NEEDS)}")
+    if objective.needs_means and not isinstance(objective, Averaging):
+        raise PluginError(f"objective {name}: says needs_means; expected a method `totals` besides")
+    return objective
 
 
 class Totals(NamedTuple):

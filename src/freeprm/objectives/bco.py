@@ -4,18 +4,17 @@ Source: Jung et al. 2024, arXiv:2404.04656.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from freeprm.errors import DataError
-from freeprm.objectives.base import RewardBatch, Totals
+from freeprm.objectives.base import Objective, RewardBatch, Totals
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCO:
+class BCO(Objective):
     """-l log sigmoid(r - delta) - (1 - l) log sigmoid(delta - r), one loss a response.
 
     delta is half the sum of the two classes' mean rewards, as in the paper, of the policy at hand over the whole
@@ -25,11 +24,6 @@ class BCO:
     that the rewards of the other one are not measured from their own mean, where they could never be large enough.
     Given delta, items are independent. The density-ratio weights of the paper's second part are left out.
     """
-
-    needs_pairs: ClassVar[bool] = False
-    needs_kl: ClassVar[bool] = False
-    needs_steps: ClassVar[bool] = False
-    needs_step_labels: ClassVar[bool] = False
 
     delta: float | None = None
     """A fixed shift in beta * nats, e.g. measured on other data, which saves the pass; None: the step's own."""
@@ -46,20 +40,14 @@ class BCO:
         return Totals(sums=sides @ rewards, weights=sides.sum(1))
 
     def losses(self, batch: RewardBatch) -> Tensor:
-        """(B,) binary cross-entropy of sigmoid(r - delta) against the outcome label, in nats.
-
-        Raises:
-            DataError: the batch carries no `means`, and delta is not fixed.
-        """
+        """(B,) binary cross-entropy of sigmoid(r - delta) against the outcome label, in nats."""
         rewards = batch.rewards
-        logits = rewards - (_delta(batch) if self.delta is None else self.delta)
-        return binary_cross_entropy_with_logits(logits, batch.labels.to(rewards.dtype), reduction="none")
-
-
-def _delta(batch: RewardBatch) -> Tensor:
-    if batch.means is None:
-        raise DataError("bco: the batch carries no means; expected those of right and of wrong responses' rewards")
-    return batch.means.detach().mean()
+        delta: float | Tensor | None = self.delta
+        if delta is None:
+            if batch.means is None:
+                raise DataError("bco: the batch carries no means; expected the mean right and the mean wrong reward")
+            delta = batch.means.detach().mean()
+        return binary_cross_entropy_with_logits(rewards - delta, batch.labels.to(rewards.dtype), reduction="none")
 
 
 PLUGIN = BCO

@@ -9,18 +9,14 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from freeprm.objectives.base import RewardBatch, pairs
+from freeprm.objectives.base import Objective, RewardBatch, pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPO:
+class DPO(Objective):
     """-log sigmoid(r_w - r_l), one loss a pair; items are independent."""
 
     needs_pairs: ClassVar[bool] = True
-    needs_kl: ClassVar[bool] = False
-    needs_means: ClassVar[bool] = False
-    needs_steps: ClassVar[bool] = False
-    needs_step_labels: ClassVar[bool] = False
 
     def losses(self, batch: RewardBatch) -> Tensor:
         """(M,) one loss a pair, in the order of `pairs`, in nats."""

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freeprm.objectives.base import RewardBatch, pairs
+from freeprm.objectives.base import Objective, RewardBatch, pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class IPO:
+class IPO(Objective):
     """(r_w - r_l - margin)^2, one loss a pair; items are independent.
 
     The paper writes (h - 1 / (2 tau))^2 with h the difference of the log-ratios and tau what we call beta. An
@@ -21,10 +21,6 @@ class IPO:
     """
 
     needs_pairs: ClassVar[bool] = True
-    needs_kl: ClassVar[bool] = False
-    needs_means: ClassVar[bool] = False
-    needs_steps: ClassVar[bool] = False
-    needs_step_labels: ClassVar[bool] = False
 
     margin: float = 0.5
     """The difference of rewards to reach, above 0, in beta * nats (a token, with `per_token`)."""

@@ -9,11 +9,11 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from freeprm.objectives.base import Defaults, RewardBatch
+from freeprm.objectives.base import Defaults, Objective, RewardBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class IPVRM:
+class IPVRM(Objective):
     """Mean over t = 1..T of -l log sigmoid(v_t - m) - (1 - l) log(1 - sigmoid(v_t + m)), with v_t = V_t / t.
 
     One loss a response; items are independent. The margin asks v_t >= m of right and v_t <= -m of wrong responses.
@@ -21,11 +21,6 @@ class IPVRM:
     micro-batch is one response; here every response weighs the same, as in the paper's formula.
     """
 
-    needs_pairs: ClassVar[bool] = False
-    needs_kl: ClassVar[bool] = False
-    needs_means: ClassVar[bool] = False
-    needs_steps: ClassVar[bool] = False
-    needs_step_labels: ClassVar[bool] = False
     defaults: ClassVar[Defaults] = Defaults(
         source="Gao et al. 2026, arXiv:2604.13197: beta 10 with m = 5, learning rate 5e-7, batch 64, 3 epochs",
         beta=10.0,

@@ -9,11 +9,11 @@ from typing import ClassVar
 from torch import Tensor, where
 
 from freeprm.errors import DataError
-from freeprm.objectives.base import RewardBatch
+from freeprm.objectives.base import Objective, RewardBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class KTO:
+class KTO(Objective):
     """w_D (1 - sigmoid(r - z)) if right, w_U (1 - sigmoid(z - r)) if wrong, with z = max(0, beta KL(pi_phi || pi_ref)).
 
     One loss a response. Given z, items are independent; z itself comes from outside in `RewardBatch.kl`, already times
@@ -22,11 +22,7 @@ class KTO:
     of the optimisation step, so that z is less noisy and the same however a step is cut.
     """
 
-    needs_pairs: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = True
-    needs_means: ClassVar[bool] = False
-    needs_steps: ClassVar[bool] = False
-    needs_step_labels: ClassVar[bool] = False
 
     desirable_weight: float = 1.0
     """w_D, of right responses, above 0. Advised: w_D n_right / (w_U n_wrong) between 1 and 4/3."""
@@ -34,11 +30,7 @@ class KTO:
     """w_U, of wrong responses, above 0."""
 
     def losses(self, batch: RewardBatch) -> Tensor:
-        """(B,) one loss a response, between 0 and its weight.
-
-        Raises:
-            DataError: the batch carries no `kl`.
-        """
+        """(B,) one loss a response, between 0 and its weight."""
         if batch.kl is None:
             raise DataError("kto: the batch carries no kl; expected beta * KL(policy || reference), in reward units")
         reference_point = batch.kl.detach().clamp(min=0.0)

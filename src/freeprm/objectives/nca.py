@@ -9,21 +9,17 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from freeprm.objectives.base import RewardBatch, pairs
+from freeprm.objectives.base import Objective, RewardBatch, pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class NCA:
+class NCA(Objective):
     """-log sigmoid(r_w) - 1/2 log sigmoid(-r_w) - 1/2 log sigmoid(-r_l), one loss a pair; items are independent.
 
     In r_w the loss is lowest at log 2, where sigmoid(r_w) = 2/3: above that a right response is pulled back.
     """
 
     needs_pairs: ClassVar[bool] = True
-    needs_kl: ClassVar[bool] = False
-    needs_means: ClassVar[bool] = False
-    needs_steps: ClassVar[bool] = False
-    needs_step_labels: ClassVar[bool] = False
 
     def losses(self, batch: RewardBatch) -> Tensor:
         """(M,) one loss a pair, in the order of `pairs`, in nats."""

@@ -11,11 +11,11 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from freeprm.objectives.base import RewardBatch, mean_by_response
+from freeprm.objectives.base import Objective, RewardBatch, mean_by_response
 
 
 @dataclass(frozen=True, kw_only=True)
-class OSV:
+class OSV(Objective):
     """-l log sigmoid(V_k) - (1 - l) log(1 - sigmoid(V_k)), mean over a response's steps k; items are responses.
 
     V_k is log-odds here as everywhere, hence the cross-entropy. Theirs is a squared error, (f - l)^2 summed over the
@@ -23,21 +23,13 @@ class OSV:
     takes it of sigmoid(V_k). Both losses are lowest at the probability of a right outcome given the steps so far.
     """
 
-    needs_pairs: ClassVar[bool] = False
-    needs_kl: ClassVar[bool] = False
-    needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = True
-    needs_step_labels: ClassVar[bool] = False
 
     squared_error: bool = False
     """(sigmoid(V_k) - l)^2 instead of the cross-entropy: AutoPSV's."""
 
     def losses(self, batch: RewardBatch) -> Tensor:
-        """(B,) mean loss of a response's steps, in nats, or in squared probabilities.
-
-        Raises:
-            DataError: the batch carries no steps.
-        """
+        """(B,) mean loss of a response's steps, in nats, or in squared probabilities."""
         values, rows = batch.step_values, batch.step_rows
         labels = batch.labels.to(values.dtype)[rows]  # (S_total,)
         if self.squared_error:

@@ -9,11 +9,11 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from freeprm.objectives.base import Defaults, RewardBatch, pairs
+from freeprm.objectives.base import Defaults, Objective, RewardBatch, pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimPO:
+class SimPO(Objective):
     """-log sigmoid(r_w / |y_w| - r_l / |y_l| - gamma), one loss a pair; items are independent.
 
     SimPO proper has no reference: it is this objective on rewards formed without one, r = beta * log pi_phi.
@@ -21,10 +21,6 @@ class SimPO:
     """
 
     needs_pairs: ClassVar[bool] = True
-    needs_kl: ClassVar[bool] = False
-    needs_means: ClassVar[bool] = False
-    needs_steps: ClassVar[bool] = False
-    needs_step_labels: ClassVar[bool] = False
     defaults: ClassVar[Defaults] = Defaults(
         source="Meng et al. 2024, arXiv:2405.14734: beta 2 to 2.5, gamma / beta 0.1 to 0.8, learning rate 3e-7 to 1e-6",
         beta=2.0,

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freeprm.objectives.base import RewardBatch, step_cross_entropy
+from freeprm.objectives.base import Objective, RewardBatch, step_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepCE:
+class StepCE(Objective):
     """-y log sigmoid(V_k) - (1 - y) log(1 - sigmoid(V_k)), the mean over a response's labelled steps k.
 
     V_k is the value after step k: what a head says there, or, of a log-ratio, q at the step's end. Labels are hard
@@ -20,18 +20,11 @@ class StepCE:
     responses weigh more; here items are responses, and every one weighs the same.
     """
 
-    needs_pairs: ClassVar[bool] = False
-    needs_kl: ClassVar[bool] = False
-    needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = True
     needs_step_labels: ClassVar[bool] = True
 
     def losses(self, batch: RewardBatch) -> Tensor:
-        """(B,) mean binary cross-entropy of a response's labelled steps, in nats.
-
-        Raises:
-            DataError: the batch carries no steps, or no step labels.
-        """
+        """(B,) mean binary cross-entropy of a response's labelled steps, in nats."""
         return step_cross_entropy(batch.step_values, batch)
 
 

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freeprm.objectives.base import RewardBatch, step_cross_entropy
+from freeprm.objectives.base import Objective, RewardBatch, step_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepKTO:
+class StepKTO(Objective):
     """-1/n sum over t of log sigmoid(l_t * r_t), l_t = +1 or -1, over a response's n labelled steps.
 
     r_t is the step's own reward, and not the value after it. The paper prints |r_t|, under which a wrong step with a
@@ -23,18 +23,11 @@ class StepKTO:
     expectation, -p log sigmoid(r_t) - (1 - p) log sigmoid(-r_t). Items are responses.
     """
 
-    needs_pairs: ClassVar[bool] = False
-    needs_kl: ClassVar[bool] = False
-    needs_means: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = True
     needs_step_labels: ClassVar[bool] = True
 
     def losses(self, batch: RewardBatch) -> Tensor:
-        """(B,) mean loss of a response's labelled steps, in nats.
-
-        Raises:
-            DataError: the batch carries no steps, or no step labels.
-        """
+        """(B,) mean loss of a response's labelled steps, in nats."""
         # 1 - sigmoid(r) = sigmoid(-r), so with y = (l + 1) / 2 this is a cross-entropy.
         return step_cross_entropy(batch.step_rewards, batch)
 

@@ -1,4 +1,8 @@
-"""Graded rollouts as training examples: groups of encoded responses with all that their rewards are formed of."""
+"""Examples side by side (`collate`), and how a model's answer to them becomes rewards (`reward_batch`).
+
+A reward is a log-ratio to a reference, of every token, or a value that the model says at some of them. Nothing here
+knows of a trainer: these are the pieces of a training loop of one's own; see docs/preferences.md.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,9 +46,31 @@ class Example:
         return sum(self.labels) * (len(self.labels) - sum(self.labels))
 
 
+class Examples(Dataset[Example]):
+    """Examples by index."""
+
+    def __init__(self, examples: Sequence[Example]):
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[index]
+
+    def lengths(self) -> list[int]:
+        """Tokens of each example's longest response with its prompt."""
+        return [max(len(item.ids) for item in example.encoded) for example in self._examples]
+
+    def longest(self) -> int:
+        """Tokens of the longest response with its prompt, mismatched ones too; 0 without examples."""
+        others = [len(item.ids) for example in self._examples for item in example.mismatched]
+        return max([*self.lengths(), *others], default=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Examples side by side, B responses in all; what the collator gives the trainer."""
+    """Examples side by side, B responses in all."""
 
     encoded: list[Encoded]
     ref_logps: Tensor
@@ -71,37 +97,15 @@ class Batch:
     """(S,) of the whole optimisation step, where the objective needs them."""
 
 
-class Examples(Dataset[Example]):
-    """Examples by index."""
-
-    def __init__(self, examples: Sequence[Example]):
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._examples[index]
-
-    def lengths(self) -> list[int]:
-        """Tokens of each example's longest response with its prompt."""
-        return [max(len(item.ids) for item in example.encoded) for example in self._examples]
-
-    def longest(self) -> int:
-        """Tokens of the longest response with its prompt, mismatched ones too; 0 without examples."""
-        others = [len(item.ids) for example in self._examples for item in example.mismatched]
-        return max([*self.lengths(), *others], default=0)
-
-
-def collate(examples: Sequence[Example]) -> dict[str, Batch]:
-    """One batch of examples; padding is the log-probability engine's business."""
+def collate(examples: Sequence[Example]) -> Batch:
+    """One batch of examples, for `DataLoader(examples, collate_fn=collate)`; nothing is padded here."""
     encoded = [item for example in examples for item in example.encoded]
     places = [own for example in examples for own in example.places]
     steps = [own for example in examples for own in example.steps]
     lengths = torch.tensor([len(own) for own in places] or [item.n_response for item in encoded])
     sizes = torch.tensor([len(example.encoded) for example in examples])
     read = places or [np.arange(item.n_response, dtype=np.int32) for item in encoded]
-    batch = Batch(
+    return Batch(
         encoded=encoded,
         ref_logps=_joined([logps for example in examples for logps in example.ref_logps]),
         places=places,
@@ -113,7 +117,6 @@ def collate(examples: Sequence[Example]) -> dict[str, Batch]:
         mismatched=[item for example in examples for item in example.mismatched],
         mismatched_ref_logps=_joined([logps for example in examples for logps in example.mismatched_ref_logps]),
     )
-    return {"batch": batch}
 
 
 def _numbered(steps: Sequence[TokenSteps], read: Sequence[Ints]) -> Tensor:
@@ -248,3 +251,24 @@ def step_reader(settings: TrainSettings, objective: Objective) -> StepReader | N
     if not objective.needs_steps and (valuation is None or valuation.read_at != "steps"):
         return None
     return StepReader(splitter=settings.splitter, labels=settings.step_labels if objective.needs_step_labels else None)
+
+
+def reward_batch(model: nn.Module, batch: Batch, reading: Parameterization) -> RewardBatch:
+    """The rewards of a batch under a model, as an objective takes them: `objective.losses(reward_batch(...)).mean()`.
+
+    Args:
+        model: the policy, in training; its forward pass is differentiated through.
+        batch: of `collate`; it may be on another device than the model.
+        reading: how the model's answer becomes rewards, of `reading_of`.
+
+    Raises:
+        NonFiniteError: the model says NaN or infinity; names the response.
+    """
+    token_rewards = reading.token_rewards(model, batch)
+    device = token_rewards.device
+    return RewardBatch(
+        token_rewards=token_rewards, rows=batch.rows.to(device), labels=batch.labels.to(device),
+        groups=batch.groups.to(device), kl=batch.kl, means=batch.means,
+        steps=None if batch.steps is None else batch.steps.to(device),
+        step_labels=None if batch.step_labels is None else batch.step_labels.to(device),
+    )  # fmt: skip

@@ -14,31 +14,11 @@ from torch import Tensor
 from freeprm.errors import DataError
 from freeprm.models.encoding import Encoded, check_vocabulary, encode, fit
 from freeprm.models.loading import context_length, load_config, load_tokenizer
-from freeprm.objectives.base import Objective
-from freeprm.training.batches import Example, Parameterization, reading_of, step_reader
+from freeprm.training.batches import Example, step_reader
 from freeprm.training.reference import FrozenReference
-from freeprm.training.settings import TrainSettings
+from freeprm.training.setup import Setup
 from freeprm.training.steps import TokenSteps, in_tokens
 from freeprm.types import Group, Rollout
-
-
-def mismatches(groups: Sequence[Group], *, seed: int) -> list[Rollout]:
-    """For each response, its prompt with a response to some other prompt; nothing where there is only one prompt.
-
-    Drawn once for the whole data, so the pairing does not depend on batches, and cannot match a response to its own
-    prompt.
-    """
-    if len({group.problem_id for group in groups}) < 2:
-        return []
-    rng = random.Random(f"mismatch/{seed}")
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    drawn = []
-    for own in rollouts:
-        other = own
-        while other.problem_id == own.problem_id:
-            other = rng.choice(rollouts)
-        drawn.append(replace(other, problem_id=own.problem_id, prompt=own.prompt, correct=None))
-    return drawn
 
 
 class _Prepared(NamedTuple):
@@ -54,40 +34,45 @@ class Preparer:
     """Makes examples.
 
     Args:
-        settings: of the training run.
-        start: folder of the model that training starts from; gives the tokenizer.
-        cache: where reference log-probabilities are kept; shared by all processes.
+        setup: of the training run; the start gives the tokenizer.
+        cache: where reference log-probabilities are kept; shared by all processes. None leaves them out.
         process: this one among those that train together; each computes its share of the reference.
-        objective: decides what an example has to hold.
         mixed_precision: see `FrozenReference`.
     """
 
     def __init__(
-        self, settings: TrainSettings, start: Path, cache: Path, process: PartialState, *, objective: Objective,
-        mixed_precision: str = "no",
+        self, setup: Setup, cache: Path | None, *, process: PartialState | None = None, mixed_precision: str = "no"
     ):  # fmt: skip
-        self.reading: Parameterization = reading_of(settings, objective)
+        settings, start = setup.settings, setup.start
         self.tokenizer = load_tokenizer(
             start, trust_remote_code=settings.trust_remote_code, template_date=settings.template_date
         )
         self.reference = (
-            FrozenReference(settings, start, self.tokenizer, cache, process, mixed_precision=mixed_precision)
-            if self.reading.valuation is None
+            FrozenReference(
+                settings,
+                start,
+                self.tokenizer,
+                cache or Path(),
+                process or PartialState(),
+                mixed_precision=mixed_precision,
+            )
+            if setup.reading.valuation is None
             else None
         )
         """Of log-ratios, also where training goes without it; values have none."""
-        self._settings, self._objective = settings, objective
-        self._step_reader = step_reader(settings, objective)
-        config = load_config(start, trust_remote_code=settings.trust_remote_code)
-        self._config = config
-        self._max_length = min(settings.max_length or context_length(config), context_length(config))
+        self._with_logps = cache is not None
+        self._settings, self._objective, self._reading = settings, setup.objective, setup.reading
+        self._step_reader = step_reader(settings, setup.objective)
+        self._config = load_config(start, trust_remote_code=settings.trust_remote_code)
+        context = context_length(self._config)
+        self._max_length = min(settings.max_length or context, context)
 
     @property
     def scored_tokens(self) -> int:
         """Tokens that went through the reference, over all processes."""
         return self.reference.scored_tokens if self.reference else 0
 
-    def examples(self, groups: Sequence[Group], *, counts: Counter[str]) -> list[Example]:
+    def examples(self, groups: Sequence[Group], *, counts: Counter[str] | None = None) -> list[Example]:
         """Examples of the responses that fit the context; counts what does not, and what is used.
 
         Args:
@@ -98,6 +83,7 @@ class Preparer:
             DataError: nothing to train on fits the context, labels are all alike, or a KL is needed and there is only
                 one prompt.
         """
+        counts = Counter() if counts is None else counts
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         prepared = self._fitted(rollouts, counts)
         others: Sequence[Encoded] = ()
@@ -106,25 +92,25 @@ class Preparer:
         by_row = {one.row: index for index, one in enumerate(prepared)}
         owned = [[by_row[row] for row in rows if row in by_row] for rows in _rows_of(groups)]
         logps = self._reference_logps(rollouts, prepared, others, owned, counts)
-        other_logps = logps[len(prepared) :]
         examples = []
         for own in owned:
-            example = self._example(
-                [prepared[index] for index in own],
-                labels=tuple(rollouts[prepared[index].row].correct is True for index in own),
+            responses = [prepared[index] for index in own]
+            places = [self._reading.places(one.encoded, one.steps) for one in responses]
+            steps = [one.steps for one in responses] if self._objective.needs_steps else []
+            example = Example(
+                encoded=tuple(one.encoded for one in responses),
+                labels=tuple(rollouts[one.row].correct is True for one in responses),
                 ref_logps=tuple(logps[index] for index in own) if logps else (),
+                places=tuple(at for at in places if at is not None),
+                steps=tuple(found for found in steps if found is not None),
                 mismatched=tuple(others[index] for index in own) if others else (),
-                mismatched_ref_logps=tuple(other_logps[index] for index in own) if others else (),
+                mismatched_ref_logps=tuple(logps[len(prepared) + index] for index in own) if others and logps else (),
             )
             if self._objective.needs_pairs and not example.n_pairs:
                 counts["groups that the context leaves with one class"] += 1
             elif own:
                 examples.append(example)
-        _count_used(examples, counts)
-        if self._objective.needs_step_labels:
-            _count_step_labels(examples, counts)
-        else:
-            _require_both(counts, max_length=self._max_length)
+        self._count_used(examples, counts)
         return examples
 
     def _fitted(self, rollouts: Sequence[Rollout], counts: Counter[str]) -> list[_Prepared]:
@@ -146,38 +132,6 @@ class Preparer:
             prepared.append(_Prepared(row, item, steps))
         return prepared
 
-    def _reference_logps(
-        self, rollouts: Sequence[Rollout], prepared: Sequence[_Prepared], others: Sequence[Encoded],
-        owned: Sequence[Sequence[int]], counts: Counter[str],
-    ) -> list[Tensor]:  # fmt: skip
-        """One (T,) tensor a response, those to other prompts last; none where values are read.
-
-        Args:
-            owned: indices into `prepared`, and into `others` if there are any, by group; in ascending order.
-        """
-        if self.reference is None:
-            return []
-        encoded = [one.encoded for one in prepared]
-        stored = self.reference.stored([rollouts[one.row] for one in prepared], encoded, counts)
-        grouped = [[items[index] for index in own] for items in (encoded, others) if items for own in owned if own]
-        return self.reference.logprobs(grouped, stored)
-
-    def _example(
-        self, responses: Sequence[_Prepared], *, labels: tuple[bool, ...], ref_logps: tuple[Tensor, ...],
-        mismatched: tuple[Encoded, ...], mismatched_ref_logps: tuple[Tensor, ...],
-    ) -> Example:  # fmt: skip
-        places = [self.reading.places(one.encoded, one.steps) for one in responses]
-        steps = [one.steps for one in responses] if self._objective.needs_steps else []
-        return Example(
-            encoded=tuple(one.encoded for one in responses),
-            labels=labels,
-            ref_logps=ref_logps,
-            places=tuple(own for own in places if own is not None),
-            steps=tuple(own for own in steps if own is not None),
-            mismatched=mismatched,
-            mismatched_ref_logps=mismatched_ref_logps,
-        )
-
     def _with_mismatched(
         self, groups: Sequence[Group], prepared: Sequence[_Prepared], counts: Counter[str]
     ) -> tuple[list[_Prepared], Sequence[Encoded]]:
@@ -193,32 +147,63 @@ class Preparer:
             counts["responses whose prompt leaves no room for one to another"] += without
         return [prepared[index] for index in fitted.kept], fitted.encoded
 
+    def _reference_logps(
+        self, rollouts: Sequence[Rollout], prepared: Sequence[_Prepared], others: Sequence[Encoded],
+        owned: Sequence[Sequence[int]], counts: Counter[str],
+    ) -> list[Tensor]:  # fmt: skip
+        """One (T,) tensor a response, those to other prompts last; none where values are read.
 
-def _count_used(examples: Sequence[Example], counts: Counter[str]) -> None:
-    n_right = sum(sum(example.labels) for example in examples)
-    counts["right responses"] += n_right
-    counts["wrong responses"] += sum(len(example.labels) for example in examples) - n_right
-    counts["groups"] += len(examples)
+        Args:
+            owned: indices into `prepared`, and into `others` if there are any, by group; in ascending order.
+        """
+        if self.reference is None or not self._with_logps:
+            return []
+        encoded = [one.encoded for one in prepared]
+        stored = self.reference.stored([rollouts[one.row] for one in prepared], encoded, counts)
+        grouped = [[items[index] for index in own] for items in (encoded, others) if items for own in owned if own]
+        return self.reference.logprobs(grouped, stored)
+
+    def _count_used(self, examples: Sequence[Example], counts: Counter[str]) -> None:
+        """Raises: DataError, if only one class of responses, or no or one kind of step label, is left."""
+        labels = [label for example in examples for label in example.labels]
+        counts["right responses"] += sum(labels)
+        counts["wrong responses"] += len(labels) - sum(labels)
+        counts["groups"] += len(examples)
+        if not self._objective.needs_step_labels:
+            if not counts["right responses"] or not counts["wrong responses"]:
+                raise DataError(
+                    f"{counts['right responses']} right and {counts['wrong responses']} wrong responses fit "
+                    f"{self._max_length} tokens with their prompts; expected both. Raise max_length, or truncate with "
+                    "too_long=truncate"
+                )
+            return
+        if not examples:
+            raise DataError("no response with a step label fits the context; raise max_length, or too_long=truncate")
+        step_labels = np.concatenate([steps.labels for example in examples for steps in example.steps])
+        known = step_labels[np.isfinite(step_labels)]
+        if known.min() == known.max():
+            raise DataError(f"all {len(known)} step labels are {known[0]:g}; expected right steps and wrong ones")
+        found = {"labelled steps": len(known), "steps without a label": len(step_labels) - len(known)}
+        counts.update(+Counter(found))
 
 
-def _require_both(counts: Counter[str], *, max_length: int) -> None:
-    """Raises: DataError, if the responses that fit the context lack a class."""
-    if not counts["right responses"] or not counts["wrong responses"]:
-        raise DataError(
-            f"{counts['right responses']} right and {counts['wrong responses']} wrong responses fit {max_length} "
-            "tokens with their prompts; expected both. Raise max_length, or truncate with too_long=truncate"
-        )
+def mismatches(groups: Sequence[Group], *, seed: int) -> list[Rollout]:
+    """For each response, its prompt with a response to some other prompt; nothing where there is only one prompt.
 
-
-def _count_step_labels(examples: Sequence[Example], counts: Counter[str]) -> None:
-    """Raises: DataError, if there is no label, or all are the same."""
-    if not examples:
-        raise DataError("no response with a step label fits the context; raise max_length, or too_long=truncate")
-    labels = np.concatenate([steps.labels for example in examples for steps in example.steps])
-    known = labels[np.isfinite(labels)]
-    if known.min() == known.max():
-        raise DataError(f"all {len(known)} step labels are {known[0]:g}; expected right steps and wrong ones")
-    counts.update(+Counter({"labelled steps": len(known), "steps without a label": len(labels) - len(known)}))
+    Drawn once for the whole data, so the pairing does not depend on batches, and cannot match a response to its own
+    prompt.
+    """
+    if len({group.problem_id for group in groups}) < 2:
+        return []
+    rng = random.Random(f"mismatch/{seed}")
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    drawn = []
+    for own in rollouts:
+        other = own
+        while other.problem_id == own.problem_id:
+            other = rng.choice(rollouts)
+        drawn.append(replace(other, problem_id=own.problem_id, prompt=own.prompt, correct=None))
+    return drawn
 
 
 def _rows_of(groups: Sequence[Group]) -> Iterator[range]:

@@ -1,12 +1,46 @@
-"""The README.md beside a trained reward model: what it is, how to read it, what it was made of."""
+"""What stands beside the weights of a trained model: tokenizer, reward.json, log, and a README.md that explains it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from freeprm.models.loading import SOLVER
-from freeprm.models.reward_config import LOG_RATIO, RewardConfig
+from freeprm.io.rows import write_json
+from freeprm.models.loading import SOLVER, downloaded_revision, portable, template_hash
+from freeprm.models.prompts import told_date
+from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, save_reward_config
+from freeprm.training.examples import Preparer
 from freeprm.training.settings import TrainSettings
+from freeprm.training.setup import Setup
+
+
+def describe(
+    out: Path, setup: Setup, preparer: Preparer, *, counts: Mapping[str, Any], log: Sequence[dict[str, float]]
+) -> None:
+    """Put beside the weights what a reader of the folder needs: tokenizer, reward.json, model card, log."""
+    settings, reading, reference = setup.settings, setup.reading, preparer.reference
+    valuation = reading.valuation
+    config = RewardConfig(
+        beta=reading.beta,
+        base=portable(settings.model),
+        reference=None if reference is None else Reference(
+            source=portable(settings.reference or settings.model), revision=downloaded_revision(reference.folder),
+            weights_sha256=reference.sha256,
+        ),
+        parameterisation=settings.parameterisation,
+        read_at=valuation.read_at if valuation else None,
+        judgement=valuation.judgement if valuation else None,
+        trained_with_reference=reading.with_reference,
+        objective=settings.objective,
+        objective_options=dict(settings.objective_options),
+        template_sha256=template_hash(preparer.tokenizer),
+        template_date=told_date(preparer.tokenizer),
+        splitter=settings.splitter,
+    )  # fmt: skip
+    preparer.tokenizer.save_pretrained(out)
+    save_reward_config(config, out)
+    final = next((entry for entry in reversed(log) if "loss" in entry), {})
+    (out / "README.md").write_text(model_card(config, settings, counts=counts, final=final), encoding="utf-8")
+    write_json(out / "log.json", list(log))
 
 
 def model_card(

@@ -6,9 +6,7 @@ bfloat16 with an optimizer that keeps what rounding takes from them (Kahan summa
 Rounding up or down at random does not do: over 48 such steps its noise is 2.7 times as large as the update.
 """
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MethodType
 from typing import Any, NamedTuple
@@ -19,17 +17,8 @@ from torch.optim import Optimizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel, TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from freeprm.errors import ConfigError, ModelError, RewardMismatchError
-from freeprm.models.loading import (
-    LoadOptions,
-    adapter_base,
-    load_backbone,
-    load_config,
-    portable,
-    resolve,
-    weights_hash,
-)
-from freeprm.models.reward_config import LOG_RATIO, REWARD_FILE, RewardConfig, load_reward_config
+from freeprm.errors import ConfigError, ModelError
+from freeprm.models.loading import LoadOptions, adapter_base, load_backbone, load_config, portable
 from freeprm.models.values import Valuation, load_valued
 from freeprm.training.settings import KAHAN_OPTIMIZER, TrainSettings
 
@@ -237,70 +226,3 @@ def _with_lora(model: PreTrainedModel, settings: TrainSettings) -> nn.Module:
             weight.data = weight.data.float()
     adapted.peft_config["default"].base_model_name_or_path = portable(settings.model)
     return adapted
-
-
-def carried_on(settings: TrainSettings, start: Path) -> TrainSettings:
-    """The settings with what the start's reward.json decides: reference and beta of a log-ratio; warns of it.
-
-    Args:
-        settings: as they were given.
-        start: folder of the model that training starts from.
-
-    Raises:
-        ConfigError: the start is of another parameterisation, or was trained without the reference that is asked for.
-        RewardMismatchError: the recorded reference is not where it was, or has other weights.
-    """
-    if not (start / REWARD_FILE).exists():
-        return settings
-    config = load_reward_config(start)
-    _check_parameterisation(settings, config)
-    recorded = config.reference
-    if settings.parameterisation != LOG_RATIO or recorded is None:
-        return settings
-    if not settings.with_reference:
-        return settings if config.trained_with_reference else replace(settings, beta=settings.beta or config.beta)
-    if settings.reference is None and not config.trained_with_reference:
-        raise ConfigError(
-            f"model {settings.model}: a reward model that was trained without reference; go on so with --no-reference, "
-            "or name a reference for a new reward"
-        )
-    source = settings.reference or recorded.source
-    revision = settings.reference_revision if settings.reference else recorded.revision
-    same = weights_hash(resolve(source, revision=revision)) == recorded.weights_sha256
-    if settings.reference is None and not same:
-        raise RewardMismatchError(
-            f"{source}: has other weights than the reference that {settings.model} was trained with; say where that "
-            "one is with --reference"
-        )
-    if not same:
-        return settings  # a new reward
-    beta = config.beta if settings.beta is None else settings.beta
-    if settings.reference is None or beta != config.beta:
-        _tell(settings.model, config, source=source, beta=beta)
-    return replace(settings, reference=source, reference_revision=revision, beta=beta)
-
-
-def _check_parameterisation(settings: TrainSettings, config: RewardConfig) -> None:
-    """Refuse a start that cannot be what is asked for."""
-    has, wanted = config.parameterisation, settings.parameterisation
-    if has == LOG_RATIO:  # a language model, which can be taught any values
-        return
-    if has != wanted:
-        raise ConfigError(
-            f"model {settings.model}: gives values (parameterisation {has!r}), but is to be trained as {wanted!r}. Go "
-            f"on from it with --parameterisation {has}, or start from a language model, such as its base {config.base}"
-        )
-    if has == "tokens" and config.judgement != settings.judgement:
-        raise ConfigError(
-            f"judgement: is {settings.judgement}, but {settings.model} was trained with {config.judgement}; go on with "
-            "those, or start from a language model"
-        )
-
-
-def _tell(model: str, config: RewardConfig, *, source: str, beta: float) -> None:
-    other = "" if beta == config.beta else f", and not its own {config.beta:g}: its rewards start scaled"
-    warnings.warn(
-        f"{model} is a reward model: it is trained on with its own reference {source}, beta {beta:g}{other}. For a new "
-        f"reward that starts from 0, give --reference {model}",
-        stacklevel=4,
-    )

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import TrainingArguments
 
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, means_of
 from freeprm.training.batches import Example, collate
-from freeprm.training.settings import TrainSettings, filled
+from freeprm.training.settings import TrainSettings, filled, n_steps
 
 LEAST_SHARE = 0.2
 """Share of what an objective's loss can fall at all that should be in reach: of cross-entropy, r = 0.3."""
@@ -55,7 +56,7 @@ def reach(examples: Sequence[Example], objective: Objective, *, beta: float) -> 
     Returns:
         None where nothing is right, or a loss has no item.
     """
-    batch = collate(examples[:_SAMPLE])["batch"]
+    batch = collate(examples[:_SAMPLE])
     right = batch.labels[batch.rows].float()  # (T_total,)
     if batch.steps is not None and batch.step_labels is not None and objective.needs_step_labels:
         right = batch.step_labels[batch.steps].nan_to_num(0.5)
@@ -130,4 +131,14 @@ def too_slow(settings: TrainSettings) -> str | None:
     return (
         f"trainer.learning_rate {rate:g} is {usual / rate:.0f} times below what is published for {what}, {usual:g} "
         f"({fitting.sources['trainer.learning_rate']}): the loss will hardly move. Leave it out to take that"
+    )
+
+
+def never_warm(arguments: TrainingArguments, *, n_examples: int) -> str | None:
+    """What to warn of where the only step is the first of a warm-up, whose learning rate is 0; None where it is not."""
+    if n_steps(arguments, n_examples=n_examples) > 1 or not arguments.get_warmup_steps(1):
+        return None
+    return (
+        "training is one step of the optimizer, the first of the warm-up, whose learning rate is 0: no weight will "
+        "move. Give trainer.warmup_steps=0, or more steps by a lower trainer.gradient_accumulation_steps or more epochs"
     )

@@ -1,24 +1,138 @@
-"""Training as a person follows it: a bar and a line for each log, on stderr, so that stdout stays the command's own."""
+"""One run of the trainer: its data read, the policy fitted, what that took counted, and progress told on stderr."""
 
 import json
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple
 
-from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
+from freeprm.core.curation import Operation
 from freeprm.core.flops import ModelShape, charge, forward_charges, forward_flops, training_flops
 from freeprm.core.ledger import EVALUATED, KL, MEANS, RECOMPUTED, REFERENCE, TRAINING
+from freeprm.errors import ConfigError
 from freeprm.io.progress import Advance, bar
+from freeprm.io.rollouts import OnBad
 from freeprm.models.loading import device_name
 from freeprm.models.logprobs import n_read
-from freeprm.training.batches import Example
+from freeprm.training.batches import Example, Examples
+from freeprm.training.examples import Preparer
+from freeprm.training.groups import read_groups
+from freeprm.training.policy import give_back_rounded, load_policy, trains_rounded
+from freeprm.training.reach import never_warm, out_of_reach, too_slow
+from freeprm.training.setup import Setup
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutFiles:
+    """Where the graded rollouts of a run are, and how they are read."""
+
+    inputs: Sequence[Path]
+    """Files or run folders to train on."""
+    dev: Sequence[Path] = ()
+    """To evaluate on."""
+    columns: Mapping[str, str] | None = None
+    """Our column name -> theirs."""
+    on_bad: OnBad = "raise"
+    """Stop at a broken record, or count it."""
+
+
+class Data(NamedTuple):
+    """What is trained on, and evaluated on."""
+
+    preparer: Preparer
+    examples: list[Example]
+    held_out: list[Example]
+    counts: Counter[str]
+    """Responses used, and those skipped by reason; those of what is evaluated on begin with `dev: `."""
+    operations: list[Operation]
+
+
+def read_data(setup: Setup, arguments: TrainingArguments, files: RolloutFiles, *, cache: Path | None) -> Data:
+    """The examples of a run; `cache` keeps the reference's log-probabilities, and None leaves them out.
+
+    Raises:
+        RecordError: a broken record.
+        DataError: nothing to train on.
+        ModelError: a reference that does not fit the model.
+    """
+    reads = [
+        read_groups(
+            paths, setup.settings, setup.objective, columns=files.columns, on_bad=files.on_bad, held_out=held_out
+        )
+        for paths, held_out in ((files.inputs, False), (files.dev, True))
+        if paths or not held_out
+    ]
+    preparer = Preparer(
+        setup, cache, process=arguments.distributed_state, mixed_precision=arguments.mixed_precision
+    )  # fmt: skip
+    examples = []
+    for read in reads:
+        read.counts["prompts"] = len({group.problem_id for group in read.groups})
+        examples.append(preparer.examples(read.groups, counts=read.counts))
+    (counts, *of_dev), operations = [read.counts for read in reads], reads[0].operations
+    for other in of_dev:
+        counts.update({f"dev: {what}": n for what, n in other.items()})
+    return Data(preparer, examples[0], examples[1] if of_dev else [], counts, operations)
+
+
+def warn_of(setup: Setup, arguments: TrainingArguments, data: Data) -> None:
+    """Warn where training cannot move its loss, and where GPUs are wasted."""
+    reading = setup.reading
+    doubts = [too_slow(setup.settings), never_warm(arguments, n_examples=len(data.examples))]
+    if reading.with_reference and data.examples[0].ref_logps:  # a plan has none
+        doubts.append(out_of_reach(data.examples, setup.objective, beta=reading.beta))
+    if arguments.n_gpu > 1:
+        doubts.append(
+            f"one process drives {arguments.n_gpu} GPUs, which is slow and fills the first one's memory. Start one a "
+            "GPU with `accelerate launch -m freeprm train ...`, or show it one with CUDA_VISIBLE_DEVICES"
+        )
+    for doubt in filter(None, doubts):
+        warnings.warn(doubt, stacklevel=3)
+
+
+def fit(setup: Setup, arguments: TrainingArguments, data: Data) -> GroupTrainer:
+    """Train, from the last checkpoint where there is one, and save the model in `arguments.output_dir`.
+
+    Raises:
+        ConfigError: 16-bit weights that are trained in shards.
+        ModelError: the model cannot be loaded.
+    """
+    settings, out = setup.settings, Path(str(arguments.output_dir))
+    set_seed(settings.seed)
+    with ConsoleCallback() as console:
+        policy = load_policy(settings, setup.start, arguments.device, valuation=setup.reading.valuation)
+        trainer = GroupTrainer(
+            policy, arguments, objective=setup.objective, reading=setup.reading, train_dataset=Examples(data.examples),
+            eval_dataset=Examples(data.held_out) if data.held_out else None, callbacks=[console],
+        )  # fmt: skip
+        for printing in (ProgressCallback, PrinterCallback):  # they print on stdout
+            trainer.remove_callback(printing)
+        if (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled) and trains_rounded(policy):
+            raise ConfigError(
+                f"dtype: is {settings.dtype!r}, and what rounding takes from weights cannot be given back to shards of "
+                "them; shard float32 weights (dtype=float32, trainer.bf16=true), 16 bytes each over all GPUs"
+            )
+        trainer.train(resume_from_checkpoint=last_checkpoint(out))
+    if trains_rounded(policy) and trainer.optimizer is not None:
+        give_back_rounded(policy, trainer.optimizer)
+    trainer.save_model(str(out))
+    return trainer
 
 
 def last_checkpoint(out: Path) -> str | None:
@@ -35,34 +149,75 @@ def _is_json(path: Path) -> bool:
     return True
 
 
-_SHOWN = {
-    "loss": "loss {:.4f}", "sign_accuracy": "sign accuracy {:.3f}", "step_accuracy": "step accuracy {:.3f}",
-    "reward_right": "right {:+.3f}", "reward_wrong": "wrong {:+.3f}", "margin": "margin {:+.3f}",
-    "kl_to_reference": "KL {:.3f}", "grad_norm": "gradient {:.3g}", "learning_rate": "lr {:.2g}",
-}  # fmt: skip
+def training_cost(
+    trainer: GroupTrainer, shape: ModelShape, examples: Sequence[Example], *, held_out: Sequence[Example],
+    reference_tokens: int | None,
+) -> Cost:  # fmt: skip
+    """The cost of a training run that is over.
+
+    The policy's tokens in training are counted batch by batch as it reads them: a beginning that responses share once,
+    a response that occurs twice once; so are those of the pass for means over a step. Those of the KL estimate and of
+    evaluations are counted group by group.
+
+    Args:
+        trainer: has trained.
+        shape: of the policy, and of the reference.
+        examples, held_out: what it trained on, and what it was evaluated on.
+        reference_tokens: that went through the reference, 0 where all of its log-probabilities were there already;
+            None where training has none.
+    """
+    args, model, objective, state = trainer.args, trainer.model, trainer.objective, trainer.state
+    assert model is not None
+    lengths = [len(item.ids) for example in examples for item in example.encoded]
+    mean, epochs, trained = sum(lengths) / len(lengths), state.epoch or 0.0, int(state.num_input_tokens_seen)
+    has_adapters = any(not weight.requires_grad for weight in model.parameters())
+    charges = [charge(TRAINING, trained, training_flops(shape, trained, mean, adapters=has_adapters))]
+    if args.gradient_checkpointing:
+        charges.append(charge(RECOMPUTED, trained, forward_flops(shape, trained, mean)))
+    passes = {}  # of the policy and the reference besides, by charge
+    n_evaluations = sum("eval_loss" in entry for entry in state.log_history)
+    evaluated = n_evaluations * sum(n_read(model, example.encoded) for example in held_out)
+    if objective.needs_kl:
+        kl, of_evaluations = (sum(n_read(model, one.mismatched) for one in part) for part in (examples, held_out))
+        passes[KL] = round(epochs * kl + n_evaluations * of_evaluations)
+    if objective.needs_means:
+        passes[MEANS] = trained + evaluated
+    if n_evaluations:
+        passes[EVALUATED] = evaluated
+    if reference_tokens is not None:
+        passes[REFERENCE] = reference_tokens
+    return Cost(
+        trained_tokens=trained,
+        scored_tokens=sum(passes.values()),
+        sequence_tokens=round(epochs * _sequence_tokens(examples, paired=objective.needs_pairs)),
+        charges=(*charges, *forward_charges(shape, passes, mean)),
+        devices=(device_name(args.device),) * (args.world_size * max(1, args.n_gpu)),
+    )
 
 
-class ConsoleCallback(TrainerCallback):
-    """Shows progress and logs, and has the last step logged too. Use it in a `with` around the training."""
+def _sequence_tokens(examples: Sequence[Example], *, paired: bool) -> int:
+    """Of one epoch: each response with its prompt, once, or once for every pair that it is in."""
+    return sum(
+        len(item.ids) * (example.labels.count(not label) if paired else 1)
+        for example in examples
+        for item, label in zip(example.encoded, example.labels, strict=True)
+    )
 
-    def __init__(self) -> None:
-        self._open = ExitStack()
-        self._advance: Advance | None = None
 
-    def __enter__(self) -> Self:
-        return self
+class ConsoleCallback(TrainerCallback, ExitStack):
+    """Shows a bar and a line for each log on stderr, so that stdout stays the command's own; logs the last step too.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()
+    Use it in a `with` around the training, whose end closes the bar.
+    """
+
+    _advance: Advance | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the bar, with the steps of an interrupted run behind it."""
         if state.is_world_process_zero:
-            self._advance = self._open.enter_context(bar("train", state.max_steps, unit="steps"))
+            self._advance = self.enter_context(bar("train", state.max_steps, unit="steps"))
             self._advance(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -89,77 +244,8 @@ def described(logs: Mapping[str, float]) -> str:
     return ("dev  " if prefix else "") + "  ".join(shown) if shown else ""
 
 
-def training_cost(
-    trainer: GroupTrainer, shape: ModelShape, examples: Sequence[Example], *, held_out: Sequence[Example],
-    reference_tokens: int | None,
-) -> Cost:  # fmt: skip
-    """The cost of a training run that is over.
-
-    The policy's tokens in training are counted batch by batch as it reads them: a beginning that responses share once,
-    a response that occurs twice once; so are those of the pass for means over a step. Those of the KL estimate and of
-    evaluations are counted group by group.
-
-    Args:
-        trainer: has trained.
-        shape: of the policy, and of the reference.
-        examples, held_out: what it trained on, and what it was evaluated on.
-        reference_tokens: that went through the reference, 0 where all of its log-probabilities were there already;
-            None where training has none.
-    """
-    args = trainer.args
-    lengths = [len(item.ids) for example in examples for item in example.encoded]
-    mean = sum(lengths) / len(lengths)
-    trained = int(trainer.state.num_input_tokens_seen)
-    whole = training_flops(shape, trained, mean, adapters=_has_adapters(trainer))
-    charges = [charge(TRAINING, trained, whole)]
-    if args.gradient_checkpointing:
-        charges.append(charge(RECOMPUTED, trained, forward_flops(shape, trained, mean)))
-    passes = _forward_passes(trainer, examples, held_out)
-    if reference_tokens is not None:
-        passes[REFERENCE] = reference_tokens
-    return Cost(
-        trained_tokens=trained,
-        scored_tokens=sum(passes.values()),
-        sequence_tokens=round(_epochs(trainer) * _sequence_tokens(examples, paired=trainer.objective.needs_pairs)),
-        charges=(*charges, *forward_charges(shape, passes, mean)),
-        devices=(device_name(args.device),) * (args.world_size * max(1, args.n_gpu)),
-    )
-
-
-def _forward_passes(trainer: GroupTrainer, examples: Sequence[Example], held_out: Sequence[Example]) -> dict[str, int]:
-    """Tokens that the policy reads besides, by charge."""
-    model, passes = _model(trainer), {}
-    n_evaluations = sum("eval_loss" in entry for entry in trainer.state.log_history)
-    evaluated = n_evaluations * sum(n_read(model, example.encoded) for example in held_out)
-    if trainer.objective.needs_kl:
-        trained, of_evaluations = (
-            sum(n_read(model, example.mismatched) for example in part) for part in (examples, held_out)
-        )
-        passes[KL] = round(_epochs(trainer) * trained + n_evaluations * of_evaluations)
-    if trainer.objective.needs_means:
-        passes[MEANS] = int(trainer.state.num_input_tokens_seen) + evaluated
-    if n_evaluations:
-        passes[EVALUATED] = evaluated
-    return passes
-
-
-def _has_adapters(trainer: GroupTrainer) -> bool:
-    return any(not weight.requires_grad for weight in _model(trainer).parameters())
-
-
-def _model(trainer: GroupTrainer) -> nn.Module:
-    assert trainer.model is not None
-    return trainer.model
-
-
-def _epochs(trainer: GroupTrainer) -> float:
-    return trainer.state.epoch or 0.0
-
-
-def _sequence_tokens(examples: Sequence[Example], *, paired: bool) -> int:
-    """Of one epoch: each response with its prompt, once, or once for every pair that it is in."""
-    return sum(
-        len(item.ids) * (example.labels.count(not label) if paired else 1)
-        for example in examples
-        for item, label in zip(example.encoded, example.labels, strict=True)
-    )
+_SHOWN = {
+    "loss": "loss {:.4f}", "sign_accuracy": "sign accuracy {:.3f}", "step_accuracy": "step accuracy {:.3f}",
+    "reward_right": "right {:+.3f}", "reward_wrong": "wrong {:+.3f}", "margin": "margin {:+.3f}",
+    "kl_to_reference": "KL {:.3f}", "grad_norm": "gradient {:.3g}", "learning_rate": "lr {:.2g}",
+}  # fmt: skip

@@ -101,37 +101,73 @@ class TrainSettings:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     """Any field of `transformers.TrainingArguments`. A batch counts groups: 8 groups of 8 are 64 responses."""
 
+    def __post_init__(self) -> None:
+        """Refuse what is out of range, before anything is loaded, and give fields of `trainer` the types they have."""
+        if self.beta is not None and not 0 < self.beta < math.inf:
+            raise ConfigError(f"beta: is {self.beta}; expected a number above 0")
+        for name, bound in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ConfigError(f"{name}: is {value}; expected at least {bound}")
+        if self.reference is not None and not self.with_reference:
+            raise ConfigError(
+                f"reference: is {self.reference!r}, but training is to be without one; give the one or the other"
+            )
+        if self.parameterisation == LOG_RATIO and self.read_at is not None:
+            raise ConfigError(
+                f"read_at: is {self.read_at!r}, but a log-ratio is of every token; it is for parameterisation linear "
+                "or tokens"
+            )
+        if self.splitter != TOKENS:
+            splitter(self.splitter)  # refuses an unknown name now, and not when the model is done
+        if self.parameterisation != LOG_RATIO:
+            object.__setattr__(self, "beta", None)  # which a preset may give for log-ratios
+        object.__setattr__(self, "trainer", _checked_arguments(self.trainer))
+
+
+KAHAN_OPTIMIZER = "stable_adamw"
+"""`trainer.optim` of transformers that is optimi's StableAdamW: AdamW, its update scaled down where gradients leap."""
+_DECIDED = {
+    "output_dir": "use --out",
+    "seed": "use --seed",
+    "remove_unused_columns": "batches have no columns",
+    "resume_from_checkpoint": "the same command resumes",
+}
+_LEAST = {
+    "group_size": 1, "token_budget": 1, "lora": 0, "lora_alpha": 1, "max_length": 2, "max_pairs": 1, "responses": 1,
+    "seed": 0,
+}  # fmt: skip
+
+
+def _checked_arguments(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of TrainingArguments, as the types that they have."""
+    kinds = get_type_hints(TrainingArguments)
+    known = [item.name for item in dataclasses.fields(TrainingArguments) if item.init]
+    for name in trainer:
+        if name not in known:
+            raise ConfigError(f"trainer.{name}: no such field of TrainingArguments.{suggestion(name, known)}")
+        if name in _DECIDED:
+            raise ConfigError(f"trainer.{name}: is decided by freeprm; {_DECIDED[name]}")
+    return {name: convert(kinds[name], value, name=f"trainer.{name}") for name, value in trainer.items()}
+
 
 RECIPE = Defaults(
     source="Yuan et al. 2024, arXiv:2412.01981, and its released code for 8B models",
     beta=0.05,
     trainer={
-        "learning_rate": 5e-7,
-        "lr_scheduler_type": "cosine_with_min_lr",
-        "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
-        "warmup_steps": 0.03,
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.95,
-        "weight_decay": 0.0,
-        "num_train_epochs": 1.0,
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": 8,
+        "learning_rate": 5e-7, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+        "warmup_steps": 0.03, "adam_beta1": 0.9, "adam_beta2": 0.95, "weight_decay": 0.0, "num_train_epochs": 1.0,
+        "per_device_train_batch_size": 1, "gradient_accumulation_steps": 8,
     },
-)
+)  # fmt: skip
 """Of implicit process reward models; what an objective or a parameterisation does not say for itself."""
-
-
 _OF_FREEPRM = Defaults(
     source="freeprm",
     trainer={
-        "logging_steps": 10,
-        "save_total_limit": 1,
+        "logging_steps": 10, "save_total_limit": 1, "report_to": "none",
         "dataloader_pin_memory": False,  # batches are small, and not of tensors alone
-        "report_to": "none",
     },
-)
-
-
+)  # fmt: skip
 _PARAMETERISATIONS: Mapping[str, Defaults] = {
     "log_ratio": Defaults(source=RECIPE.source),
     "linear": Defaults(
@@ -143,22 +179,10 @@ _PARAMETERISATIONS: Mapping[str, Defaults] = {
         trainer={"learning_rate": 1e-6},
     ),
 }
-
-
 _LORA_RATE = 10.0
-
-
 _LORA_SOURCE = (
     "10 times that of full fine-tuning: Schulman et al. 2025, LoRA Without Regret; TRL's DPO script, 5e-7 and 5e-6"
 )
-
-
-_DECIDED = {
-    "output_dir": "use --out",
-    "seed": "use --seed",
-    "remove_unused_columns": "batches have no columns",
-    "resume_from_checkpoint": "the same command resumes",
-}
 
 
 class Filled(NamedTuple):
@@ -173,10 +197,8 @@ def filled(settings: TrainSettings) -> Filled:
     """The settings with defaults that fit where nothing was said: of the objective, the parameterisation, adapters.
 
     The recipe of implicit process reward models ranks lowest, then what the objective says, then the parameterisation:
-    a value's learning rate does not depend on the loss. Adapters take ten times the learning rate.
-
-    Args:
-        settings: as given. Filled settings stay as they are.
+    a value's learning rate does not depend on the loss. Adapters take ten times the learning rate. Filled settings
+    stay as they are, so whoever trains may fill them.
 
     Raises:
         PluginError: there is no such objective.
@@ -213,7 +235,7 @@ def load_settings(
 
     Args:
         options: named options that were given, e.g. {"beta": 0.1}.
-        preset: a name in `preset_names()`; its `[objective.NAME]` table applies to that objective.
+        preset: a name in `preset_names()`; its `[objectives.NAME]` table applies to that objective.
         file: TOML or YAML.
         assignments: `name=value`, with `trainer.` before a field of TrainingArguments.
 
@@ -221,10 +243,7 @@ def load_settings(
         ConfigError: an unknown name or a bad value; says which.
     """
     layers = _layers(options=options, preset=preset, file=file, assignments=assignments)
-    settings = build(TrainSettings, layers.values())
-    _check(settings)
-    beta = settings.beta if settings.parameterisation == LOG_RATIO else None
-    return dataclasses.replace(settings, beta=beta, trainer=_checked_arguments(settings.trainer))
+    return build(TrainSettings, layers.values())
 
 
 def given_by(
@@ -234,11 +253,7 @@ def given_by(
     file: Path | None = None,
     assignments: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Name of each setting that a layer of `load_settings` gives -> the layer whose value counts.
-
-    Raises:
-        ConfigError: as for `load_settings`.
-    """
+    """Name of each setting that a layer of `load_settings` gives -> the layer whose value counts."""
     layers = _layers(options=options, preset=preset, file=file, assignments=assignments)
     return {name: layer for layer, values in layers.items() for name in named(values)}
 
@@ -263,8 +278,10 @@ def _layers(
 
 def preset_names() -> list[str]:
     """The presets that come with freeprm."""
-    folder = resources.files("freeprm.assets") / "presets"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(entry.name.removesuffix(".toml") for entry in _PRESETS.iterdir() if entry.name.endswith(".toml"))
+
+
+_PRESETS = resources.files("freeprm.assets") / "presets"
 
 
 def _preset_layers(name: str, objective: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -273,52 +290,14 @@ def _preset_layers(name: str, objective: str) -> tuple[dict[str, Any], dict[str,
         raise ConfigError(
             f"preset {name!r}: there is none.{suggestion(name, preset_names())} There are {', '.join(preset_names())}"
         )
-    with resources.as_file(resources.files("freeprm.assets") / "presets" / f"{name}.toml") as path:
+    with resources.as_file(_PRESETS / f"{name}.toml") as path:
         values = read_file(path)
     special = values.pop("objectives", {})
     return values, special.get(objective, {})
 
 
-def _check(settings: TrainSettings) -> None:
-    if settings.beta is not None and not 0 < settings.beta < math.inf:
-        raise ConfigError(f"beta: is {settings.beta}; expected a number above 0")
-    least = {
-        "group_size": 1, "token_budget": 1, "lora": 0, "lora_alpha": 1, "max_length": 2, "max_pairs": 1, "responses": 1,
-        "seed": 0,
-    }  # fmt: skip
-    for name, bound in least.items():
-        value = getattr(settings, name)
-        if value is not None and value < bound:
-            raise ConfigError(f"{name}: is {value}; expected at least {bound}")
-    if settings.reference is not None and not settings.with_reference:
-        raise ConfigError(
-            f"reference: is {settings.reference!r}, but training is to be without one; give the one or the other"
-        )
-    if settings.parameterisation == LOG_RATIO and settings.read_at is not None:
-        raise ConfigError(
-            f"read_at: is {settings.read_at!r}, but a log-ratio is of every token; it is for parameterisation linear "
-            "or tokens"
-        )
-    if settings.splitter != TOKENS:
-        splitter(settings.splitter)  # refuses an unknown name now, and not when the model is done
-
-
-def _checked_arguments(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of TrainingArguments, as the types that they have."""
-    from transformers import TrainingArguments
-
-    kinds = get_type_hints(TrainingArguments)
-    known = [item.name for item in dataclasses.fields(TrainingArguments) if item.init]
-    for name in trainer:
-        if name not in known:
-            raise ConfigError(f"trainer.{name}: no such field of TrainingArguments.{suggestion(name, known)}")
-        if name in _DECIDED:
-            raise ConfigError(f"trainer.{name}: is decided by freeprm; {_DECIDED[name]}")
-    return {name: convert(kinds[name], value, name=f"trainer.{name}") for name, value in trainer.items()}
-
-
-def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool) -> TrainingArguments:
-    """The arguments of `transformers.Trainer`.
+def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool = False) -> TrainingArguments:
+    """The arguments of `transformers.Trainer`, with the settings filled.
 
     Args:
         settings: of the training run.
@@ -329,7 +308,7 @@ def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool) -
         ConfigError: an argument that transformers refuses.
         MissingExtraError: adapters, a logger or an optimizer that is not installed.
     """
-    given = {**({"eval_strategy": "epoch"} if evaluates else {}), **settings.trainer}
+    given = {**({"eval_strategy": "epoch"} if evaluates else {}), **filled(settings).settings.trainer}
     if given.get("bf16") and not torch.accelerator.is_available():
         given.setdefault("use_cpu", True)  # transformers wants it said
     if not evaluates and given.get("eval_strategy", "no") != "no":
@@ -357,7 +336,3 @@ def n_steps(arguments: TrainingArguments, *, n_examples: int) -> int:
         return int(arguments.max_steps)
     batches: int = math.ceil(n_examples / (arguments.train_batch_size * arguments.world_size))
     return math.ceil(arguments.num_train_epochs * math.ceil(batches / arguments.gradient_accumulation_steps))
-
-
-KAHAN_OPTIMIZER = "stable_adamw"
-"""`trainer.optim` of transformers that is optimi's StableAdamW: AdamW, its update scaled down where gradients leap."""

@@ -19,119 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from freeprm.models.logprobs import n_read, token_logprobs
 from freeprm.models.routes import prepare
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, Totals, means_of, pairs
-from freeprm.training.batches import Batch, Examples, Parameterization, collate
-
-_WINDOW = 4  # steps that are sorted together; 8 pad 4 % less, but their steps are less alike
-
-
-class SimilarLengths(Sampler[int]):
-    """Shuffles, sorts each few steps' worth by length, and shuffles the steps; another order each epoch.
-
-    Transformers' own sampler leaves long stretches of training in order of length.
-
-    Args:
-        lengths: of the examples.
-        step_size: examples in one optimisation step, over all processes.
-        seed: of the order.
-    """
-
-    def __init__(self, lengths: Sequence[int], *, step_size: int, seed: int):
-        self._lengths, self._step_size, self._seed, self._epoch = lengths, step_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer, so that a resumed run has the order of an uninterrupted one."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = random.Random(f"{self._seed}/{self._epoch}")
-        order = list(range(len(self)))
-        rng.shuffle(order)
-        window = _WINDOW * self._step_size
-        parts = [order[start : start + window] for start in range(0, len(order), window)]
-        order = [index for part in parts for index in sorted(part, key=lambda index: self._lengths[index])]
-        whole = len(order) // self._step_size * self._step_size
-        steps = [order[start : start + self._step_size] for start in range(0, whole, self._step_size)]
-        rng.shuffle(steps)
-        yield from (index for step in [*steps, order[whole:]] for index in step)
-
-
-SUMS = (
-    "loss", "items", "responses", "right", "wrong", "reward_right", "reward_wrong", "agreeing", "log_ratio",
-    "labelled_steps", "agreeing_steps",
-)  # fmt: skip
-"""The columns of `per_example`: sums over an example's items (the first two), responses, and steps (the last two)."""
-
-
-def per_example(objective: Objective, rewards: RewardBatch, losses: Tensor, *, reading: Parameterization) -> Tensor:
-    """(E, len(SUMS)) sums of each of a batch's examples, without gradient.
-
-    Args:
-        objective: that gave the losses.
-        rewards: of B responses in E groups.
-        losses: (M,) in the order of the objective's items.
-        reading: what the rewards are.
-    """
-    response, labels, groups = rewards.rewards.detach(), rewards.labels, rewards.groups
-    n_examples = int(groups[-1]) + 1
-    items = groups[pairs(labels, groups).chosen] if objective.needs_pairs else groups  # (M,) the example of each
-    zero, one = torch.zeros_like(response), torch.ones_like(response)
-    right = labels.to(response.dtype)
-    by_response = torch.stack(
-        [one, right, 1 - right, torch.where(labels, response, zero), torch.where(labels, zero, response),
-         ((response > 0) == labels).to(response.dtype), response / reading.beta], dim=1,
-    )  # fmt: skip
-    by_item = torch.stack([losses.detach(), torch.ones_like(losses.detach())], dim=1)  # (M, 2)
-    return torch.cat(
-        [
-            by_item.new_zeros(n_examples, 2).index_add(0, items, by_item),
-            by_response.new_zeros(n_examples, by_response.shape[1]).index_add(0, groups, by_response),
-            _by_step(rewards, reading, n_examples).to(by_response.dtype),
-        ],
-        dim=1,
-    )
-
-
-def means(sums: Sequence[float], *, with_reference: bool) -> dict[str, float]:
-    """Means by name from the totals of `SUMS`; a mean over nothing is left out.
-
-    `sign_accuracy` is the share of responses whose reward (their last value) is above 0 just where they are right;
-    `step_accuracy` the same of labelled steps, by the score that scoring will give them: r_k of a log-ratio, else V_k.
-    `kl_to_reference` estimates KL(pi_ref || pi_phi) as minus the mean log-ratio of a response, in nats, for rollouts
-    drawn from the reference. There is none where training goes without one.
-    """
-    total = dict(zip(SUMS, sums, strict=True))
-    found = {"responses": total["responses"]}
-    if total["items"]:
-        found["loss"] = total["loss"] / total["items"]
-    if total["responses"]:
-        found["sign_accuracy"] = total["agreeing"] / total["responses"]
-    if total["labelled_steps"]:
-        found["labelled_steps"] = total["labelled_steps"]
-        found["step_accuracy"] = total["agreeing_steps"] / total["labelled_steps"]
-    if total["right"]:
-        found["reward_right"] = total["reward_right"] / total["right"]
-    if total["wrong"]:
-        found["reward_wrong"] = total["reward_wrong"] / total["wrong"]
-    if total["right"] and total["wrong"]:
-        found["margin"] = found["reward_right"] - found["reward_wrong"]
-    if total["responses"] and with_reference:
-        found["kl_to_reference"] = -total["log_ratio"] / total["responses"]
-    return found
-
-
-def _by_step(rewards: RewardBatch, reading: Parameterization, n_examples: int) -> Tensor:
-    """(E, 2) labelled steps of each example, and those whose score has the label's sign; a label of 1/2 has none."""
-    sums = rewards.token_rewards.new_zeros(n_examples, 2)
-    if rewards.step_labels is None:
-        return sums
-    decided = (rewards.step_labels.isfinite() & (rewards.step_labels != 0.5)).nonzero()[:, 0]
-    agreeing = (reading.step_scores(rewards).detach() > 0)[decided] == (rewards.step_labels[decided] > 0.5)
-    examples = rewards.groups[rewards.step_rows[decided]]
-    return sums.index_add(0, examples, torch.stack([torch.ones_like(agreeing), agreeing], dim=1).to(sums.dtype))
-
+from freeprm.training.batches import Batch, Example, Examples, Parameterization, collate, reward_batch
 
 _SHARED = "GroupTrainer.shared"
 """The key, in the parent's state and so in checkpoints, of the last statistics that losses shared."""
@@ -166,7 +54,7 @@ class GroupTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
     ):
         super().__init__(
-            model=model, args=args, data_collator=collate, train_dataset=train_dataset, eval_dataset=eval_dataset,
+            model=model, args=args, data_collator=_collated, train_dataset=train_dataset, eval_dataset=eval_dataset,
             compute_metrics=self._evaluated, callbacks=callbacks,
         )  # fmt: skip
         self.objective: Objective = objective
@@ -201,7 +89,7 @@ class GroupTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Sum of the batch's losses over the number of items in the whole step."""
-        rewards = self._rewards(model, inputs["batch"])
+        rewards = reward_batch(model, inputs["batch"], self.reading)
         losses = self.objective.losses(rewards)
         sums = per_example(self.objective, rewards, losses, reading=self.reading)
         if model.training:
@@ -265,20 +153,6 @@ class GroupTrainer(Trainer):
         sums = np.asarray(prediction.predictions).sum(0)  # (len(SUMS),) over examples
         return means(sums.tolist(), with_reference=self.reading.with_reference)
 
-    def _rewards(self, model: nn.Module, batch: Batch) -> RewardBatch:
-        token_rewards = self.reading.token_rewards(model, batch)
-        device = token_rewards.device
-        return RewardBatch(
-            token_rewards=token_rewards,
-            rows=batch.rows.to(device),
-            labels=batch.labels.to(device),
-            groups=batch.groups.to(device),
-            kl=batch.kl,
-            means=batch.means,
-            steps=None if batch.steps is None else batch.steps.to(device),
-            step_labels=None if batch.step_labels is None else batch.step_labels.to(device),
-        )
-
     @torch.no_grad()
     def _totals(self, model: nn.Module, batch: Batch) -> Tensor:
         """(2, C) sums and weights that a batch adds to the statistics that losses share: the KL first, then means."""
@@ -289,7 +163,7 @@ class GroupTrainer(Trainer):
             parts.append(Totals(rewards.sum()[None], rewards.new_tensor([len(batch.mismatched)])))
         if self.objective.needs_means:
             assert isinstance(self.objective, Averaging)
-            parts.append(self.objective.totals(self._rewards(model, batch)))
+            parts.append(self.objective.totals(reward_batch(model, batch, self.reading)))
         return torch.stack([torch.cat(columns) for columns in zip(*parts, strict=True)])
 
     def _totals_of_evaluation(self, model: nn.Module) -> list[Tensor]:
@@ -305,7 +179,7 @@ class GroupTrainer(Trainer):
         totals = []
         for start in range(0, -(-len(data) // n_processes), size):
             part = own[start : start + size]
-            batch: Batch = collate([data[index] for index in part or range(1)])["batch"]
+            batch = collate([data[index] for index in part or range(1)])
             # Models that are spread over processes have to be called by all of them alike, even for nothing.
             totals.append(self._totals(model, batch) * bool(part))
         return totals
@@ -334,6 +208,112 @@ class GroupTrainer(Trainer):
         return gathered.sum(0)
 
 
+def _collated(examples: Sequence[Example]) -> dict[str, Batch]:
+    return {"batch": collate(examples)}  # the parent takes batches by name
+
+
 def n_items_of(objective: Objective, batch: Batch) -> int:
     """Items of a batch under an objective: pairs or responses."""
     return len(pairs(batch.labels, batch.groups).chosen) if objective.needs_pairs else len(batch.labels)
+
+
+SUMS = (
+    "loss", "items", "responses", "right", "wrong", "reward_right", "reward_wrong", "agreeing", "log_ratio",
+    "labelled_steps", "agreeing_steps",
+)  # fmt: skip
+"""The columns of `per_example`: sums over an example's items (the first two), responses, and steps (the last two)."""
+
+
+def per_example(objective: Objective, rewards: RewardBatch, losses: Tensor, *, reading: Parameterization) -> Tensor:
+    """(E, len(SUMS)) sums of each of a batch's groups, without gradient; `losses` are (M,), of the items."""
+    response, labels, groups = rewards.rewards.detach(), rewards.labels, rewards.groups
+    n_examples = int(groups[-1]) + 1
+    items = groups[pairs(labels, groups).chosen] if objective.needs_pairs else groups  # (M,) the example of each
+    zero, one = torch.zeros_like(response), torch.ones_like(response)
+    right = labels.to(response.dtype)
+    by_response = torch.stack(
+        [one, right, 1 - right, torch.where(labels, response, zero), torch.where(labels, zero, response),
+         ((response > 0) == labels).to(response.dtype), response / reading.beta], dim=1,
+    )  # fmt: skip
+    by_item = torch.stack([losses.detach(), torch.ones_like(losses.detach())], dim=1)  # (M, 2)
+    return torch.cat(
+        [
+            by_item.new_zeros(n_examples, 2).index_add(0, items, by_item),
+            by_response.new_zeros(n_examples, by_response.shape[1]).index_add(0, groups, by_response),
+            _by_step(rewards, reading, n_examples).to(by_response.dtype),
+        ],
+        dim=1,
+    )
+
+
+def means(sums: Sequence[float], *, with_reference: bool) -> dict[str, float]:
+    """Means by name from the totals of `SUMS`; a mean over nothing is left out.
+
+    `sign_accuracy` is the share of responses whose reward (their last value) is above 0 just where they are right;
+    `step_accuracy` the same of labelled steps, by the score that scoring will give them: r_k of a log-ratio, else V_k.
+    `kl_to_reference` estimates KL(pi_ref || pi_phi) as minus the mean log-ratio of a response, in nats, for rollouts
+    drawn from the reference. There is none where training goes without one.
+    """
+    total = dict(zip(SUMS, sums, strict=True))
+    found = {name: total[name] for name in ("responses", "labelled_steps") if name == "responses" or total[name]}
+    found |= {name: total[part] / total[whole] for name, (part, whole) in _MEANS.items() if total[whole]}
+    if total["right"] and total["wrong"]:
+        found["margin"] = found["reward_right"] - found["reward_wrong"]
+    if total["responses"] and with_reference:
+        found["kl_to_reference"] = -total["log_ratio"] / total["responses"]
+    return found
+
+
+_MEANS = {
+    "loss": ("loss", "items"), "sign_accuracy": ("agreeing", "responses"),
+    "step_accuracy": ("agreeing_steps", "labelled_steps"), "reward_right": ("reward_right", "right"),
+    "reward_wrong": ("reward_wrong", "wrong"),
+}  # fmt: skip
+
+
+def _by_step(rewards: RewardBatch, reading: Parameterization, n_examples: int) -> Tensor:
+    """(E, 2) labelled steps of each example, and those whose score has the label's sign; a label of 1/2 has none."""
+    sums = rewards.token_rewards.new_zeros(n_examples, 2)
+    if rewards.step_labels is None:
+        return sums
+    decided = (rewards.step_labels.isfinite() & (rewards.step_labels != 0.5)).nonzero()[:, 0]
+    agreeing = (reading.step_scores(rewards).detach() > 0)[decided] == (rewards.step_labels[decided] > 0.5)
+    examples = rewards.groups[rewards.step_rows[decided]]
+    return sums.index_add(0, examples, torch.stack([torch.ones_like(agreeing), agreeing], dim=1).to(sums.dtype))
+
+
+_WINDOW = 4  # steps that are sorted together; 8 pad 4 % less, but their steps are less alike
+
+
+class SimilarLengths(Sampler[int]):
+    """Shuffles, sorts each few steps' worth by length, and shuffles the steps; another order each epoch.
+
+    Transformers' own sampler leaves long stretches of training in order of length.
+
+    Args:
+        lengths: of the examples.
+        step_size: examples in one optimisation step, over all processes.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], *, step_size: int, seed: int):
+        self._lengths, self._step_size, self._seed, self._epoch = lengths, step_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer, so that a resumed run has the order of an uninterrupted one."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = random.Random(f"{self._seed}/{self._epoch}")
+        order = list(range(len(self)))
+        rng.shuffle(order)
+        window = _WINDOW * self._step_size
+        parts = [order[start : start + window] for start in range(0, len(order), window)]
+        order = [index for part in parts for index in sorted(part, key=lambda index: self._lengths[index])]
+        whole = len(order) // self._step_size * self._step_size
+        steps = [order[start : start + self._step_size] for start in range(0, whole, self._step_size)]
+        rng.shuffle(steps)
+        yield from (index for step in [*steps, order[whole:]] for index in step)
