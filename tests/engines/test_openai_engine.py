@@ -1,14 +1,18 @@
 """The engine against a small server of ours; `test_openai_serve.py` has a real one."""
 
+import asyncio
+import os
+import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from freeprm.engines.base import Request, SamplingParams
-from freeprm.engines.openai import OpenAIEngine, asking
+from freeprm.engines.openai import OpenAIEngine, server
+from freeprm.engines.openai.engine import streamed
 from freeprm.errors import ConfigError, FreePRMError, ModelError
 from freeprm.io.config import build
 from freeprm.io.plugins import load
@@ -27,7 +31,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(server, "_FIRST_WAIT", 0.01)
 
 
 def test_every_sample_comes_once_from_a_request_with_a_seed_of_its_own(serve):
@@ -266,3 +270,62 @@ def test_a_prompt_that_ends_with_the_assistants_words_is_refused_of_a_server_tha
 def test_that_a_server_continues_is_part_of_what_it_is():
     assert "continues" not in OpenAIEngine(model="m").identity()
     assert OpenAIEngine(model="m", continues=True).identity()["continues"] is True
+
+
+async def three(give: Callable[[int], None]) -> None:
+    for number in range(3):
+        give(number)
+        await asyncio.sleep(0)
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
+
+
+def test_results_come_in_order_and_the_thread_is_gone():
+    assert list(streamed(three)) == [0, 1, 2]
+    assert "freeprm-openai" not in threads()
+
+
+def test_results_before_an_error_are_given_and_then_the_error():
+    async def fails(give: Callable[[int], None]) -> None:
+        await three(give)
+        raise ValueError("late")
+
+    numbers = streamed(fails)
+    assert [next(numbers) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="late"):
+        next(numbers)
+    assert "freeprm-openai" not in threads()
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process that was started in the background ignores interrupts, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_while_it_waits_cancels_the_work(interruptible: None):
+    cancelled = threading.Event()
+
+    async def endless(give: Callable[[int], None]) -> None:
+        give(0)
+        try:
+            await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    numbers = streamed(endless)
+    next(numbers)
+    threading.Timer(0.2, signal_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(numbers)
+    assert cancelled.is_set()
+    assert "freeprm-openai" not in threads()
+
+
+def signal_main() -> None:
+    os.kill(os.getpid(), signal.SIGINT)

@@ -6,8 +6,7 @@ import pytest
 
 from freeprm.engines.base import Sampled
 from freeprm.engines.openai.calls import Call
-from freeprm.engines.openai.faults import AttemptError, WithheldError
-from freeprm.engines.openai.replies import Reading, n_tokens_of
+from freeprm.engines.openai.replies import AttemptError, Reading, WithheldError, n_tokens_of
 from freeprm.errors import ModelError
 
 

@@ -7,23 +7,24 @@ import asyncio
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Literal, TypeVar
 
 from freeprm.engines.base import Request, Sampled, SamplingParams
-from freeprm.engines.openai.asking import Asker
 from freeprm.engines.openai.calls import FIXED, PATHS, PROMPT, Api, Call, Form, open_calls
-from freeprm.engines.openai.faults import AttemptError, RefusedError, ServerLostError, refusal
-from freeprm.engines.openai.pacing import Pace
-from freeprm.engines.openai.replies import Reading, Reasoning
-from freeprm.engines.openai.sameness import Sameness
-from freeprm.engines.openai.server import Server
-from freeprm.engines.openai.streaming import streamed
+from freeprm.engines.openai.replies import AttemptError, Reading, Reasoning
+from freeprm.engines.openai.server import Pace, RefusedError, Server, ServerLostError
 from freeprm.errors import ConfigError, ModelError
 
 DEFAULT_URL = "http://localhost:8000/v1"
 URL_ENV = "OPENAI_BASE_URL"
+_ENOUGH = 20  # samples like the first one of their problem, and none unlike it
+_N_NAMES = 20  # models listed in a message
+_ENDED = object()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,57 +127,45 @@ class OpenAIEngine:
         key = os.environ.get(self.api_key_env, "").strip() or None
         url = self.base_url or os.environ.get(URL_ENV) or DEFAULT_URL
         names: list[str] = []
-        async with Server(
-            url, key=key, timeout_seconds=self.timeout_seconds, n_connections=self.concurrency
-        ) as server:  # fmt: skip
+        server = Server(
+            url, key=key, timeout_seconds=self.timeout_seconds, max_retries=self.max_retries,
+            requests=Pace(self.requests_per_minute), tokens=Pace(self.tokens_per_minute),
+        )  # fmt: skip
+        async with server.client:
             try:
                 names = await server.models()
-                asker = Asker(
-                    server,
-                    form=Form(
-                        model=self.model, api=await self._api_for(calls, server), template=self.template, params=params,
-                        extra_body=self.extra_body,
-                    ),
-                    reading=Reading(stop=params.stop, reasoning=self.reasoning),
-                    max_retries=self.max_retries,
-                    requests=Pace(self.requests_per_minute),
-                    tokens=Pace(self.tokens_per_minute),
-                )  # fmt: skip
-                await self._work_together(asker, calls, give)
+                api = await self._api_for(calls, server)
+                form = Form(
+                    model=self.model, api=api, template=self.template, params=params, extra_body=self.extra_body
+                )
+                reading = Reading(stop=params.stop, reasoning=self.reasoning)
+                n_workers = min(self.concurrency, sum(len(call.sample_idxs) for call in calls))
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(n_workers):
+                        group.create_task(self._work(server, form, reading, calls, give))
+            except ExceptionGroup as failed:
+                first = failed.exceptions[0]
+                raise self._refusal(first, server, names) if isinstance(first, RefusedError) else first from None
             except RefusedError as refused:
-                raise refusal(
-                    refused,
-                    url=server.url,
-                    model=self.model,
-                    key_env=self.api_key_env,
-                    key=key is not None,
-                    names=names,
-                ) from None
+                raise self._refusal(refused, server, names) from None
+        if server.retried.total() > len(server.retried):
+            counts = ", ".join(f"{reason} ({number})" for reason, number in server.retried.most_common())
+            warnings.warn(f"{server.retried.total()} requests were sent again: {counts}", stacklevel=2)
 
-    async def _work_together(self, asker: Asker, calls: deque[Call], give: Callable[[Sampled], None]) -> None:
-        n_workers = min(self.concurrency, sum(len(call.sample_idxs) for call in calls))
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(n_workers):
-                    group.create_task(self._work(asker, calls, give))
-        except ExceptionGroup as group_error:
-            raise group_error.exceptions[0] from None
-        if asker.retried.total() > len(asker.retried):
-            counts = ", ".join(f"{reason} ({number})" for reason, number in asker.retried.most_common())
-            warnings.warn(f"{asker.retried.total()} requests were sent again: {counts}", stacklevel=2)
-
-    async def _work(self, asker: Asker, calls: deque[Call], give: Callable[[Sampled], None]) -> None:
+    async def _work(
+        self, server: Server, form: Form, reading: Reading, calls: deque[Call], give: Callable[[Sampled], None]
+    ) -> None:
         while calls:
-            call, rest = calls.popleft().split(1 if asker.fewer else self.samples_per_call)
+            call, rest = calls.popleft().split(1 if server.fewer else self.samples_per_call)
             if rest:
                 calls.appendleft(rest)
-            told = asker.fewer
-            samples = await asker.ask(call)
+            told = server.fewer
+            samples = await server.ask(call, form, reading)
             for sampled in samples:
                 give(sampled)
             if len(samples) < len(call.sample_idxs):
                 calls.appendleft(replace(call, sample_idxs=call.sample_idxs[len(samples) :]))
-            if not told and asker.fewer == 1:
+            if not told and server.fewer == 1:
                 warnings.warn(
                     f"the server gave {len(samples)} of {len(call.sample_idxs)} choices asked for; from here on each "
                     "sample is a request of its own (samples_per_call=1)",
@@ -209,3 +198,83 @@ class OpenAIEngine:
         except AttemptError:
             pass  # the first request shows whether it lasts
         return "chat"
+
+    def _refusal(self, refused: RefusedError, server: Server, names: Sequence[str]) -> ModelError:
+        """The error for a request that is refused whatever the problem: the key, the model, the address, the account.
+
+        Args:
+            refused: by the server.
+            server: as it was asked.
+            names: of the models there.
+        """
+        if refused.status in (401, 403):
+            state = "refuses the key in" if server.key else "wants a key, and there is none in"
+            return ModelError(f"{server.url} {state} the environment variable {self.api_key_env} ({refused})")
+        if refused.status == 404:
+            more = f" and {len(names) - _N_NAMES} more" if len(names) > _N_NAMES else ""
+            known = f"It has {', '.join(names[:_N_NAMES])}{more}" if names else "It does not list its models"
+            return ModelError(
+                f"{server.url}: no model {self.model!r}, or no such address ({refused}). {known}; --model takes the "
+                "name that the server uses, and base_url usually ends in /v1"
+            )
+        return ModelError(f"{server.url} refuses all requests ({refused})")
+
+
+class Sameness:
+    """Notices a server that ignores the temperature: warns once, if the first samples all repeat each other."""
+
+    def __init__(self, params: SamplingParams):
+        self._first: dict[str, str] = {}
+        self._temperature = params.temperature
+        self._n_same = 0
+        self._open = params.temperature > 0
+
+    def see(self, sampled: Sampled) -> None:
+        """Take a sample into account."""
+        if not self._open:
+            return
+        before = self._first.setdefault(sampled.problem_id, sampled.text)
+        if before is sampled.text:
+            return
+        self._n_same += before == sampled.text
+        if before != sampled.text or self._n_same == _ENOUGH:
+            self._open = False
+            self._first.clear()
+        if self._n_same == _ENOUGH:
+            warnings.warn(
+                f"{_ENOUGH} samples in turn are the same as the first one of their problem at temperature "
+                f"{self._temperature:g}; the server may ignore it. transformers serve does, unless the model's "
+                "generation_config.json has do_sample: true",
+                stacklevel=3,
+            )
+
+
+def streamed(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
+    """What `work` gives through the function that it is called with, then the error that ended it, if any.
+
+    Closing the iterator, or an interrupt while it waits, cancels the work and returns when it has ended.
+    """
+    queue: SimpleQueue[Any] = SimpleQueue()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work(queue.put))
+    thread = Thread(target=_run, args=(loop, task, queue), name="freeprm-openai", daemon=True)
+    thread.start()
+    try:
+        while (item := queue.get()) is not _ENDED:
+            yield item
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        loop.close()
+    task.result()
+
+
+def _run(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", queue: SimpleQueue[Any]) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(asyncio.wait([task]))
+        if not task.cancelled():
+            task.exception()  # noted as seen, also where nobody asks for the result any more
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        queue.put(_ENDED)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from freeprm.engines.base import Sampled, StopReason
 from freeprm.engines.openai.calls import Call
-from freeprm.engines.openai.faults import AttemptError, WithheldError
 from freeprm.errors import ModelError
 
 Reasoning = Literal["join", "drop"]
@@ -20,6 +19,24 @@ _ENDED = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence", "co
 _FULL = frozenset({"length", "max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "model_length"})
 _WITHHELD = frozenset({"content_filter", "safety", "recitation", "blocklist", "prohibited_content"})
 _BROKEN_OFF = frozenset({"abort", "cancelled", "error", "insufficient_system_resource"})
+
+
+class AttemptError(Exception):
+    """An attempt that may succeed later."""
+
+    def __init__(
+        self, reason: str, *, detail: str = "", wait_seconds: float | None = None, timed_out: bool = False
+    ):  # fmt: skip
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        """The kind of failure, without what differs from time to time, so that equal ones can be counted."""
+        self.wait_seconds = wait_seconds
+        """As the server asks for."""
+        self.timed_out = timed_out
+
+
+class WithheldError(Exception):
+    """A response that the server withheld; another draw may pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,64 +1,119 @@
-"""One server: requests out, JSON in, and what its statuses mean. Sends each request once."""
+"""One server behind the `openai` client: attempts, rates, the waits between them, and what a fault means.
 
+The client has the connections, the timeouts and the kinds of errors. Attempts are counted here and not by it: a fault
+that passes may come under a status of success, a wait that the server asks for holds up all requests, and retries are
+told.
+"""
+
+import asyncio
+import json
+import random
+import warnings
+from collections import Counter
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import TracebackType
-from typing import Any, Self
+from itertools import count
+from time import monotonic
+from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
+from freeprm.engines.base import Sampled
+from freeprm.engines.openai.calls import PATHS, Call, Form
+from freeprm.engines.openai.replies import AttemptError, Reading, WithheldError, choices_of, n_tokens_of
+from freeprm.errors import ConfigError, ModelError, needs_extra
 
-from freeprm.engines.openai.faults import AttemptError, RefusedError
-from freeprm.errors import ConfigError, ModelError
-
-_CONNECT_SECONDS = 10.0
-_LISTING_SECONDS = 30.0
-_IDLE_SECONDS = 2.0  # of a connection; servers commonly close theirs after 5, and may do so under a request
+_CONNECT_SECONDS, _LISTING_SECONDS = 10.0, 30.0
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds; doubled from one attempt to the next
+_LONGEST_ASKED_WAIT = 300.0  # seconds that a server may ask for; beyond it the run stops
+_TIMEOUTS = 2  # retries after no answer in time, which are long
+_FILTERED = 3  # draws of a response that is withheld
+_CHARACTERS_PER_TOKEN = 4  # for the first estimates
 _TRY_AGAIN = (408, 409, 429)  # and every 5xx
+_PROBLEM_STATUSES = (400, 413, 422)
+_ONE_CHOICE = "only one completion choice"  # llama.cpp to an `n` above 1, with status 500
 _SAYING = ("error", "message", "detail")  # where servers say what is wrong
 _ANSWERS = ("choices", "data")  # what an answer has, of responses or of models
 _SHOWN = 400  # characters of a server's own words
-_HIDDEN = "***"
+
+
+class RefusedError(Exception):
+    """The server understood, and will not."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+
+
+class ServerLostError(ModelError):
+    """The server gave no answer in all the attempts that were allowed."""
+
+
+class Pace:
+    """At most so many a minute, spread evenly: what one request takes, the next ones wait for; for one event loop.
+
+    Args:
+        per_minute: None for no limit.
+    """
+
+    def __init__(self, per_minute: float | None):
+        self._seconds_each = 60 / per_minute if per_minute else 0.0
+        self._free_at = monotonic()
+
+    async def turn(self, amount: float) -> None:
+        """Wait until the rate allows another one, and take this much of it."""
+        while (wait := self._free_at - monotonic()) > 0:
+            await asyncio.sleep(wait)
+        self._free_at = max(self._free_at, monotonic()) + amount * self._seconds_each
+
+    def correct(self, amount: float) -> None:
+        """What was taken turned out to be this much more, or less where negative."""
+        self._free_at += amount * self._seconds_each
+
+    def pause(self, seconds: float) -> None:
+        """Nobody's turn for so long."""
+        self._free_at = max(self._free_at, monotonic() + seconds)
 
 
 class Server:
-    """An open connection pool; to be used in a `with`.
+    """One address, asked by many at a time; its `client` is to be closed.
 
     Args:
         base_url: as far as `/v1`.
         key: sent as a bearer token, shown nowhere; None sends none.
         timeout_seconds: for one answer.
-        n_connections: at a time.
+        max_retries: attempts after the first.
+        requests, tokens: rates to stay below.
 
     Raises:
         ConfigError: not an http address.
+        MissingExtraError: the `openai` client is not installed.
     """
 
-    def __init__(self, base_url: str, *, key: str | None, timeout_seconds: float, n_connections: int):
+    def __init__(
+        self, base_url: str, *, key: str | None, timeout_seconds: float, max_retries: int, requests: Pace, tokens: Pace
+    ):  # fmt: skip
+        with needs_extra("openai", "the engine `openai`"):
+            import openai
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"base_url: is {base_url!r}; expected an address such as http://localhost:8000/v1")
         self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl().rstrip("/")
         """The address without user, password or query."""
-        self._key = key
-        self._timeout_seconds = timeout_seconds
-        self._client = httpx2.AsyncClient(
-            base_url=base_url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx2.Timeout(timeout_seconds, connect=_CONNECT_SECONDS, pool=None),
-            limits=httpx2.Limits(
-                max_connections=n_connections, max_keepalive_connections=n_connections, keepalive_expiry=_IDLE_SECONDS
-            ),
-            follow_redirects=True,
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._client.aclose()
+        self.key = key
+        self._openai = openai
+        self._headers: dict[str, Any] = {} if key else {"Authorization": openai.omit}
+        self._timeout_seconds, self._max_retries = timeout_seconds, max_retries
+        self._requests, self._tokens = requests, tokens
+        self.client = openai.AsyncOpenAI(
+            api_key=key or "none", base_url=base_url, max_retries=0,
+            timeout=openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS, pool=None),
+        )  # fmt: skip
+        self._n_samples, self._n_tokens = 0, 0.0
+        self.fewer = 0
+        """Answers with fewer choices than were asked for."""
+        self.retried: Counter[str] = Counter()
+        """Requests sent again, by reason."""
 
     async def models(self) -> list[str]:
         """Names of the models there, none where the server does not say.
@@ -67,24 +122,105 @@ class Server:
             ModelError: nothing listens at the address.
             RefusedError: the key is missing or wrong.
         """
+        # Some servers close the connection after an error, when the first request may be on its way.
+        headers = {**self._headers, "Connection": "close"}
         try:
-            response = await self._client.get(
-                "/models", timeout=_LISTING_SECONDS, headers={"Connection": "close"}
-            )  # some servers close it after an error, when the first request may be on its way
-            listed = self._json(response)
+            listed = self._json(
+                await self.client.get("/models", cast_to=str, options={"headers": headers, "timeout": _LISTING_SECONDS})
+            )
             return [str(item["id"]) for item in listed["data"]]
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        except self._openai.APIConnectionError as error:
+            if not type(error.__cause__).__name__.startswith("Connect"):
+                return []
             raise ModelError(
-                f"{self.url}: no server answers there ({error}). Start one, e.g. with `vllm serve MODEL` or "
+                f"{self.url}: no server answers there ({error.__cause__}). Start one, e.g. with `vllm serve MODEL` or "
                 "`transformers serve MODEL`, or give its address: --engine-option base_url=http://HOST:PORT/v1 "
                 "(docs/engines.md)"
             ) from error
-        except RefusedError as refused:
-            if refused.status in (401, 403):
-                raise
+        except self._openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                raise RefusedError(error.status_code, self._words(error.body)) from error
             return []
-        except (httpx2.TransportError, AttemptError, KeyError, TypeError):
+        except (RefusedError, AttemptError, KeyError, TypeError):
             return []  # not every server lists its models; a real fault shows at the first request
+
+    async def ask(self, call: Call, form: Form, reading: Reading) -> list[Sampled]:
+        """Samples of the call: all of them, the first ones, or none from a server that takes one at a time only.
+
+        Raises:
+            ServerLostError: all attempts failed.
+            ModelError: the server refuses the problem, or withholds every response to it.
+            RefusedError: it refuses for another reason.
+        """
+        n_timeouts = n_filtered = 0
+        for attempt in count():
+            try:
+                return await self._once(call, form, reading, variant=n_filtered)
+            except WithheldError:
+                n_filtered += 1
+                if n_filtered == _FILTERED:
+                    raise ModelError(
+                        f"problem {call.problem_id!r}: {self.url} withholds the response (content_filter), "
+                        f"{_FILTERED} draws in turn; leave the problem out"
+                    ) from None
+                self._note("a response that the server withheld")
+            except AttemptError as failed:
+                n_timeouts += failed.timed_out
+                asked = failed.wait_seconds or 0.0
+                if attempt >= self._max_retries or n_timeouts > _TIMEOUTS or asked > _LONGEST_ASKED_WAIT:
+                    wait = f" and asks to wait {asked:.0f} seconds" if asked else ""
+                    raise ServerLostError(
+                        f"{self.url}: {failed}{wait}, after {attempt + 1} attempts for problem {call.problem_id!r}."
+                    ) from None
+                self._note(failed.reason)
+                self._requests.pause(asked)
+                # By chance between half and all of 1, 2, 4, ... up to 30 seconds.
+                await asyncio.sleep(min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * random.uniform(0.5, 1.0))
+            except RefusedError as refused:
+                if refused.status not in _PROBLEM_STATUSES:
+                    raise
+                raise ModelError(
+                    f"problem {call.problem_id!r}: {self.url} refuses the request ({refused}). Leave the "
+                    "problem out if its prompt is at fault; a field that the server does not know is taken away by "
+                    "--engine-option extra_body.NAME=null"
+                ) from None
+        raise AssertionError
+
+    async def _once(self, call: Call, form: Form, reading: Reading, *, variant: int) -> list[Sampled]:
+        body = form.body(call, variant=variant)
+        estimate = self._estimate(call, form)
+        await self._requests.turn(1)
+        await self._tokens.turn(estimate)
+        try:
+            reply = await self.post(PATHS[form.api], body)
+        except (AttemptError, RefusedError) as error:
+            self._tokens.correct(-estimate)
+            if len(call.sample_idxs) > 1 and _ONE_CHOICE in str(error).lower():
+                self.fewer += 1
+                return []
+            raise
+        limit = body.get("max_tokens", body.get("max_completion_tokens"))
+        samples = reading.samples(reply, call, limit=limit)
+        self.fewer += len(choices_of(reply)) < len(call.sample_idxs)
+        used = n_tokens_of(reply)
+        if used is not None:
+            self._tokens.correct(used - estimate)
+            self._n_samples, self._n_tokens = self._n_samples + len(samples), self._n_tokens + used
+        return samples
+
+    def _estimate(self, call: Call, form: Form) -> float:
+        """Tokens that a call will cost: as those before it, or at most what it may."""
+        n = len(call.sample_idxs)
+        if self._n_samples:
+            return n * self._n_tokens / self._n_samples
+        prompt = len(json.dumps(call.prompt, ensure_ascii=False)) / _CHARACTERS_PER_TOKEN
+        return prompt + n * form.params.max_new_tokens
+
+    def _note(self, reason: str) -> None:
+        """Count a retry, and tell of the first of its kind."""
+        self.retried[reason] += 1
+        if self.retried[reason] == 1:
+            warnings.warn(f"{self.url}: {reason}; the request is sent again", stacklevel=2)
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """The decoded answer to one attempt.
@@ -94,44 +230,47 @@ class Server:
             RefusedError: any other status.
         """
         try:
-            response = await self._client.post(path, json=body)
-        except httpx2.ConnectTimeout as error:
-            raise AttemptError("no connection") from error
-        except httpx2.TimeoutException as error:
+            return self._json(await self.client.post(path, cast_to=str, body=body, options={"headers": self._headers}))
+        except self._openai.APITimeoutError as error:
+            if type(error.__cause__).__name__.startswith("Connect"):
+                raise AttemptError("no connection") from error
             raise AttemptError(f"no answer within {self._timeout_seconds:g} seconds", timed_out=True) from error
-        except httpx2.TransportError as error:
-            raise AttemptError("no connection", detail=str(error)) from error
-        return self._json(response)
+        except self._openai.APIConnectionError as error:
+            raise AttemptError("no connection", detail=str(error.__cause__)) from error
+        except self._openai.APIStatusError as error:
+            kind = f"{error.status_code} {error.response.reason_phrase}".strip()
+            final = error.status_code == 429 and "insufficient_quota" in error.response.text
+            raise self._fault(
+                kind, error.status_code, self._words(error.body), asked=_retry_after(error.response), final=final
+            ) from error
 
-    def _json(self, response: httpx2.Response) -> Any:
-        status, reason = response.status_code, response.reason_phrase
-        if response.is_success:
-            try:
-                answer = response.json()
-            except ValueError as error:
-                raise AttemptError("an answer that is not JSON", detail=self._words(response)) from error
-            if not isinstance(answer, dict) or any(answer.get(name) for name in _ANSWERS):
-                return answer
-            if not any(answer.get(name) for name in _SAYING):
-                return answer
-            status, reason = _said_status(answer), "an error instead of an answer"
-        words = self._words(response)
-        if (status in _TRY_AGAIN or status >= 500) and not (status == 429 and "insufficient_quota" in response.text):
-            kind = reason if response.is_success else f"{status} {reason}".strip()
-            raise AttemptError(kind, detail=words, wait_seconds=_retry_after(response))
-        raise RefusedError(status, words)
-
-    def _words(self, response: httpx2.Response) -> str:
-        """The server's own message, shortened, without the key."""
+    def _json(self, text: str) -> Any:
+        """What stands under a status of success, which may be an error all the same."""
         try:
-            found = response.json()
-        except ValueError:
-            found = response.text
+            answer = json.loads(text)
+        except ValueError as error:
+            raise AttemptError("an answer that is not JSON", detail=self._words(text)) from error
+        if not isinstance(answer, dict) or any(answer.get(name) for name in _ANSWERS):
+            return answer
+        if any(answer.get(name) for name in _SAYING):
+            raise self._fault("an error instead of an answer", _said_status(answer), self._words(answer))
+        return answer
+
+    @staticmethod
+    def _fault(
+        kind: str, status: int, words: str, *, asked: float | None = None, final: bool = False
+    ) -> AttemptError | RefusedError:
+        if (status in _TRY_AGAIN or status >= 500) and not final:
+            return AttemptError(kind, detail=words, wait_seconds=asked)
+        return RefusedError(status, words)
+
+    def _words(self, found: Any) -> str:
+        """The server's own message, shortened, without the key."""
         for name in _SAYING:
             if isinstance(found, dict) and found.get(name):
                 found = found[name]
         words = " ".join(str(found).split())
-        words = words.replace(self._key, _HIDDEN) if self._key else words
+        words = words.replace(self.key, "***") if self.key else words
         return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."
 
 
@@ -142,7 +281,7 @@ def _said_status(answer: dict[str, Any]) -> int:
     return next((code for code in codes if isinstance(code, int) and 400 <= code < 600), 500)
 
 
-def _retry_after(response: httpx2.Response) -> float | None:
+def _retry_after(response: Any) -> float | None:
     """Seconds that the server asks to wait: a number, or a date."""
     value = response.headers.get("retry-after", "").strip()
     try:

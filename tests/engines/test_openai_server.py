@@ -1,5 +1,7 @@
-"""What the engine does with a server that is busy, broken, gone or unwilling."""
+"""What the engine does with a server that is busy, broken, gone or unwilling; rates, in real time."""
 
+import asyncio
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,8 +12,9 @@ from typing import Any
 import pytest
 
 from freeprm.engines.base import Request
-from freeprm.engines.openai import OpenAIEngine, asking
-from freeprm.errors import ModelError
+from freeprm.engines.openai import OpenAIEngine, server
+from freeprm.engines.openai.server import Pace
+from freeprm.errors import MissingExtraError, ModelError
 from freeprm.stages.sampling import sample
 from freeprm.types import Problem
 from openai_stub import PARAMS, Answer, Serve, chat, draw, echo, stubs
@@ -28,7 +31,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(server, "_FIRST_WAIT", 0.01)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,13 @@ def test_no_server_is_told_at_once_with_how_to_start_one():
     assert "word" not in str(raised.value)
 
 
+def test_without_its_client_the_extra_that_brings_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    engine = OpenAIEngine(model="m", base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(MissingExtraError, match=r"the engine `openai`: .*pip install 'freeprm\[openai\]'"):
+        list(engine.sample([Request(problem_id="p", prompt="?", sample_idxs=(0,))], params=PARAMS))
+
+
 @pytest.mark.parametrize("where", ["models", "request"])
 def test_a_refused_key_is_named_by_its_variable_and_never_shown(serve, monkeypatch, where: str):
     monkeypatch.setenv("MY_KEY", f" {KEY}\n")
@@ -185,3 +195,41 @@ def test_a_withheld_response_is_drawn_again_with_another_seed(serve):
     withheld = pytest.warns(UserWarning, match="withheld")
     with withheld, pytest.raises(ModelError, match=r"'p0': .*withholds .*3 draws.*leave the problem"):
         draw(always)
+
+
+def seconds_for(pace_per_minute: float | None, amounts: list[float], *, pause: float = 0.0, back: float = 0.0) -> float:
+    async def take_all() -> float:
+        pace = Pace(pace_per_minute)
+        started = time.monotonic()
+        pace.pause(pause)
+        for number, amount in enumerate(amounts):
+            await pace.turn(amount)
+            if number == 0:
+                pace.correct(-back)
+        return time.monotonic() - started
+
+    return asyncio.run(take_all())
+
+
+def test_what_one_takes_the_next_ones_wait_for():
+    # 600 a minute are 0.1 s each: the last of 1 + 2 + 1 begins after the three before it.
+    assert 0.3 <= seconds_for(600, [1, 2, 1]) < PATIENCE
+
+
+def test_what_was_not_used_is_given_back():
+    assert seconds_for(600, [3000, 1], back=2999) < PATIENCE  # and not for five minutes
+
+
+def test_no_limit_never_waits_but_for_a_pause():
+    assert seconds_for(None, [1000] * 50) < PATIENCE
+    assert 0.3 <= seconds_for(None, [1] * 5, pause=0.3) < PATIENCE
+
+
+def test_waiting_together_spends_no_turn_twice():
+    async def at_once() -> float:
+        pace = Pace(1200)
+        started = time.monotonic()
+        await asyncio.gather(*(pace.turn(1) for _ in range(7)))
+        return time.monotonic() - started
+
+    assert 6 * 0.05 <= asyncio.run(at_once()) < PATIENCE
