@@ -26,9 +26,10 @@ from freeprm.experiments.comparison.measures import (
 )
 from freeprm.experiments.comparison.runs import Folders
 from freeprm.experiments.comparison.settings import Comparison
-from freeprm.experiments.comparison.tables import Cell, MethodCost, TextTable, all_tables, markdown, method_costs
+from freeprm.experiments.comparison.tables import MethodCost, all_tables, method_costs
 from freeprm.io.config import build
 from freeprm.io.runs import read_manifest, read_metrics
+from freeprm.report.table import Cell, Table, markdown
 from freeprm.types import Metric
 
 
@@ -122,7 +123,7 @@ def _mean_bill(bills: Sequence[MethodCost]) -> MethodCost:
     return MethodCost(**{name: None if None in values else mean(values) for name, values in known.items()})
 
 
-def averages_by_seed(runs: Sequence[Run]) -> TextTable:
+def averages_by_seed(runs: Sequence[Run]) -> Table:
     """The average over all columns, run by run: what training and problems of another seed change."""
     families = {"best_of_n": "best-of-N", "weighted_vote": "vote"}
     averages = [
@@ -134,11 +135,10 @@ def averages_by_seed(runs: Sequence[Run]) -> TextTable:
         values = [average[name, family].value for family in families for average in averages]
         rows.append((Cell(method.title or name), *(Cell(f"{100 * value:.1f}") for value in values)))
     seeds = [run.described["seed"] for run in runs]
-    return TextTable(
+    return Table(
         title="Averages by seed, %",
         header=("reward model", *(f"{text}, seed {seed}" for text in families.values() for seed in seeds)),
         rows=tuple(rows),
-        n_names=1,
     )
 
 

@@ -19,7 +19,7 @@ from freeprm.experiments.cost_report import (
     use_table,
 )
 from freeprm.experiments.paper_costs import published_tables
-from freeprm.report.table import TextTable
+from freeprm.report.table import Table
 from freeprm.types import Cost
 
 P = 1000
@@ -71,8 +71,9 @@ def methods(tmp_path: Path) -> list[Billed]:
     return read_methods([f"ce={ce}", f"shepherd={shepherd}"])
 
 
-def rows(table: TextTable) -> dict[str, dict[str, str]]:
-    return {name: dict(zip(table.columns[1:], cells, strict=True)) for name, *cells in table.rows}
+def rows(table: Table) -> dict[str, dict[str, str]]:
+    made = [[f"{cell.value} {cell.aside}".strip() for cell in row] for row in table.rows]
+    return {name: dict(zip(table.header[1:], cells, strict=True)) for name, *cells in made}
 
 
 def test_a_bill_has_everything_upstream_once_and_tells_development_from_use(tmp_path):
@@ -181,7 +182,7 @@ def test_methods_are_compared_at_as_many_responses_where_there_are_several_scale
     made = read_methods(arguments)
     assert [method.bill.responses for method in made] == [2, 4, 2, 4]
     table = development_table(made, AS_PUBLISHED, against="ce")
-    assert [dict(zip(table.columns, row, strict=True))["x ce"] for row in table.rows] == ["1", "1", "3", "3"]
+    assert [dict(zip(table.header, row, strict=True))["x ce"].value for row in table.rows] == ["1", "1", "3", "3"]
 
 
 def test_points_of_one_label_are_one_line(tmp_path):

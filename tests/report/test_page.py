@@ -1,11 +1,27 @@
+import math
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from freeprm.report.content import Claim, Curve, Report, SolutionView, StepView
-from freeprm.report.page import render
+from freeprm.errors import DataError, NonFiniteError
+from freeprm.report.metrics import cost_table
+from freeprm.report.page import (
+    Claim,
+    Curve,
+    Page,
+    Section,
+    SolutionView,
+    StepView,
+    claim_over,
+    metric_sections,
+    render,
+    reward_scale,
+    settings_table,
+    shade,
+    training_figures,
+)
 from freeprm.types import Cost, Metric
 
 NASTY = '1 < 2 & "x" </script><b>'
@@ -31,29 +47,41 @@ def difference(value: float, low: float | None, high: float | None) -> Metric:
     )  # fmt: skip
 
 
-REPORT = Report(
+METRICS = (
+    *[accuracy(0.4, n, "majority") for n in (1, 64)],
+    *[accuracy(0.4 + n / 640, n, "best_of_n/min", NASTY) for n in (1, 64)],
+    difference(0.1, 0.05, 0.15),
+    Metric(metric="step_auc", value=0.9, scorer=NASTY, count=10),
+    Metric(metric="accuracy", value=0.9, n=1, selector="majority", group=f"subject={NASTY}", count=10),
+)
+SECTIONS = {
+    "Training": Section(
+        title="Training", figures=training_figures([Curve(panel=f"loss {NASTY}", name=NASTY, points=((0, 1), (1, 2)))])
+    ),
+    "Cost": Section(title="Cost", tables=(cost_table({f"fit {NASTY}": Cost(seconds=1.5, flops=2e12)}),)),
+    "Solutions": Section(
+        title="Solutions",
+        note=f"Coloured. {NASTY}",
+        solutions=(
+            SolutionView(
+                problem=NASTY, gold=NASTY, answer=NASTY, correct=False, label=NASTY, scorer=NASTY, first_error=0,
+                steps=(StepView(text=NASTY, reward=-1.0, right=False),),
+            ),
+        ),
+    ),
+    "Settings": Section(title="Settings", tables=(settings_table({"beta": "0.5", NASTY: NASTY}),)),
+    "Notes": Section(title="Notes", lines=(NASTY,)),
+    **{section.title: section for section in metric_sections(METRICS)},
+}  # fmt: skip
+PAGE = Page(
     title=f"Demo {NASTY}",
     command=f"freeprm demo --out '{NASTY}'",
     disclosure=f"Made up. {NASTY}",
-    settings={"beta": "0.5", NASTY: NASTY},
-    metrics=(
-        *[accuracy(0.4, n, "majority") for n in (1, 64)],
-        *[accuracy(0.4 + n / 640, n, "best_of_n/min", NASTY) for n in (1, 64)],
-        difference(0.1, 0.05, 0.15),
-        Metric(metric="step_auc", value=0.9, scorer=NASTY, count=10),
-        Metric(metric="accuracy", value=0.9, n=1, selector="majority", group=f"subject={NASTY}", count=10),
-    ),
     claim=Claim(
-        scorer=NASTY, selector="best_of_n/min", n=64, differences={f"majority {NASTY}": difference(0.1, 0.05, 0.15)}
+        scorer=NASTY, selector="best_of_n/min", n=64, differences={f"majority {NASTY}": difference(0.1, 0.05, 0.15)},
+        accuracy=METRICS[3],
     ),
-    curves=(Curve(panel=f"loss {NASTY}", name=NASTY, points=((0.0, 1.0), (1.0, 0.5))),),
-    costs={f"fit {NASTY}": Cost(seconds=1.5, flops=2e12, trained_tokens=1000), "score": Cost(seconds=0.5, flops=1e12)},
-    solutions=(
-        SolutionView(
-            problem=NASTY, gold=NASTY, answer=NASTY, correct=False, label=NASTY, scorer=NASTY, first_error=0,
-            steps=(StepView(text=NASTY, reward=-1.0, right=False),),
-        ),
-    ),
+    sections=tuple(SECTIONS.values()),
 )  # fmt: skip
 
 
@@ -85,50 +113,38 @@ def parsed(page: str) -> Balance:
 
 
 def test_every_tag_is_closed_whatever_the_texts_hold():
-    assert parsed(render(REPORT)).open == []
+    assert parsed(render(PAGE)).open == []
 
 
 def test_nothing_is_loaded_and_nothing_runs():
-    page = render(REPORT)
+    page = render(PAGE)
     assert not {"script", "link", "img", "iframe"} & parsed(page).seen
     assert not re.search(r"https?://|@import|url\(", page)
 
 
 def test_texts_are_escaped():
-    page = render(REPORT)
+    page = render(PAGE)
     assert NASTY not in page
     assert "1 &lt; 2 &amp; &quot;x&quot; &lt;/script&gt;&lt;b&gt;" in page
 
 
-def test_equal_reports_give_equal_pages():
-    assert render(REPORT) == render(replace(REPORT))
+def test_equal_contents_give_equal_pages():
+    assert render(PAGE) == render(replace(PAGE))
 
 
-@pytest.mark.parametrize(
-    ("field", "heading"),
-    [
-        ("curves", "Training"),
-        ("costs", "Cost"),
-        ("solutions", "Solutions"),
-        ("settings", "Settings"),
-        ("metrics", "Accuracy"),
-    ],
-)
-def test_a_section_without_data_is_left_out(field: str, heading: str):
-    empty = next(f for f in fields(Report) if f.name == field)
-    value = empty.default if field not in ("settings", "costs") else {}
-    without = render(replace(REPORT, **{field: value}))  # type: ignore[arg-type]  # the field is a parameter
-    assert f"<h2>{heading}</h2>" in render(REPORT)
-    assert f"<h2>{heading}</h2>" not in without
-    assert parsed(without).open == []
+def test_every_section_with_data_is_there_and_one_without_is_left_out():
+    page = render(PAGE)
+    shown = [title for title in SECTIONS if f"<h2>{title}</h2>" in page]
+    assert shown == [title for title in SECTIONS if title != "Ties"]  # nothing was tied
+    assert [title for title in SECTIONS if f'">{title}</a>' in page] == shown
 
 
 def test_a_title_and_a_command_alone_make_a_page():
-    assert parsed(render(Report(title="t", command="c"))).open == []
+    assert parsed(render(Page(title="t", command="c"))).open == []
 
 
 def test_the_headline_gives_the_accuracy_and_each_paired_difference():
-    page = render(REPORT)
+    page = render(PAGE)
     assert "50.0 %</b> [40.0, 60.0] of 200 problems right" in page
     assert "+10.0 points</b> [+5.0, +15.0] against majority" in page
     assert "The claim holds" in page
@@ -136,14 +152,131 @@ def test_the_headline_gives_the_accuracy_and_each_paired_difference():
 
 @pytest.mark.parametrize("bounds", [(-0.01, 0.2), (0.0, 0.2), (-0.2, -0.1), (None, None)])
 def test_a_claim_that_is_not_clear_of_chance_is_said_to_fail(bounds: tuple[float | None, float | None]):
-    assert REPORT.claim is not None
+    assert PAGE.claim is not None
     failing = {"majority": difference(0.1, 0.05, 0.15), "reference": difference(0.1, *bounds)}
-    page = render(replace(REPORT, claim=replace(REPORT.claim, differences=failing)))
+    page = render(replace(PAGE, claim=replace(PAGE.claim, differences=failing)))
     assert "The claim does not hold on this run" in page
     assert "over reference (+10.0" in page
     assert "over majority" not in page
 
 
-def test_costs_are_summed():
-    total = render(REPORT).split('class="total"')[1].split("</tr>")[0]
-    assert re.findall(r">([^<>]+)</t[hd]>", total) == ["all stages", "2.0", "3 T", "–", "–", "1,000"]
+def compared(scorer: str, selector: str, *, n: int = 64) -> Metric:
+    return Metric(
+        metric="accuracy_difference", scorer=scorer, selector=selector, n=n, value=0.1, low=-0.05, high=0.25, count=200
+    )
+
+
+MAJORITY = compared("ce", "best_of_n/min - majority")
+
+
+def test_claim_takes_the_differences_as_they_are():
+    reference = compared("ce - ref", "best_of_n/min")
+    claim = claim_over([MAJORITY, reference], scorer="ce", selector="best_of_n/min", n=64, baseline="ref")
+    assert list(claim.differences.values()) == [MAJORITY, reference]
+
+
+def test_claim_turns_a_difference_that_was_taken_the_other_way_round():
+    reference = compared("ref - ce", "best_of_n/min")
+    claim = claim_over([MAJORITY, reference], scorer="ce", selector="best_of_n/min", n=64, baseline="ref")
+    row = list(claim.differences.values())[1]
+    assert (row.value, row.low, row.high) == (-0.1, -0.25, 0.05)  # a - b in [low, high] is b - a in [-high, -low]
+
+
+@pytest.mark.parametrize(
+    ("rows", "missing"),
+    [
+        ([MAJORITY], "over ref"),
+        ([MAJORITY, compared("ce - ref", "best_of_n/min", n=16)], "over ref"),
+        ([], "over majority"),
+    ],
+)
+def test_claim_without_its_difference_is_refused(rows: list[Metric], missing: str):
+    with pytest.raises(DataError, match=missing):
+        claim_over(rows, scorer="ce", selector="best_of_n/min", n=64, baseline="ref")
+
+
+def solution(*steps: tuple[str, float, bool | None], **changes: object) -> SolutionView:
+    fields = {
+        "problem": "2 + 2 - 1?", "gold": "3", "answer": "3", "correct": True, "label": "best", "scorer": "ce",
+        "steps": tuple(StepView(text=text, reward=reward, right=right) for text, reward, right in steps),
+    }  # fmt: skip
+    return SolutionView(**{**fields, **changes})  # type: ignore[arg-type]  # toy fields
+
+
+def solved(views: list[SolutionView]) -> str:
+    page = render(Page(title="t", command="c", sections=(Section(title="Solutions", solutions=tuple(views)),)))
+    return page[page.index("</style>") :]
+
+
+@pytest.mark.parametrize(
+    ("reward", "level"), [(0.0, 0), (0.1, 0), (0.5, 2), (1.0, 4), (9.0, 4), (-0.25, -1), (-9.0, -4)]
+)
+def test_shade_has_the_side_of_the_sign_and_stops_at_the_scale(reward: float, level: int):
+    assert shade(reward, 1.0) == level
+
+
+def test_scale_is_not_set_by_one_outlier():
+    # 10 sizes, the 90th percentile is index int(0.9 * 9) = 8 of the sorted ones: 1.0, not 100.
+    assert reward_scale([-1.0] * 5 + [1.0] * 4 + [100.0]) == 1.0
+
+
+def test_scale_of_nothing_or_of_zeros_is_one():
+    assert reward_scale([]) == reward_scale([0.0, 0.0]) == 1.0
+
+
+def test_the_first_error_is_marked_by_a_label_and_later_ones_by_another():
+    text = solved([solution(("a", 1.0, True), ("b", -2.0, False), ("c", 0.1, False), first_error=1)])
+    before, _, after = text.partition("✗ first error")
+    assert text.count("✗ first error") == 1
+    assert before.endswith('b <span class="tag error">')
+    assert after.count("✗ wrong") == 1
+
+
+def test_without_truth_no_step_is_marked_wrong():
+    assert "✗" not in solved([solution(("a", 1.0, None), ("b", -2.0, None))])
+
+
+def test_the_lowest_reward_is_named_where_it_is_negative():
+    text = solved([solution(("a", 1.0, None), ("b", -2.0, None))])
+    assert text.index("lowest reward") > text.index(">b ")
+    assert "lowest reward" not in solved([solution(("a", 1.0, None), ("b", 0.5, None))])
+
+
+def test_each_step_shows_its_reward_as_a_number():
+    text = solved([solution(("a", 1.234, None), ("b", -2.0, None))])
+    assert "+1.23" in text
+    assert "−2.00" in text
+
+
+def test_solutions_of_one_problem_share_its_text():
+    text = solved([solution(("a", 1.0, None)), solution(("b", 1.0, None), label="majority's choice")])
+    assert text.count("2 + 2 - 1?") == 1
+
+
+@pytest.mark.parametrize(
+    ("correct", "answer", "words"), [(False, None, "no answer: wrong"), (None, "3", "answer 3: not graded")]
+)
+def test_a_missing_answer_or_label_is_said(correct: bool | None, answer: str | None, words: str):
+    assert words in solved([solution(("a", 1.0, None), correct=correct, answer=answer)])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_is_refused_by_name(bad: float):
+    with pytest.raises(NonFiniteError, match=r"Loss: ce: .* at 5"):
+        training_figures([Curve(panel="loss", name="ce", points=((0.0, 1.0), (5.0, bad)))])
+
+
+def test_curves_of_one_panel_share_a_plot_and_a_name_keeps_its_colour():
+    text = "".join(
+        training_figures(
+            [
+                Curve(panel="reward", name="right", points=((0.0, 0.0), (1.0, 1.0))),
+                Curve(panel="reward", name="wrong", points=((0.0, 0.0), (1.0, -1.0))),
+                Curve(panel="margin", name="wrong", points=((0.0, 0.0), (1.0, 2.0))),
+            ]
+        )
+    )
+    assert text.count("<figure>") == 2
+    margin = text[text.index("Margin") :]
+    assert "line s1" in margin
+    assert "line s0" not in margin

@@ -1,11 +1,5 @@
-import math
 import xml.etree.ElementTree as ET
 
-import pytest
-
-from freeprm.errors import NonFiniteError
-from freeprm.report.content import Curve
-from freeprm.report.figures import training_figures
 from freeprm.report.plots import Point, Series, legend, line_plot
 
 
@@ -48,23 +42,3 @@ def test_a_name_is_in_the_legend_once_and_escaped():
 
 def test_a_single_constant_point_is_drawn():
     assert next(plot(series(3.0)).iter("circle")) is not None
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_value_that_is_not_finite_is_refused_by_name(bad: float):
-    with pytest.raises(NonFiniteError, match=r"Loss: ce: .* at 5"):
-        training_figures([Curve(panel="loss", name="ce", points=((0.0, 1.0), (5.0, bad)))])
-
-
-def test_curves_of_one_panel_share_a_plot_and_a_name_keeps_its_colour():
-    text = training_figures(
-        [
-            Curve(panel="reward", name="right", points=((0.0, 0.0), (1.0, 1.0))),
-            Curve(panel="reward", name="wrong", points=((0.0, 0.0), (1.0, -1.0))),
-            Curve(panel="margin", name="wrong", points=((0.0, 0.0), (1.0, 2.0))),
-        ]
-    )
-    assert text.count("<figure>") == 2
-    margin = text[text.index("Margin") :]
-    assert "line s1" in margin
-    assert "line s0" not in margin

@@ -39,9 +39,9 @@ def compare(
     with output.working():
         from freeprm.experiments.comparison.running import Compared
         from freeprm.experiments.comparison.running import compare as run
-        from freeprm.experiments.comparison.tables import print_tables
         from freeprm.experiments.comparison.tuning import Tuned
         from freeprm.experiments.comparison.tuning import tune as search
+        from freeprm.report.table import print_tables
 
         made: Compared | Tuned
         if tune:

@@ -47,7 +47,8 @@ def cost(
     """Add up what methods cost, from the manifests of their runs: FLOPs by what they are for, seconds, GPU-seconds."""
     from freeprm.core.ledger import CONVENTIONS, charging
     from freeprm.experiments.bills import read_methods
-    from freeprm.experiments.cost_report import cost_report, print_table
+    from freeprm.experiments.cost_report import cost_report
+    from freeprm.report.table import print_tables
 
     if not runs and not published:
         raise ConfigError("give run folders, e.g. `freeprm cost ce=runs/ce dpo=runs/dpo`, or --published")
@@ -65,8 +66,7 @@ def cost(
     if as_json:
         print(json.dumps(report.data(), ensure_ascii=False, allow_nan=False))
         return
-    for table in report.tables:
-        print_table(output.console, table)
+    print_tables(output.console, report.tables)
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
     if out is not None:

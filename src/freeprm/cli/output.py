@@ -51,9 +51,10 @@ def show(
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))
         return
     if metrics:
-        from freeprm.report.terminal import print_metrics
+        from freeprm.report.metrics import metric_tables
+        from freeprm.report.table import print_tables
 
-        print_metrics(console, metrics)
+        print_tables(console, list(metric_tables(metrics).values()))
     show_work(operations=operations, counts=counts or {})
     if cost:
         console.print(Text(_cost(cost), style="dim"))
@@ -63,9 +64,10 @@ def show(
 def show_work(*, operations: Sequence[Operation], counts: Mapping[str, Any]) -> None:
     """Print what was done to data, and what was counted."""
     if operations:
-        from freeprm.report.operations import print_operations
+        from freeprm.report.metrics import operations_table
+        from freeprm.report.table import print_tables
 
-        print_operations(console, operations)
+        print_tables(console, [operations_table(operations)])
     if counts:
         table = Table("counted", "", box=None, header_style="bold")
         for name, value in counts.items():

@@ -1,26 +1,26 @@
-"""What methods cost, beside each other: tables, figures, and a page of both."""
+"""What methods cost, beside each other: tables, the paper's two figures on cost for methods measured here, a page."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from markupsafe import Markup
 
 from freeprm.core.ledger import GROUPS, REFERENCE, Convention, Group, Ledger, Total
 from freeprm.errors import ConfigError
 from freeprm.experiments.bills import BestOfN, Billed, base_of, best_of_n, ratio
 from freeprm.experiments.paper_costs import published_tables
+from freeprm.report.metrics import quantity
+from freeprm.report.page import Page, Section, render, style_sheet
 from freeprm.report.plots import Bar, Point, Series, bar_plot, legend, line_plot
 from freeprm.report.svg import MARKERS, element
-from freeprm.report.table import TextTable
-from freeprm.report.tables import quantity
+from freeprm.report.table import NONE, Cell, Row, Table, texts
 
 TITLE = "What methods cost"
+_USED: tuple[Group, ...] = ("generation", "scoring", "reference")
+_UNITS = ((1e18, "EFLOPs"), (1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"), (1e6, "MFLOPs"), (1.0, "FLOPs"))
+_COLOURS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,9 @@ class CostReport:
     published: bool
 
     @property
-    def tables(self) -> list[TextTable]:
+    def tables(self) -> list[Table]:
         """In the order of reading."""
-        made: list[TextTable] = []
+        made: list[Table] = []
         if self.against is not None:
             made += [development_table(self.methods, way, against=self.against) for way in self.conventions]
             used = use_table(self.methods)
@@ -47,7 +47,7 @@ class CostReport:
         return [*made, *(published_tables() if self.published else [])]
 
     @property
-    def figures(self) -> dict[str, str]:
+    def figures(self) -> dict[str, Markup]:
         """By name of a file: bars and accuracy under each convention, where there is something to draw."""
         if self.against is None:
             return {}
@@ -71,7 +71,7 @@ class CostReport:
                 {"label": item.label, "n": item.n, "seconds": item.seconds, "devices": item.devices}
                 for item in self.measured
             ],
-            "published": [asdict(table) for table in published_tables()] if self.published else [],
+            "published": [_plain(table) for table in published_tables()] if self.published else [],
             "notes": self.notes,
         }
 
@@ -80,8 +80,11 @@ class CostReport:
         out.mkdir(parents=True, exist_ok=True)
         for name, figure in self.figures.items():
             (out / f"{name}.svg").write_text(standalone(figure), encoding="utf-8")
-        text = page(TITLE, command=command, tables=self.tables, figures=list(self.figures.values()), notes=self.notes)
-        (out / "cost.html").write_text(text, encoding="utf-8")
+        tables = [Section(title=table.title, tables=(table,)) for table in self.tables]
+        drawn = Section(title="Figures", figures=tuple(self.figures.values()))
+        notes = Section(title="Notes", lines=tuple(self.notes))
+        page = Page(title=TITLE, command=command, sections=(drawn, *tables, notes))
+        (out / "cost.html").write_text(render(page), encoding="utf-8")
 
     def _method(self, method: Billed) -> dict[str, Any]:
         assert self.against is not None
@@ -131,13 +134,15 @@ def cost_report(
     )
 
 
+def _plain(table: Table) -> dict[str, Any]:
+    rows = [[cell.value for cell in row] for row in table.rows]
+    return {"title": table.title, "columns": table.header, "rows": rows, "note": table.note}
+
+
 def _total(part: Ledger) -> dict[str, Any]:
     total = part.total()
     known = total.n_known or not total.n_unknown
     return {**total._asdict(), "flops": total.flops if known else None}
-
-
-_USED: tuple[Group, ...] = ("generation", "scoring", "reference")
 
 
 def flops_text(total: Total) -> str:
@@ -146,10 +151,10 @@ def flops_text(total: Total) -> str:
         return "unknown"
     if total.n_unknown:
         return f"≥ {quantity(total.flops)}"
-    return quantity(total.flops) if total.flops else "–"
+    return quantity(total.flops) if total.flops else NONE
 
 
-def development_table(methods: Sequence[Billed], convention: Convention, *, against: str) -> TextTable:
+def development_table(methods: Sequence[Billed], convention: Convention, *, against: str) -> Table:
     """FLOPs of each method's development by group, their sum, and how many times another's that is; see `base_of`."""
     parts = [method.development(convention).by("group") for method in methods]
     groups = [name for name in GROUPS if any(name in part and _paid(part[name]) for part in parts)]
@@ -158,27 +163,31 @@ def development_table(methods: Sequence[Billed], convention: Convention, *, agai
         whole = method.development(convention).total()
         times = ratio(whole, base_of(method, methods, label=against).development(convention).total())
         cells = [flops_text(part.get(name, Ledger()).total()) for name in groups]
-        rows.append((
-            method.label,
-            "–" if method.bill.responses is None else f"{method.bill.responses:g}",
-            *cells,
-            flops_text(whole),
-            quantity(whole.attention_flops) if whole.attention_flops else "–",
-            "–" if times is None else f"{times:.3g}",
-            *_times(whole),
-        ))  # fmt: skip
-    return TextTable(
+        rows.append(
+            texts(
+                method.label,
+                NONE if method.bill.responses is None else f"{method.bill.responses:g}",
+                *cells,
+                flops_text(whole),
+                quantity(whole.attention_flops) if whole.attention_flops else NONE,
+                NONE if times is None else f"{times:.3g}",
+                *_times(whole),
+            )
+        )
+    n = len(groups)
+    return Table(
         title=f"Development FLOPs, {convention.name}",
-        columns=(
+        header=(
             "method", "responses an instruction", *groups, "total", "of which attention", f"x {against}",
             "seconds", "GPU-seconds",
         ),
         rows=tuple(rows),
-        note=_note(convention),
+        note=" ".join(_sentences(convention)),
+        droppable=(n + 6, n + 3, 1, n + 5, *range(2, n + 2)),
     )  # fmt: skip
 
 
-def use_table(methods: Sequence[Billed]) -> TextTable | None:
+def use_table(methods: Sequence[Billed]) -> Table | None:
     """What using each method took, by model; None where none of the folders is of its use."""
     rows = []
     for method in methods:
@@ -186,17 +195,47 @@ def use_table(methods: Sequence[Billed]) -> TextTable | None:
         drawn, scored = cells[0], method.use.only(charged=_USED[1:]).total()
         if drawn.tokens or scored.tokens:
             times = f"{drawn.seconds:,.1f}", *_times(scored)
-            rows.append((method.label, *map(flops_text, [*cells, scored]), *times))
+            rows.append(texts(method.label, *map(flops_text, [*cells, scored]), *times))
     if not rows:
         return None
-    return TextTable(
+    return Table(
         title="Use: rollouts to choose from, and their scores",
-        columns=(
+        header=(
             "method", "generation", "reward model", "reference", "scoring in all", "seconds of generation",
             "seconds of scoring", "GPU-seconds of scoring",
         ),
         rows=tuple(rows),
     )  # fmt: skip
+
+
+def best_of_n_table(measured: Sequence[BestOfN]) -> Table:
+    """Table 3's shape, a column for each method."""
+    parts = dict.fromkeys(part for item in measured for part in item.seconds)
+    rows: list[Row] = [(Cell(part), *(_cell(item, part) for item in measured)) for part in parts]
+    rows += [
+        texts("total", *(f"{item.total:.1f} %" for item in measured)),
+        texts("total without the reference, in % of it", *map(_without_reference, measured)),
+    ]
+    devices = sorted({device for item in measured for device in item.devices})
+    return Table(
+        title="Best-of-N, measured: time in % of generation, with seconds and FLOPs",
+        header=("", *(f"{item.label}, N = {item.n:g}" for item in measured)),
+        rows=tuple(rows),
+        note=f"On {', '.join(devices) or 'devices that were not recorded'}.",
+    )
+
+
+def _cell(item: BestOfN, part: str) -> Cell:
+    if part not in item.seconds:
+        return Cell(NONE)
+    flops = f", {flops_text(item.ledgers[part].total())}" if part in item.ledgers else ""
+    return Cell(f"{item.share(part):.1f} %", f"({item.seconds[part]:,.1f} s{flops})")
+
+
+def _without_reference(item: BestOfN) -> str:
+    if REFERENCE not in item.seconds:
+        return NONE
+    return f"{100 * (item.total - item.share(REFERENCE)) / item.total:.1f} %"
 
 
 def _paid(part: Ledger) -> bool:
@@ -205,11 +244,7 @@ def _paid(part: Ledger) -> bool:
 
 
 def _times(total: Total) -> tuple[str, str]:
-    return f"{total.seconds:,.1f}", f"{total.gpu_seconds:,.1f}" if total.gpu_seconds else "–"
-
-
-def _note(convention: Convention) -> str:
-    return " ".join(_sentences(convention))
+    return f"{total.seconds:,.1f}", f"{total.gpu_seconds:,.1f}" if total.gpu_seconds else NONE
 
 
 def _sentences(convention: Convention) -> Iterator[str]:
@@ -222,15 +257,11 @@ def _sentences(convention: Convention) -> Iterator[str]:
         yield "The attention term is left out."
 
 
-_UNITS = ((1e18, "EFLOPs"), (1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"), (1e6, "MFLOPs"), (1.0, "FLOPs"))
-_COLOURS = 8
-
-
-def development_bars(methods: Sequence[Billed], convention: Convention, *, against: str) -> str:
+def development_bars(methods: Sequence[Billed], convention: Convention, *, against: str) -> Markup:
     """Figure 3: a bar a method, in parts by group; empty where nothing was developed, or nothing of it is known."""
     totals = [method.development(convention).total() for method in methods]
     if not any(total.flops for total in totals):
-        return ""
+        return Markup()
     size, unit = _unit(max(total.flops for total in totals))
     bars = []
     for method, total in zip(methods, totals, strict=True):
@@ -243,12 +274,12 @@ def development_bars(methods: Sequence[Billed], convention: Convention, *, again
     return bar_plot(f"Development FLOPs, {convention.name}", bars, x_label=unit, names=GROUPS)
 
 
-def accuracy_plot(methods: Sequence[Billed], convention: Convention) -> str:
+def accuracy_plot(methods: Sequence[Billed], convention: Convention) -> Markup:
     """Figure 1: accuracy against development FLOPs, a line through the points of one label; empty without points."""
     measured = [(method, method.development(convention).total()) for method in methods]
     known = [(method, total) for method, total in measured if method.accuracy and total.flops and not total.n_unknown]
     if not known:
-        return ""
+        return Markup()
     size, unit = _unit(max(total.flops for _, total in known))
     labels = list(dict.fromkeys(method.label for method, _ in known))
     series = [
@@ -280,10 +311,9 @@ def standalone(figure: str) -> str:
     """The picture of a figure as an SVG file of its own, with the page's colours."""
     start = figure.index("<svg")
     picture = figure[start : figure.index("</svg>", start) + len("</svg>")]
-    css = files("freeprm.report").joinpath("report.css").read_text(encoding="utf-8")
     head, _, rest = picture.partition(">")
     text = "text { font-family: system-ui, sans-serif; }"
-    return f'{head} xmlns="http://www.w3.org/2000/svg">{element("style", css, text)}{rest}\n'
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{element("style", style_sheet(), text)}{rest}\n'
 
 
 def _point(method: Billed, x: float, unit: str) -> Point:
@@ -311,89 +341,3 @@ def _ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten within a range."""
     round_numbers = (factor * 10.0**power for power in range(-6, 7) for factor in (1, 2, 5))
     return [number for number in round_numbers if low <= number <= high] or [low, high]
-
-
-def page(title: str, *, command: str, tables: Sequence[TextTable], figures: Sequence[str], notes: Sequence[str]) -> str:
-    """The whole page; equal contents give equal bytes."""
-    css = files("freeprm.report").joinpath("report.css").read_text(encoding="utf-8")
-    head = [
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-        element("title", escape(title)),
-        element("style", css),
-    ]
-    body = [
-        element("h1", escape(title)),
-        element("pre", element("code", escape(command))),
-        *[element("section", figure, id=f"figure-{place}") for place, figure in enumerate(figures)],
-        *[
-            element("section", element("h2", escape(table.title)), html_table(table), id=f"table-{place}")
-            for place, table in enumerate(tables)
-        ],
-        *([element("section", element("h2", "Notes"), _listed(notes), id="notes")] if notes else []),
-    ]
-    return (
-        "<!DOCTYPE html>\n"
-        + element("html", element("head", *head), element("body", element("main", *body)), lang="en")
-        + "\n"
-    )
-
-
-def html_table(table: TextTable) -> str:
-    """The table with its note."""
-    head = element("tr", *[element("th", escape(name), scope="col") for name in table.columns])
-    rows = [
-        element(
-            "tr",
-            element("th", escape(first), scope="row"),
-            *[element("td", escape(cell), class_="num") for cell in cells],
-        )
-        for first, *cells in table.rows
-    ]
-    note = element("p", escape(table.note), class_="note") if table.note else ""
-    whole = element("table", element("thead", head), element("tbody", *rows))
-    return note + element("div", whole, class_="scroll", tabindex="0")
-
-
-def _listed(notes: Iterable[str]) -> str:
-    return element("ul", *[element("li", escape(note)) for note in notes])
-
-
-def print_table(console: Console, table: TextTable) -> None:
-    """Print a table with its note."""
-    shown = Table(title=Text(table.title), title_justify="left", title_style="bold", box=None, header_style="dim")
-    for place, name in enumerate(table.columns):
-        shown.add_column(Text(name), justify="right" if place else "left", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*map(Text, row))
-    console.print(shown)
-    if table.note:
-        console.print(Text(table.note, style="dim"))
-    console.print()
-
-
-def best_of_n_table(measured: Sequence[BestOfN]) -> TextTable:
-    """Table 3's shape, a column for each method."""
-    parts = list(dict.fromkeys(part for item in measured for part in item.seconds))
-    rows = [(part, *(_cell(item, part) for item in measured)) for part in parts]
-    totals = ("total", *(f"{item.total:.1f} %" for item in measured))
-    without = ("total without the reference, in % of it", *map(_without_reference, measured))
-    devices = sorted({device for item in measured for device in item.devices})
-    return TextTable(
-        title="Best-of-N, measured: time in % of generation, with seconds and FLOPs",
-        columns=("", *(f"{item.label}, N = {item.n:g}" for item in measured)),
-        rows=(*rows, totals, without),
-        note=f"On {', '.join(devices) or 'devices that were not recorded'}.",
-    )
-
-
-def _cell(item: BestOfN, part: str) -> str:
-    if part not in item.seconds:
-        return "–"
-    flops = f", {flops_text(item.ledgers[part].total())}" if part in item.ledgers else ""
-    return f"{item.share(part):.1f} % ({item.seconds[part]:,.1f} s{flops})"
-
-
-def _without_reference(item: BestOfN) -> str:
-    if REFERENCE not in item.seconds:
-        return "–"
-    return f"{100 * (item.total - item.share(REFERENCE)) / item.total:.1f} %"

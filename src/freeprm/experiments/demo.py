@@ -13,9 +13,20 @@ from freeprm.io.manifest import read_cost
 from freeprm.io.rollouts import read_rollouts
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
-from freeprm.report.claims import claim_over
-from freeprm.report.content import Curve, Report, SolutionView, StepView
-from freeprm.report.page import render
+from freeprm.report.metrics import cost_table
+from freeprm.report.page import (
+    SOLUTION_NOTE,
+    Curve,
+    Page,
+    Section,
+    SolutionView,
+    StepView,
+    claim_over,
+    metric_sections,
+    render,
+    settings_table,
+    training_figures,
+)
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.evaluation import evaluate
 from freeprm.stages.grading import grade
@@ -97,7 +108,7 @@ def demo(*, out: Path, settings: DemoSettings, command: str) -> Demo:
         evaluation = evaluate(scored["test"], out=out / "evaluation", dev=scored["dev"], seed=settings.seed)
         metrics = [*selection.metrics, *evaluation.metrics]
         made = DemoRun(metrics=metrics, costs=costs, logs=logs, scored=scored["test"][0])
-        report.write_text(render(demo_report(made, settings, command=command)), encoding="utf-8")
+        report.write_text(render(demo_page(made, settings, command=command)), encoding="utf-8")
         run.write_metrics(metrics)
         cost = run.finish(cost=sum(costs.values(), Cost()), counts=selection.counts)
     return Demo(folder=out, report=report, metrics=metrics, cost=cost)
@@ -183,8 +194,8 @@ class DemoRun:
     """Score folder of the first objective on the test problems."""
 
 
-def demo_report(made: DemoRun, settings: DemoSettings, *, command: str) -> Report:
-    """The report of a finished demo."""
+def demo_page(made: DemoRun, settings: DemoSettings, *, command: str) -> Page:
+    """The page of a finished demo."""
     first = settings.objectives[0]
     claim = claim_over(
         made.metrics,
@@ -193,26 +204,33 @@ def demo_report(made: DemoRun, settings: DemoSettings, *, command: str) -> Repor
         n=settings.test_samples,
         baseline="reference-only",
     )
-    return Report(
+    described = {
+        "generator and reference": f"solver:{settings.solver}",
+        "objectives": ", ".join(settings.objectives),
+        "training": f"{settings.train_problems:,} problems, {settings.train_samples} rollouts each",
+        "dev, for thresholds": f"{settings.dev_problems:,} problems, {settings.train_samples} rollouts each",
+        "test": f"{settings.test_problems:,} problems, {settings.test_samples} rollouts each",
+        "temperature": str(settings.temperature),
+        "seed": str(settings.seed),
+        "score of a response": "the lowest of its step rewards",
+        "vote weight": "sigmoid of the score",
+    }
+    return Page(
         title="Process rewards from right-or-wrong answers",
         command=command,
         disclosure=DISCLOSURE,
-        settings={
-            "generator and reference": f"solver:{settings.solver}",
-            "objectives": ", ".join(settings.objectives),
-            "training": f"{settings.train_problems:,} problems, {settings.train_samples} rollouts each",
-            "dev, for thresholds": f"{settings.dev_problems:,} problems, {settings.train_samples} rollouts each",
-            "test": f"{settings.test_problems:,} problems, {settings.test_samples} rollouts each",
-            "temperature": str(settings.temperature),
-            "seed": str(settings.seed),
-            "score of a response": "the lowest of its step rewards",
-            "vote weight": "sigmoid of the score",
-        },
-        metrics=tuple(made.metrics),
         claim=claim,
-        curves=tuple(_curves(made.logs)),
-        costs=made.costs,
-        solutions=tuple(_solutions(made.scored / f"{first}-{CLAIMED}.jsonl")),
+        sections=(
+            *metric_sections(made.metrics),
+            Section(title="Training", figures=training_figures(list(_curves(made.logs)))),
+            Section(
+                title="Solutions",
+                note=SOLUTION_NOTE,
+                solutions=tuple(_solutions(made.scored / f"{first}-{CLAIMED}.jsonl")),
+            ),
+            Section(title="Cost", tables=(cost_table(made.costs),)),
+            Section(title="Settings", tables=(settings_table(described),)),
+        ),
     )
 
 

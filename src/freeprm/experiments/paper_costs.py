@@ -3,11 +3,11 @@
 Source: Yuan et al. 2024, arXiv:2412.01981: section 4.2, Figures 1 and 3, Table 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import linear_regression
 from typing import NamedTuple
 
-from freeprm.report.table import TextTable
+from freeprm.report.table import Row, Table, texts
 
 RESPONSES = (2, 4, 8)
 """Responses an instruction at the three scales of Figure 3."""
@@ -128,27 +128,27 @@ TABLE_3 = (
 )
 
 
-def published_tables() -> list[TextTable]:
+def published_tables() -> list[Table]:
     """Ratios of Figure 3 reproduced, what 38.8 takes, what the stated inputs give instead, and Table 3."""
     return [_ratios(), _implied(), _stated(), _best_of_n()]
 
 
-def _ratios() -> TextTable:
+def _ratios() -> Table:
     ratios = published_dpo_over_ce()
     variance = fitted_variance(ratios)
     fitted = [dpo_over_ce(r, variance=variance) for r in RESPONSES]
     pairs = [implied_pairs(ratio, r) for ratio, r in zip(ratios, RESPONSES, strict=True)]
-    return TextTable(
+    return Table(
         title="Figure 3: ratios of development FLOPs",
-        columns=("responses an instruction", *map(str, RESPONSES)),
+        header=("responses an instruction", *map(str, RESPONSES)),
         rows=(
-            ("Math-Shepherd / CE, published", *_texts(SHEPHERD_OVER_CE)),
-            ("AutoPSV / CE, published", *_texts(AUTOPSV_OVER_CE)),
-            ("Math-Shepherd / DPO, published", *_texts(SHEPHERD_OVER_DPO)),
-            ("Math-Shepherd / DPO, reproduced", *_texts(reproduced_shepherd_over_dpo())),
-            ("DPO / CE, from the published", *_texts(ratios, ".3f")),
-            ("DPO / CE = 2 E[p(1-p)] (r - 1)", *_texts(fitted, ".3f")),
-            ("pairs that the published take", *_texts(pairs, ",.0f")),
+            _row("Math-Shepherd / CE, published", SHEPHERD_OVER_CE),
+            _row("AutoPSV / CE, published", AUTOPSV_OVER_CE),
+            _row("Math-Shepherd / DPO, published", SHEPHERD_OVER_DPO),
+            _row("Math-Shepherd / DPO, reproduced", reproduced_shepherd_over_dpo()),
+            _row("DPO / CE, from the published", ratios, ".3f"),
+            _row("DPO / CE = 2 E[p(1-p)] (r - 1)", fitted, ".3f"),
+            _row("pairs that the published take", pairs, ",.0f"),
         ),
         note=(
             "Reproduced: training charged by the sequence, DPO on every pair of a right and a wrong response, one "
@@ -158,16 +158,14 @@ def _ratios() -> TextTable:
     )
 
 
-def _implied() -> TextTable:
+def _implied() -> Table:
     rows = []
     for per_token, what in ((6, "training"), (8, "and the reference, or drawing"), (10, "and both")):
         tokens = implied_tokens(per_token=per_token)
-        rows.append((
-            f"{per_token} P: {what}", f"{tokens.response:,.0f}", f"{tokens.generated:,.0f}", f"{tokens.rollout:,.0f}",
-        ))  # fmt: skip
-    return TextTable(
+        rows.append(_row(f"{per_token} P: {what}", tokens, ",.0f"))
+    return Table(
         title="What Math-Shepherd / CE = 38.8 takes",
-        columns=(
+        header=(
             "charged to CE a token", "tokens a response", "tokens generated to label one response",
             "the same a rollout, of 80",
         ),
@@ -180,14 +178,14 @@ def _implied() -> TextTable:
     )  # fmt: skip
 
 
-def _stated() -> TextTable:
+def _stated() -> Table:
     rows = [
-        (f"{length:g}", *(f"{derivable_ratio(per_token=c, length=length):.1f}" for c in (6, 8, 10)))
+        _row(f"{length:g}", [derivable_ratio(per_token=per_token, length=length) for per_token in (6, 8, 10)])
         for length in (1.0, 0.45)
     ]
-    return TextTable(
+    return Table(
         title="Math-Shepherd / CE from what the paper does state: 10 steps, 8 completions each",
-        columns=("tokens of a rollout, in responses", "CE at 6 P", "at 8 P", "at 10 P"),
+        header=("tokens of a rollout, in responses", "CE at 6 P", "at 8 P", "at 10 P"),
         rows=tuple(rows),
         note=(
             "1: every rollout as long as a response; 0.45: only what is left to write after a step, on average over "
@@ -196,19 +194,19 @@ def _stated() -> TextTable:
     )
 
 
-def _best_of_n() -> TextTable:
+def _best_of_n() -> Table:
     columns = TABLE_3
     shares = [100 * column.baseline_total / column.implicit_total for column in columns]
-    return TextTable(
+    return Table(
         title="Table 3: GPU time of best-of-N, in % of generation, as published",
-        columns=("", *(column.generator for column in columns)),
+        header=("", *(column.generator for column in columns)),
         rows=(
-            ("reward model, one model, as printed", *_texts([column.baseline for column in columns])),
-            ("the same, from the printed total", *_texts([column.baseline_from_total for column in columns])),
-            ("reward model, policy and reference", *_texts([column.implicit for column in columns])),
-            ("total, one model", *_texts([column.baseline_total for column in columns])),
-            ("total, policy and reference", *_texts([column.implicit_total for column in columns])),
-            ("one model's total, in % of two models'", *_texts(shares)),
+            _row("reward model, one model, as printed", [column.baseline for column in columns]),
+            _row("the same, from the printed total", [column.baseline_from_total for column in columns]),
+            _row("reward model, policy and reference", [column.implicit for column in columns]),
+            _row("total, one model", [column.baseline_total for column in columns]),
+            _row("total, policy and reference", [column.implicit_total for column in columns]),
+            _row("one model's total, in % of two models'", shares),
         ),
         note=(
             "The printed row of the one-model scorer does not go with its totals: it is that scorer's share of the two "
@@ -217,5 +215,5 @@ def _best_of_n() -> TextTable:
     )
 
 
-def _texts(values: Sequence[float], spec: str = ".1f") -> list[str]:
-    return [format(value, spec) for value in values]
+def _row(name: str, values: Iterable[float], spec: str = ".1f") -> Row:
+    return texts(name, *(format(value, spec) for value in values))

@@ -1,28 +1,36 @@
-"""The page: one self-contained HTML text without scripts or anything to load, from a `Report`."""
+"""The page of a run: one self-contained HTML text without scripts or anything to load; `page.html` is its template."""
 
-from html import escape
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import groupby
 
-from freeprm.report.arrange import (
-    Pivot,
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from freeprm.errors import DataError
+from freeprm.report.metrics import (
+    ACCURACY,
+    Choice,
+    Grid,
     accuracy_grid,
-    breakdowns,
-    differences,
-    other_differences,
-    others,
-    others_at_n,
-    ties,
-    vote_weights,
+    interval_text,
+    metric_tables,
+    selector_label,
+    signed,
+    value_text,
 )
-from freeprm.report.content import Report
-from freeprm.report.figures import accuracy_figures, training_figures
-from freeprm.report.headline import headline
-from freeprm.report.plots import BANDED_LINES
-from freeprm.report.solutions import solutions_page
-from freeprm.report.svg import element
-from freeprm.report.tables import accuracy_table, cost_table, metric_table, settings_table
+from freeprm.report.plots import BANDED_LINES, Point, Series, extent, legend, line_plot
+from freeprm.report.svg import MARKERS
+from freeprm.report.table import Table, texts
+from freeprm.types import Metric
 
-_TABLE_NOTE = (
+LEVELS = 4
+"""Shades of a step's reward on each side of zero; the style sheet has a class for each."""
+_COLOURS = 8
+_BASELINES = 3
+_BLIND = ("random", "random_distinct_text")
+_ACCURACY_NOTE = (
     "95 % intervals under each value. The best value of each column is marked, rows that know the gold answer aside. "
     "At N = 1 every row is the accuracy of a single response (pass@1). "
     f"Plots of more than {BANDED_LINES} lines leave the intervals to the table."
@@ -39,94 +47,314 @@ _DIFFERENCE_NOTE = (
     "In points, with 95 % intervals, paired over the same problems so that what both share cancels; "
     "positive where the first is better, and set off in colour and weight where the interval lies off zero."
 )
-_OTHER_DIFFERENCE_NOTE = "Paired differences of these measures, on the same responses."
-_OTHERS_NOTE = "Where the truth of each step is used, it was used here only: no training label told it."
-_SOLUTION_NOTE = (
+_MEASURES_NOTE = "Where the truth of each step is used, it was used here only: no training label told it."
+_OTHER_DIFFERENCE_NOTE = " Paired differences are on the same responses."
+SOLUTION_NOTE = (
     "Each step carries its reward, the log-ratio of its tokens: blue where the reward model finds it better than the "
     "reference does, orange where worse. The first truly wrong step is labelled."
 )
 
 
-def render(report: Report) -> str:
-    """The whole page. Equal reports give equal bytes; a section without data is left out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepView:
+    """One step of a shown solution."""
+
+    text: str
+    reward: float
+    """r_k, in beta * nats."""
+    right: bool | None = None
+    """The truth of the step; None where it is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolutionView:
+    """One solution as the page shows it. Views of the same problem that follow each other share a frame."""
+
+    problem: str
+    gold: str | None
+    answer: str | None
+    """The solution's own final answer; None where none could be extracted."""
+    correct: bool | None
+    label: str
+    """Why it is shown, e.g. `selected by best-of-64`."""
+    scorer: str
+    steps: tuple[StepView, ...]
+    first_error: int | None = None
+    """Index of the first wrong step by the truth; None if all are right or the truth is not known."""
+
+    def tags(self, index: int) -> Iterator[tuple[str, str]]:
+        """What stands behind a step's text, as class and words."""
+        step = self.steps[index]
+        if index == self.first_error:
+            yield "error", "✗ first error"
+        elif step.right is False:
+            yield "later", "✗ wrong"
+        if step.reward < 0 and index == min(range(len(self.steps)), key=lambda k: self.steps[k].reward):
+            yield "low", "lowest reward"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One line of a training plot."""
+
+    panel: str
+    """The plot that it belongs to, e.g. `mean reward`; curves of one panel share axes."""
+    name: str
+    """The line's own name, e.g. `right responses`."""
+    points: tuple[tuple[float, float], ...]
+    """(optimiser step, value)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What the run is to show, settled before its test split was looked at: which PRM, and which way to choose."""
+
+    scorer: str
+    selector: str
+    n: int
+    differences: Mapping[str, Metric]
+    """What must be beaten, named for the reader (`majority vote`) -> the paired `accuracy_difference` over it."""
+    accuracy: Metric | None = None
+    """Of the PRM by itself."""
+
+    @property
+    def unbeaten(self) -> dict[str, Metric]:
+        """Baselines whose difference is not clearly above zero; one without an interval counts as not beaten."""
+        return {name: row for name, row in self.differences.items() if row.low is None or row.low <= 0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of the page under a heading; left out where it has nothing to show."""
+
+    title: str
+    note: str = ""
+    tables: tuple[Table, ...] = ()
+    """Their own titles are not shown."""
+    figures: tuple[Markup, ...] = ()
+    """Pictures side by side, as `plots` draws them."""
+    legend: Markup | None = None
+    """Of all figures."""
+    solutions: tuple[SolutionView, ...] = ()
+    lines: tuple[str, ...] = ()
+    """A list of texts."""
+    folded: str = ""
+    """Tables are folded away under this line, where there is one."""
+
+    def __bool__(self) -> bool:
+        return bool(self.tables or self.figures or self.solutions or self.lines)
+
+    @property
+    def anchor(self) -> str:
+        """Its place in the page's address."""
+        return self.title.lower().replace(" ", "-")
+
+    @property
+    def scale(self) -> float:
+        """See `reward_scale`."""
+        return reward_scale([step.reward for view in self.solutions for step in view.steps])
+
+    @property
+    def problems(self) -> list[list[SolutionView]]:
+        """The solutions of each problem."""
+        return [list(views) for _, views in groupby(self.solutions, key=lambda view: (view.problem, view.gold))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Everything on the page, gathered by whoever ran the stages."""
+
+    title: str
+    command: str
+    """The command that makes this run again."""
+    disclosure: str = ""
+    """What a reader must know to weigh the figures, e.g. that the world is a made one."""
+    claim: Claim | None = None
+    sections: tuple[Section, ...] = ()
+
+
+def render(page: Page) -> str:
+    """The whole page. Equal pages give equal bytes; whatever their texts hold is shown as text."""
+    sections = [section for section in page.sections if section]
+    return _TEMPLATES.get_template("page.html").render(page=page, sections=sections) + "\n"
+
+
+def style_sheet() -> Markup:
+    """The colours and measures of pages and figures."""
+    return Markup(files("freeprm.report").joinpath("report.css").read_text(encoding="utf-8"))
+
+
+def metric_sections(metrics: Sequence[Metric]) -> list[Section]:
+    """The sections of all metrics, with a plot of the accuracies."""
+    tables = metric_tables(metrics)
+    grid = accuracy_grid(metrics)
+    floor = f" {_NULL_NOTE}" if any(row.selector == "random_distinct_text" for row in grid.rows) else ""
+    measures = [tables[name] for name in ("measures", "measures at N", "other differences") if name in tables]
+    parts = tables["breakdown"].rows if "breakdown" in tables else ()
+    n_parts = sum(len(row) > 1 for row in parts)
+
+    def shown(name: str) -> tuple[Table, ...]:
+        return (tables[name],) if name in tables else ()
+
+    figures, names = accuracy_figures(grid)
+    about = f"Accuracy in %, over {grid.problems}. {_ACCURACY_NOTE}{floor}" if grid.rows else ""
+    return [
+        Section(title="Accuracy", note=about, tables=shown("accuracy"), figures=figures, legend=names),
+        Section(title="Ties", note=_TIES_NOTE, tables=shown("ties")),
+        Section(title="Paired differences", note=_DIFFERENCE_NOTE, tables=shown("differences")),
+        Section(
+            title="Step level and other measures",
+            note=_MEASURES_NOTE + (_OTHER_DIFFERENCE_NOTE if "other differences" in tables else ""),
+            tables=tuple(measures),
+        ),
+        Section(
+            title="Breakdown", tables=shown("breakdown"), folded=f"{n_parts} rows: every figure over parts of the split"
+        ),
+    ]
+
+
+def settings_table(settings: Mapping[str, str]) -> Table:
+    """Name and value."""
+    return Table(header=("", ""), align="ll", rows=tuple(texts(*item) for item in settings.items()))
+
+
+def claim_over(metrics: Sequence[Metric], *, scorer: str, selector: str, n: int, baseline: str) -> Claim:
+    """The claim that a scorer beats majority vote, and the baseline scorer with the same selector, at N.
+
+    Args:
+        metrics: with `accuracy_difference` rows as selection writes them: `ce` by `best_of_n/min - majority`, and
+            `ce - reference` (or the other way round) by `best_of_n/min`.
+        scorer: the reward model.
+        selector: how it chooses.
+        n: responses to choose from.
+        baseline: the scorer to beat, e.g. the untrained reference.
 
     Raises:
-        NonFiniteError: a plotted value is NaN or infinite.
+        DataError: there is no such difference.
     """
-    sections = {title: body for title, body in _sections(report).items() if body}
-    contents = [element("a", title, href=f"#{_anchor(title)}") for title in sections]
-    body = [
-        element(
-            "header", element("h1", escape(report.title)), _command(report.command), _disclosure(report.disclosure)
-        ),
-        headline(report.claim, report.metrics) if report.claim else "",
-        element("nav", *contents, aria_label="sections") if len(contents) > 1 else "",
-        *[element("section", element("h2", title), body, id=_anchor(title)) for title, body in sections.items()],
-    ]
-    head = [
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">',
-        element("title", escape(report.title)),
-        element("style", files("freeprm.report").joinpath("report.css").read_text(encoding="utf-8")),
-    ]
-    return (
-        "<!DOCTYPE html>\n"
-        + element("html", element("head", *head), element("body", element("main", *body)), lang="en")
-        + "\n"
+    at_n = [row for row in metrics if row.n == n and row.group is None]
+    rows = {(row.scorer, row.selector): row for row in at_n if row.metric == "accuracy_difference"}
+    over_majority = rows.get((scorer, f"{selector} - majority"))
+    over_baseline = rows.get((f"{scorer} - {baseline}", selector))
+    turned = rows.get((f"{baseline} - {scorer}", selector))
+    if over_baseline is None and turned is not None:
+        over_baseline = _negated(turned)
+    if over_majority is None or over_baseline is None:
+        missing = "majority" if over_majority is None else baseline
+        raise DataError(
+            f"no paired difference of {scorer} over {missing} by {selector} at N = {n}; select with both, at that N"
+        )
+    label = f"{baseline}, {selector_label(selector)}"
+    wanted = (ACCURACY, scorer, selector)
+    return Claim(
+        scorer=scorer,
+        selector=selector,
+        n=n,
+        differences={"majority vote": over_majority, label: over_baseline},
+        accuracy=next((row for row in at_n if (row.metric, row.scorer, row.selector) == wanted), None),
     )
 
 
-def _sections(report: Report) -> dict[str, str]:
-    return {
-        "Accuracy": _accuracy(report),
-        "Ties": _pivot(ties(report.metrics), _TIES_NOTE, corner="choice"),
-        "Paired differences": _pivot(differences(report.metrics), _DIFFERENCE_NOTE, corner="compared"),
-        "Step level and other measures": _pivot(others(report.metrics), _OTHERS_NOTE, corner="measure")
-        + _pivot(others_at_n(report.metrics), _OTHERS_NOTE, corner="measure")
-        + _pivot(other_differences(report.metrics), _OTHER_DIFFERENCE_NOTE, corner="difference"),
-        "Breakdown": _folded(breakdowns(report.metrics)),
-        "Training": training_figures(report.curves),
-        "Solutions": _noted(_SOLUTION_NOTE, solutions_page(report.solutions)) if report.solutions else "",
-        "Cost": cost_table(report.costs) if report.costs else "",
-        "Settings": settings_table(report.settings) if report.settings else "",
-    }
+def reward_scale(rewards: Sequence[float]) -> float:
+    """The reward that gets the full colour: the 90th percentile of |reward|, so that outliers pale nothing."""
+    sizes = sorted(abs(reward) for reward in rewards)
+    return (sizes[int(0.9 * (len(sizes) - 1))] if sizes else 0.0) or 1.0
 
 
-def _accuracy(report: Report) -> str:
-    grid = accuracy_grid(report.metrics)
-    if not grid.rows:
-        return ""
-    weights = vote_weights(report.metrics)
-    notes = [
-        f"Accuracy in %, over {grid.problems}. {_TABLE_NOTE}",
-        *([_NULL_NOTE] if any(row.selector == "random_distinct_text" for row in grid.rows) else []),
-        *([f"Weights of votes: {weights}."] if weights else []),
-    ]
-    return _noted(" ".join(notes), accuracy_table(grid)) + accuracy_figures(grid)
+def shade(reward: float, scale: float) -> int:
+    """-LEVELS .. LEVELS: the side is the sign; the depth grows with the size and stops at the scale."""
+    depth = min(LEVELS, round(abs(reward) / scale * LEVELS))
+    return depth if reward >= 0 else -depth
 
 
-def _pivot(pivot: Pivot, note: str, *, corner: str) -> str:
-    return _noted(note, metric_table(pivot, corner=corner)) if pivot.rows else ""
+def accuracy_figures(grid: Grid) -> tuple[tuple[Markup, ...], Markup]:
+    """One plot for each way to choose, with its scorers and what needs no scorer, and their legend.
+
+    There is none without at least two N. Rows that know the gold answer stay in the table only: they would squeeze
+    the rest.
+    """
+    if len(grid.ns) < 2:
+        return (), Markup()
+    rows = [row for row in grid.rows if not row.is_ceiling]
+    scorers = list(dict.fromkeys(row.scorer for row in rows if row.scorer))
+    baselines = [_baseline(row, index) for index, row in enumerate(row for row in rows if not row.scorer)]
+    panels: dict[str, list[Series]] = {}
+    for row in rows:
+        if row.scorer:
+            line = _series(row.scorer, scorers.index(row.scorer), _points(row))
+            panels.setdefault(selector_label(row.selector), [*baselines]).append(line)
+    panels = panels or {"accuracy without a scorer": baselines}
+    lows, highs = zip(*map(extent, panels.values()), strict=True)  # one scale, to compare the plots
+    plots = tuple(
+        line_plot(
+            _title(name), lines, x_label="N, responses to choose from", y_label="accuracy, %", log_x=True,
+            x_ticks=grid.ns, y_range=(min(lows), max(highs)),
+        )
+        for name, lines in panels.items()
+    )  # fmt: skip
+    return plots, legend([series for lines in panels.values() for series in lines])
 
 
-def _folded(pivot: Pivot) -> str:
-    if not pivot.rows:
-        return ""
-    summary = element("summary", f"{len(pivot.rows)} rows: every figure over parts of the split")
-    return element("details", summary, metric_table(pivot, corner="part"))
+def training_figures(curves: Sequence[Curve]) -> tuple[Markup, ...]:
+    """One plot for each panel; a name keeps its colour in all of them.
+
+    Raises:
+        NonFiniteError: a value is NaN or infinite.
+    """
+    names = list(dict.fromkeys(curve.name for curve in curves))
+    panels: dict[str, list[Series]] = {}
+    for curve in curves:
+        if curve.points:
+            points = [Point(x=x, y=y, tip=f"{curve.name}, step {x:g}: {y:.4g}") for x, y in curve.points]
+            panels.setdefault(curve.panel, []).append(_series(curve.name, names.index(curve.name), points))
+    return tuple(
+        line_plot(_title(panel), lines, x_label="optimiser step", y_label="")
+        + (legend(lines) if len(lines) > 1 else Markup())
+        for panel, lines in panels.items()
+    )
 
 
-def _noted(note: str, body: str) -> str:
-    return element("p", escape(note), class_="note") + body
+def _negated(row: Metric) -> Metric:
+    low, high = (None if bound is None else -bound for bound in (row.high, row.low))
+    return replace(row, value=-row.value, low=low, high=high)
 
 
-def _command(command: str) -> str:
-    return element("pre", element("code", escape(command)))
+def _baseline(row: Choice, index: int) -> Series:
+    return Series(
+        name=selector_label(row.selector),
+        colour=f"base{index % _BASELINES}",
+        marker=MARKERS[-1 - index % len(MARKERS)],
+        points=_points(row),
+        quiet=row.selector in _BLIND,
+    )
 
 
-def _disclosure(text: str) -> str:
-    return element("p", escape(text), class_="disclosure") if text else ""
+def _series(name: str, index: int, points: Iterable[Point]) -> Series:
+    return Series(name=name, colour=f"s{index % _COLOURS}", marker=MARKERS[index % len(MARKERS)], points=tuple(points))
 
 
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
+def _points(row: Choice) -> tuple[Point, ...]:
+    return tuple(
+        Point(
+            x=n,
+            y=100 * cell.value,
+            low=None if cell.low is None else 100 * cell.low,
+            high=None if cell.high is None else 100 * cell.high,
+            tip=f"{row.scorer or selector_label(row.selector)}, N = {n}: {value_text(cell)} {interval_text(cell)} %",
+        )
+        for n, cell in sorted(row.cells.items())
+    )
+
+
+def _title(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("freeprm", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True,
+)  # fmt: skip
+_TEMPLATES.globals.update(
+    levels=LEVELS, shade=shade, signed=signed, style_sheet=style_sheet, value_text=value_text,
+    interval_text=interval_text, selector_label=selector_label,
+)  # fmt: skip

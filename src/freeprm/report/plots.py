@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from markupsafe import Markup
+
 from freeprm.errors import NonFiniteError
 from freeprm.report import svg
 from freeprm.report.svg import Scale, element
@@ -54,7 +56,7 @@ def line_plot(
     log_x: bool = False,
     x_ticks: Sequence[float] = (),
     y_range: tuple[float, float] | None = None,
-) -> str:
+) -> Markup:
     """One plot.
 
     Args:
@@ -88,13 +90,14 @@ def line_plot(
         role="img",
         class_="plot",
     )
-    return element("figure", element("figcaption", escape(title)), picture)
+    return Markup(element("figure", element("figcaption", escape(title)), picture))
 
 
-def legend(series: Sequence[Series]) -> str:
+def legend(series: Sequence[Series]) -> Markup:
     """Names with their colours and markers; each name once."""
     unique = {line.name: line for line in series}.values()
-    return element("ul", *[element("li", _key(line), escape(line.name)) for line in unique], class_="legend")
+    keys = [element("li", _key(line), escape(line.name)) for line in unique]
+    return Markup(element("ul", *keys, class_="legend") if keys else "")
 
 
 def extent(series: Sequence[Series]) -> tuple[float, float]:
@@ -176,7 +179,7 @@ class Bar:
     """At its end."""
 
 
-def bar_plot(title: str, bars: Sequence[Bar], *, x_label: str, names: Sequence[str]) -> str:
+def bar_plot(title: str, bars: Sequence[Bar], *, x_label: str, names: Sequence[str]) -> Markup:
     """Bars from zero on one linear scale, with a legend of their parts.
 
     Args:
@@ -200,7 +203,8 @@ def bar_plot(title: str, bars: Sequence[Bar], *, x_label: str, names: Sequence[s
         "svg", element("title", escape(title)), *lines, *marks, *rows, axis,
         viewBox=f"0 0 {BARS_WIDTH} {bottom + _AXIS}", role="img", class_="plot",
     )  # fmt: skip
-    return element("figure", element("figcaption", escape(title)), picture) + _bars_legend(names, used)
+    figure = element("figure", element("figcaption", escape(title)), picture)
+    return Markup(figure + _bars_legend(names, used))
 
 
 def _bar(bar: Bar, top: float, x: Scale, names: Sequence[str]) -> str:

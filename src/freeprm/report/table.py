@@ -1,13 +1,187 @@
-"""A table of texts."""
+"""A table of texts, and how it is drawn on a terminal and in Markdown; `page.html` draws it in HTML.
 
+On a terminal a row takes one line. Where the width does not hold everything, intervals give way to half their widths,
+then all but the last column's go, then columns; a line below the table says so.
+"""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+NONE = "–"
+Mark = Literal["", "best", "gain", "loss"]
+_GAP = "  "
+_EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"  # `N = 4` stays on one line
+_STYLES: Mapping[Mark, str] = {"": "", "best": "bold", "gain": "green", "loss": "red"}
+
+
+class Cell(NamedTuple):
+    """A value, and what stands small beside it."""
+
+    value: str
+    aside: str = ""
+    """Its interval, `[57.2, 64.8]`."""
+    short: str = ""
+    """The same where there is little room, `±3.8`."""
+    mark: Mark = ""
+    """What sets it off: the best of its column, or a difference above or below zero."""
+
+
+Row = tuple[Cell, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextTable:
-    """A table of texts; the first cell of a row is its name."""
+class Table:
+    """A table that only has to be drawn. A row of one cell is the heading of those below it."""
 
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
     note: str = ""
+    align: str = ""
+    """A letter a column: l for names and texts, r for numbers; by default the first are names."""
+    has_total: bool = False
+    """The last row sums up the others."""
+    droppable: tuple[int, ...] = ()
+    """Columns that a narrow terminal does without, in this order; by default numbers from the left, the last aside."""
+
+    @property
+    def alignment(self) -> str:
+        """`align`, or its default."""
+        return self.align or "l".ljust(len(self.header), "r")
+
+    def is_heading(self, row: Row) -> bool:
+        """Whether a row is the heading of those below it."""
+        return len(row) < len(self.header)
+
+
+def texts(*values: str) -> Row:
+    """A row of values that have nothing beside them."""
+    return tuple(map(Cell, values))
+
+
+def markdown(table: Table) -> str:
+    """The table below its title and its note."""
+    rules = ["---:" if side == "r" else "---" for side in table.alignment]
+    rows = [[f"{cell.value} {cell.aside}".strip() for cell in row] for row in table.rows]
+    lines = [table.header, rules, *(row + [""] * (len(rules) - len(row)) for row in rows)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join(part for part in (table.title and f"## {table.title}", table.note, text) if part)
+
+
+def print_tables(console: Console, tables: Sequence[Table]) -> None:
+    """Print tables with their notes, each followed by an empty line."""
+    for table in tables:
+        drawn = [_Drawn(table, layout) for layout in _layouts(table)]
+        fitting = next((one for one in drawn if one.width <= console.width), drawn[-1])
+        for line in fitting.lines(console.width):
+            console.print(line, no_wrap=True, overflow="ignore", crop=False)
+        for note in filter(None, (table.note, fitting.left_out)):
+            console.print(Text(note, style="dim"))
+        console.print()
+
+
+class _Layout(NamedTuple):
+    """What of a table is shown."""
+
+    columns: tuple[int, ...]
+    whole: bool
+    """Intervals with both ends, or by half their widths."""
+    beside: tuple[int, ...]
+    """Columns that have something beside their values."""
+    narrow: bool
+    """Headers take several lines."""
+
+
+def _layouts(table: Table) -> Iterator[_Layout]:
+    """From the widest to the narrowest."""
+    every = tuple(range(len(table.header)))
+    numbers = tuple(index for index in every if table.alignment[index] == "r")
+    order = table.droppable or numbers[:-1]
+    for narrow in (False, True):
+        yield _Layout(every, True, every, narrow)
+    yield _Layout(every, False, every, True)
+    for dropped in accumulate(((index,) for index in order), initial=()):
+        yield _Layout(tuple(index for index in every if index not in dropped), False, every[-1:], True)
+
+
+class _Drawn:
+    """A table in one layout."""
+
+    def __init__(self, table: Table, layout: _Layout):
+        self._table, self._layout = table, layout
+        self._indent = _GAP if any(map(table.is_heading, table.rows)) else ""
+        body = [row for row in table.rows if not table.is_heading(row)]
+        self._widths = []
+        self._headers = []
+        for index in layout.columns:
+            widest = max((cell_len(line) for row in body for line in self._plain(row, index).split("\n")), default=0)
+            header = _wrapped(table.header[index], widest) if layout.narrow else [table.header[index]]
+            self._headers.append(header)
+            self._widths.append(max([widest, *map(cell_len, header)]))
+
+    @property
+    def width(self) -> int:
+        """Of a line."""
+        return len(self._indent) + sum(self._widths) + len(_GAP) * (len(self._widths) - 1)
+
+    @property
+    def left_out(self) -> str:
+        """What a wider terminal would show, and what takes its place."""
+        table, layout = self._table, self._layout
+        missing = [name for index, name in enumerate(table.header) if index not in layout.columns]
+        asides = [cell for row in table.rows for cell in row if cell.aside]
+        parts = []
+        if asides and not layout.whole:
+            half = "±: half the width of the 95 % interval" if any(cell.short for cell in asides) else ""
+            alone = "the last column's alone" if half else "no details beside values"
+            parts = [half] if len(layout.beside) > 1 and half else [", ".join(filter(None, (half, alone)))]
+        parts += [f"without {', '.join(missing)}"] if missing else []
+        return f"{'; '.join(parts)}. A wider terminal shows all." if parts else ""
+
+    def lines(self, width: int) -> Iterator[Text]:
+        """The lines; of names that are too long for a width, the end is cut off."""
+        widths = [max(self._widths[0] - max(self.width - width, 0), 8), *self._widths[1:]]
+        if self._table.title:
+            yield Text(self._table.title, style="bold")
+        height = max(map(len, self._headers))
+        columns = [[""] * (height - len(header)) + header for header in self._headers]
+        for names in zip(*columns, strict=True):
+            if any(names):
+                yield self._line([Text(name, style="bold") for name in names], widths)
+        for row in self._table.rows:
+            if self._table.is_heading(row):
+                yield Text(row[0].value, style="bold dim")
+                continue
+            cells = [self._cell(row, index).split("\n") for index in self._layout.columns]
+            for place in range(max(map(len, cells))):
+                yield self._line([cell[place] if place < len(cell) else Text() for cell in cells], widths)
+
+    def _line(self, cells: Sequence[Text], widths: Sequence[int]) -> Text:
+        for cell, index, width in zip(cells, self._layout.columns, widths, strict=True):
+            cell.truncate(width, overflow="ellipsis")
+            cell.align("left" if self._table.alignment[index] == "l" else "right", width)
+        line = Text(_GAP).join(cells)
+        line.rstrip()
+        return Text(self._indent) + line
+
+    def _cell(self, row: Row, index: int) -> Text:
+        cell = row[index]
+        aside = cell.aside if self._layout.whole else cell.short if index in self._layout.beside else ""
+        return Text.assemble((cell.value, _STYLES[cell.mark]), (f" {aside}" if aside else "", "dim"))
+
+    def _plain(self, row: Row, index: int) -> str:
+        return self._cell(row, index).plain
+
+
+def _wrapped(header: str, width: int) -> list[str]:
+    """A header over several lines, as narrow as its longest word and what is below it allow."""
+    kept = header.replace(" = ", _EQUALS)
+    longest = max((len(part) for part in kept.replace("-", "- ").split(" ")), default=1)
+    return [line.replace(_EQUALS, " = ") for line in textwrap.wrap(kept, max(width, longest))] or [""]

@@ -8,10 +8,11 @@ from pathlib import Path
 from freeprm.experiments.comparison.measures import measured
 from freeprm.experiments.comparison.runs import Folders, make_labels, make_method, make_rollouts, test_split
 from freeprm.experiments.comparison.settings import Comparison, Generator
-from freeprm.experiments.comparison.tables import TextTable, all_tables, markdown, method_costs, total_cost
+from freeprm.experiments.comparison.tables import all_tables, method_costs, total_cost
 from freeprm.experiments.graph import Job, run_jobs
 from freeprm.io.rows import write_json
 from freeprm.io.runs import RunFolder
+from freeprm.report.table import Table, markdown
 from freeprm.stages.selection import select
 from freeprm.types import Cost, Metric
 
@@ -23,7 +24,7 @@ class Compared:
     folder: Path
     """Holds compare.md, compare.json and metrics.json."""
     metrics: list[Metric]
-    tables: list[TextTable]
+    tables: list[Table]
     counts: Mapping[str, int]
     """Methods, and problems left out by column."""
     cost: Cost
@@ -92,7 +93,7 @@ def _job(folders: Folders, name: str, needs: set[str], work: "partial[None]") ->
     return Job(name=name, needs=frozenset(needs), work=work, log=folders.log(name))
 
 
-def page(comparison: Comparison, tables: Sequence[TextTable], cost: Cost, *, seed: int, command: str) -> str:
+def page(comparison: Comparison, tables: Sequence[Table], cost: Cost, *, seed: int, command: str) -> str:
     """The whole text, in Markdown."""
     parts = [f"# {comparison.title}", f"    {command}", "\n".join(_described(comparison, cost, seed))]
     return "\n\n".join([*parts, *map(markdown, tables)]) + "\n"

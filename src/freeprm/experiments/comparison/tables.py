@@ -1,12 +1,7 @@
 """The tables of a comparison: Table 1 by two ways of choosing, differences, steps, and what each method costs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from freeprm.core.ledger import ALL_IN, AS_PUBLISHED, DEVELOPMENT, TRAINING, USE, Ledger, Total, under
 from freeprm.experiments.bills import bill
@@ -15,8 +10,33 @@ from freeprm.experiments.comparison.runs import Folders, test_split
 from freeprm.experiments.comparison.settings import Comparison
 from freeprm.io.manifest import read_cost
 from freeprm.io.runs import read_manifest
-from freeprm.report.wording import interval_text, value_text
+from freeprm.report.metrics import metric_cell
+from freeprm.report.table import NONE, Cell, Row, Table
 from freeprm.types import Cost, Metric
+
+_BASELINES = {
+    "random": "one response, pass@1",
+    NULL: "random distinct text",
+    "majority": "majority vote",
+    "oracle": "any right, pass@N",
+}
+_FAMILIES = {"best_of_n": "best-of-N", "weighted_vote": "weighted vote"}
+_FLOOR_NOTE = (
+    "A scorer that knows nothing inside a problem gets what a random distinct text gets, and not what one response "
+    "gets: equal texts have equal scores, and right ones repeat more often than wrong ones. Accuracies are "
+    "expectations over ties."
+)
+_COST_NOTE = (
+    "All in: everything from the first rollout to the end of training, step labels and earlier stages too. As "
+    "published: what the paper's ratios tell of, which is step labels, and training by the sequence with every pair "
+    "of a right and a wrong response, but neither rollouts nor the reference nor attention; see `freeprm cost`. "
+    "Ratios are to the method that others are compared with. Beginnings that responses share are completed once and "
+    "read once."
+)
+_WORK_NOTE = (
+    "Methods that are made side by side take longer, each by itself. The reference costs nothing where it drew the "
+    "response itself, and a response that occurs twice is scored once."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,34 +110,12 @@ def _known_flops(total: Total) -> float | None:
     return None if total.n_unknown else float(total.flops)
 
 
-NONE = "–"
-
-
-class Cell(NamedTuple):
-    """A value, and what stands small beside it."""
-
-    value: str
-    aside: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextTable:
-    """A table that only has to be drawn."""
-
-    title: str
-    note: str = ""
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    n_names: int = 2
-    """The first columns are names, the others numbers."""
-
-
-def all_tables(comparison: Comparison, found: Measured, costs: Mapping[str, MethodCost]) -> list[TextTable]:
+def all_tables(comparison: Comparison, found: Measured, costs: Mapping[str, MethodCost]) -> list[Table]:
     """The tables in their order; those that have nothing to show are left out."""
     metrics = found.metrics
     tables = [
-        accuracy_table(comparison, found, "best_of_n", title="Best-of-N accuracy, %"),
-        accuracy_table(comparison, found, "weighted_vote", title="Weighted vote accuracy, %"),
+        accuracy_table(comparison, found, "best_of_n"),
+        accuracy_table(comparison, found, "weighted_vote"),
         difference_table(comparison, metrics),
         tie_table(comparison, metrics),
         *step_tables(comparison, metrics),
@@ -126,124 +124,78 @@ def all_tables(comparison: Comparison, found: Measured, costs: Mapping[str, Meth
     return [table for table in tables if table.rows]
 
 
-def accuracy_table(comparison: Comparison, found: Measured, family: str, *, title: str) -> TextTable:
+def accuracy_table(comparison: Comparison, found: Measured, family: str) -> Table:
     """A row a method, a column each generator and N, and the average; baselines without scores first."""
     shown = [metric for metric in found.metrics if metric.metric == "accuracy"]
-    places = [(f"generator={name}", n) for name in comparison.generators for n in comparison.sizes]
-    rows = []
+    rows: list[Row] = []
     for name in BASELINES:
         own = [metric for metric in shown if metric.scorer is None and metric.selector == name]
-        rows.append((Cell(_BASELINE_TITLES[name]), Cell(""), *_cells(own, places)))
+        rows.append((Cell(_BASELINES[name]), Cell(""), *_by_column(comparison, own)))
     for name, method in comparison.methods.items():
-        own = [m for m in shown if m.scorer == name and m.selector is not None and m.selector.startswith(f"{family}/")]
-        rows.append((Cell(method.title or name), Cell(method.kind), *_cells(own, places)))
-    header = [f"{name} @{n}" for name in comparison.generators for n in comparison.sizes]
+        own = [metric for metric in shown if metric.scorer == name and _family(metric) == family]
+        rows.append((_titled(comparison, name), Cell(method.kind), *_by_column(comparison, own)))
     count = max((metric.count for metric in shown), default=0)
     about = _FLOOR_NOTE if family == "best_of_n" else _weights(comparison, found.weightings)
-    return TextTable(
-        title=title,
+    header = ("reward model", "type", *_column_names(comparison), "average")
+    n_sizes, n_columns = len(comparison.sizes), len(header) - 3
+    return Table(
+        title=f"{_title(_FAMILIES[family])} accuracy, %",
         note=f"{count} problems; 95 % intervals over problems; the average is over all columns. {about}"
         f"{_left_out(found.left_out)}",
-        header=("reward model", "type", *header, "average"),
+        header=header,
         rows=tuple(rows),
+        align="ll" + "r" * (n_columns + 1),
+        droppable=(1, *(2 + index for size in range(n_sizes) for index in range(size, n_columns, n_sizes))),
     )
 
 
-def _left_out(left_out: Mapping[Place, int]) -> str:
-    counted = ", ".join(f"{place.generator} @{place.n} {count}" for place, count in left_out.items())
-    return f" Left out, for want of N responses with scores of every method: {counted}." if counted else ""
-
-
-_FLOOR_NOTE = """A scorer that knows nothing inside a problem gets what a random distinct text gets, and not what one
-response gets: equal texts have equal scores, and right ones repeat more often than wrong ones. Accuracies are
-expectations over ties."""
-
-
-def _weights(comparison: Comparison, weightings: Mapping[str, str]) -> str:
-    """`Weights: sigmoid; standardised of ...`, the most frequent first and without names."""
-    by_weighting: dict[str, list[str]] = {}
-    for name, weighting in weightings.items():
-        by_weighting.setdefault(weighting, []).append(comparison.methods[name].title or name)
-    if not by_weighting:
-        return "Accuracies are expectations over ties."
-    first, *others = sorted(by_weighting, key=lambda weighting: -len(by_weighting[weighting]))
-    said = "; ".join([first, *(f"{weighting} of {', '.join(by_weighting[weighting])}" for weighting in others)])
-    return f"Weights, by what the scores are: {said}. Accuracies are expectations over ties."
-
-
-_BASELINE_TITLES = {
-    "random": "one response, pass@1",
-    NULL: "random distinct text",
-    "majority": "majority vote",
-    "oracle": "any right, pass@N",
-}
-
-
-def _cells(own: Sequence[Metric], places: Sequence[tuple[str | None, int | None]]) -> Iterator[Cell]:
-    found = {(metric.group, metric.n): metric for metric in own}
-    for place in (*places, (None, None)):
-        yield _cell(found.get(place))
-
-
-def _cell(metric: Metric | None) -> Cell:
-    return Cell(NONE) if metric is None else Cell(value_text(metric), interval_text(metric))
-
-
-def difference_table(comparison: Comparison, metrics: Sequence[Metric]) -> TextTable:
+def difference_table(comparison: Comparison, metrics: Sequence[Metric]) -> Table:
     """Average accuracies less the majority vote's, less best-of-N's null, and less those of the method `against`."""
     shown = {
-        (metric.scorer, str(metric.selector).partition("/")[0], str(metric.selector).partition(" - ")[2]): metric
+        (metric.scorer, _family(metric), str(metric.selector).partition(" - ")[2]): metric
         for metric in metrics
         if metric.metric == "accuracy_difference"
     }
     rival = comparison.against
     columns = [("best_of_n", NULL), ("best_of_n", "majority"), ("weighted_vote", "majority")]
-    rows = []
-    for name, method in comparison.methods.items():
-        cells = [_cell(shown.get((name, *column))) for column in columns]
-        if rival is not None:
-            cells += [_cell(shown.get((f"{name} - {rival}", family, ""))) for family in _FAMILIES]
-        rows.append((Cell(method.title or name), *cells))
-    header = [f"{_FAMILIES[family]} less {_BASELINE_TITLES[other]}" for family, other in columns]
+    header = [f"{_FAMILIES[family]} less {_BASELINES[other]}" for family, other in columns]
     if rival is not None:
-        header += [f"{text} less {comparison.methods[rival].title or rival}" for text in _FAMILIES.values()]
-    return TextTable(
+        header += [f"{text} less {_titled(comparison, rival).value}" for text in _FAMILIES.values()]
+    rows = []
+    for name in comparison.methods:
+        own = [shown.get((name, *column)) for column in columns]
+        if rival is not None:
+            own += [shown.get((f"{name} - {rival}", family, "")) for family in _FAMILIES]
+        rows.append((_titled(comparison, name), *map(metric_cell, own)))
+    return Table(
         title="Paired differences of the averages, points",
         note="The same problems for both; an interval without 0 is a difference that the problems cannot explain. "
         "Best-of-N less random distinct text is what the scores know inside problems.",
         header=("reward model", *header),
         rows=tuple(rows),
-        n_names=1,
     )
 
 
-def tie_table(comparison: Comparison, metrics: Sequence[Metric]) -> TextTable:
+def tie_table(comparison: Comparison, metrics: Sequence[Metric]) -> Table:
     """How often best-of-N, in each column, and the vote, on average, share the first place."""
     shown = [metric for metric in metrics if metric.metric == "tied"]
-    places = [(f"generator={name}", n) for name in comparison.generators for n in comparison.sizes]
     rows = []
-    for name, method in comparison.methods.items():
+    for name in comparison.methods:
         best, votes = (
-            {(m.group, m.n): m for m in shown if m.scorer == name and str(m.selector).startswith(f"{family}/")}
-            for family in _FAMILIES
+            [metric for metric in shown if metric.scorer == name and _family(metric) == family] for family in _FAMILIES
         )
         if best or votes:
-            cells = [_cell(best.get(place)) for place in [*places, (None, None)]]
-            rows.append((Cell(method.title or name), *cells, _cell(votes.get((None, None)))))
-    header = [f"{name} @{n}" for name in comparison.generators for n in comparison.sizes]
-    return TextTable(
+            average = list(_by_column(comparison, votes))[-1]
+            rows.append((_titled(comparison, name), *_by_column(comparison, best), average))
+    return Table(
         title="First place shared, % of problems",
         note="By different texts at best-of-N, by different answers in the vote.",
-        header=("reward model", *header, "average", "vote, average"),
+        header=("reward model", *_column_names(comparison), "average", "vote, average"),
         rows=tuple(rows),
-        n_names=1,
     )
 
 
-_FAMILIES = {"best_of_n": "best-of-N", "weighted_vote": "weighted vote"}
-
-
-def step_tables(comparison: Comparison, metrics: Sequence[Metric]) -> Iterator[TextTable]:
+def step_tables(comparison: Comparison, metrics: Sequence[Metric]) -> Iterator[Table]:
     """How well step scores find the first error, and how well they rank steps and responses, by generator."""
     yield _step_table(
         comparison,
@@ -263,110 +215,101 @@ def step_tables(comparison: Comparison, metrics: Sequence[Metric]) -> Iterator[T
     )
 
 
-def _step_table(
-    comparison: Comparison, metrics: Sequence[Metric], columns: Mapping[str, str], *, title: str, note: str
-) -> TextTable:
-    found = {(m.scorer, m.metric, m.group): m for m in metrics if m.metric in columns}
-    rows = []
-    for name, method in comparison.methods.items():
-        places = [(name, metric, f"generator={who}") for metric in columns for who in comparison.generators]
-        if any(place in found for place in places):
-            rows.append((Cell(method.title or name), *(_cell(found.get(place)) for place in places)))
-    header = [f"{text}, {who}" for text in columns.values() for who in comparison.generators]
-    return TextTable(title=title, note=note, header=("reward model", *header), rows=tuple(rows), n_names=1)
-
-
-def cost_tables(comparison: Comparison, costs: Mapping[str, MethodCost]) -> Iterator[TextTable]:
+def cost_tables(comparison: Comparison, costs: Mapping[str, MethodCost]) -> Iterator[Table]:
     """What it takes to have each reward model in FLOPs, and in work; and to score a response with it."""
     base = costs.get(comparison.against or "")
     whole, published = (base.all_in, base.published) if base is not None else (None, None)
-    titles = {name: Cell(comparison.methods[name].title or name) for name in costs}
-    yield TextTable(
+    yield Table(
         title="Cost of development, FLOPs",
         note=_COST_NOTE,
         header=("reward model", "all in", "ratio", "of that step labels", "as published", "ratio as published"),
         rows=tuple(
             (
-                titles[name],
-                _number(bill.all_in, _flops),
-                _number(_ratio(bill.all_in, whole), "{:.2f}".format),
-                _number(bill.labels, _flops),
-                _number(bill.published, _flops),
-                _number(_ratio(bill.published, published), "{:.2f}".format),
+                _titled(comparison, name),
+                _number(bill.all_in, ".3g"),
+                _number(_ratio(bill.all_in, whole), ".2f"),
+                _number(bill.labels, ".3g"),
+                _number(bill.published, ".3g"),
+                _number(_ratio(bill.published, published), ".2f"),
             )
             for name, bill in costs.items()
         ),
-        n_names=1,
     )
-    yield TextTable(
+    yield Table(
         title="Work of development, and cost of a scored response",
         note=_WORK_NOTE,
         header=("reward model", "seconds", "tokens drawn", "tokens trained on", "FLOPs a response", "ms a response"),
         rows=tuple(
             (
-                titles[name],
-                _number(bill.seconds, "{:.0f}".format),
-                _number(bill.drawn_tokens, "{:,.0f}".format),
-                _number(bill.trained_tokens, "{:,.0f}".format),
-                _number(bill.scoring_flops, _flops),
-                _number(bill.scoring_seconds, lambda seconds: f"{1000 * seconds:.2f}"),
+                _titled(comparison, name),
+                _number(bill.seconds, ".0f"),
+                _number(bill.drawn_tokens, ",.0f"),
+                _number(bill.trained_tokens, ",.0f"),
+                _number(bill.scoring_flops, ".3g"),
+                _number(bill.scoring_seconds and 1000 * bill.scoring_seconds, ".2f"),
             )
             for name, bill in costs.items()
         ),
-        n_names=1,
     )
 
 
-_COST_NOTE = """All in: everything from the first rollout to the end of training, step labels and earlier stages too.
-As published: what the paper's ratios tell of, which is step labels, and training by the sequence with every pair of a
-right and a wrong response, but neither rollouts nor the reference nor attention; see `freeprm cost`. Ratios are to the
-method that others are compared with. Beginnings that responses share are completed once and read once."""
-_WORK_NOTE = """Methods that are made side by side take longer, each by itself. The reference costs nothing where it
-drew the response itself, and a response that occurs twice is scored once."""
+def _left_out(left_out: Mapping[Place, int]) -> str:
+    counted = ", ".join(f"{place.generator} @{place.n} {count}" for place, count in left_out.items())
+    return f" Left out, for want of N responses with scores of every method: {counted}." if counted else ""
+
+
+def _weights(comparison: Comparison, weightings: Mapping[str, str]) -> str:
+    """`Weights: sigmoid; standardised of ...`, the most frequent first and without names."""
+    by_weighting: dict[str, list[str]] = {}
+    for name, weighting in weightings.items():
+        by_weighting.setdefault(weighting, []).append(_titled(comparison, name).value)
+    if not by_weighting:
+        return "Accuracies are expectations over ties."
+    first, *others = sorted(by_weighting, key=lambda weighting: -len(by_weighting[weighting]))
+    said = "; ".join([first, *(f"{weighting} of {', '.join(by_weighting[weighting])}" for weighting in others)])
+    return f"Weights, by what the scores are: {said}. Accuracies are expectations over ties."
+
+
+def _step_table(
+    comparison: Comparison, metrics: Sequence[Metric], columns: Mapping[str, str], *, title: str, note: str
+) -> Table:
+    found = {(m.scorer, m.metric, m.group): m for m in metrics if m.metric in columns}
+    rows = []
+    for name in comparison.methods:
+        places = [(name, metric, f"generator={who}") for metric in columns for who in comparison.generators]
+        if any(place in found for place in places):
+            rows.append((_titled(comparison, name), *(metric_cell(found.get(place)) for place in places)))
+    header = [f"{text}, {who}" for text in columns.values() for who in comparison.generators]
+    return Table(title=title, note=note, header=("reward model", *header), rows=tuple(rows))
+
+
+def _column_names(comparison: Comparison) -> list[str]:
+    return [f"{name} @{n}" for name in comparison.generators for n in comparison.sizes]
+
+
+def _by_column(comparison: Comparison, own: Sequence[Metric]) -> Iterator[Cell]:
+    """The cells of a row's columns, then of its average."""
+    found = {(metric.group, metric.n): metric for metric in own}
+    for name in comparison.generators:
+        yield from (metric_cell(found.get((f"generator={name}", n))) for n in comparison.sizes)
+    yield metric_cell(found.get((None, None)))
+
+
+def _family(metric: Metric) -> str:
+    return str(metric.selector).partition("/")[0]
+
+
+def _titled(comparison: Comparison, name: str) -> Cell:
+    return Cell(comparison.methods[name].title or name)
+
+
+def _title(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _ratio(value: float | None, base: float | None) -> float | None:
     return value / base if value is not None and base else None
 
 
-def _number(value: float | None, text: Callable[[float], str]) -> Cell:
-    return Cell(NONE) if value is None else Cell(text(value))
-
-
-def _flops(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def markdown(table: TextTable) -> str:
-    """The table under its title, in Markdown."""
-    rules = ["---"] * table.n_names + ["---:"] * (len(table.header) - table.n_names)
-    lines = [table.header, rules, *([_plain(cell) for cell in row] for row in table.rows)]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n\n".join(part for part in (f"## {table.title}", table.note, text) if part)
-
-
-def print_tables(console: Console, tables: Sequence[TextTable]) -> None:
-    """The tables on a terminal, intervals under their values; a table too wide keeps only those of its last column."""
-    for table in tables:
-        whole = _drawn(table, from_column=0)
-        room = console.options.update(max_width=10_000)
-        fits = console.measure(whole, options=room).maximum <= console.width
-        console.print(whole if fits else _drawn(table, from_column=len(table.header) - 1))
-
-
-def _drawn(table: TextTable, *, from_column: int) -> Table:
-    """With intervals from a column on."""
-    drawn = Table(title=table.title, title_justify="left", title_style="bold", box=None, header_style="bold")
-    for index, name in enumerate(table.header):
-        drawn.add_column(Text(name), justify="left" if index < table.n_names else "right", overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*(_stacked(cell, with_aside=index >= from_column) for index, cell in enumerate(row)))
-    return drawn
-
-
-def _plain(cell: Cell) -> str:
-    return f"{cell.value} {cell.aside}".strip()
-
-
-def _stacked(cell: Cell, *, with_aside: bool) -> Text:
-    return Text.assemble(cell.value, (f"\n{cell.aside}" if cell.aside and with_aside else "", "dim"))
+def _number(value: float | None, spec: str) -> Cell:
+    return Cell(NONE if value is None else format(value, spec))

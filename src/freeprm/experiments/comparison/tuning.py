@@ -21,10 +21,11 @@ from freeprm.experiments.comparison.runs import (
     train_method,
 )
 from freeprm.experiments.comparison.settings import Comparison, Method
-from freeprm.experiments.comparison.tables import Cell, TextTable, markdown, total_cost
+from freeprm.experiments.comparison.tables import total_cost
 from freeprm.experiments.graph import Job, run_jobs
 from freeprm.io.runs import RunFolder, read_metrics
-from freeprm.report.wording import interval_text, value_text
+from freeprm.report.metrics import metric_cell
+from freeprm.report.table import Cell, Row, Table, markdown
 from freeprm.types import Cost, Metric
 
 DEV = "dev"
@@ -52,7 +53,7 @@ class Tuned:
     trials: list[Trial]
     metrics: list[Metric]
     """Of each trial, with its name as the scorer."""
-    tables: list[TextTable]
+    tables: list[Table]
     counts: Mapping[str, int]
     cost: Cost
 
@@ -159,20 +160,20 @@ def _measured(folders: Folders, name: str, tries: Sequence[Mapping[str, Any]]) -
         )  # fmt: skip
 
 
-def _table(trials: Sequence[Trial]) -> TextTable:
+def _table(trials: Sequence[Trial]) -> Table:
     first = trials[0].best_of_n
-    return TextTable(
+    return Table(
         title="Tried on dev",
         note=f"{first.count} problems; * marks the best of a method by best-of-{first.n}, the first of equals.",
         header=("method", "settings", f"best-of-{first.n}, %", f"weighted vote of {first.n}, %"),
         rows=tuple(map(_row, trials)),
+        align="llrr",
     )
 
 
-def _row(trial: Trial) -> tuple[Cell, ...]:
+def _row(trial: Trial) -> Row:
     named = f"{trial.method} *" if trial.is_best else trial.method
-    values = (Cell(value_text(metric), interval_text(metric)) for metric in (trial.best_of_n, trial.weighted_vote))
-    return Cell(named), Cell(described(trial.settings)), *values
+    return Cell(named), Cell(described(trial.settings)), metric_cell(trial.best_of_n), metric_cell(trial.weighted_vote)
 
 
 def described(settings: Mapping[str, Any], prefix: str = "") -> str:
