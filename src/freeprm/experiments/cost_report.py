@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from freeprm.core.ledger import GROUPS, REFERENCE, Convention, Group, Ledger, Total
 from freeprm.errors import ConfigError
 from freeprm.experiments.bills import BestOfN, Billed, base_of, best_of_n, ratio
@@ -47,7 +45,7 @@ class CostReport:
         return [*made, *(published_tables() if self.published else [])]
 
     @property
-    def figures(self) -> dict[str, Markup]:
+    def figures(self) -> dict[str, str]:
         """By name of a file: bars and accuracy under each convention, where there is something to draw."""
         if self.against is None:
             return {}
@@ -257,11 +255,11 @@ def _sentences(convention: Convention) -> Iterator[str]:
         yield "The attention term is left out."
 
 
-def development_bars(methods: Sequence[Billed], convention: Convention, *, against: str) -> Markup:
+def development_bars(methods: Sequence[Billed], convention: Convention, *, against: str) -> str:
     """Figure 3: a bar a method, in parts by group; empty where nothing was developed, or nothing of it is known."""
     totals = [method.development(convention).total() for method in methods]
     if not any(total.flops for total in totals):
-        return Markup()
+        return ""
     size, unit = _unit(max(total.flops for total in totals))
     bars = []
     for method, total in zip(methods, totals, strict=True):
@@ -274,12 +272,12 @@ def development_bars(methods: Sequence[Billed], convention: Convention, *, again
     return bar_plot(f"Development FLOPs, {convention.name}", bars, x_label=unit, names=GROUPS)
 
 
-def accuracy_plot(methods: Sequence[Billed], convention: Convention) -> Markup:
+def accuracy_plot(methods: Sequence[Billed], convention: Convention) -> str:
     """Figure 1: accuracy against development FLOPs, a line through the points of one label; empty without points."""
     measured = [(method, method.development(convention).total()) for method in methods]
     known = [(method, total) for method, total in measured if method.accuracy and total.flops and not total.n_unknown]
     if not known:
-        return Markup()
+        return ""
     size, unit = _unit(max(total.flops for _, total in known))
     labels = list(dict.fromkeys(method.label for method, _ in known))
     series = [

@@ -6,7 +6,6 @@ from importlib.resources import files
 from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from freeprm.errors import DataError
 from freeprm.report.metrics import (
@@ -131,10 +130,10 @@ class Section:
     note: str = ""
     tables: tuple[Table, ...] = ()
     """Their own titles are not shown."""
-    figures: tuple[Markup, ...] = ()
-    """Pictures side by side, as `plots` draws them."""
-    legend: Markup | None = None
-    """Of all figures."""
+    figures: tuple[str, ...] = ()
+    """Markup: pictures side by side, as `plots` draws them, which escapes their texts."""
+    legend: str = ""
+    """Markup, of all figures."""
     solutions: tuple[SolutionView, ...] = ()
     lines: tuple[str, ...] = ()
     """A list of texts."""
@@ -179,9 +178,9 @@ def render(page: Page) -> str:
     return _TEMPLATES.get_template("page.html").render(page=page, sections=sections) + "\n"
 
 
-def style_sheet() -> Markup:
+def style_sheet() -> str:
     """The colours and measures of pages and figures."""
-    return Markup(files("freeprm.report").joinpath("report.css").read_text(encoding="utf-8"))
+    return files("freeprm.report").joinpath("report.css").read_text(encoding="utf-8")
 
 
 def metric_sections(metrics: Sequence[Metric]) -> list[Section]:
@@ -267,14 +266,14 @@ def shade(reward: float, scale: float) -> int:
     return depth if reward >= 0 else -depth
 
 
-def accuracy_figures(grid: Grid) -> tuple[tuple[Markup, ...], Markup]:
+def accuracy_figures(grid: Grid) -> tuple[tuple[str, ...], str]:
     """One plot for each way to choose, with its scorers and what needs no scorer, and their legend.
 
     There is none without at least two N. Rows that know the gold answer stay in the table only: they would squeeze
     the rest.
     """
     if len(grid.ns) < 2:
-        return (), Markup()
+        return (), ""
     rows = [row for row in grid.rows if not row.is_ceiling]
     scorers = list(dict.fromkeys(row.scorer for row in rows if row.scorer))
     baselines = [_baseline(row, index) for index, row in enumerate(row for row in rows if not row.scorer)]
@@ -295,7 +294,7 @@ def accuracy_figures(grid: Grid) -> tuple[tuple[Markup, ...], Markup]:
     return plots, legend([series for lines in panels.values() for series in lines])
 
 
-def training_figures(curves: Sequence[Curve]) -> tuple[Markup, ...]:
+def training_figures(curves: Sequence[Curve]) -> tuple[str, ...]:
     """One plot for each panel; a name keeps its colour in all of them.
 
     Raises:
@@ -309,7 +308,7 @@ def training_figures(curves: Sequence[Curve]) -> tuple[Markup, ...]:
             panels.setdefault(curve.panel, []).append(_series(curve.name, names.index(curve.name), points))
     return tuple(
         line_plot(_title(panel), lines, x_label="optimiser step", y_label="")
-        + (legend(lines) if len(lines) > 1 else Markup())
+        + (legend(lines) if len(lines) > 1 else "")
         for panel, lines in panels.items()
     )
 

@@ -5,8 +5,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from markupsafe import Markup
-
 from freeprm.errors import NonFiniteError
 from freeprm.report import svg
 from freeprm.report.svg import Scale, element
@@ -56,7 +54,7 @@ def line_plot(
     log_x: bool = False,
     x_ticks: Sequence[float] = (),
     y_range: tuple[float, float] | None = None,
-) -> Markup:
+) -> str:
     """One plot.
 
     Args:
@@ -90,14 +88,14 @@ def line_plot(
         role="img",
         class_="plot",
     )
-    return Markup(element("figure", element("figcaption", escape(title)), picture))
+    return element("figure", element("figcaption", escape(title)), picture)
 
 
-def legend(series: Sequence[Series]) -> Markup:
+def legend(series: Sequence[Series]) -> str:
     """Names with their colours and markers; each name once."""
     unique = {line.name: line for line in series}.values()
     keys = [element("li", _key(line), escape(line.name)) for line in unique]
-    return Markup(element("ul", *keys, class_="legend") if keys else "")
+    return element("ul", *keys, class_="legend") if keys else ""
 
 
 def extent(series: Sequence[Series]) -> tuple[float, float]:
@@ -179,7 +177,7 @@ class Bar:
     """At its end."""
 
 
-def bar_plot(title: str, bars: Sequence[Bar], *, x_label: str, names: Sequence[str]) -> Markup:
+def bar_plot(title: str, bars: Sequence[Bar], *, x_label: str, names: Sequence[str]) -> str:
     """Bars from zero on one linear scale, with a legend of their parts.
 
     Args:
@@ -204,7 +202,7 @@ def bar_plot(title: str, bars: Sequence[Bar], *, x_label: str, names: Sequence[s
         viewBox=f"0 0 {BARS_WIDTH} {bottom + _AXIS}", role="img", class_="plot",
     )  # fmt: skip
     figure = element("figure", element("figcaption", escape(title)), picture)
-    return Markup(figure + _bars_legend(names, used))
+    return figure + _bars_legend(names, used)
 
 
 def _bar(bar: Bar, top: float, x: Scale, names: Sequence[str]) -> str:
