@@ -5,11 +5,11 @@ from fractions import Fraction
 
 from freeprm.core.answers import Verdict
 from freeprm.core.answers.extraction import tidy
-from freeprm.core.answers.limits import hazard
-from freeprm.core.answers.parsing import read
+from freeprm.core.answers.limits import exceeded_limit
+from freeprm.core.answers.parsing import parse
 from freeprm.core.answers.relations import stated
-from freeprm.core.answers.tokens import UnreadableError
-from freeprm.core.answers.values import NoValueError, Reading, constant, letters
+from freeprm.core.answers.tokens import ParseError
+from freeprm.core.answers.values import Interpretation, NoValueError, constant, letters
 from freeprm.errors import ConfigError
 from freeprm.graders.base import missing
 
@@ -48,10 +48,12 @@ class Numeric:
     def _value(self, text: str) -> Fraction | None:
         """The number that the text states, whatever name or unit it has; None where it states none."""
         try:
-            tree = read(tidy(text)) if hazard(text) is None else None
+            tree = parse(tidy(text)) if exceeded_limit(text) is None else None
             told = None if tree is None else stated(tree)
-            value = None if told is None or letters(told) else constant(told, Reading(signs=not self.percent))
-        except (UnreadableError, NoValueError):
+            value = (
+                None if told is None or letters(told) else constant(told, Interpretation(ignore_signs=not self.percent))
+            )
+        except (ParseError, NoValueError):
             return None
         if value is None or isinstance(value, Fraction):
             return value

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freeprm.core.answers.limits import DIGITS, LENGTH, hazard
+from freeprm.core.answers.limits import DIGITS, LENGTH, exceeded_limit
 
 TOO_LARGE = f"may have more than {DIGITS:,} digits"
 
@@ -35,7 +35,7 @@ TOO_LARGE = f"may have more than {DIGITS:,} digits"
     ],
 )
 def test_what_would_have_too_many_digits_is_a_hazard(text: str) -> None:
-    assert hazard(text, length=10**6, depth=10**6) == TOO_LARGE
+    assert exceeded_limit(text, length=10**6, depth=10**6) == TOO_LARGE
 
 
 @pytest.mark.parametrize(
@@ -48,22 +48,22 @@ def test_what_would_have_too_many_digits_is_a_hazard(text: str) -> None:
     ],
 )  # fmt: skip
 def test_ordinary_expressions_are_none(text: str) -> None:
-    assert hazard(text) is None
+    assert exceeded_limit(text) is None
 
 
 def test_length_and_depth_have_limits_of_their_own() -> None:
-    assert hazard("x+" * LENGTH) == "has more than 20,000 characters"
-    assert hazard("x" * 11, length=10) == "has more than 10 characters"
-    assert hazard("(" * 101) == "has more than 100 brackets inside each other"
-    assert hazard("(" * 3, depth=3) is None
-    assert hazard("\\{([x])\\}", depth=2) == "has more than 2 brackets inside each other"
+    assert exceeded_limit("x+" * LENGTH) == "has more than 20,000 characters"
+    assert exceeded_limit("x" * 11, length=10) == "has more than 10 characters"
+    assert exceeded_limit("(" * 101) == "has more than 100 brackets inside each other"
+    assert exceeded_limit("(" * 3, depth=3) is None
+    assert exceeded_limit("\\{([x])\\}", depth=2) == "has more than 2 brackets inside each other"
 
 
 @given(st.integers(2, 99), st.integers(1, 40_000))
 def test_a_power_is_a_hazard_just_where_it_has_too_many_digits(base: int, exponent: int) -> None:
     digits = exponent * math.log10(base)
     if abs(digits - DIGITS) > 1:
-        assert (hazard(f"{base}^{{{exponent}}}") == TOO_LARGE) == (digits > DIGITS)
+        assert (exceeded_limit(f"{base}^{{{exponent}}}") == TOO_LARGE) == (digits > DIGITS)
 
 
 @given(st.integers(2, 1000), st.integers(2, 1000), st.integers(2, 30))
@@ -71,13 +71,13 @@ def test_sums_products_and_quotients_are_never_bounded_too_low(a: int, b: int, e
     for text, value in ((f"({a}+{b})", a + b), (f"({a} \\cdot {b})", a * b), (f"(\\frac{{{a}}}{{{b}}})", a / b)):
         # With an exponent so large that a bound below the value would let 10 % more than the digits allowed pass.
         least = math.ceil(1.1 * DIGITS / math.log10(max(value, 2)))
-        assert hazard(f"{text}^{{{least}}}") == TOO_LARGE
+        assert exceeded_limit(f"{text}^{{{least}}}") == TOO_LARGE
 
 
 def test_no_answer_of_math_is_a_hazard(real_data: Path) -> None:
     for split in ("train", "test"):
         for line in (real_data / "math" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
-            assert hazard(json.loads(line)["answer"], length=500, depth=12) is None
+            assert exceeded_limit(json.loads(line)["answer"], length=500, depth=12) is None
 
 
 @pytest.mark.parametrize(
@@ -85,5 +85,5 @@ def test_no_answer_of_math_is_a_hazard(real_data: Path) -> None:
 )
 def test_it_takes_linear_time(text: str) -> None:
     started = time.process_time()
-    hazard(text, length=10**6, depth=10**6)
+    exceeded_limit(text, length=10**6, depth=10**6)
     assert time.process_time() - started < 2

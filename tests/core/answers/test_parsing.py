@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freeprm.core.answers.parsing import read
-from freeprm.core.answers.tokens import UnreadableError, tokens
+from freeprm.core.answers.parsing import parse
+from freeprm.core.answers.tokens import ParseError, tokenise
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from freeprm.core.answers.tokens import UnreadableError, tokens
     ],
 )  # fmt: skip
 def test_an_answer_is_of_its_kind(text: str, kind: str) -> None:
-    assert read(text).kind == kind
+    assert parse(text).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -38,17 +38,17 @@ def test_an_answer_is_of_its_kind(text: str, kind: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_wholly_read_or_could_be_two_things_is_refused(text: str) -> None:
-    with pytest.raises(UnreadableError):
-        read(text)
+    with pytest.raises(ParseError):
+        parse(text)
 
 
 @given(st.text(alphabet="0123xye()[]{}\\^_+-*/=<,.;:|!%$&' \nabcfrqtsin", max_size=30))
 @settings(deadline=None, max_examples=150)
 def test_any_text_is_read_or_refused(text: str) -> None:
-    with suppress(UnreadableError):
-        read(text)
+    with suppress(ParseError):
+        parse(text)
 
 
 def test_every_character_of_an_answer_is_in_a_token() -> None:
     text = "x_1 = 2\\frac{3}{4}y^2 - \\sqrt[3]{5} \\le 1{,}000.5"
-    assert "".join(token.text for token in tokens(text)) == "x_1=2frac{3}{4}y^2-sqrt[3]{5}le1{,}000.5"
+    assert "".join(token.text for token in tokenise(text)) == "x_1=2frac{3}{4}y^2-sqrt[3]{5}le1{,}000.5"

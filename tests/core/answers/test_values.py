@@ -5,8 +5,8 @@ from math import e, pi, sqrt
 
 import pytest
 
-from freeprm.core.answers.parsing import read
-from freeprm.core.answers.values import NoValueError, Reading, agree, constant, context, letters, pairs
+from freeprm.core.answers.parsing import parse
+from freeprm.core.answers.values import Interpretation, NoValueError, agree, constant, context, letters, pairs
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ from freeprm.core.answers.values import NoValueError, Reading, agree, constant, 
     ],
 )
 def test_rational_constants_are_exact(text: str, value: Fraction) -> None:
-    assert constant(read(text)) == value
+    assert constant(parse(text)) == value
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_rational_constants_are_exact(text: str, value: Fraction) -> None:
     ],
 )
 def test_others_have_their_value(text: str, value: complex) -> None:
-    assert complex(constant(read(text))) == pytest.approx(value, rel=1e-14)
+    assert complex(constant(parse(text))) == pytest.approx(value, rel=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -67,30 +67,30 @@ def test_others_have_their_value(text: str, value: complex) -> None:
 )
 def test_what_has_no_value_or_two_or_a_huge_one_has_none(text: str) -> None:
     with pytest.raises(NoValueError):
-        constant(read(text))
+        constant(parse(text))
 
 
 def test_a_sign_is_overlooked_on_demand_but_not_inside_a_function() -> None:
-    assert constant(read("20\\%")) == Fraction(1, 5)
-    assert constant(read("20\\%"), Reading(signs=True)) == 20
-    assert constant(read("60^\\circ"), Reading(signs=True)) == 60
-    assert constant(read("\\cos 60^\\circ"), Reading(signs=True)) == Fraction(1, 2)
+    assert constant(parse("20\\%")) == Fraction(1, 5)
+    assert constant(parse("20\\%"), Interpretation(ignore_signs=True)) == 20
+    assert constant(parse("60^\\circ"), Interpretation(ignore_signs=True)) == 60
+    assert constant(parse("\\cos 60^\\circ"), Interpretation(ignore_signs=True)) == Fraction(1, 2)
 
 
 def test_small_values_are_told_from_zero_and_from_each_other() -> None:
-    tiny, less, none = (constant(read(text)) for text in ("\\pi/60!", "\\pi/61!", "\\sqrt{6}-\\sqrt{2}\\sqrt{3}"))
+    tiny, less, none = (constant(parse(text)) for text in ("\\pi/60!", "\\pi/61!", "\\sqrt{6}-\\sqrt{2}\\sqrt{3}"))
     assert not agree(tiny, less)
     assert not agree(tiny, Fraction(0))
     assert none == 0
 
 
 def test_letters_are_positive_where_an_expression_is_not_real_for_all() -> None:
-    root, split = read("\\sqrt{ab}"), read("\\sqrt{a}\\sqrt{b}")
-    found = list(pairs(root, split, Reading()))
+    root, split = parse("\\sqrt{ab}"), parse("\\sqrt{a}\\sqrt{b}")
+    found = list(pairs(root, split, Interpretation()))
     assert len(found) == 3  # the positive points
     assert all(agree(a, b) for a, b in found)
-    assert len(list(pairs(read("x"), read("|x|"), Reading()))) == 6
-    assert letters(read("f(x) + y_1")) == {"of f", "x", "y_1"}
+    assert len(list(pairs(parse("x"), parse("|x|"), Interpretation()))) == 6
+    assert letters(parse("f(x) + y_1")) == {"of f", "x", "y_1"}
 
 
 def test_the_precision_of_others_stays() -> None:
@@ -98,5 +98,5 @@ def test_the_precision_of_others_stays() -> None:
 
     before = mp.prec
     context(50)
-    constant(read("\\pi"))
+    constant(parse("\\pi"))
     assert mp.prec == before

@@ -18,10 +18,10 @@ from freeprm.core.answers.extraction import EXTRACTORS as EXTRACTORS
 from freeprm.core.answers.extraction import boxed as boxed
 from freeprm.core.answers.extraction import extract as extract
 from freeprm.core.answers.extraction import tidy
-from freeprm.core.answers.limits import hazard
-from freeprm.core.answers.parsing import read
+from freeprm.core.answers.limits import exceeded_limit
+from freeprm.core.answers.parsing import parse
 from freeprm.core.answers.symbolic import is_for_engine, verified
-from freeprm.core.answers.tokens import UnreadableError
+from freeprm.core.answers.tokens import ParseError
 from freeprm.core.answers.tree import Node, num
 from freeprm.core.answers.vote_keys import form_key, key
 
@@ -75,9 +75,9 @@ def at_once(pred: str | None, gold: str | None, *, how: Comparison = DEFAULT) ->
     chosen, wanted = _CHOICE.fullmatch(given), _CHOICE.fullmatch(right)
     if chosen and wanted and len(right) <= len("(C)"):
         return Verdict(chosen["letter"] == wanted["letter"], None)
-    if reason := hazard(right):
+    if reason := exceeded_limit(right):
         return Verdict(None, f"gold answer {reason}")
-    if reason := hazard(given):
+    if reason := exceeded_limit(given):
         return Verdict(None, f"answer {reason}")
     return _compared(given, right, how) if how.strict and len(how.read) > 1 else None
 
@@ -92,8 +92,8 @@ def _compared(given: str, right: str, how: Comparison) -> Verdict | None:
             return None
         texts.append(found)
         try:
-            trees.append(read(found))
-        except UnreadableError as error:
+            trees.append(parse(found))
+        except ParseError as error:
             unreadable = Verdict(None, f"{name} could not be parsed: it {error}")
             failure = failure or (Verdict(False, None) if how.unreadable_is_wrong else unreadable)
     if failure is None:
@@ -157,10 +157,10 @@ def _key(answer: str | None, *, form: bool, units: bool) -> str | None:
     if choice := _CHOICE.fullmatch(text):
         return choice["letter"]
     characters = _INNER_SPACE.sub("", text)
-    if hazard(text) is not None:
+    if exceeded_limit(text) is not None:
         return characters
     try:
-        tree = read(text)
-    except UnreadableError:
+        tree = parse(text)
+    except ParseError:
         return characters
     return form_key(tree) if form else key(tree, units=units)

@@ -23,12 +23,12 @@ from freeprm.core.answers.relations import (
     without_names,
 )
 from freeprm.core.answers.tree import Node, num
-from freeprm.core.answers.units import Unit, singular, word_list
+from freeprm.core.answers.units import Unit, singular, word_set
 from freeprm.core.answers.values import (
     DIGITS,
+    Interpretation,
     NoValueError,
     Number,
-    Reading,
     agree,
     constant,
     context,
@@ -69,7 +69,7 @@ class Comparison:
 
 TRUE, FALSE = Verdict(True, None), Verdict(False, None)
 _LONGEST_LIST = 60
-_UNSURE_WORDS = frozenset(word_list("none zero nothing undefined empty infinite infinitely dne exist nonexistent"))
+_UNSURE_WORDS = word_set("none zero nothing undefined empty infinite infinitely dne exist nonexistent")
 
 
 def undecided(reason: str) -> Verdict:
@@ -105,27 +105,27 @@ def _scalars(one: Node, other: Node, how: Comparison) -> Verdict:
         if all(ends):
             return Verdict(ends[0] == ends[1], None)
         return FALSE if not letters(one) | letters(other) else undecided("one is infinite")
-    verdict = _by_value(one, other, how, Reading())
+    verdict = _by_value(one, other, how, Interpretation())
     if verdict.correct is not True and (_holds_sign(one) or _holds_sign(other)):
-        overlooked = _by_value(one, other, how, Reading(signs=True))
+        overlooked = _by_value(one, other, how, Interpretation(ignore_signs=True))
         verdict = overlooked if overlooked.correct or verdict.correct is None else verdict
     if verdict.correct is False and (_holds_log(one) or _holds_log(other)):
         for base in (Fraction(10), None):
-            if _by_value(one, other, how, Reading(log_base=base)).correct:
+            if _by_value(one, other, how, Interpretation(log_base=base)).correct:
                 return undecided("the base of a logarithm is not told")
     return verdict
 
 
-def _by_value(one: Node, other: Node, how: Comparison, reading: Reading) -> Verdict:
+def _by_value(one: Node, other: Node, how: Comparison, interpretation: Interpretation) -> Verdict:
     names = letters(one) | letters(other)
     if not names:
         try:
-            a, b = constant(one, reading), constant(other, reading)
+            a, b = constant(one, interpretation), constant(other, interpretation)
         except NoValueError as error:
             return undecided(f"no value ({error})")
         return Verdict(_close(a, b, places_of(one), places_of(other), how), None)
     n_seen = 0
-    for a, b in pairs(one, other, reading):
+    for a, b in pairs(one, other, interpretation):
         n_seen += 1
         if not agree(a, b):
             return FALSE
@@ -185,17 +185,17 @@ def _quantities(one: Node, other: Node, how: Comparison) -> Verdict:
     (a, ours), (b, theirs) = measured_part(one), measured_part(other)
     if theirs.empty or ours.empty:
         unit = ours if theirs.empty else theirs
-        if unit.turns:
+        if unit.qualifiers:
             differ = same(a, b, how).correct is False
-            return FALSE if differ else undecided(f"one alone has the words {_listed(unit.turns)}")
+            return FALSE if differ else undecided(f"one alone has the words {_listed(unit.qualifiers)}")
         if _in_radians(unit) and (_holds_sign(a) or _holds_sign(b)):
-            return _by_value(a, b, how, Reading())  # the sign of degrees is a unit beside another one of angles
+            return _by_value(a, b, how, Interpretation())  # the sign of degrees is a unit beside another one of angles
         compound = one.name == "compound" or other.name == "compound"
         return same(a, b, how) if not compound else undecided("one is in several units")
     if not _turned_alike(ours, theirs):
-        if ours.turns and theirs.turns and not ours.turns & theirs.turns:
+        if ours.qualifiers and theirs.qualifiers and not ours.qualifiers & theirs.qualifiers:
             return FALSE
-        return _differ(a, b, how, f"the words {_listed(ours.turns ^ theirs.turns)}")
+        return _differ(a, b, how, f"the words {_listed(ours.qualifiers ^ theirs.qualifiers)}")
     if ours.dimensions != theirs.dimensions and ours.dimensions and theirs.dimensions:
         bases = [{base for base, _ in unit.dimensions} for unit in (ours, theirs)]
         if {"unit"} in bases and bases[0] != bases[1]:  # `15 square units` says nothing against `15 cm^2`
@@ -213,9 +213,9 @@ def _in_radians(unit: Unit) -> bool:
 
 
 def _turned_alike(ours: Unit, theirs: Unit) -> bool:
-    mine, yours = ours.turns | ours.leads, theirs.turns | theirs.leads
+    mine, yours = ours.qualifiers | ours.leading, theirs.qualifiers | theirs.leading
     stems = [{stem(word) for word in words} for words in (mine, yours)]
-    return stems[0] == stems[1] or (not (ours.turns or theirs.turns) and not (mine and yours))
+    return stems[0] == stems[1] or (not (ours.qualifiers or theirs.qualifiers) and not (mine and yours))
 
 
 def stem(word: str) -> str:
@@ -301,7 +301,7 @@ def _phrases(one: Node, other: Node, how: Comparison) -> Verdict:
         if [_noun(part) for part in one.parts] == [_noun(part) for part in other.parts] and one.name == other.name:
             return _all(inner)
     units = [_noun(part) for part in one.parts]
-    if other.kind in SCALARS and (any(unit.turns for unit in units) or all(unit.empty for unit in units)):
+    if other.kind in SCALARS and (any(unit.qualifiers for unit in units) or all(unit.empty for unit in units)):
         return FALSE
     return undecided("there are several numbers among words")
 
@@ -478,15 +478,15 @@ def _in_order(one: Node, other: Node, how: Comparison) -> Verdict:
     """Side by side, from the left or from the right; and `f > 0` by what stands on one side."""
     flipped = Node("relation", one.parts[::-1], name=" ".join(FLIPPED[sign] for sign in one.name.split()[::-1]))
     found = FALSE
-    for reading in (one, flipped):
-        if reading.name == other.name and len(reading.parts) == len(other.parts):
-            verdict = _all(same(a, b, how) for a, b in zip(reading.parts, other.parts, strict=True))
+    for turned in (one, flipped):
+        if turned.name == other.name and len(turned.parts) == len(other.parts):
+            verdict = _all(same(a, b, how) for a, b in zip(turned.parts, other.parts, strict=True))
             if verdict.correct:
                 return verdict
             found = verdict if verdict.correct is None else found
-            if len(reading.parts) == 2 and reading.name in ("<", ">", "<=", ">=", "!="):
-                ratio = _ratio(reading, other)
-                if ratio is not None and (ratio > 0 or reading.name == "!="):
+            if len(turned.parts) == 2 and turned.name in ("<", ">", "<=", ">=", "!="):
+                ratio = _ratio(turned, other)
+                if ratio is not None and (ratio > 0 or turned.name == "!="):
                     return TRUE
     signs = {*one.name.split()} | {*other.name.split()}
     if signs & {"==", "in", "~"} and found.correct is False:
@@ -498,7 +498,7 @@ def _ratio(one: Node, other: Node) -> Number | None:
     """What one side of a relation is a multiple of the other by, None where it is none."""
     factor = None
     n_seen = 0
-    for a, b in pairs(difference(one), difference(other), Reading()):
+    for a, b in pairs(difference(one), difference(other), Interpretation()):
         if b == 0 or a == 0:
             if a != b:
                 return None

@@ -27,7 +27,7 @@ _TOKEN = re.compile(
 _LETTER = log10(2)
 
 
-def hazard(text: str, *, length: int = LENGTH, depth: int = DEPTH) -> str | None:
+def exceeded_limit(text: str, *, length: int = LENGTH, depth: int = DEPTH) -> str | None:
     """Why the expressions in a text must not be evaluated, None where nothing speaks against it.
 
     Args:

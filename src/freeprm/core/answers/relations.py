@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from freeprm.core.answers.tree import Node, num
 from freeprm.core.answers.units import Unit
-from freeprm.core.answers.values import NoValueError, Reading, agree, at_points, constant, inexact, letters
+from freeprm.core.answers.values import Interpretation, NoValueError, agree, at_points, constant, inexact, letters
 
 SCALARS = (
     "num", "sym", "pi", "e", "i", "neg", "group", "add", "mul", "div", "pow", "root", "call", "percent", "degree", "oo",
@@ -65,7 +65,7 @@ def _consistent(sides: Sequence[Node], signs: Sequence[str]) -> bool:
     for left, sign, right in zip(sides, signs, sides[1:], strict=False):
         try:
             plain, literal = [
-                [constant(measured_part(side)[0], Reading(signs=signs_too)) for side in (left, right)]
+                [constant(measured_part(side)[0], Interpretation(ignore_signs=signs_too)) for side in (left, right)]
                 for signs_too in (True, False)
             ]
         except NoValueError:
@@ -208,7 +208,7 @@ def _end(node: Node) -> float | None:
     if letters(node) or node.kind not in SCALARS:
         return None
     try:
-        value = constant(node, Reading(signs=True))
+        value = constant(node, Interpretation(ignore_signs=True))
     except NoValueError:
         return None
     return float(value) if isinstance(value, Fraction) or value.imag == 0 else None
@@ -305,9 +305,9 @@ def _linear(node: Node) -> tuple[Fraction, Fraction] | None:
     """Slope and constant of a linear expression in one letter with rational coefficients."""
     if len(letters(node)) != 1:
         return None
-    values: list[Any] = at_points(node, Reading())[:4]
+    values: list[Any] = at_points(node, Interpretation())[:4]
     (name,) = letters(node)
-    places: list[Any] = at_points(Node("sym", name=name), Reading())[:4]
+    places: list[Any] = at_points(Node("sym", name=name), Interpretation())[:4]
     if not all(isinstance(value, Fraction) for value in values):
         return None
     x, u = places[:2]

@@ -12,20 +12,18 @@ from hashlib import blake2b
 from typing import Any
 
 from freeprm.core.answers.comparison import Comparison, Verdict
-from freeprm.core.answers.tokens import UnreadableError, tokens
-from freeprm.core.answers.units import word_list
+from freeprm.core.answers.tokens import ParseError, tokenise
+from freeprm.core.answers.units import word_set
 
 _DELIMITED = re.compile(r"(?<!\\)(?:\$|\\[\[(]|\\boxed|\\fbox)")
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _APART = 1e-6  # relative difference of two values that no rounding makes
 _HALF_READ = re.compile(r"\\(?:frac|sqrt)\s*(?![\s{\[])|\\(?:text|math|op|mbox|over|bar)[a-z]*|\\[dt]ot")
 _ENGINE_ONLY = re.compile(r"\\(?:sum|prod|int|lim|begin)(?![a-zA-Z])")
-_READ_COMMANDS = frozenset(
-    word_list(
-        "frac sqrt sum prod int lim infty pi * / < > le ge sin cos tan sec csc cot ln log exp abs begin end cup cap "
-        "to alpha beta gamma theta lambda mu phi omega"
-    )
-)
+_READ_COMMANDS = word_set("""
+    frac sqrt sum prod int lim infty pi * / < > le ge sin cos tan sec csc cot ln log exp abs begin end cup cap to alpha
+    beta gamma theta lambda mu phi omega
+""")
 
 
 def is_for_engine(*texts: str) -> bool:
@@ -38,8 +36,8 @@ def is_for_engine(*texts: str) -> bool:
 
 def _is_read_whole(text: str) -> bool:
     try:
-        found = tokens(text)
-    except UnreadableError:
+        found = tokenise(text)
+    except ParseError:
         return False
     return _HALF_READ.search(text) is None and all(
         token.kind in ("number", "letter", "environment", *"-+*/^_(){}[]|=<>!&", "\\\\")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from freeprm.core.answers.units import UNITS, is_word
 
 
-class UnreadableError(ValueError):
+class ParseError(ValueError):
     """The text is not wholly in the language of answers, or could be read in two ways; says where."""
 
 
@@ -49,25 +49,25 @@ _LOWERED = re.compile(f"[{_SUBSCRIPTS}]+")
 _LOWER = str.maketrans(_SUBSCRIPTS, _PLAIN_SUBSCRIPTS)
 _RAISE = str.maketrans(_SUPERSCRIPTS, _PLAIN_SUPERSCRIPTS)
 
-ALIASES = {
+_ALIASES = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le",
     "leqslant": "le", "geq": "ge", "geqslant": "ge", "lt": "<", "gt": ">", "neq": "ne", "times": "*", "cdot": "*",
     "ast": "*", "div": "/", "colon": ":", "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]",
-    "lvert": "|", "rvert": "|", "vert": "|", "mid": "mid", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots",
-    "dotsb": "ldots", "degree": "degree", "varnothing": "emptyset", "backslash": "setminus", "bar": "overline",
-    "varphi": "phi", "varepsilon": "epsilon", "land": "and", "wedge": "and", "lor": "or", "vee": "or",
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "lg": "log", "approxeq": "approx", "simeq": "approx",
-    "bmod": "mod", "bold": "mathbf", "boldsymbol": "mathbf", "R": "reals", "thickapprox": "approx", "notin": "notin",
-    "iff": "iff", "prime": "'",
+    "lvert": "|", "rvert": "|", "vert": "|", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "dotsb": "ldots",
+    "varnothing": "emptyset", "backslash": "setminus", "bar": "overline", "varphi": "phi", "varepsilon": "epsilon",
+    "land": "and", "wedge": "and", "lor": "or", "vee": "or", "arcsin": "asin", "arccos": "acos", "arctan": "atan",
+    "lg": "log", "approxeq": "approx", "simeq": "approx", "bmod": "mod", "bold": "mathbf", "boldsymbol": "mathbf",
+    "R": "reals", "thickapprox": "approx", "prime": "'",
 }  # fmt: skip
 _CODE = {
-    "pi": "pi", "oo": "infty", "inf": "infty", "infinity": "infty", "sqrt": "sqrt", "exp": "exp", "log": "log",
-    "ln": "ln", "sin": "sin", "cos": "cos", "tan": "tan", "sec": "sec", "csc": "csc", "cot": "cot", "asin": "asin",
-    "acos": "acos", "atan": "atan", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "sinh": "sinh",
-    "cosh": "cosh", "tanh": "tanh", "abs": "abs", "Abs": "abs", "max": "max", "min": "min", "gcd": "gcd",
-    "lcm": "lcm", "floor": "floor", "ceil": "ceil", "ceiling": "ceil", "binomial": "choose",
-    "factorial": "factorial", "theta": "theta", "alpha": "alpha", "beta": "beta", "lambda": "lambda", "phi": "phi",
-    "infty": "infty", "mod": "mod", "pm": "pm", "frac": "frac",
+    name: name
+    for name in str.split("""
+    pi sqrt exp log ln sin cos tan sec csc cot asin acos atan sinh cosh tanh abs max min gcd lcm floor ceil factorial
+    theta alpha beta lambda phi infty mod pm frac
+""")
+} | {
+    "oo": "infty", "inf": "infty", "infinity": "infty", "arcsin": "asin", "arccos": "acos", "arctan": "atan",
+    "Abs": "abs", "ceiling": "ceil", "binomial": "choose",
 }  # fmt: skip
 _NOT_CODE_IN_TEXT = {"max", "min", "abs", "log", "sec", "mod", "inf", "pm", "beta", "alpha"}
 _LAYOUT = re.compile(
@@ -98,14 +98,14 @@ _LONGEST = 2_000
 _DIGITS = 1_000  # of a number; Python refuses to read much longer ones
 
 
-def tokens(text: str) -> list[Token]:
+def tokenise(text: str) -> list[Token]:
     """The tokens of an answer, in order.
 
     Raises:
-        UnreadableError: a character that begins none, or more text than any answer has.
+        ParseError: a character that begins none, or more text than any answer has.
     """
     if len(text) > _LONGEST:
-        raise UnreadableError(f"has more than {_LONGEST:,} characters")
+        raise ParseError(f"has more than {_LONGEST:,} characters")
     found: list[Token] = []
     _scan(_plain(text), found, prose=False)
     return found
@@ -139,7 +139,7 @@ def _scan(text: str, found: list[Token], *, prose: bool) -> None:
         if space := _SPACE.match(text, at):
             follows = found and found[-1].kind == "number" and _SURE_GROUP.match(text, at)
             if follows:
-                raise UnreadableError("has digits in groups that are not of three")
+                raise ParseError("has digits in groups that are not of three")
             at, spaced = space.end(), True
             continue
         first = text[at]
@@ -147,7 +147,7 @@ def _scan(text: str, found: list[Token], *, prose: bool) -> None:
             pattern = _NUMBER_IN_LIST if _in_list(found, brackets) else _NUMBER
             number = pattern.match(text, at)
             if number is None:
-                raise UnreadableError(f"holds {first!r}, which is not read")
+                raise ParseError(f"holds {first!r}, which is not read")
             found.append(_number(number, spaced=spaced))
             at = number.end()
         elif first.isascii() and first.isalpha():
@@ -169,7 +169,7 @@ def _scan(text: str, found: list[Token], *, prose: bool) -> None:
             found += [Token("command", environment[1], spaced), Token("environment", environment[2])]
             at += environment.end()
         elif command := re.match(r"\\([a-zA-Z]+)", text[at:]):
-            name = ALIASES.get(command[1], command[1])
+            name = _ALIASES.get(command[1], command[1])
             kind = name if not name.isalpha() else "command"
             found.append(Token(kind, name, spaced))
             at += command.end()
@@ -180,7 +180,7 @@ def _scan(text: str, found: list[Token], *, prose: bool) -> None:
                 brackets.append(kind)
             at = operator.end()
         else:
-            raise UnreadableError(f"holds {first!r}, which is not read")
+            raise ParseError(f"holds {first!r}, which is not read")
         spaced = False
 
 
@@ -203,7 +203,7 @@ def _in_list(found: list[Token], brackets: list[str]) -> bool:
 def _number(found: re.Match[str], *, spaced: bool) -> Token:
     whole = re.sub(r"\D", "", found["whole"])
     if len(found[0]) > _DIGITS:
-        raise UnreadableError(f"has a number of more than {_DIGITS:,} digits")
+        raise ParseError(f"has a number of more than {_DIGITS:,} digits")
     over = found["over"] or found["over1"] or found["paren"] or found["dot"]
     once = found["once"] or ""
     if found["dot2"]:
@@ -233,7 +233,7 @@ def _period(digits: str) -> tuple[str, str]:
             while digits[:start].endswith(end):
                 start -= length
             return digits[:start], end
-    raise UnreadableError("has decimals that go on, and not in a way that can be told")
+    raise ParseError("has decimals that go on, and not in a way that can be told")
 
 
 def _letters(word: str, found: list[Token], *, spaced: bool, prose: bool, alone: bool, ends: bool) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from freeprm.core.answers.tokens import UnreadableError
+from freeprm.core.answers.tokens import ParseError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def rational(node: Node) -> Fraction:
     if node.kind == "div":
         top, bottom = map(rational, node.parts)
         if not bottom:
-            raise UnreadableError("divides by zero")
+            raise ParseError("divides by zero")
         return top / bottom
     return node.value or Fraction(0)
 

@@ -28,7 +28,7 @@ class NoValueError(ArithmeticError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Environment:
     """Where an expression is evaluated, and how."""
 
     context: Any
@@ -37,17 +37,17 @@ class Place:
     """Which of the points; see `_value_of_letter`."""
     real: bool = False
     """What is not real has no value."""
-    signs: bool = False
-    """See `Reading`."""
+    ignore_signs: bool = False
+    """See `Interpretation`."""
     log_base: Fraction | None = None
-    """See `Reading`."""
+    """See `Interpretation`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Interpretation:
     """What an expression means where that depends."""
 
-    signs: bool = False
+    ignore_signs: bool = False
     """Percent and degree signs are overlooked, except inside functions."""
     log_base: Fraction | None = Fraction(7389, 1009)
     """Of a logarithm without a base: one that nobody means unless 10 or e (None) is asked for."""
@@ -74,17 +74,17 @@ def has_imaginary(node: Node) -> bool:
     return node.kind == "i" or any(map(has_imaginary, node.parts))
 
 
-def constant(node: Node, reading: Reading = Reading()) -> Number:
+def constant(node: Node, interpretation: Interpretation = Interpretation()) -> Number:
     """The value of an expression without letters; rounding that is left where the true value is 0 is cut off.
 
     Raises:
         NoValueError: it has none.
     """
-    place = Place(context(DIGITS), signs=reading.signs, log_base=reading.log_base)
-    value = evaluate(node, place)
+    env = Environment(context(DIGITS), ignore_signs=interpretation.ignore_signs, log_base=interpretation.log_base)
+    value = evaluate(node, env)
     if isinstance(value, Fraction) or abs(value) > 1e-20:
         return _without_dust(value)
-    finer = evaluate(node, replace(place, context=context(2 * DIGITS)))
+    finer = evaluate(node, replace(env, context=context(2 * DIGITS)))
     return value if abs(finer - value) < abs(value) * 1e-15 else Fraction(0)
 
 
@@ -97,14 +97,16 @@ def _without_dust(value: Number) -> Number:
     return value - value.real if abs(value.real) < abs(value.imag) * 1e-35 else value
 
 
-def pairs(first: Node, second: Node, reading: "Reading") -> Iterator[tuple[Number, Number]]:
+def pairs(first: Node, second: Node, interpretation: Interpretation) -> Iterator[tuple[Number, Number]]:
     """The values of two expressions at the points where both have one."""
     imaginary = has_imaginary(first) or has_imaginary(second)
-    place = Place(context(DIGITS), real=not imaginary, signs=reading.signs, log_base=reading.log_base)
-    found = [list(map(partial(_at, node, place), range(_WHOLE))) for node in (first, second)]
+    env = Environment(
+        context(DIGITS), real=not imaginary, ignore_signs=interpretation.ignore_signs, log_base=interpretation.log_base
+    )
+    found = [list(map(partial(_at, node, env), range(_WHOLE))) for node in (first, second)]
     told = _telling(*found)
     if len(told) < 2:
-        found = [list(map(partial(_at, node, place), range(_POINTS))) for node in (first, second)]
+        found = [list(map(partial(_at, node, env), range(_POINTS))) for node in (first, second)]
         told = [index for index, pair in enumerate(zip(*found, strict=True)) if None not in pair]
     yield from ((found[0][index], found[1][index]) for index in told)
 
@@ -117,21 +119,26 @@ def _telling(*values: Sequence[Number | None]) -> list[int]:
     return defined if everywhere or not positive else positive
 
 
-def _at(node: Node, place: Place, point: int) -> Number | None:
+def _at(node: Node, env: Environment, point: int) -> Number | None:
     try:
-        return evaluate(node, replace(place, point=point))
+        return evaluate(node, replace(env, point=point))
     except NoValueError:
         return None
 
 
-def at_points(node: Node, reading: Reading) -> list[Number | None]:
+def at_points(node: Node, interpretation: Interpretation) -> list[Number | None]:
     """The values of an expression at each point, None where it has none."""
-    place = Place(context(DIGITS), real=not has_imaginary(node), signs=reading.signs, log_base=reading.log_base)
-    found = [_at(node, place, point) for point in range(_WHOLE)]
+    env = Environment(
+        context(DIGITS),
+        real=not has_imaginary(node),
+        ignore_signs=interpretation.ignore_signs,
+        log_base=interpretation.log_base,
+    )
+    found = [_at(node, env, point) for point in range(_WHOLE)]
     told = _telling(found)
     if len(told) > 1:
         return [value if index in told else None for index, value in enumerate(found)]
-    return [_at(node, place, point) for point in range(_POINTS)]
+    return [_at(node, env, point) for point in range(_POINTS)]
 
 
 def inexact(value: Number) -> Number:
@@ -148,8 +155,8 @@ def agree(a: Number, b: Number) -> bool:
     return bool(abs(x - y) <= max(abs(x), abs(y)) * made.mpf(10) ** -_AGREE)
 
 
-def evaluate(node: Node, place: Place) -> Number:
-    """The value at a place.
+def evaluate(node: Node, env: Environment) -> Number:
+    """The value at a env.
 
     Raises:
         NoValueError: it has none.
@@ -158,16 +165,16 @@ def evaluate(node: Node, place: Place) -> Number:
     if rule is None:
         raise NoValueError(f"{node.kind} has no value")
     try:
-        value = rule(node, place)
+        value = rule(node, env)
     except (ZeroDivisionError, ValueError, OverflowError, TypeError) as error:
         raise NoValueError(str(error)) from error
     if isinstance(value, Fraction):
         if value.numerator.bit_length() + value.denominator.bit_length() > _LARGEST_BITS:
             raise NoValueError("too large")
         return value
-    if not place.context.isfinite(value):
+    if not env.context.isfinite(value):
         raise NoValueError("no finite value")
-    if place.real and value.imag != 0:
+    if env.real and value.imag != 0:
         raise NoValueError("not real")
     return value.real if value.imag == 0 else value
 
@@ -175,68 +182,68 @@ def evaluate(node: Node, place: Place) -> Number:
 _NEGATIVE, _WHOLE, _POINTS = 3, 6, 10  # from these on letters may be negative, and whole numbers as in `n!`
 
 
-def _value_of_letter(name: str, place: Place) -> Number:
+def _value_of_letter(name: str, env: Environment) -> Number:
     """A fixed number for each name and point: between 1 and 2, below 1, large, below 0, of either sign, then whole."""
-    share = int.from_bytes(blake2b(name.encode(), digest_size=6, salt=bytes([place.point])).digest())
+    share = int.from_bytes(blake2b(name.encode(), digest_size=6, salt=bytes([env.point])).digest())
     unit = Fraction(share, 2**48)
     sign = -1 if share % 2 else 1
     return (
         1 + unit, (1 + 8 * unit) / 10, 3 + 10 * unit, -1 - unit, sign * (1 + unit), sign * (1 + 8 * unit) / 10,
         Fraction(3 + share % 11), Fraction(4 + share % 23), Fraction(7 + share % 17), Fraction(2 + share % 7),
-    )[place.point]  # fmt: skip
+    )[env.point]  # fmt: skip
 
 
 def _inexact(made: Any, value: Number) -> Number:
     return made.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else made.convert(value)
 
 
-def _add(node: Node, place: Place) -> Number:
+def _add(node: Node, env: Environment) -> Number:
     total: Number = Fraction(0)
     for part in node.parts:
-        total = _sum(total, evaluate(part, place), place)
+        total = _sum(total, evaluate(part, env), env)
     return total
 
 
-def _sum(a: Number, b: Number, place: Place) -> Number:
+def _sum(a: Number, b: Number, env: Environment) -> Number:
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a + b
-    total = _inexact(place.context, a) + _inexact(place.context, b)
-    size = max(abs(_inexact(place.context, a)), abs(_inexact(place.context, b)))
-    cut = size * place.context.mpf(10) ** -(place.context.dps - 6)
+    total = _inexact(env.context, a) + _inexact(env.context, b)
+    size = max(abs(_inexact(env.context, a)), abs(_inexact(env.context, b)))
+    cut = size * env.context.mpf(10) ** -(env.context.dps - 6)
     return Fraction(0) if abs(total) < cut else total
 
 
-def _multiply(node: Node, place: Place) -> Number:
+def _multiply(node: Node, env: Environment) -> Number:
     product: Number = Fraction(1)
     for part in node.parts:
-        product = _product(product, evaluate(part, place), place)
+        product = _product(product, evaluate(part, env), env)
     return product
 
 
-def _product(a: Number, b: Number, place: Place) -> Number:
+def _product(a: Number, b: Number, env: Environment) -> Number:
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a * b
-    return _inexact(place.context, a) * _inexact(place.context, b)
+    return _inexact(env.context, a) * _inexact(env.context, b)
 
 
-def _divide(node: Node, place: Place) -> Number:
-    top, bottom = (evaluate(part, place) for part in node.parts)
+def _divide(node: Node, env: Environment) -> Number:
+    top, bottom = (evaluate(part, env) for part in node.parts)
     if bottom == 0:
         raise NoValueError("division by zero")
     if isinstance(top, Fraction) and isinstance(bottom, Fraction):
         return top / bottom
-    return _inexact(place.context, top) / _inexact(place.context, bottom)
+    return _inexact(env.context, top) / _inexact(env.context, bottom)
 
 
-def _power(node: Node, place: Place) -> Number:
-    exponent = evaluate(node.parts[1], replace(place, signs=False))
+def _power(node: Node, env: Environment) -> Number:
+    exponent = evaluate(node.parts[1], replace(env, ignore_signs=False))
     if node.parts[0].kind == "e":
-        return _exp(exponent, place)
-    return _raised(evaluate(node.parts[0], place), exponent, place)
+        return _exp(exponent, env)
+    return _raised(evaluate(node.parts[0], env), exponent, env)
 
 
-def _raised(base: Number, exponent: Number, place: Place) -> Number:
-    made = place.context
+def _raised(base: Number, exponent: Number, env: Environment) -> Number:
+    made = env.context
     if base == 0:
         if isinstance(exponent, Fraction) and exponent > 0:
             return Fraction(0)
@@ -247,17 +254,17 @@ def _raised(base: Number, exponent: Number, place: Place) -> Number:
             raise NoValueError("too large")
         return base**exponent.numerator
     if isinstance(exponent, Fraction) and isinstance(base, Fraction):
-        if base < 0 and place.real and exponent.denominator % 2:
-            return (-1) ** exponent.numerator * _raised(-base, exponent, place)
+        if base < 0 and env.real and exponent.denominator % 2:
+            return (-1) ** exponent.numerator * _raised(-base, exponent, env)
         if base < 0:
-            if place.real or exponent.denominator % 2:
+            if env.real or exponent.denominator % 2:
                 raise NoValueError("a power of a negative number, which could be read in two ways")
         else:
             exact = _exact_root(base, exponent.denominator)
             if exact is not None:
-                return _raised(exact, Fraction(exponent.numerator), place)
+                return _raised(exact, Fraction(exponent.numerator), env)
     x, y = _inexact(made, base), _inexact(made, exponent)
-    if place.real and (x.imag != 0 or x < 0):
+    if env.real and (x.imag != 0 or x < 0):
         raise NoValueError("a power of a negative number")
     if abs(y) * (1 + abs(made.log(abs(x)))) > _LARGEST_EXPONENT:
         raise NoValueError("too large")
@@ -284,53 +291,53 @@ def _whole_root(value: int, degree: int) -> int | None:
     return root if root**degree == value else None
 
 
-def _root(node: Node, place: Place) -> Number:
-    value = evaluate(node.parts[0], replace(place, signs=False))
-    degree = evaluate(node.parts[1], replace(place, signs=False))
+def _root(node: Node, env: Environment) -> Number:
+    value = evaluate(node.parts[0], replace(env, ignore_signs=False))
+    degree = evaluate(node.parts[1], replace(env, ignore_signs=False))
     if degree == 0:
         raise NoValueError("a root of degree 0")
-    made = place.context
+    made = env.context
     odd = isinstance(degree, Fraction) and degree.denominator == 1 and degree % 2 == 1
     negative = (isinstance(value, Fraction) or value.imag == 0) and value < 0
     if negative and odd:  # the real one, as a radical sign has it
-        return -_raised(-value, 1 / degree, place)
-    if negative and degree == 2 and not place.real:
-        root = _raised(-value, Fraction(1, 2), place)
+        return -_raised(-value, 1 / degree, env)
+    if negative and degree == 2 and not env.real:
+        root = _raised(-value, Fraction(1, 2), env)
         return made.mpc(0, 1) * _inexact(made, root)
-    if negative and place.real:
+    if negative and env.real:
         raise NoValueError("a root of a negative number")
-    return _raised(value, 1 / degree if isinstance(degree, Fraction) else 1 / _inexact(made, degree), place)
+    return _raised(value, 1 / degree if isinstance(degree, Fraction) else 1 / _inexact(made, degree), env)
 
 
-def _exp(exponent: Number, place: Place) -> Number:
+def _exp(exponent: Number, env: Environment) -> Number:
     if exponent == 0:
         return Fraction(1)
-    x = _inexact(place.context, exponent)
+    x = _inexact(env.context, exponent)
     if abs(x) > _LARGEST_EXPONENT:
         raise NoValueError("too large")
-    return place.context.exp(x)
+    return env.context.exp(x)
 
 
-def _call(node: Node, place: Place) -> Number:
-    inside = replace(place, signs=False)
+def _call(node: Node, env: Environment) -> Number:
+    inside = replace(env, ignore_signs=False)
     values = [evaluate(part, inside) for part in node.parts]
     if node.name.startswith("of "):
-        shown = ",".join(place.context.nstr(_inexact(place.context, value), 20) for value in values)
-        return _value_of_letter(f"{node.name}({shown})", place)
+        shown = ",".join(env.context.nstr(_inexact(env.context, value), 20) for value in values)
+        return _value_of_letter(f"{node.name}({shown})", env)
     if node.name in _WHOLE_FUNCTIONS:
-        return _WHOLE_FUNCTIONS[node.name](values, place)
+        return _WHOLE_FUNCTIONS[node.name](values, env)
     (value, *rest) = values
     if node.name == "abs":
         return abs(value)
     if node.name == "exp":
-        return _exp(value, place)
+        return _exp(value, env)
     if node.name in ("log", "ln"):
-        return _logarithm(value, rest[0] if rest else None, place, natural=node.name == "ln")
-    return _elementary(node.name, value, place)
+        return _logarithm(value, rest[0] if rest else None, env, natural=node.name == "ln")
+    return _elementary(node.name, value, env)
 
 
-def _elementary(name: str, value: Number, place: Place) -> Number:
-    made = place.context
+def _elementary(name: str, value: Number, env: Environment) -> Number:
+    made = env.context
     x = _inexact(made, value)
     if abs(x) > 1e12:
         raise NoValueError("too large")
@@ -345,15 +352,15 @@ def _elementary(name: str, value: Number, place: Place) -> Number:
     return found
 
 
-def _logarithm(value: Number, base: Number | None, place: Place, *, natural: bool) -> Number:
-    made = place.context
+def _logarithm(value: Number, base: Number | None, env: Environment, *, natural: bool) -> Number:
+    made = env.context
     if value == 0:
         raise NoValueError("the logarithm of zero")
     x = _inexact(made, value)
-    if place.real and (x.imag != 0 or x < 0):
+    if env.real and (x.imag != 0 or x < 0):
         raise NoValueError("the logarithm of a negative number")
     found = made.log(x)
-    base = place.log_base if base is None and not natural else base
+    base = env.log_base if base is None and not natural else base
     if base is None:
         return Fraction(0) if value == 1 else found
     b = _inexact(made, base)
@@ -372,76 +379,76 @@ def _whole(values: list[Number], *, lowest: int = 0, highest: int = _LARGEST_FAC
     return [int(value) for value in values]
 
 
-def _factorial(values: list[Number], place: Place) -> Number:
+def _factorial(values: list[Number], env: Environment) -> Number:
     (value,) = values
     if isinstance(value, Fraction) and value.denominator == 1 and value >= 0:
         return Fraction(factorial(*_whole(values)))
-    if not place.real or value < 0:
+    if not env.real or value < 0:
         raise NoValueError("no factorial")
-    return place.context.gamma(_inexact(place.context, value) + 1)
+    return env.context.gamma(_inexact(env.context, value) + 1)
 
 
-def _two(function: Callable[[int, int], int]) -> Callable[[list[Number], Place], Number]:
-    def of(values: list[Number], place: Place) -> Number:
+def _two(function: Callable[[int, int], int]) -> Callable[[list[Number], Environment], Number]:
+    def of(values: list[Number], env: Environment) -> Number:
         first, second = _whole(values)
         return Fraction(function(first, second))
 
     return of
 
 
-def _many(function: Callable[..., int]) -> Callable[[list[Number], Place], Number]:
-    return lambda values, place: Fraction(function(*_whole(values, lowest=-(10**12), highest=10**12)))
+def _many(function: Callable[..., int]) -> Callable[[list[Number], Environment], Number]:
+    return lambda values, env: Fraction(function(*_whole(values, lowest=-(10**12), highest=10**12)))
 
 
-def _extreme(sign: int) -> Callable[[list[Number], Place], Number]:
-    def of(values: list[Number], place: Place) -> Number:
+def _extreme(sign: int) -> Callable[[list[Number], Environment], Number]:
+    def of(values: list[Number], env: Environment) -> Number:
         if any(not isinstance(value, Fraction) and value.imag != 0 for value in values):
             raise NoValueError("complex numbers have no order")
-        return max(values, key=lambda value: sign * _inexact(place.context, value))
+        return max(values, key=lambda value: sign * _inexact(env.context, value))
 
     return of
 
 
-def _rounded(up: bool) -> Callable[[list[Number], Place], Number]:
-    def of(values: list[Number], place: Place) -> Number:
+def _rounded(up: bool) -> Callable[[list[Number], Environment], Number]:
+    def of(values: list[Number], env: Environment) -> Number:
         (value,) = values
         if isinstance(value, Fraction):
             return Fraction(-(-value // 1) if up else value // 1)
         if value.imag != 0 or abs(value) > 1e15:
             raise NoValueError("no real number, or too large")
-        return Fraction(int(place.context.ceil(value) if up else place.context.floor(value)))
+        return Fraction(int(env.context.ceil(value) if up else env.context.floor(value)))
 
     return of
 
 
-def _modulo(values: list[Number], place: Place) -> Number:
+def _modulo(values: list[Number], env: Environment) -> Number:
     value, modulus = _whole(values, lowest=-(10**12), highest=10**12)
     return Fraction(value % modulus)
 
 
-_WHOLE_FUNCTIONS: Mapping[str, Callable[[list[Number], Place], Number]] = {
+_WHOLE_FUNCTIONS: Mapping[str, Callable[[list[Number], Environment], Number]] = {
     "factorial": _factorial, "choose": _two(comb), "permutations": _two(perm), "gcd": _many(gcd), "lcm": _many(lcm),
     "max": _extreme(1), "min": _extreme(-1), "floor": _rounded(up=False), "ceil": _rounded(up=True), "mod": _modulo,
 }  # fmt: skip
 
 
-def _sign(size: Callable[[Place], Number]) -> Callable[[Node, Place], Number]:
-    def of(node: Node, place: Place) -> Number:
-        value = evaluate(node.parts[0], place)
-        return value if place.signs else _product(value, size(place), place)
+def _sign(size: Callable[[Environment], Number]) -> Callable[[Node, Environment], Number]:
+    def of(node: Node, env: Environment) -> Number:
+        value = evaluate(node.parts[0], env)
+        return value if env.ignore_signs else _product(value, size(env), env)
 
     return of
 
 
-_RULES: Mapping[str, Callable[[Node, Place], Number]] = {
-    "num": lambda node, place: node.value,
-    "sym": lambda node, place: _value_of_letter(node.name, place),
-    "pi": lambda node, place: +place.context.pi,
-    "e": lambda node, place: place.context.exp(1),
-    "i": lambda node, place: place.context.mpc(0, 1),
-    "neg": lambda node, place: -evaluate(node.parts[0], place),
-    "group": lambda node, place: evaluate(node.parts[0], place),
+_RULES: Mapping[str, Callable[[Node, Environment], Number]] = {
+    "num": lambda node, env: node.value,
+    "sym": lambda node, env: _value_of_letter(node.name, env),
+    "pi": lambda node, env: +env.context.pi,
+    "e": lambda node, env: env.context.exp(1),
+    "i": lambda node, env: env.context.mpc(0, 1),
+    "neg": lambda node, env: -evaluate(node.parts[0], env),
+    "group": lambda node, env: evaluate(node.parts[0], env),
     "add": _add, "mul": _multiply, "div": _divide, "pow": _power, "root": _root, "call": _call,
-    "percent": _sign(lambda place: Fraction(1, 100)),
-    "degree": _sign(lambda place: place.context.pi / 180),
+    "percent": _sign(lambda env: Fraction(1, 100)),
+    "degree": _sign(lambda env: env.context.pi / 180),
 }  # fmt: skip

@@ -17,9 +17,9 @@ from freeprm.core.answers.relations import (
 from freeprm.core.answers.tree import Node
 from freeprm.core.answers.values import (
     DIGITS,
+    Interpretation,
     NoValueError,
     Number,
-    Reading,
     at_points,
     constant,
     context,
@@ -70,10 +70,10 @@ def key(node: Node, *, units: bool = True) -> str:
 def _scalar_key(node: Node) -> str:
     if sign := infinite(node):
         return "oo" if sign > 0 else "-oo"
-    reading = Reading(signs=True)
+    interpretation = Interpretation(ignore_signs=True)
     names = sorted(letters(node))
     try:
-        values = [constant(node, reading)] if not names else at_points(node, reading)
+        values = [constant(node, interpretation)] if not names else at_points(node, interpretation)
     except NoValueError:
         return form_key(node)
     if all(value is None for value in values):
@@ -95,7 +95,7 @@ def _number_key(value: Number) -> str:
 
 def _quantity_key(node: Node, *, units: bool) -> str:
     inside, unit = measured_part(node)
-    told = sorted(map(stem, unit.turns))
+    told = sorted(map(stem, unit.qualifiers))
     if not units or not unit.dimensions:
         return " ".join([key(inside), *told])
     return " ".join(
@@ -111,7 +111,7 @@ def _interval_key(interval: Interval) -> str:
 
 
 def _equation_key(node: Node) -> str:
-    values = at_points(difference(node), Reading())
+    values = at_points(difference(node), Interpretation())
     first = next((value for value in values if value is not None and value != 0), None)
     if first is None:
         return form_key(node)
