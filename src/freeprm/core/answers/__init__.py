@@ -1,29 +1,34 @@
-"""Answers compared with the gold answer, and given keys for voting.
+"""Final answers: found in responses, compared with the gold answer, and given keys for voting.
 
-An answer is read whole (`reading.py`) and compared by what it means (`meaning.py`); what is not in that language
-goes to math-verify, where that is known to read all of it. What cannot be found, read or compared is None with a
-reason, never wrong; and two empty answers are not equal.
+    extraction    response -> answer            tokens, expressions, parsing, units    answer -> tree
+    values        tree -> number                relations    what a relation says: the value of a name, a set
+    scalars, comparison    tree, tree -> verdict            vote_keys    tree -> key
+    limits        what is not evaluated         symbolic     what goes to math-verify
+
+An answer is parsed whole and compared by what it means; what is not in that language goes to math-verify, where that is
+known to read all of it. What cannot be found, parsed or compared is None with a reason, never wrong; and two empty
+answers are not equal.
 """
 
 import re
-from collections.abc import Callable, Iterable
 from fractions import Fraction
-from functools import lru_cache, partial
 
-from freeprm.core.answers.comparison import Comparison as Comparison
-from freeprm.core.answers.comparison import Verdict as Verdict
-from freeprm.core.answers.comparison import same
+from freeprm.core.answers.comparison import compare
+from freeprm.core.answers.extraction import CHOICE, tidy
 from freeprm.core.answers.extraction import DEFAULT_EXTRACTORS as DEFAULT_EXTRACTORS
 from freeprm.core.answers.extraction import EXTRACTORS as EXTRACTORS
 from freeprm.core.answers.extraction import boxed as boxed
 from freeprm.core.answers.extraction import extract as extract
-from freeprm.core.answers.extraction import tidy
 from freeprm.core.answers.limits import exceeded_limit
 from freeprm.core.answers.parsing import parse
+from freeprm.core.answers.scalars import Comparison as Comparison
+from freeprm.core.answers.scalars import Verdict as Verdict
 from freeprm.core.answers.symbolic import is_for_engine, verified
 from freeprm.core.answers.tokens import ParseError
 from freeprm.core.answers.tree import Node, num
-from freeprm.core.answers.vote_keys import form_key, key
+from freeprm.core.answers.vote_keys import canonical as canonical
+from freeprm.core.answers.vote_keys import form_key
+from freeprm.core.answers.vote_keys import key_among as key_among
 
 TIMEOUT_SECONDS = 5
 """Limit on one call to math-verify in this process: an alarm signal, in the main thread only. See `io/sandbox.py`."""
@@ -33,19 +38,16 @@ DEFAULT = Comparison()
 
 _WHOLE = re.compile(r"-?\d{1,100}", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+", re.ASCII)
-# `C`, `(C)`, `(C) 42`, `C. x = 42`, `\textbf{(C)}\ 42`
-_CHOICE = re.compile(r"(?:\\text(?:bf)?\{)?\(?(?P<letter>[A-J])(?:\)?\}?|(?:\)|[.:]|\})\}?[\s\\].+)", re.DOTALL)
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 _PROSE = 12  # words
 _STATED = re.compile(r"[A-Za-z ,']*(?:is:?|:)\s*\$([^$]+)\$\.?")  # `The sum is $2x$`
-_INNER_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # all but the space in `1 1/2`
 
 
 def equivalent(
     pred: str | None, gold: str | None, *, how: Comparison = DEFAULT, seconds: int | None = TIMEOUT_SECONDS
 ) -> Verdict:
-    """Whether two answers mean the same; see `meaning.same`, and for what that cannot read, math-verify.
+    """Whether two answers mean the same; see `comparison.compare`, and for what that cannot read, math-verify.
 
     Args:
         pred: the answer given, LaTeX or not, with or without delimiters.
@@ -55,7 +57,7 @@ def equivalent(
 
     Returns:
         None with a reason where either is empty, is not read to its last character or is too large to evaluate
-        (`expression_limits.py`), or where the comparison fails or takes too long.
+        (`limits.py`), or where the comparison fails or takes too long.
     """
     found = at_once(pred, gold, how=how)
     return found or verified(tidy(pred or ""), tidy(gold or ""), how, seconds)
@@ -72,7 +74,7 @@ def at_once(pred: str | None, gold: str | None, *, how: Comparison = DEFAULT) ->
         return Verdict(True, None)
     if _WHOLE.fullmatch(given) and _WHOLE.fullmatch(right):
         return Verdict(int(given) == int(right), None)
-    chosen, wanted = _CHOICE.fullmatch(given), _CHOICE.fullmatch(right)
+    chosen, wanted = CHOICE.fullmatch(given), CHOICE.fullmatch(right)
     if chosen and wanted and len(right) <= len("(C)"):
         return Verdict(chosen["letter"] == wanted["letter"], None)
     if reason := exceeded_limit(right):
@@ -104,7 +106,7 @@ def _compared(given: str, right: str, how: Comparison) -> Verdict | None:
             pred = _decimal(given)
         elif gold.kind == "list" and pred.kind == "num" and _DECIMAL_COMMA.fullmatch(right):
             gold = _decimal(right)
-        verdict = same(pred, gold, how)
+        verdict = compare(pred, gold, how)
         if verdict.correct is not None:
             return verdict
         failure = Verdict(None, f"could not be compared: {verdict.reason}")
@@ -124,43 +126,3 @@ def _answer_in(text: str) -> str | None:
 def _decimal(text: str) -> Node:
     """`1,22` as 1.22, where the other answer is one number."""
     return num(Fraction(text.replace(",", ".")), len(text.partition(",")[2]))
-
-
-@lru_cache(maxsize=65536)
-def canonical(answer: str | None, *, form: bool = False) -> str | None:
-    """A key for voting: answers with equal keys are equal, and most equal answers have equal keys.
-
-    Numbers go by value, formulas by their values at fixed points, words without case, units by their size; what is not
-    read, or is too large to evaluate, by its characters without whitespace. None, which does not vote, for an answer
-    that is missing or empty. A unit that only some answers to one problem have is overlooked by `key_among`.
-
-    Args:
-        answer: as found in a response.
-        form: by the form of an expression, not its value; see `Comparison.form`.
-    """
-    return _key(answer, form=form, units=True)
-
-
-def key_among(answers: Iterable[str | None], *, form: bool = False) -> Callable[[str | None], str | None]:
-    """`canonical` for the answers to one problem: 12 and 12 cm have one key, unless there are answers in m as well."""
-    both = {tuple(_key(answer, form=form, units=units) for units in (True, False)) for answer in answers}
-    measured = [(full, plain) for full, plain in both if full != plain]
-    mixed = any(len({pair[side] for pair in measured}) < len(measured) for side in (0, 1))
-    return partial(_key, form=form, units=mixed)
-
-
-@lru_cache(maxsize=65536)
-def _key(answer: str | None, *, form: bool, units: bool) -> str | None:
-    text = tidy(answer or "")
-    if not text:
-        return None
-    if choice := _CHOICE.fullmatch(text):
-        return choice["letter"]
-    characters = _INNER_SPACE.sub("", text)
-    if exceeded_limit(text) is not None:
-        return characters
-    try:
-        tree = parse(text)
-    except ParseError:
-        return characters
-    return form_key(tree) if form else key(tree, units=units)

@@ -1,20 +1,15 @@
-r"""Whether two answers that were read mean the same, and the key that equal ones have in common.
+r"""Whether two answers that were parsed mean the same.
 
 What is alike: `x = 5` and `5`; `1, 2` and `\{2, 1\}`; `0 < x < 1` and `(0, 1)`; `20\%` and 20, or 0.2; a number with a
 unit or a noun and one without. What is not: a set and a pair, two units, two names, `3` PM and `3` AM.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Literal, NamedTuple
 
 from freeprm.core.answers.relations import (
     FLIPPED,
     SCALARS,
     as_intervals,
-    difference,
-    infinite,
     measured_part,
     name_of,
     names_of,
@@ -22,160 +17,40 @@ from freeprm.core.answers.relations import (
     value_of,
     without_names,
 )
-from freeprm.core.answers.tree import Node, num
-from freeprm.core.answers.units import Unit, singular, word_set
-from freeprm.core.answers.values import (
-    DIGITS,
-    Interpretation,
-    NoValueError,
-    Number,
-    agree,
-    constant,
-    context,
-    inexact,
-    letters,
-    pairs,
+from freeprm.core.answers.scalars import (
+    FALSE,
+    TRUE,
+    Comparison,
+    Verdict,
+    all_of,
+    compare_equations,
+    compare_scalars,
+    compare_values,
+    holds_sign,
+    places_of,
+    ratio,
+    undecided,
 )
+from freeprm.core.answers.tree import Node, holds, num
+from freeprm.core.answers.units import Unit, singular, word_set
+from freeprm.core.answers.values import Interpretation, letters
 
-
-class Verdict(NamedTuple):
-    """Whether an answer is right."""
-
-    correct: bool | None
-    """None where that could not be decided."""
-    reason: str | None
-    """Why it could not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """How answers are read and compared, as far as there is a choice."""
-
-    decimals: int = 6
-    """To which two numbers must agree where one of them is a decimal; of small numbers, as many digits."""
-    digits: int = 15
-    """To which math-verify evaluates two expressions."""
-    read: tuple[Literal["latex", "expr"], ...] = ("latex", "expr")
-    """What is looked for in a text: formulas between delimiters, and plain numbers and expressions."""
-    strict: bool = True
-    """Variables have names, and a tuple is no set; else f(x) is f(y)."""
-    relations_as_sets: bool = True
-    """`-2 <= x <= 7` is the interval [-2, 7]."""
-    unreadable_is_wrong: bool = False
-    """What cannot be parsed is not equal, as in math-verify, instead of undecided."""
-    form: bool = False
-    """The answer is an expression whose form counts, as in the game of 24: `8 \\cdot 3` is not 24."""
-
-
-TRUE, FALSE = Verdict(True, None), Verdict(False, None)
 _LONGEST_LIST = 60
 _UNSURE_WORDS = word_set("none zero nothing undefined empty infinite infinitely dne exist nonexistent")
+_STEMS = ("gain", "los", "win", "won", "increas", "decreas", "profit")
 
 
-def undecided(reason: str) -> Verdict:
-    """Neither right nor wrong."""
-    return Verdict(None, reason)
-
-
-def same(pred: Node, gold: Node, how: Comparison) -> Verdict:
+def compare(pred: Node, gold: Node, how: Comparison) -> Verdict:
     """Whether two answers mean the same."""
     if pred == gold:
         return TRUE
     first, second = _RANKS.get(pred.kind, len(_RANKS)), _RANKS.get(gold.kind, len(_RANKS))
     one, other = (pred, gold) if first <= second else (gold, pred)
-    return _RULES.get(one.kind, _scalars)(one, other, how)
+    return _RULES.get(one.kind, compare_scalars)(one, other, how)
 
 
-def _all(verdicts: Iterable[Verdict]) -> Verdict:
-    """Right where all are, wrong where one is."""
-    unsure = None
-    for verdict in verdicts:
-        if verdict.correct is False:
-            return FALSE
-        unsure = unsure or (verdict if verdict.correct is None else None)
-    return unsure or TRUE
-
-
-# Numbers and expressions.
-
-
-def _scalars(one: Node, other: Node, how: Comparison) -> Verdict:
-    ends = infinite(one), infinite(other)
-    if any(ends):
-        if all(ends):
-            return Verdict(ends[0] == ends[1], None)
-        return FALSE if not letters(one) | letters(other) else undecided("one is infinite")
-    verdict = _by_value(one, other, how, Interpretation())
-    if verdict.correct is not True and (_holds_sign(one) or _holds_sign(other)):
-        overlooked = _by_value(one, other, how, Interpretation(ignore_signs=True))
-        verdict = overlooked if overlooked.correct or verdict.correct is None else verdict
-    if verdict.correct is False and (_holds_log(one) or _holds_log(other)):
-        for base in (Fraction(10), None):
-            if _by_value(one, other, how, Interpretation(log_base=base)).correct:
-                return undecided("the base of a logarithm is not told")
-    return verdict
-
-
-def _by_value(one: Node, other: Node, how: Comparison, interpretation: Interpretation) -> Verdict:
-    names = letters(one) | letters(other)
-    if not names:
-        try:
-            a, b = constant(one, interpretation), constant(other, interpretation)
-        except NoValueError as error:
-            return undecided(f"no value ({error})")
-        return Verdict(_close(a, b, places_of(one), places_of(other), how), None)
-    n_seen = 0
-    for a, b in pairs(one, other, interpretation):
-        n_seen += 1
-        if not agree(a, b):
-            return FALSE
-    return TRUE if n_seen > 1 else undecided("no values at enough points")
-
-
-class Places(NamedTuple):
-    point: bool
-    """A decimal stands in it."""
-    digits: int | None
-    """Decimals, where it is one number and no more."""
-
-
-def places_of(node: Node) -> Places:
-    if node.kind == "num":
-        return Places(node.detail is not None, node.detail)
-    if node.kind in ("neg", "group", "percent", "degree"):
-        return places_of(node.parts[0])
-    return Places(any(places_of(part).point for part in node.parts), None)
-
-
-def _close(a: Number, b: Number, ours: Places, theirs: Places, how: Comparison) -> bool:
-    """Whether two numbers agree: exactly, or as a decimal agrees with what it is rounded or cut from.
-
-    Two decimals of as many places are equal only where all their digits are.
-    """
-    if agree(a, b):
-        return True
-    if not (ours.point or theirs.point) or (ours.digits is not None and ours.digits == theirs.digits):
-        return False
-    made = context(DIGITS)
-    x, y = (made.mpf(v.numerator) / v.denominator if isinstance(v, Fraction) else made.convert(v) for v in (a, b))
-    for p, q in ((x.real, y.real), (x.imag, y.imag)):
-        apart, size = abs(p - q), max(abs(p), abs(q))
-        if apart <= min(1, size) / made.mpf(2 * 10**how.decimals):
-            continue
-        counts = [places.digits for places in (ours, theirs) if places.digits is not None]
-        count = min(counts, default=0)
-        rounded = count >= how.decimals and apart < made.mpf(10) ** -count
-        if not (rounded and apart <= size * made.mpf(10) ** (1 - how.decimals)):
-            return False
-    return True
-
-
-def _holds_sign(node: Node) -> bool:
-    return node.kind in ("percent", "degree") or any(map(_holds_sign, node.parts))
-
-
-def _holds_log(node: Node) -> bool:
-    return (node.kind == "call" and node.name == "log" and len(node.parts) == 1) or any(map(_holds_log, node.parts))
+def _side_by_side(ours: Iterable[Node], theirs: Iterable[Node], how: Comparison) -> Verdict:
+    return all_of(compare(a, b, how) for a, b in zip(ours, theirs, strict=False))
 
 
 # Units, words, bases, ratios.
@@ -186,54 +61,51 @@ def _quantities(one: Node, other: Node, how: Comparison) -> Verdict:
     if theirs.empty or ours.empty:
         unit = ours if theirs.empty else theirs
         if unit.qualifiers:
-            differ = same(a, b, how).correct is False
-            return FALSE if differ else undecided(f"one alone has the words {_listed(unit.qualifiers)}")
-        if _in_radians(unit) and (_holds_sign(a) or _holds_sign(b)):
-            return _by_value(a, b, how, Interpretation())  # the sign of degrees is a unit beside another one of angles
-        compound = one.name == "compound" or other.name == "compound"
-        return same(a, b, how) if not compound else undecided("one is in several units")
-    if not _turned_alike(ours, theirs):
+            return _differ(a, b, how, f"one alone has the words {_listed(unit.qualifiers)}")
+        if any(base == "radian" for base, _ in unit.dimensions) and (holds_sign(a) or holds_sign(b)):
+            # The sign of degrees is a unit beside another one of angles.
+            return compare_values(a, b, how, Interpretation())
+        compound = "compound" in (one.name, other.name)
+        return compare(a, b, how) if not compound else undecided("one is in several units")
+    if not _qualified_alike(ours, theirs):
         if ours.qualifiers and theirs.qualifiers and not ours.qualifiers & theirs.qualifiers:
             return FALSE
-        return _differ(a, b, how, f"the words {_listed(ours.qualifiers ^ theirs.qualifiers)}")
+        return _differ(a, b, how, f"they differ in the words {_listed(ours.qualifiers ^ theirs.qualifiers)}")
     if ours.dimensions != theirs.dimensions and ours.dimensions and theirs.dimensions:
         bases = [{base for base, _ in unit.dimensions} for unit in (ours, theirs)]
-        if {"unit"} in bases and bases[0] != bases[1]:  # `15 square units` says nothing against `15 cm^2`
-            return same(a, b, how)
-        return _differ(a, b, how, "the exponents of their units") if bases[0] == bases[1] else FALSE
+        if bases[0] == bases[1]:
+            return _differ(a, b, how, "they differ in the exponents of their units")
+        # `15 square units` says nothing against `15 cm^2`
+        return compare(a, b, how) if {"unit"} in bases else FALSE
     if not (ours.nouns <= theirs.nouns or theirs.nouns <= ours.nouns):
-        return _differ(a, b, how, f"the words {_listed(ours.nouns ^ theirs.nouns)}")
+        return _differ(a, b, how, f"they differ in the words {_listed(ours.nouns ^ theirs.nouns)}")
     if ours.dimensions != theirs.dimensions or (ours.scale, ours.offset) == (theirs.scale, theirs.offset):
-        return same(a, b, how)
-    return same(in_base_units(a, ours), in_base_units(b, theirs), how)
+        return compare(a, b, how)
+    return compare(in_base_units(a, ours), in_base_units(b, theirs), how)
 
 
-def _in_radians(unit: Unit) -> bool:
-    return any(base == "radian" for base, _ in unit.dimensions)
-
-
-def _turned_alike(ours: Unit, theirs: Unit) -> bool:
+def _qualified_alike(ours: Unit, theirs: Unit) -> bool:
     mine, yours = ours.qualifiers | ours.leading, theirs.qualifiers | theirs.leading
-    stems = [{stem(word) for word in words} for words in (mine, yours)]
-    return stems[0] == stems[1] or (not (ours.qualifiers or theirs.qualifiers) and not (mine and yours))
+    if set(map(stem, mine)) == set(map(stem, yours)):
+        return True
+    return not (ours.qualifiers or theirs.qualifiers) and not (mine and yours)
 
 
 def stem(word: str) -> str:
-    for name in ("gain", "los", "win", "won", "increas", "decreas", "profit"):
-        if word.startswith(name):
-            return name
-    return word
+    """`gained` and `gains` are `gain`."""
+    return next((name for name in _STEMS if word.startswith(name)), word)
 
 
-def _differ(a: Node, b: Node, how: Comparison, what: str) -> Verdict:
-    return FALSE if same(a, b, how).correct is False else undecided(f"they differ in {what}")
+def _differ(a: Node, b: Node, how: Comparison, reason: str) -> Verdict:
+    return FALSE if compare(a, b, how).correct is False else undecided(reason)
 
 
 def _listed(words: Iterable[str]) -> str:
-    return ", ".join(repr(word) for word in sorted(words))
+    return ", ".join(map(repr, sorted(words)))
 
 
 def in_base_units(node: Node, unit: Unit) -> Node:
+    """A number in another unit as what it is in the unit's base."""
     if unit.scale == 1 and not unit.offset:
         return node
     scaled = Node("mul", (num(unit.scale, places_of(node).digits and 0), node))
@@ -249,6 +121,7 @@ def _worded(one: Node, other: Node, how: Comparison) -> Verdict:
 
 
 def plain_words(node: Node) -> list[str]:
+    """Without case, plurals and articles."""
     words = (singular(word.rstrip(".")) for word in node.name.lower().split())
     return [word for word in words if word not in ("a", "an", "the")]
 
@@ -264,50 +137,39 @@ def _based(one: Node, other: Node, how: Comparison) -> Verdict:
         return undecided("they are in different number bases") if equal else FALSE
     if other.kind == "num" and other.value is not None and other.value.denominator == 1:
         return Verdict(one.name == str(other.value), None)  # a base that only one names is overlooked, like a unit
-    unwrapped = value_of(other)
-    return same(one, unwrapped, how) if unwrapped is not None and unwrapped.kind != "relation" else FALSE
+    return FALSE
 
 
 def _ratios(one: Node, other: Node, how: Comparison) -> Verdict:
     if other.kind != "ratio":
-        if len(one.parts) == 2 and other.kind in SCALARS:
-            return same(Node("div", one.parts), other, how)
-        unwrapped = value_of(other)
-        return same(one, unwrapped, how) if unwrapped is not None else FALSE
+        fraction = len(one.parts) == 2 and other.kind in SCALARS
+        return compare(Node("div", one.parts), other, how) if fraction else FALSE
     if len(one.parts) != len(other.parts):
         return FALSE
-    as_written = _all(same(a, b, how) for a, b in zip(one.parts, other.parts, strict=True))
+    as_written = _side_by_side(one.parts, other.parts, how)
     if as_written.correct:
         return as_written
-    alike = _all(
-        same(Node("div", (a, one.parts[-1])), Node("div", (b, other.parts[-1])), how)
-        for a, b in zip(one.parts[:-1], other.parts[:-1], strict=True)
-    )
+    ours, theirs = ([Node("div", (part, node.parts[-1])) for part in node.parts[:-1]] for node in (one, other))
+    alike = _side_by_side(ours, theirs, how)
     if one.name == other.name == "clock":
         return undecided("they may be times or ratios") if alike.correct else FALSE
     return alike
 
 
 def _residues(one: Node, other: Node, how: Comparison) -> Verdict:
-    if other.kind == "residue" and same(one.parts[1], other.parts[1], how).correct:
+    if other.kind == "residue" and compare(one.parts[1], other.parts[1], how).correct:
         apart = Node("add", (one.parts[0], Node("neg", (other.parts[0],))))
-        return same(Node("call", (apart, one.parts[1]), name="mod"), num(0), how)
+        return compare(Node("call", (apart, one.parts[1]), name="mod"), num(0), how)
     return undecided("they differ in a modulus")
 
 
 def _phrases(one: Node, other: Node, how: Comparison) -> Verdict:
-    if other.kind == "phrase" and len(one.parts) == len(other.parts):
-        inner = [same(a, b, how) for a, b in zip(one.parts, other.parts, strict=True)]
-        if [_noun(part) for part in one.parts] == [_noun(part) for part in other.parts] and one.name == other.name:
-            return _all(inner)
-    units = [_noun(part) for part in one.parts]
+    units, theirs = ([measured_part(part)[1] for part in node.parts] for node in (one, other))
+    if other.kind == "phrase" and units == theirs and one.name == other.name:
+        return _side_by_side(one.parts, other.parts, how)
     if other.kind in SCALARS and (any(unit.qualifiers for unit in units) or all(unit.empty for unit in units)):
         return FALSE
     return undecided("there are several numbers among words")
-
-
-def _noun(node: Node) -> Unit:
-    return measured_part(node)[1]
 
 
 # Lists, sets, tuples, matrices.
@@ -319,107 +181,89 @@ def _lists(one: Node, other: Node, how: Comparison) -> Verdict:
     if not (one.kind in ("list", "set") and other.kind == "set") and as_intervals(one) and as_intervals(other):
         return _sets(one, other, how)
     if other.kind in ("list", "set"):
-        return _all_alike(one, other, how)
+        return _members(one, other, how)
     if other.kind == "tuple":
         items = without_names(one)
+        if len(items) != len(other.parts) or (items and items[0].kind == "tuple") or one.kind == "set":
+            return FALSE
         named = any(item.kind == "relation" for item in one.parts)
-        if len(items) != len(other.parts) or (items and items[0].kind == "tuple"):
-            return FALSE
-        if one.kind == "set":
-            return FALSE
-        verdict = _all(same(a, b, how) for a, b in zip(items if named else one.parts, other.parts, strict=True))
+        verdict = _side_by_side(items if named else one.parts, other.parts, how)
         listed = other.name == "()" or len(other.parts) > 2  # `[1, 4]` is an interval, or a list
         return verdict if listed or verdict.correct is False else undecided("one may be an interval")
     if len(one.parts) == 1:
-        return same(one.parts[0], other, how)
+        return compare(one.parts[0], other, how)
     if other.kind == "relation":
-        unwrapped = value_of(other)
-        if unwrapped is not None and unwrapped.kind in ("list", "set", "tuple"):
-            return same(one, unwrapped, how)
-        return (
-            FALSE if unwrapped is not None and one.kind == "list" else undecided("one is a list, the other a relation")
-        )
+        value = value_of(other)
+        if value is not None and value.kind in ("list", "set", "tuple"):
+            return compare(one, value, how)
+        return FALSE if value is not None and one.kind == "list" else undecided("one is a list, the other a relation")
     if other.kind == "numbers" or not one.parts:
         return undecided("one is a set of another kind")
     return FALSE
 
 
-def _all_alike(one: Node, other: Node, how: Comparison) -> Verdict:
+def _members(one: Node, other: Node, how: Comparison) -> Verdict:
+    """Of lists and sets: by name where values have names, else in any order."""
     if any(item.kind == "ldots" for item in (*one.parts, *other.parts)):
         if len(one.parts) != len(other.parts):
             return undecided("dots stand for members")
-        return _all(same(a, b, how) for a, b in zip(one.parts, other.parts, strict=True))
-    names = [names_of(item) for item in (one, other)]
-    if names[0] and names[1] and {*names[0]} == {*names[1]} and len({*names[0]}) == len(names[0]):
-        named = dict(zip(names[1], other.parts, strict=True))
-        return _all(same(item, named[name], how) for name, item in zip(names[0], one.parts, strict=True))
+        return _side_by_side(one.parts, other.parts, how)
+    our_names, their_names = names_of(one), names_of(other)
+    if our_names and {*our_names} == {*their_names} and len({*our_names}) == len(our_names):
+        named = dict(zip(their_names, other.parts, strict=True))
+        return _side_by_side(one.parts, [named[name] for name in our_names], how)
     ours, theirs = without_names(one), without_names(other)
-    ordered = bool(names[0]) != bool(names[1]) and len({*(names[0] or names[1])}) > 1
-    if ordered and "set" in (one.kind, other.kind) and len(ours) == len(theirs):
-        return undecided("one is a set, the other names its values") if _matched(ours, theirs, how).correct else FALSE
+    ordered = bool(our_names) != bool(their_names) and len({*our_names, *their_names}) > 1
     if ordered and len(ours) == len(theirs):
-        as_written = [[value_of(item) or item for item in node.parts] for node in (one, other)]
-        for mine, yours in ((ours, theirs), as_written):
-            in_order = _all(same(a, b, how) for a, b in zip(mine, yours, strict=False))
-            if in_order.correct is not False:
-                return in_order
-        return undecided("the values are in another order") if _matched(ours, theirs, how).correct else FALSE
+        reason = "one is a set, the other names its values"
+        if "set" not in (one.kind, other.kind):
+            reason = "the values are in another order"
+            as_written = [[value_of(item) or item for item in node.parts] for node in (one, other)]
+            for mine, yours in ((ours, theirs), as_written):
+                in_order = _side_by_side(mine, yours, how)
+                if in_order.correct is not False:
+                    return in_order
+        return undecided(reason) if _matched(ours, theirs, how).correct else FALSE
+    if one.kind == other.kind == "set":
+        return all_of((_contained(ours, theirs, how), _contained(theirs, ours, how)))
     verdict = _matched(ours, theirs, how)
-    if one.kind == other.kind == "set" or (len(ours) != len(theirs) and verdict.correct is False):
-        contained = _all((_contained(ours, theirs, how), _contained(theirs, ours, how)))
-        if one.kind == other.kind == "set" or contained.correct is None:
-            return contained
-        if contained.correct and all(item.kind == "tuple" for item in (*ours, *theirs)):
-            return TRUE  # solutions, of which one is told twice
-        return undecided("one repeats a member") if contained.correct else FALSE
-    return verdict
+    if len(ours) == len(theirs) or verdict.correct is not False:
+        return verdict
+    contained = all_of((_contained(ours, theirs, how), _contained(theirs, ours, how)))
+    if contained.correct and not all(item.kind == "tuple" for item in (*ours, *theirs)):
+        return undecided("one repeats a member")
+    return contained  # of tuples: solutions, of which one is told twice
 
 
 def _matched(ours: Sequence[Node], theirs: Sequence[Node], how: Comparison) -> Verdict:
     """Each member with one of the other's, whatever their order."""
-    if len(ours) != len(theirs):
-        return FALSE
+    return FALSE if len(ours) != len(theirs) else _contained(ours, theirs, how, once=True)
+
+
+def _contained(ours: Sequence[Node], theirs: Sequence[Node], how: Comparison, *, once: bool = False) -> Verdict:
+    """Each member is one of the other's; with `once`, of whose members each is taken once."""
     left, unsure = [*theirs], None
     for item in ours:
-        verdicts = [same(item, candidate, how) for candidate in left]
+        verdicts = [compare(item, candidate, how) for candidate in left]
         found = next((index for index, verdict in enumerate(verdicts) if verdict.correct), None)
-        if found is not None:
+        if found is None:
+            unsure = next((verdict for verdict in verdicts if verdict.correct is None), None)
+            if unsure is None:
+                return FALSE
+        elif once:
             left.pop(found)
-        else:
-            unsure = next((verdict for verdict in verdicts if verdict.correct is None), None)
-            if unsure is None:
-                return FALSE
-    return unsure or TRUE
-
-
-def _contained(ours: Sequence[Node], theirs: Sequence[Node], how: Comparison) -> Verdict:
-    unsure = None
-    for item in ours:
-        verdicts = [same(item, candidate, how) for candidate in theirs]
-        if not any(verdict.correct for verdict in verdicts):
-            unsure = next((verdict for verdict in verdicts if verdict.correct is None), None)
-            if unsure is None:
-                return FALSE
     return unsure or TRUE
 
 
 def _tuples(one: Node, other: Node, how: Comparison) -> Verdict:
     if other.kind == "tuple":
-        if len(one.parts) != len(other.parts):
+        size = len(one.parts)
+        if size != len(other.parts) or (one.name != other.name and size == 2):
             return FALSE
-        if one.name != other.name and len(one.parts) == 2:
-            return FALSE
-        return _all(same(a, b, how) for a, b in zip(one.parts, other.parts, strict=True))
+        return _side_by_side(one.parts, other.parts, how)
     if as_intervals(other) is not None:
         return _sets(one, other, how)
-    if other.kind == "relation":
-        unwrapped = value_of(other)
-        if unwrapped is not None:
-            return same(one, unwrapped, how)
-        return undecided("one is a tuple, the other a relation")
-    if other.kind == "grid":
-        return _grids(other, one, how)
-    return FALSE
+    return _grids(other, one, how) if other.kind == "grid" else FALSE
 
 
 def _grids(one: Node, other: Node, how: Comparison) -> Verdict:
@@ -428,16 +272,13 @@ def _grids(one: Node, other: Node, how: Comparison) -> Verdict:
         theirs = [cell for row in other.parts for cell in row.parts]
         if len(one.parts) != len(other.parts) or len(cells) != len(theirs):
             return undecided("they have different numbers of cases") if one.name == "cases" else FALSE
-        verdict = _all(same(a, b, how) for a, b in zip(cells, theirs, strict=True))
+        verdict = _side_by_side(cells, theirs, how)
         settled = verdict.correct is not False or one.name == "matrix"
         return verdict if settled else undecided(f"they are {one.name} that differ")
     if other.kind == "tuple" and 1 in (len(one.parts), len(one.parts[0].parts)) and one.name == "matrix":
-        alike = len(cells) == len(other.parts) and _all(map(lambda a, b: same(a, b, how), cells, other.parts)).correct
+        alike = len(cells) == len(other.parts) and _side_by_side(cells, other.parts, how).correct
         return FALSE if alike is False else undecided("one is a matrix, the other a tuple")
-    unwrapped = value_of(other)
-    if unwrapped is not None:
-        return same(one, unwrapped, how)
-    if one.name == "matrix" and len(cells) > 1 and not _holds(other, ("grid",)):
+    if one.name == "matrix" and len(cells) > 1 and not holds(other, "grid"):
         return FALSE
     return undecided("one is a matrix or a definition by cases")
 
@@ -446,31 +287,31 @@ def _grids(one: Node, other: Node, how: Comparison) -> Verdict:
 
 
 def _relations(one: Node, other: Node, how: Comparison) -> Verdict:
+    ours, theirs = value_of(one), value_of(other)
     if other.kind != "relation":
-        value = value_of(one)
-        if value is not None:
-            return same(value, other, how)
-        if as_intervals(one) is not None and as_intervals(other) is not None:
+        if ours is not None:
+            return compare(ours, other, how)
+        if _are_sets(one, other):
             return _sets(one, other, how)
         if other.kind in ("tuple", "numbers", "cup", "cap", "setminus", "set", "list"):
             return undecided("one is a relation, the other a set")
         if not letters(one) and {*one.name.split()} <= {"=", "~"}:
             return undecided("one says that different numbers are equal")
         return FALSE
-    ours, theirs = value_of(one), value_of(other)
     if ours is not None and theirs is not None:
         names = name_of(one), name_of(other)
         if names[0] == names[1] or None in names or any(len((name or "").split("_")[0]) > 1 for name in names):
-            return same(ours, theirs, how)
+            return compare(ours, theirs, how)
     if "=" == one.name == other.name:
-        verdict = _equations(one, other)
-        if verdict.correct is False and ours is not None and theirs is not None and same(ours, theirs, how).correct:
+        verdict = compare_equations(one, other)
+        if verdict.correct is False and ours is not None and theirs is not None and compare(ours, theirs, how).correct:
             return undecided("the values have different names")
         return verdict
-    if as_intervals(one) is not None and as_intervals(other) is not None:
-        if only_letter(one) != only_letter(other):
-            return undecided("the variables have different names") if _sets(one, other, how).correct else FALSE
-        return _sets(one, other, how)
+    if _are_sets(one, other):
+        verdict = _sets(one, other, how)
+        if only_letter(one) == only_letter(other):
+            return verdict
+        return undecided("the variables have different names") if verdict.correct else FALSE
     return _in_order(one, other, how)
 
 
@@ -480,13 +321,13 @@ def _in_order(one: Node, other: Node, how: Comparison) -> Verdict:
     found = FALSE
     for turned in (one, flipped):
         if turned.name == other.name and len(turned.parts) == len(other.parts):
-            verdict = _all(same(a, b, how) for a, b in zip(turned.parts, other.parts, strict=True))
+            verdict = _side_by_side(turned.parts, other.parts, how)
             if verdict.correct:
                 return verdict
             found = verdict if verdict.correct is None else found
             if len(turned.parts) == 2 and turned.name in ("<", ">", "<=", ">=", "!="):
-                ratio = _ratio(turned, other)
-                if ratio is not None and (ratio > 0 or turned.name == "!="):
+                factor = ratio(turned, other)
+                if factor is not None and (factor > 0 or turned.name == "!="):
                     return TRUE
     signs = {*one.name.split()} | {*other.name.split()}
     if signs & {"==", "in", "~"} and found.correct is False:
@@ -494,44 +335,8 @@ def _in_order(one: Node, other: Node, how: Comparison) -> Verdict:
     return found
 
 
-def _ratio(one: Node, other: Node) -> Number | None:
-    """What one side of a relation is a multiple of the other by, None where it is none."""
-    factor = None
-    n_seen = 0
-    for a, b in pairs(difference(one), difference(other), Interpretation()):
-        if b == 0 or a == 0:
-            if a != b:
-                return None
-            continue
-        quotient = (
-            a / b
-            if isinstance(a, Fraction) and isinstance(b, Fraction)
-            else context(DIGITS).convert(inexact(a)) / inexact(b)
-        )
-        if factor is not None and not agree(factor, quotient):
-            return None
-        factor = quotient
-        n_seen += 1
-    return factor if n_seen > 1 else None
-
-
-def _equations(one: Node, other: Node) -> Verdict:
-    if _ratio(one, other) is not None:
-        return TRUE
-    if letters(one) != letters(other):
-        return FALSE
-    if any(_holds(node, ("root", "call")) or _divides(node) for node in (one, other)):
-        return undecided("they are equations that are no multiples")
-    return FALSE
-
-
-def _holds(node: Node, kinds: tuple[str, ...]) -> bool:
-    return node.kind in kinds or any(_holds(part, kinds) for part in node.parts)
-
-
-def _divides(node: Node) -> bool:
-    """Whether a letter stands below a fraction line."""
-    return (node.kind == "div" and bool(letters(node.parts[1]))) or any(map(_divides, node.parts))
+def _are_sets(one: Node, other: Node) -> bool:
+    return as_intervals(one) is not None and as_intervals(other) is not None
 
 
 def _sets(one: Node, other: Node, how: Comparison) -> Verdict:
@@ -541,23 +346,19 @@ def _sets(one: Node, other: Node, how: Comparison) -> Verdict:
     ours, theirs = as_intervals(one), as_intervals(other)
     if ours and other.kind in SCALARS:
         return FALSE if len(ours) > 1 or one.kind == "numbers" else undecided("one is a set of numbers")
-    if ours is None or theirs is None or len(ours) != len(theirs):
-        return FALSE if ours is not None and theirs is not None else undecided("one is a set of another kind")
-    return _all(
-        FALSE if a.closed != b.closed else _all((same(a.low, b.low, how), same(a.high, b.high, how)))
-        for a, b in zip(ours, theirs, strict=True)
-    )
+    if ours is None or theirs is None:
+        return undecided("one is a set of another kind")
+    if [interval.closed for interval in ours] != [interval.closed for interval in theirs]:
+        return FALSE
+    our_ends, their_ends = ([end for item in found for end in (item.low, item.high)] for found in (ours, theirs))
+    return _side_by_side(our_ends, their_ends, how)
 
 
 _RULES: Mapping[str, Callable[[Node, Node, Comparison], Verdict]] = {
     "ldots": lambda one, other, how: undecided("dots stand for members"),
     "phrase": _phrases, "list": _lists, "set": _lists, "relation": _relations, "quantity": _quantities,
-    "words": _worded,
-    "tuple": _tuples, "cup": _sets, "cap": _sets, "setminus": _sets, "numbers": _sets, "grid": _grids,
-    "residue": _residues, "based": _based, "ratio": _ratios,
+    "words": _worded, "tuple": _tuples, "cup": _sets, "cap": _sets, "setminus": _sets, "numbers": _sets,
+    "grid": _grids, "residue": _residues, "based": _based, "ratio": _ratios,
 }  # fmt: skip
 _RANKS = {kind: rank for rank, kind in enumerate(_RULES)}
 """The rule of the kind that stands first decides."""
-
-
-# Keys.

@@ -48,6 +48,10 @@ _WRAPPED = re.compile(
 )
 
 
+CHOICE = re.compile(r"(?:\\text(?:bf)?\{)?\(?(?P<letter>[A-J])(?:\)?\}?|(?:\)|[.:]|\})\}?[\s\\].+)", re.DOTALL)
+"""A letter that is chosen: `C`, `(C)`, `(C) 42`, `C. x = 42`, `\\textbf{(C)}\\ 42`."""
+
+
 def boxed(response: str) -> str | None:
     r"""The last `\boxed{}` or `\fbox{}` that holds something; braces nest. Takes linear time."""
     boxes: list[tuple[int, int]] = []

@@ -11,7 +11,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
-from freeprm.core.answers.comparison import Comparison, Verdict
+from freeprm.core.answers.scalars import Comparison, Verdict
 from freeprm.core.answers.tokens import ParseError, tokenise
 from freeprm.core.answers.units import word_set
 

@@ -83,8 +83,9 @@ def spread(items: list[Node]) -> list[Node]:
     return found
 
 
-def holds(node: Node, kind: str) -> bool:
-    return node.kind == kind or any(holds(part, kind) for part in node.parts)
+def holds(node: Node, *kinds: str) -> bool:
+    """Whether a node of one of these kinds stands in it."""
+    return node.kind in kinds or any(holds(part, *kinds) for part in node.parts)
 
 
 def with_sign(node: Node, sign: int) -> Node:

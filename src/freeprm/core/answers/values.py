@@ -7,12 +7,12 @@ expression in which the imaginary unit stands, has its principal complex value.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import blake2b
 from math import comb, factorial, gcd, isqrt, lcm, perm
 from typing import Any
 
-from freeprm.core.answers.tree import Node
+from freeprm.core.answers.tree import Node, holds
 
 Number = Any
 """A Fraction where the value is known exactly, else a real or complex number of mpmath's."""
@@ -28,22 +28,6 @@ class NoValueError(ArithmeticError):
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
-    """Where an expression is evaluated, and how."""
-
-    context: Any
-    """mpmath's, which has the precision."""
-    point: int = 0
-    """Which of the points; see `_value_of_letter`."""
-    real: bool = False
-    """What is not real has no value."""
-    ignore_signs: bool = False
-    """See `Interpretation`."""
-    log_base: Fraction | None = None
-    """See `Interpretation`."""
-
-
-@dataclass(frozen=True, slots=True)
 class Interpretation:
     """What an expression means where that depends."""
 
@@ -51,6 +35,27 @@ class Interpretation:
     """Percent and degree signs are overlooked, except inside functions."""
     log_base: Fraction | None = Fraction(7389, 1009)
     """Of a logarithm without a base: one that nobody means unless 10 or e (None) is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where an expression is evaluated, and how."""
+
+    context: Any
+    """mpmath's, which has the precision."""
+    ignore_signs: bool
+    """See `Interpretation`."""
+    log_base: Fraction | None
+    """See `Interpretation`."""
+    real: bool = False
+    """What is not real has no value."""
+    point: int = 0
+    """Which of the points; see `_value_of_letter`."""
+
+    @classmethod
+    def of(cls, interpretation: Interpretation, *, real: bool = False) -> "Environment":
+        """At the usual precision."""
+        return cls(context(DIGITS), interpretation.ignore_signs, interpretation.log_base, real)
 
 
 @lru_cache(maxsize=4)
@@ -69,18 +74,13 @@ def letters(node: Node) -> frozenset[str]:
     return frozenset(own.union(*map(letters, node.parts)))
 
 
-def has_imaginary(node: Node) -> bool:
-    """Whether the imaginary unit stands in it."""
-    return node.kind == "i" or any(map(has_imaginary, node.parts))
-
-
 def constant(node: Node, interpretation: Interpretation = Interpretation()) -> Number:
     """The value of an expression without letters; rounding that is left where the true value is 0 is cut off.
 
     Raises:
         NoValueError: it has none.
     """
-    env = Environment(context(DIGITS), ignore_signs=interpretation.ignore_signs, log_base=interpretation.log_base)
+    env = Environment.of(interpretation)
     value = evaluate(node, env)
     if isinstance(value, Fraction) or abs(value) > 1e-20:
         return _without_dust(value)
@@ -99,24 +99,39 @@ def _without_dust(value: Number) -> Number:
 
 def pairs(first: Node, second: Node, interpretation: Interpretation) -> Iterator[tuple[Number, Number]]:
     """The values of two expressions at the points where both have one."""
-    imaginary = has_imaginary(first) or has_imaginary(second)
-    env = Environment(
-        context(DIGITS), real=not imaginary, ignore_signs=interpretation.ignore_signs, log_base=interpretation.log_base
-    )
-    found = [list(map(partial(_at, node, env), range(_WHOLE))) for node in (first, second)]
-    told = _telling(*found)
-    if len(told) < 2:
-        found = [list(map(partial(_at, node, env), range(_POINTS))) for node in (first, second)]
-        told = [index for index, pair in enumerate(zip(*found, strict=True)) if None not in pair]
-    yield from ((found[0][index], found[1][index]) for index in told)
+    (ours, theirs), points = _at_points((first, second), interpretation)
+    yield from ((ours[index], theirs[index]) for index in points)
 
 
-def _telling(*values: Sequence[Number | None]) -> list[int]:
-    """The points that count: where one expression is not real for letters of some sign, letters are positive."""
-    defined = [index for index in range(_WHOLE) if all(found[index] is not None for found in values)]
-    everywhere = all(index in defined for index in range(_NEGATIVE, _WHOLE))
+def at_points(node: Node, interpretation: Interpretation) -> list[Number | None]:
+    """The values of an expression at each point, None where it has none."""
+    (values,), points = _at_points((node,), interpretation)
+    return [value if index in points else None for index, value in enumerate(values)]
+
+
+def _at_points(nodes: Sequence[Node], interpretation: Interpretation) -> tuple[list[list[Number | None]], list[int]]:
+    """The values of expressions, and the points that count: where one is not real for letters of some sign, letters
+    are positive."""
+    imaginary = any(holds(node, "i") for node in nodes)
+    env = Environment.of(interpretation, real=not imaginary)
+    found = [[_at(node, env, point) for point in range(_WHOLE)] for node in nodes]
+    defined = [
+        index for index, values in enumerate(zip(*found, strict=True)) if all(value is not None for value in values)
+    ]
     positive = [index for index in defined if index < _NEGATIVE]
-    return defined if everywhere or not positive else positive
+    if positive and not {*range(_NEGATIVE, _WHOLE)} <= {*defined}:
+        defined = positive
+    if len(defined) < 2:
+        for node, values in zip(nodes, found, strict=True):
+            values += [_at(node, env, point) for point in range(_WHOLE, _POINTS)]
+        defined = [
+            index for index, values in enumerate(zip(*found, strict=True)) if all(value is not None for value in values)
+        ]
+    return found, defined
+
+
+def _defined(found: Sequence[Sequence[Number | None]]) -> list[int]:
+    return [point for point, values in enumerate(zip(*found, strict=True)) if all(v is not None for v in values)]
 
 
 def _at(node: Node, env: Environment, point: int) -> Number | None:
@@ -124,21 +139,6 @@ def _at(node: Node, env: Environment, point: int) -> Number | None:
         return evaluate(node, replace(env, point=point))
     except NoValueError:
         return None
-
-
-def at_points(node: Node, interpretation: Interpretation) -> list[Number | None]:
-    """The values of an expression at each point, None where it has none."""
-    env = Environment(
-        context(DIGITS),
-        real=not has_imaginary(node),
-        ignore_signs=interpretation.ignore_signs,
-        log_base=interpretation.log_base,
-    )
-    found = [_at(node, env, point) for point in range(_WHOLE)]
-    told = _telling(found)
-    if len(told) > 1:
-        return [value if index in told else None for index, value in enumerate(found)]
-    return [_at(node, env, point) for point in range(_POINTS)]
 
 
 def inexact(value: Number) -> Number:
@@ -156,7 +156,7 @@ def agree(a: Number, b: Number) -> bool:
 
 
 def evaluate(node: Node, env: Environment) -> Number:
-    """The value at a env.
+    """The value in an environment.
 
     Raises:
         NoValueError: it has none.

@@ -1,8 +1,14 @@
-"""The keys of answers, for votes: equal ones mean the same."""
+"""Keys of answers, for votes: answers with equal keys are equal, and most equal answers have equal keys."""
 
+import re
+from collections.abc import Callable, Iterable
 from fractions import Fraction
+from functools import lru_cache, partial
 
 from freeprm.core.answers.comparison import in_base_units, plain_words, stem
+from freeprm.core.answers.extraction import CHOICE, tidy
+from freeprm.core.answers.limits import exceeded_limit
+from freeprm.core.answers.parsing import parse
 from freeprm.core.answers.relations import (
     SCALARS,
     Interval,
@@ -14,6 +20,7 @@ from freeprm.core.answers.relations import (
     value_of,
     without_names,
 )
+from freeprm.core.answers.tokens import ParseError
 from freeprm.core.answers.tree import Node
 from freeprm.core.answers.values import (
     DIGITS,
@@ -28,6 +35,43 @@ from freeprm.core.answers.values import (
 )
 
 _KEY_DIGITS = 20
+_INNER_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # all but the space in `1 1/2`
+
+
+@lru_cache(maxsize=65536)
+def canonical(answer: str | None, *, form: bool = False, units: bool = True) -> str | None:
+    """A key for voting.
+
+    Numbers go by value, formulas by their values at fixed points, words without case, units by their size; what is not
+    parsed, or is too large to evaluate, by its characters without whitespace. None, which does not vote, for an answer
+    that is missing or empty. A unit that only some answers to one problem have is overlooked by `key_among`.
+
+    Args:
+        answer: as found in a response.
+        form: by the form of an expression, not its value; see `Comparison.form`.
+        units: tell units apart; without, 12 m and 12 cm have one key.
+    """
+    text = tidy(answer or "")
+    if not text:
+        return None
+    if choice := CHOICE.fullmatch(text):
+        return choice["letter"]
+    characters = _INNER_SPACE.sub("", text)
+    if exceeded_limit(text) is not None:
+        return characters
+    try:
+        tree = parse(text)
+    except ParseError:
+        return characters
+    return form_key(tree) if form else key(tree, units=units)
+
+
+def key_among(answers: Iterable[str | None], *, form: bool = False) -> Callable[[str | None], str | None]:
+    """`canonical` for the answers to one problem: 12 and 12 cm have one key, unless there are answers in m as well."""
+    both = {tuple(canonical(answer, form=form, units=units) for units in (True, False)) for answer in answers}
+    measured = [(full, plain) for full, plain in both if full != plain]
+    mixed = any(len({pair[side] for pair in measured}) < len(measured) for side in (0, 1))
+    return partial(canonical, form=form, units=mixed)
 
 
 def key(node: Node, *, units: bool = True) -> str:
@@ -86,9 +130,8 @@ def _number_key(value: Number) -> str:
         return str(value)
     if isinstance(value, Fraction) and value.denominator == 1:
         return str(value) if value.numerator.bit_length() < 10_000 else hex(value.numerator)
-    made = context(DIGITS)
-    shown = made.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else made.convert(value)
-    real, imaginary = made.nstr(shown.real, _KEY_DIGITS), made.nstr(shown.imag, _KEY_DIGITS)
+    shown = inexact(value)
+    real, imaginary = (context(DIGITS).nstr(part, _KEY_DIGITS) for part in (shown.real, shown.imag))
     real = real.removesuffix(".0")
     return real if shown.imag == 0 else f"{real}{'' if imaginary[0] == '-' else '+'}{imaginary}i"
 
