@@ -36,7 +36,7 @@ from freeprm.models.encoding import Encoded, encode
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.prompts import render_prompt
 from freeprm.objectives.base import Objective
-from freeprm.training.batches import Example, Examples, LogRatios
+from freeprm.training.batches import Example, LogRatios
 from freeprm.training.examples import mismatches
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Group, Rollout
@@ -155,7 +155,7 @@ def run_ours(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: P
             **shared_arguments(plan, model),
         ),
         objective=objective, reading=LogRatios(beta=BETA),
-        train_dataset=Examples(_examples(plan.groups, rollouts, encoded, logps)),
+        train_dataset=_examples(plan.groups, rollouts, encoded, logps),
     )  # fmt: skip
     sums = [float(part.double().sum()) for part in logps[: len(rollouts)]]
     return StepClock().run(trainer, reference_seconds=reference_seconds, ref_logps=sums)

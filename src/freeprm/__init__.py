@@ -19,29 +19,41 @@ if TYPE_CHECKING:
     from freeprm.stages.selection import select
     from freeprm.stages.training import train
     from freeprm.stages.verifying import verify
+    from freeprm.training.batches import collate_groups, reward_batch
+    from freeprm.training.examples import GroupPreparer
+    from freeprm.training.groups import read_groups
     from freeprm.training.settings import TrainSettings, load_settings
-    from freeprm.types import Group, Metric, Problem, ResponseScore, Rollout
+    from freeprm.training.setup import set_up_training
+    from freeprm.training.trainer import GroupTrainer
+    from freeprm.types import Group, Metric, Problem, ResponseScore, Rollout, group_rollouts
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SPLITTERS",
     "Group",
+    "GroupPreparer",
+    "GroupTrainer",
     "ImplicitPRM",
     "Metric",
     "Problem",
     "ResponseScore",
     "Rollout",
     "TrainSettings",
+    "collate_groups",
     "convert",
     "evaluate",
     "grade",
+    "group_rollouts",
     "load_settings",
     "pair",
+    "read_groups",
     "read_rollouts",
+    "reward_batch",
     "sample",
     "score",
     "select",
+    "set_up_training",
     "train",
     "verify",
 ]
@@ -52,6 +64,9 @@ _HOMES = {
     "evaluate": "stages.evaluation", "grade": "stages.grading", "sample": "stages.sampling", "score": "stages.scoring",
     "select": "stages.selection", "train": "stages.training", "verify": "stages.verifying",
     "TrainSettings": "training.settings", "load_settings": "training.settings",
+    "GroupPreparer": "training.examples", "GroupTrainer": "training.trainer", "collate_groups": "training.batches",
+    "read_groups": "training.groups", "reward_batch": "training.batches", "set_up_training": "training.setup",
+    "group_rollouts": "types",
     "Group": "types", "Metric": "types", "Problem": "types", "ResponseScore": "types", "Rollout": "types",
 }  # fmt: skip
 

@@ -123,6 +123,21 @@ def test_a_template_that_asks_the_clock_is_kept_with_the_day_that_it_told(tmp_pa
         train([data], settings=settings(folder, {"max_steps": 1}, template_date="2024-07-26"), out=tmp_path / "another")
 
 
+def test_settings_made_in_python_train_as_those_of_the_command_line_do(start, tmp_path):
+    data, trainer = write(tmp_path / "rollouts.jsonl", tiny.rollouts(2)), {"use_cpu": True, "num_train_epochs": 2.0}
+    made = [
+        train([data], settings=how, out=tmp_path / name)
+        for name, how in (
+            ("python", TrainSettings(model=str(start), trainer=trainer)),
+            ("command", load_settings(options={"model": str(start), "trainer": trainer})),
+        )
+    ]
+    one, other = (read_manifest(run.folder) for run in made)
+    assert one["settings"] == other["settings"]
+    assert one["settings"]["trainer"]["learning_rate"] == made[0].log[-1]["learning_rate"] == 5e-7
+    assert made[0].log == made[1].log
+
+
 def test_loggers_write_into_the_run_folder(run):
     assert list(run(trainer={"report_to": "tensorboard"}).folder.glob("runs/*/events.out.tfevents.*"))
 

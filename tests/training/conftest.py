@@ -12,11 +12,11 @@ from transformers import TrainingArguments
 import tiny
 from freeprm.io.plugins import load
 from freeprm.objectives.base import Objective
-from freeprm.training.batches import Example, Examples, reading_of
-from freeprm.training.examples import Preparer
+from freeprm.training.batches import Example, reading_of
+from freeprm.training.examples import GroupPreparer
 from freeprm.training.policy import load_policy
 from freeprm.training.settings import TrainSettings
-from freeprm.training.setup import set_up
+from freeprm.training.setup import set_up_training
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Rollout, group_rollouts
 
@@ -35,9 +35,9 @@ def examples_of(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     cache = tmp_path_factory.mktemp("cache")
 
     def make(rollouts: Sequence[Rollout], objective: Objective, **how: Any) -> list[Example]:
-        setup = set_up(TrainSettings(model=str(model_folder), **how))
+        setup = set_up_training(TrainSettings(model=str(model_folder), **how))
         own = replace(setup, objective=objective, reading=reading_of(setup.settings, objective))
-        return Preparer(own, cache).examples(group_rollouts(rollouts))
+        return GroupPreparer(own, cache).examples(group_rollouts(rollouts))
 
     return make
 
@@ -73,10 +73,8 @@ def make_trainer(examples_of: Callable[..., list[Example]], model_folder: Path, 
             TrainingArguments(output_dir=str(tmp_path / "out"), remove_unused_columns=False, **given),
             objective=chosen,
             reading=reading,
-            train_dataset=Examples(
-                examples_of(tiny.rollouts(4) if rollouts is None else rollouts, chosen, **(how or {}))
-            ),
-            eval_dataset=Examples(examples_of(dev, chosen, **(how or {}))) if dev else None,
+            train_dataset=examples_of(tiny.rollouts(4) if rollouts is None else rollouts, chosen, **(how or {})),
+            eval_dataset=examples_of(dev, chosen, **(how or {})) if dev else None,
         )
 
     return make

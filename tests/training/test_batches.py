@@ -12,7 +12,7 @@ from freeprm.io.plugins import load
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import token_logprobs
 from freeprm.models.values import Valuation, load_valued, token_values
-from freeprm.training.batches import Example, Examples, LogRatios, Values, collate, reading_of, step_reader
+from freeprm.training.batches import Example, LogRatios, Values, collate_groups, reading_of, step_reader
 from freeprm.training.examples import mismatches
 from freeprm.training.settings import TrainSettings
 from freeprm.training.steps import StepReader, in_tokens
@@ -31,7 +31,7 @@ def example(n_responses: int, *, problem: int = 0) -> Example:
 
 def test_a_batch_lays_examples_side_by_side():
     one, two = example(2), example(3, problem=1)
-    batch = collate([one, two])
+    batch = collate_groups([one, two])
     assert batch.encoded == [*one.encoded, *two.encoded]
     assert batch.labels.tolist() == [True, False, True, False, True]
     assert batch.groups.tolist() == [0, 0, 1, 1, 1]
@@ -43,7 +43,7 @@ def test_a_batch_lays_examples_side_by_side():
 
 def test_tokens_know_their_step_and_steps_are_counted_through(example_of_steps):
     one, two = example_of_steps(0), example_of_steps(1)
-    batch = collate([one, two])
+    batch = collate_groups([one, two])
     assert torch.bincount(batch.rows).tolist() == [item.n_response for item in batch.encoded]
     ends = [own.ends for part in (one, two) for own in part.steps]
     lengths = [int(n) for own in ends for n in np.diff(own, prepend=-1)]
@@ -55,7 +55,7 @@ def test_tokens_know_their_step_and_steps_are_counted_through(example_of_steps):
 def test_places_stand_for_tokens_where_values_are_read(example_of_steps):
     one = example_of_steps(0)
     read = replace(one, ref_logps=(), places=tuple(own.ends for own in one.steps))
-    batch = collate([read, read])
+    batch = collate_groups([read, read])
     n_steps = [len(own.ends) for own in one.steps] * 2
     assert torch.bincount(batch.rows).tolist() == n_steps
     assert batch.steps.tolist() == list(range(sum(n_steps)))
@@ -85,7 +85,7 @@ def test_pairs_of_an_example_are_right_times_wrong():
 
 
 def test_an_example_is_as_long_as_its_longest_response():
-    assert Examples([example(4)]).lengths() == [max(len(item.ids) for item in example(4).encoded)]
+    assert example(4).longest == max(len(item.ids) for item in example(4).encoded)
 
 
 def test_each_response_has_one_to_another_prompt_beside_it():
@@ -175,7 +175,7 @@ def test_log_ratios_are_of_every_token(encoded):
     model = tiny.language_model()
     logps = token_logprobs(model, encoded).detach()
     refs = tuple(torch.full((item.n_response,), -1.5) for item in encoded)
-    batch = collate([four_responses(encoded, ref_logps=refs)])
+    batch = collate_groups([four_responses(encoded, ref_logps=refs)])
     rewards = LogRatios(beta=2.0).token_rewards(model, batch)
     torch.testing.assert_close(rewards, 2.0 * (logps + 1.5))
 
@@ -184,7 +184,7 @@ def test_token_rewards_of_values_are_their_differences_inside_each_response(enco
     valuation = Valuation(parameterisation="tokens", read_at="steps", judgement=("+", "-"))
     model = load_valued(str(model_folder), valuation).model
     places = tuple(np.array(sorted({2, 5, item.n_response - 1}), dtype=np.int32) for item in encoded)
-    rewards = Values(valuation=valuation).token_rewards(model, collate([four_responses(encoded, places=places)]))
+    rewards = Values(valuation=valuation).token_rewards(model, collate_groups([four_responses(encoded, places=places)]))
     values = token_values(model, encoded, places)
     for row, (got, wanted) in enumerate(zip(rewards.split([3] * 4), values.split([3] * 4), strict=True)):
         torch.testing.assert_close(got.cumsum(0), wanted, msg=f"response {row}")
@@ -198,4 +198,4 @@ def test_a_value_that_is_no_number_is_refused_with_the_name_of_its_response(enco
         model.score.weight[:] = torch.nan
     places = tuple(np.array([item.n_response - 1], dtype=np.int32) for item in encoded)
     with pytest.raises(NonFiniteError, match="problem 'p0', sample 0: the value after its token"):
-        Values(valuation=valuation).token_rewards(model, collate([four_responses(encoded, places=places)]))
+        Values(valuation=valuation).token_rewards(model, collate_groups([four_responses(encoded, places=places)]))

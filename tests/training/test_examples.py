@@ -11,9 +11,9 @@ from freeprm.errors import DataError, ModelError
 from freeprm.models.loading import load_backbone
 from freeprm.models.logprobs import score_tokens
 from freeprm.training.batches import Example
-from freeprm.training.examples import Preparer
+from freeprm.training.examples import GroupPreparer
 from freeprm.training.settings import TrainSettings
-from freeprm.training.setup import set_up
+from freeprm.training.setup import set_up_training
 from freeprm.types import Rollout, group_rollouts
 from rounding import assert_near
 
@@ -26,9 +26,9 @@ LONG = "~" * 2 * tiny.CONTEXT
 def prepare(
     folder: Path, cache: Path, rollouts: list[Rollout] = ROLLOUTS, *, objective: str = "ce",
     mixed_precision: str = "no", **settings: object,
-) -> tuple[list[Example], Counter[str], Preparer]:  # fmt: skip
-    setup = set_up(TrainSettings(model=str(folder), objective=objective, **settings))
-    preparer = Preparer(setup, cache, mixed_precision=mixed_precision)
+) -> tuple[list[Example], Counter[str], GroupPreparer]:  # fmt: skip
+    setup = set_up_training(TrainSettings(model=str(folder), objective=objective, **settings))
+    preparer = GroupPreparer(setup, cache, mixed_precision=mixed_precision)
     counts: Counter[str] = Counter()
     return preparer.examples(group_rollouts(rollouts), counts=counts), counts, preparer
 

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ from freeprm.io.plugins import load, names
 from freeprm.models.encoding import Encoded
 from freeprm.objectives.base import Objective
 from freeprm.training.batches import Example
-from freeprm.training.reach import out_of_reach, reach, too_slow
-from freeprm.training.settings import TrainSettings, filled
+from freeprm.training.reach import never_warm, out_of_reach, reach, too_slow
+from freeprm.training.settings import TrainSettings, filled, training_arguments
 from freeprm.training.steps import TokenSteps
 
 T = 10
@@ -101,3 +102,13 @@ def test_a_learning_rate_of_another_parameterisation_is_told(how: dict[str, Any]
         raise AssertionError(too_slow(slow))
     assert too_slow(filled(TrainSettings(model="m", **how)).settings) is None
     assert too_slow(filled(TrainSettings(model="m", trainer={"learning_rate": 1e-3}, **how)).settings) is None
+
+
+def test_one_step_that_is_all_warm_up_is_told(tmp_path: Path):
+    def doubt(n_examples: int, **trainer: Any) -> str | None:
+        settings = TrainSettings(model="m", trainer={"use_cpu": True, **trainer})
+        return never_warm(training_arguments(settings, tmp_path), n_examples=n_examples)
+
+    assert "learning rate is 0: no weight will move" in str(doubt(6))  # of 8 groups a step
+    assert doubt(9) is None  # the second of two steps trains
+    assert doubt(6, num_train_epochs=2) is doubt(6, gradient_accumulation_steps=1) is doubt(6, warmup_steps=0) is None

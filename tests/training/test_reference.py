@@ -15,12 +15,12 @@ from freeprm.io.plugins import load
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.reference_logprobs import COLUMNS, key_of, noted_of
-from freeprm.training.batches import Examples, LogRatios, collate
-from freeprm.training.examples import Preparer
+from freeprm.training.batches import LogRatios, collate_groups
+from freeprm.training.examples import GroupPreparer
 from freeprm.training.policy import load_policy
 from freeprm.training.reference import FrozenReference
 from freeprm.training.settings import TrainSettings
-from freeprm.training.setup import set_up
+from freeprm.training.setup import set_up_training
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Rollout, group_rollouts
 
@@ -42,13 +42,13 @@ def noted(folder) -> list[Rollout]:
 
 def examples_and_counts(folder, cache, rollouts, *, mixed_precision):
     counts = Counter()
-    preparer = Preparer(set_up(TrainSettings(model=str(folder))), cache, mixed_precision=mixed_precision)
+    preparer = GroupPreparer(set_up_training(TrainSettings(model=str(folder))), cache, mixed_precision=mixed_precision)
     return preparer.examples(group_rollouts(rollouts), counts=counts), counts, preparer.scored_tokens
 
 
 def rewards(folder, examples, out, **precision) -> torch.Tensor:
     """(T_total,) of a policy that has not been trained, read as its trainer reads it, in batches of one and two."""
-    data = Examples(examples)
+    data = examples
     told = TrainingArguments(
         output_dir=str(out), remove_unused_columns=False, report_to="none", use_cpu=True, **precision
     )
@@ -57,7 +57,7 @@ def rewards(folder, examples, out, **precision) -> torch.Tensor:
         told, objective=load("objectives", "ce")(), reading=LogRatios(beta=0.5), train_dataset=data, eval_dataset=data,
     )  # fmt: skip
     trainer.evaluate()  # the parent prepares the model at its first use
-    batches = [collate([data[0]]), collate([data[1], data[2]])]
+    batches = [collate_groups([data[0]]), collate_groups([data[1], data[2]])]
     with torch.no_grad():
         return torch.cat([trainer.reading.token_rewards(trainer.model, batch) for batch in batches])
 

@@ -126,6 +126,13 @@ def test_every_preset_loads_for_every_objective(name: str, objective: str):
     assert load(preset=name, objective=objective).objective == objective
 
 
+def test_the_preset_of_small_models_has_their_rate_and_leaves_beta_to_the_objective():
+    settings = filled(load(preset="small")).settings
+    assert (settings.trainer["learning_rate"], settings.trainer["bf16"], settings.beta) == (2e-5, True, 0.05)
+    assert settings.trainer["gradient_accumulation_steps"] == RECIPE.trainer["gradient_accumulation_steps"]
+    assert filled(load(preset="small", objective="ipvrm")).settings.beta == 10.0
+
+
 def test_an_unknown_preset_is_refused_with_a_suggestion():
     with pytest.raises(ConfigError, match=r"preset 'embeded': there is none\. Did you mean 'embedded'\?"):
         load(preset="embeded")
@@ -169,6 +176,15 @@ def test_fields_of_training_arguments_take_the_types_they_have():
 def test_a_bad_setting_is_refused_by_name(assignment: str, message: str):
     with pytest.raises(ConfigError, match=message):
         load(assignment)
+
+
+def test_settings_made_in_python_are_checked_and_typed_like_those_of_the_command_line():
+    with pytest.raises(ConfigError, match="beta: is -1; expected a number above 0"):
+        TrainSettings(model="m", beta=-1)
+    with pytest.raises(ConfigError, match=r"trainer\.learning_rat: no such field"):
+        TrainSettings(model="m", trainer={"learning_rat": 1})
+    assert TrainSettings(model="m", trainer={"learning_rate": "1e-4"}).trainer == {"learning_rate": 1e-4}
+    assert TrainSettings(model="m", parameterisation="linear", beta=0.5).beta is None
 
 
 def test_a_model_must_be_named():
@@ -217,7 +233,7 @@ def test_values_have_no_beta_whatever_a_preset_says_and_their_tokens_are_plus_an
 
 def arguments(out: Path, *assignments: str, evaluates: bool = False):
     settings = load_settings(options={"model": "m"}, assignments=[*assignments, "trainer.use_cpu=true"])
-    return training_arguments(filled(settings).settings, out, evaluates=evaluates)
+    return training_arguments(settings, out, evaluates=evaluates)
 
 
 def test_the_recipe_and_the_settings_reach_the_trainer(tmp_path):
@@ -228,6 +244,12 @@ def test_the_recipe_and_the_settings_reach_the_trainer(tmp_path):
     assert made.output_dir == str(tmp_path)
     assert made.report_to == []
     assert arguments(tmp_path, "trainer.report_to=tensorboard").report_to == ["tensorboard"]
+
+
+def test_settings_made_in_python_reach_the_trainer_filled_too(tmp_path):
+    made = training_arguments(TrainSettings(model="m", trainer={"use_cpu": True}), tmp_path)
+    assert made == arguments(tmp_path)
+    assert (made.learning_rate, made.num_train_epochs, made.lr_scheduler_type) == (5e-7, 1.0, "cosine_with_min_lr")
 
 
 def test_another_scheduler_does_not_get_the_recipes_options(tmp_path):

@@ -20,7 +20,7 @@ from freeprm.training.policy import Weights, count_weights
 from freeprm.training.reference import reference_folder
 from freeprm.training.running import Data, RolloutFiles, fit, read_data, training_cost, warn_of
 from freeprm.training.settings import TrainSettings, n_steps, training_arguments
-from freeprm.training.setup import Setup, set_up
+from freeprm.training.setup import TrainingSetup, set_up_training
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost, Metric
 
@@ -82,7 +82,7 @@ def train(
     Raises:
         FreePRMError: see the errors of records, settings, data and models.
     """
-    setup = set_up(settings)
+    setup = set_up_training(settings)
     arguments = training_arguments(setup.settings, out, evaluates=bool(dev))
     files = RolloutFiles(inputs=inputs, dev=dev, columns=columns, on_bad=on_bad)
     folder = RunFolder(
@@ -123,7 +123,7 @@ def plan(
     Raises:
         FreePRMError: as for `train`.
     """
-    setup = set_up(settings)
+    setup = set_up_training(settings)
     arguments = training_arguments(setup.settings, Path(), evaluates=bool(dev))
     files = RolloutFiles(inputs=inputs, dev=dev, columns=columns, on_bad=on_bad)
     data = read_data(setup, arguments, files, cache=None)
@@ -135,7 +135,7 @@ def plan(
     )  # fmt: skip
 
 
-def _identity(setup: Setup, files: RolloutFiles, mixed_precision: str) -> dict[str, Any]:
+def _identity(setup: TrainingSetup, files: RolloutFiles, mixed_precision: str) -> dict[str, Any]:
     """Everything that decides the result, besides the data; mixed precision may come of `accelerate launch` alone."""
     settings, start = setup.settings, setup.start
     has_reference = settings.parameterisation == LOG_RATIO
@@ -167,7 +167,7 @@ def _metrics(log: Sequence[dict[str, float]], settings: TrainSettings) -> list[M
     return found
 
 
-def _cost(trainer: GroupTrainer, setup: Setup, data: Data) -> Cost:
+def _cost(trainer: GroupTrainer, setup: TrainingSetup, data: Data) -> Cost:
     config = load_config(setup.start, trust_remote_code=setup.settings.trust_remote_code).get_text_config()
     reading = setup.reading
     return training_cost(

@@ -1,4 +1,4 @@
-"""Examples side by side (`collate`), and how a model's answer to them becomes rewards (`reward_batch`).
+"""Examples side by side (`collate_groups`), and how a model's answer to them becomes rewards (`reward_batch`).
 
 A reward is a log-ratio to a reference, of every token, or a value that the model says at some of them. Nothing here
 knows of a trainer: these are the pieces of a training loop of one's own; see docs/preferences.md.
@@ -6,12 +6,11 @@ knows of a trainer: these are the pieces of a training loop of one's own; see do
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from freeprm.errors import ConfigError
 from freeprm.models.encoding import Encoded, Ints
@@ -45,27 +44,10 @@ class Example:
         """Pairs of a right and a wrong response."""
         return sum(self.labels) * (len(self.labels) - sum(self.labels))
 
-
-class Examples(Dataset[Example]):
-    """Examples by index."""
-
-    def __init__(self, examples: Sequence[Example]):
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._examples[index]
-
-    def lengths(self) -> list[int]:
-        """Tokens of each example's longest response with its prompt."""
-        return [max(len(item.ids) for item in example.encoded) for example in self._examples]
-
+    @property
     def longest(self) -> int:
-        """Tokens of the longest response with its prompt, mismatched ones too; 0 without examples."""
-        others = [len(item.ids) for example in self._examples for item in example.mismatched]
-        return max([*self.lengths(), *others], default=0)
+        """Tokens of the longest response with its prompt."""
+        return max(len(item.ids) for item in self.encoded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +79,8 @@ class Batch:
     """(S,) of the whole optimisation step, where the objective needs them."""
 
 
-def collate(examples: Sequence[Example]) -> Batch:
-    """One batch of examples, for `DataLoader(examples, collate_fn=collate)`; nothing is padded here."""
+def collate_groups(examples: Sequence[Example]) -> Batch:
+    """One batch of examples, for `DataLoader(examples, collate_fn=collate_groups)`; nothing is padded here."""
     encoded = [item for example in examples for item in example.encoded]
     places = [own for example in examples for own in example.places]
     steps = [own for example in examples for own in example.steps]
@@ -132,41 +114,6 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts)) if parts else torch.empty(0)
 
 
-class Parameterization(Protocol):
-    """What a reward is, as far as training has to know."""
-
-    @property
-    def beta(self) -> float:
-        """Scale of log-ratios; 1 for values."""
-        ...
-
-    @property
-    def with_reference(self) -> bool:
-        """Rewards are relative to a reference model."""
-        ...
-
-    @property
-    def valuation(self) -> Valuation | None:
-        """How the model says values; None for log-ratios, which are of every token."""
-        ...
-
-    def places(self, item: Encoded, steps: TokenSteps | None) -> Ints | None:
-        """Where a response is read, as indices into its tokens; None for every token."""
-        ...
-
-    def token_rewards(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(T_total,) see `RewardBatch`; differentiable.
-
-        Raises:
-            NonFiniteError: the model says NaN or infinity; names the response.
-        """
-        ...
-
-    def step_scores(self, rewards: RewardBatch) -> Tensor:
-        """(S_total,) what scoring gives for each step: above 0 where the step is taken to be right."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRatios:
     """beta * (log pi_phi - log pi_ref), of every token."""
@@ -177,30 +124,35 @@ class LogRatios:
     valuation: ClassVar[None] = None
 
     def places(self, item: Encoded, steps: TokenSteps | None) -> None:
-        """None: every token."""
+        """None: a response is read at every token."""
         return None
 
     def token_rewards(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(T_total,) beta * (log pi_phi - log pi_ref)."""
+        """(T_total,) beta * (log pi_phi - log pi_ref); differentiable.
+
+        Raises:
+            NonFiniteError: the model says NaN or infinity; names the response.
+        """
         logps = token_logprobs(model, batch.encoded)
         check_finite(logps.detach(), batch.encoded)
         return self.beta * (logps - batch.ref_logps.to(logps.device, logps.dtype))
 
     def step_scores(self, rewards: RewardBatch) -> Tensor:
-        """(S_total,) r_k."""
+        """(S_total,) r_k, which scoring gives for each step: above 0 where the step is taken to be right."""
         return rewards.step_rewards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """V_k - V_(k-1) of the values at a response's K places, V_0 = 0."""
+    """V_k - V_(k-1) of the values at a response's K places, V_0 = 0; `places`, ... as those of `LogRatios`."""
 
     valuation: Valuation
+    """How the model says values."""
     beta: ClassVar[float] = 1.0
     with_reference: ClassVar[bool] = False
 
     def places(self, item: Encoded, steps: TokenSteps | None) -> Ints:
-        """The last token of each step, or of the response."""
+        """The last token of each step, or of the response, as indices into its tokens."""
         if self.valuation.read_at == "steps":
             assert steps is not None
             return steps.ends
@@ -218,6 +170,10 @@ class Values:
     def step_scores(self, rewards: RewardBatch) -> Tensor:
         """(S_total,) V_k."""
         return rewards.step_values
+
+
+Parameterization = LogRatios | Values
+"""What a reward is, as far as training has to know."""
 
 
 def reading_of(settings: TrainSettings, objective: Objective) -> Parameterization:
@@ -258,7 +214,7 @@ def reward_batch(model: nn.Module, batch: Batch, reading: Parameterization) -> R
 
     Args:
         model: the policy, in training; its forward pass is differentiated through.
-        batch: of `collate`; it may be on another device than the model.
+        batch: of `collate_groups`; it may be on another device than the model.
         reading: how the model's answer becomes rewards, of `reading_of`.
 
     Raises:

@@ -14,9 +14,10 @@ from torch import Tensor
 from freeprm.errors import DataError
 from freeprm.models.encoding import Encoded, check_vocabulary, encode, fit
 from freeprm.models.loading import context_length, load_config, load_tokenizer
+from freeprm.models.scoring_input import response_name
 from freeprm.training.batches import Example, step_reader
 from freeprm.training.reference import FrozenReference
-from freeprm.training.setup import Setup
+from freeprm.training.setup import TrainingSetup
 from freeprm.training.steps import TokenSteps, in_tokens
 from freeprm.types import Group, Rollout
 
@@ -30,7 +31,7 @@ class _Prepared(NamedTuple):
     steps: TokenSteps | None
 
 
-class Preparer:
+class GroupPreparer:
     """Makes examples.
 
     Args:
@@ -41,7 +42,8 @@ class Preparer:
     """
 
     def __init__(
-        self, setup: Setup, cache: Path | None, *, process: PartialState | None = None, mixed_precision: str = "no"
+        self, setup: TrainingSetup, cache: Path | None, *, process: PartialState | None = None,
+        mixed_precision: str = "no",
     ):  # fmt: skip
         settings, start = setup.settings, setup.start
         self.tokenizer = load_tokenizer(
@@ -80,11 +82,14 @@ class Preparer:
             counts: added to.
 
         Raises:
-            DataError: nothing to train on fits the context, labels are all alike, or a KL is needed and there is only
-                one prompt.
+            DataError: a response is not graded, nothing to train on fits the context, labels are all alike, or a KL is
+                needed and there is only one prompt.
         """
         counts = Counter() if counts is None else counts
         rollouts = [rollout for group in groups for rollout in group.rollouts]
+        ungraded = next((rollout for rollout in rollouts if rollout.correct is None), None)
+        if ungraded is not None and not self._objective.needs_step_labels:
+            raise DataError(f"{response_name(ungraded)}: is not graded; grade it, or leave it out as read_groups does")
         prepared = self._fitted(rollouts, counts)
         others: Sequence[Encoded] = ()
         if self._objective.needs_kl:

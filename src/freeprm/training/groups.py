@@ -89,8 +89,8 @@ def read_groups(
     settings: TrainSettings,
     objective: Objective,
     *,
-    columns: Mapping[str, str] | None,
-    on_bad: OnBad,
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad = "raise",
     held_out: bool = False,
 ) -> TrainingGroups:
     """The groups to train or to evaluate on, and the count of everything left out.

@@ -8,13 +8,18 @@ from freeprm.io.rows import write_json
 from freeprm.models.loading import SOLVER, downloaded_revision, portable, template_hash
 from freeprm.models.prompts import told_date
 from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, save_reward_config
-from freeprm.training.examples import Preparer
+from freeprm.training.examples import GroupPreparer
 from freeprm.training.settings import TrainSettings
-from freeprm.training.setup import Setup
+from freeprm.training.setup import TrainingSetup
 
 
 def describe(
-    out: Path, setup: Setup, preparer: Preparer, *, counts: Mapping[str, Any], log: Sequence[dict[str, float]]
+    out: Path,
+    setup: TrainingSetup,
+    preparer: GroupPreparer,
+    *,
+    counts: Mapping[str, Any],
+    log: Sequence[dict[str, float]],
 ) -> None:
     """Put beside the weights what a reader of the folder needs: tokenizer, reward.json, model card, log."""
     settings, reading, reference = setup.settings, setup.reading, preparer.reference

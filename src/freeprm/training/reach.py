@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, means_of
-from freeprm.training.batches import Example, collate
+from freeprm.training.batches import Example, collate_groups
 from freeprm.training.settings import TrainSettings, filled, n_steps
 
 LEAST_SHARE = 0.2
@@ -56,7 +56,7 @@ def reach(examples: Sequence[Example], objective: Objective, *, beta: float) -> 
     Returns:
         None where nothing is right, or a loss has no item.
     """
-    batch = collate(examples[:_SAMPLE])
+    batch = collate_groups(examples[:_SAMPLE])
     right = batch.labels[batch.rows].float()  # (T_total,)
     if batch.steps is not None and batch.step_labels is not None and objective.needs_step_labels:
         right = batch.step_labels[batch.steps].nan_to_num(0.5)

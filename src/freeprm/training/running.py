@@ -28,12 +28,12 @@ from freeprm.io.progress import Advance, bar
 from freeprm.io.rollouts import OnBad
 from freeprm.models.loading import device_name
 from freeprm.models.logprobs import n_read
-from freeprm.training.batches import Example, Examples
-from freeprm.training.examples import Preparer
+from freeprm.training.batches import Example
+from freeprm.training.examples import GroupPreparer
 from freeprm.training.groups import read_groups
 from freeprm.training.policy import give_back_rounded, load_policy, trains_rounded
 from freeprm.training.reach import never_warm, out_of_reach, too_slow
-from freeprm.training.setup import Setup
+from freeprm.training.setup import TrainingSetup
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost
 
@@ -55,7 +55,7 @@ class RolloutFiles:
 class Data(NamedTuple):
     """What is trained on, and evaluated on."""
 
-    preparer: Preparer
+    preparer: GroupPreparer
     examples: list[Example]
     held_out: list[Example]
     counts: Counter[str]
@@ -63,7 +63,7 @@ class Data(NamedTuple):
     operations: list[Operation]
 
 
-def read_data(setup: Setup, arguments: TrainingArguments, files: RolloutFiles, *, cache: Path | None) -> Data:
+def read_data(setup: TrainingSetup, arguments: TrainingArguments, files: RolloutFiles, *, cache: Path | None) -> Data:
     """The examples of a run; `cache` keeps the reference's log-probabilities, and None leaves them out.
 
     Raises:
@@ -78,7 +78,7 @@ def read_data(setup: Setup, arguments: TrainingArguments, files: RolloutFiles, *
         for paths, held_out in ((files.inputs, False), (files.dev, True))
         if paths or not held_out
     ]
-    preparer = Preparer(
+    preparer = GroupPreparer(
         setup, cache, process=arguments.distributed_state, mixed_precision=arguments.mixed_precision
     )  # fmt: skip
     examples = []
@@ -91,7 +91,7 @@ def read_data(setup: Setup, arguments: TrainingArguments, files: RolloutFiles, *
     return Data(preparer, examples[0], examples[1] if of_dev else [], counts, operations)
 
 
-def warn_of(setup: Setup, arguments: TrainingArguments, data: Data) -> None:
+def warn_of(setup: TrainingSetup, arguments: TrainingArguments, data: Data) -> None:
     """Warn where training cannot move its loss, and where GPUs are wasted."""
     reading = setup.reading
     doubts = [too_slow(setup.settings), never_warm(arguments, n_examples=len(data.examples))]
@@ -106,7 +106,7 @@ def warn_of(setup: Setup, arguments: TrainingArguments, data: Data) -> None:
         warnings.warn(doubt, stacklevel=3)
 
 
-def fit(setup: Setup, arguments: TrainingArguments, data: Data) -> GroupTrainer:
+def fit(setup: TrainingSetup, arguments: TrainingArguments, data: Data) -> GroupTrainer:
     """Train, from the last checkpoint where there is one, and save the model in `arguments.output_dir`.
 
     Raises:
@@ -118,8 +118,8 @@ def fit(setup: Setup, arguments: TrainingArguments, data: Data) -> GroupTrainer:
     with ConsoleCallback() as console:
         policy = load_policy(settings, setup.start, arguments.device, valuation=setup.reading.valuation)
         trainer = GroupTrainer(
-            policy, arguments, objective=setup.objective, reading=setup.reading, train_dataset=Examples(data.examples),
-            eval_dataset=Examples(data.held_out) if data.held_out else None, callbacks=[console],
+            policy, arguments, objective=setup.objective, reading=setup.reading, train_dataset=data.examples,
+            eval_dataset=data.held_out if data.held_out else None, callbacks=[console],
         )  # fmt: skip
         for printing in (ProgressCallback, PrinterCallback):  # they print on stdout
             trainer.remove_callback(printing)

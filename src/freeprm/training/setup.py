@@ -20,7 +20,7 @@ from freeprm.training.settings import TrainSettings, filled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class TrainingSetup:
     """All that is known before the data is read."""
 
     settings: TrainSettings
@@ -34,7 +34,7 @@ class Setup:
     """Folder of the model that training starts from."""
 
 
-def set_up(settings: TrainSettings) -> Setup:
+def set_up_training(settings: TrainSettings) -> TrainingSetup:
     """Fill the settings, and refuse what cannot be trained before anything is read or loaded.
 
     Raises:
@@ -49,7 +49,7 @@ def set_up(settings: TrainSettings) -> Setup:
     kept = [name for name in _CARRIED if getattr(carried, name) != getattr(settings, name)]
     whole, sources = filled(carried)
     check_precision(whole, start)
-    return Setup(
+    return TrainingSetup(
         settings=whole, sources={**dict.fromkeys(kept, f"reward.json of {settings.model}"), **sources},
         objective=objective, reading=reading_of(whole, objective), start=start,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from freeprm.models.logprobs import n_read, token_logprobs
 from freeprm.models.routes import prepare
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, Totals, means_of, pairs
-from freeprm.training.batches import Batch, Example, Examples, Parameterization, collate, reward_batch
+from freeprm.training.batches import Batch, Example, Parameterization, collate_groups, reward_batch
 
 _SHARED = "GroupTrainer.shared"
 """The key, in the parent's state and so in checkpoints, of the last statistics that losses shared."""
@@ -49,8 +49,8 @@ class GroupTrainer(Trainer):
         *,
         objective: Objective,
         reading: Parameterization,
-        train_dataset: Examples,
-        eval_dataset: Examples | None = None,
+        train_dataset: Sequence[Example],
+        eval_dataset: Sequence[Example] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ):
         super().__init__(
@@ -61,7 +61,9 @@ class GroupTrainer(Trainer):
         self.reading: Parameterization = reading
         self._shares = objective.needs_kl or objective.needs_means
         self._shared_in_evaluation: Tensor | None = None
-        prepare(model, longest=max(data.longest() for data in (train_dataset, eval_dataset) if data is not None))
+        read = [example for data in (train_dataset, eval_dataset or ()) for example in data]
+        others = [len(item.ids) for example in read for item in example.mismatched]
+        prepare(model, longest=max([*others, *(example.longest for example in read)], default=0))
         self.loss_is_scaled_for_ga = True  # by the number of items, below
         self._sums = torch.zeros(len(SUMS), device=args.device)
 
@@ -145,9 +147,10 @@ class GroupTrainer(Trainer):
         """The parent's, but for batches of similar length, which it cannot make of our examples."""
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        assert isinstance(self.train_dataset, Examples)
+        examples: Any = self.train_dataset
+        lengths = [example.longest for example in examples]
         step_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return SimilarLengths(self.train_dataset.lengths(), step_size=step_size, seed=self.args.seed)
+        return SimilarLengths(lengths, step_size=step_size, seed=self.args.seed)
 
     def _evaluated(self, prediction: EvalPrediction) -> dict[str, float]:
         sums = np.asarray(prediction.predictions).sum(0)  # (len(SUMS),) over examples
@@ -171,15 +174,13 @@ class GroupTrainer(Trainer):
 
         The parent's batches are no use: it repeats examples until all processes have as many.
         """
-        loader = self.callback_handler.eval_dataloader
-        assert loader is not None
+        loader: Any = self.callback_handler.eval_dataloader
         data, size, n_processes = loader.dataset, self.args.eval_batch_size, self.args.world_size
-        assert isinstance(data, Examples)
         own = range(self.args.process_index, len(data), n_processes)
         totals = []
         for start in range(0, -(-len(data) // n_processes), size):
             part = own[start : start + size]
-            batch = collate([data[index] for index in part or range(1)])
+            batch = collate_groups([data[index] for index in part or range(1)])
             # Models that are spread over processes have to be called by all of them alike, even for nothing.
             totals.append(self._totals(model, batch) * bool(part))
         return totals
@@ -209,7 +210,7 @@ class GroupTrainer(Trainer):
 
 
 def _collated(examples: Sequence[Example]) -> dict[str, Batch]:
-    return {"batch": collate(examples)}  # the parent takes batches by name
+    return {"batch": collate_groups(examples)}  # the parent takes batches by name
 
 
 def n_items_of(objective: Objective, batch: Batch) -> int:
