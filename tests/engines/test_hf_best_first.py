@@ -17,7 +17,7 @@ from freeprm.core.voting import best_of_n
 from freeprm.datasets._reading import load_problems
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.hf import HFEngine
-from freeprm.engines.hf.best_first import Decided, Draft, Judge, Writer
+from freeprm.engines.hf.best_first import BestOfSamples, Draft, Judge, Writer
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.incremental import StepwiseRewards
 from freeprm.models.loading import load_backbone
@@ -226,7 +226,7 @@ def draft_of(sampled: Sampled, wanted: object) -> Draft:
     )  # type: ignore[arg-type]  # only what is compared
 
 
-def check(decided: Decided, samples: Sequence[Sampled], scores: dict[int, float]) -> None:
+def check(decided: BestOfSamples, samples: Sequence[Sampled], scores: dict[int, float]) -> None:
     """The best is the best of all, finished and word for word; the others are beginnings that have fallen behind."""
     if not scores:
         assert decided.best is None
@@ -304,7 +304,7 @@ def test_a_reference_that_draws_is_not_read_and_chooses_alike():
     for reference_draws in (False, True):
         judge = judge_of(prm, splitter="step_markers", reward="with-reference", reference_draws=reference_draws)
         found = list(engine.best_first(of_the_world(2, 4), params=SOLVED, judge=judge, batch=1))
-        n_tokens[reference_draws] = judge.rewards.n_tokens
+        n_tokens[reference_draws] = sum(judge.rewards.read.values())
         chosen[reference_draws] = sorted((one.problem_id, one.best) for one in found)
     assert chosen[True] == chosen[False]
     assert n_tokens[False] == 2 * n_tokens[True]  # the policy alone is read

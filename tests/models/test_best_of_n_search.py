@@ -1,5 +1,6 @@
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,9 +8,9 @@ import pytest
 from freeprm.core.early_stopping import Found, Step, best_first
 from freeprm.core.voting import best_of_n
 from freeprm.errors import ConfigError
-from freeprm.models.best_of_n_search import Contest, passed, search
+from freeprm.models.best_of_n_search import CandidatePool, Decided, GivenResponses, passed, search
 from freeprm.models.encoding import Encoded
-from freeprm.models.incremental import ReadPrompt, Stepped
+from freeprm.models.incremental import ReadPrompt, Stepped, WantedStep
 from freeprm.types import Span
 
 N_PROMPT = 3
@@ -24,11 +25,11 @@ class Known:
         self.open: set[ReadPrompt] = set()
         self.most_open = 0
 
-    def rewards(self, wanted: Sequence[tuple[ReadPrompt, Stepped, int]]) -> list[float]:
+    def rewards(self, wanted: Sequence[WantedStep]) -> list[float]:
         self.most_rows = max(self.most_rows, len(wanted))
-        self.open |= {prompt for prompt, _, _ in wanted}
+        self.open |= {one.prompt for one in wanted}
         self.most_open = max(self.most_open, len(self.open))
-        return [known(item, step) for _, item, step in wanted]
+        return [known(one.response, one.step) for one in wanted]
 
     def close(self, prompt: ReadPrompt) -> None:
         self.open.remove(prompt)
@@ -46,7 +47,7 @@ def response(problem: int, tokens: Sequence[int], lengths: Sequence[int]) -> Ste
     return Stepped(encoded=item, steps=steps)
 
 
-def contests(count: int, *, seed: int = 0, sizes: Sequence[int] = (1, 4, 9)) -> list[Contest]:
+def pools(count: int, *, seed: int = 0, sizes: Sequence[int] = (1, 4, 9)) -> list[CandidatePool]:
     """Different responses of two-token steps from few tokens, so that many begin alike."""
     rng = random.Random(seed)
     made = []
@@ -55,18 +56,24 @@ def contests(count: int, *, seed: int = 0, sizes: Sequence[int] = (1, 4, 9)) -> 
             tuple(rng.randrange(2) for _ in range(2 * rng.randint(1, 6))): None for _ in range(40)
         })[: max(sizes)]  # fmt: skip
         responses = tuple(response(problem, text, [2] * (len(text) // 2)) for text in texts)
-        made.append(Contest(name=str(problem), responses=responses, sizes={n: n for n in sizes if n <= len(responses)}))
+        made.append(
+            CandidatePool(name=str(problem), responses=responses, sizes={n: n for n in sizes if n <= len(responses)})
+        )
     return made
 
 
-def alone(contest: Contest, n: int, batch: int) -> Found:
-    """The same search, of one contest for one n."""
+def searched(made: Sequence[CandidatePool], rewards: Known, **settings: Any) -> Iterator[Decided]:
+    return search(made, source=GivenResponses(rewards), **settings)
+
+
+def alone(pool: CandidatePool, n: int, batch: int) -> Found:
+    """The same search, of one pool for one n."""
     given = [0] * n
 
     def advance(wanted: Sequence[int]) -> list[Step]:
         steps = []
         for index in wanted:
-            item = contest.responses[index]
+            item = pool.responses[index]
             steps.append(Step(known(item, given[index]), given[index] + 1 == len(item.steps)))
             given[index] += 1
         return steps
@@ -75,40 +82,40 @@ def alone(contest: Contest, n: int, batch: int) -> Found:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
-def test_each_contest_finds_what_it_finds_alone_for_every_n(batch):
-    made = contests(60)
+def test_each_pool_finds_what_it_finds_alone_for_every_n(batch):
+    made = pools(60)
     found: dict[str, Mapping[int, Found]] = {
-        contest.name: one for contest, one in search(made, rewards=Known(), batch=batch, rows=16)
+        one.problem.name: one.found for one in searched(made, Known(), batch=batch, rows=16)
     }
-    for contest in made:
-        for n in contest.sizes:
-            assert found[contest.name][n] == alone(contest, n, batch)
-            scores = [min(known(item, step) for step in range(len(item.steps))) for item in contest.responses[:n]]
-            assert found[contest.name][n].best == best_of_n(scores)
+    for pool in made:
+        for n in pool.sizes:
+            assert found[pool.name][n] == alone(pool, n, batch)
+            scores = [min(known(item, step) for step in range(len(item.steps))) for item in pool.responses[:n]]
+            assert found[pool.name][n].best == best_of_n(scores)
 
 
-def test_no_more_contests_are_open_than_there_is_room_for():
+def test_no_more_problems_are_open_than_there_is_room_for():
     few = Known()
-    list(search(contests(20), rewards=few, batch=2, rows=8))
+    list(searched(pools(20), few, batch=2, rows=8))
     assert few.most_open == 4
     cramped = Known(capacity=1)
-    assert len(list(search(contests(5), rewards=cramped, batch=1))) == 5
+    assert len(list(searched(pools(5), cramped, batch=1))) == 5
     assert cramped.most_open == 1
     assert not cramped.open
 
 
 def test_equal_steps_are_asked_for_once_over_all_n():
-    (contest,) = contests(1, sizes=(2, 4, 8))
+    (pool,) = pools(1, sizes=(2, 4, 8))
     asked: list[tuple[int, int]] = []
     rewards = Known()
     plain = rewards.rewards
 
-    def noted(wanted: Sequence[tuple[ReadPrompt, Stepped, int]]) -> list[float]:
-        asked.extend((id(item), step) for _, item, step in wanted)
+    def noted(wanted: Sequence[WantedStep]) -> list[float]:
+        asked.extend((id(one.response), one.step) for one in wanted)
         return plain(wanted)
 
     rewards.rewards = noted
-    list(search([contest], rewards=rewards))
+    list(searched([pool], rewards))
     assert len(asked) == len(set(asked))
 
 
@@ -123,4 +130,4 @@ def test_what_passed_is_counted_with_and_without_what_begins_alike():
 )
 def test_a_bad_setting_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        list(search(contests(1), rewards=Known(), **settings))
+        list(searched(pools(1), Known(), **settings))

@@ -12,7 +12,7 @@ from freeprm.core.rewards import REWARDS, step_rewards
 from freeprm.core.steps import lines, token_spans
 from freeprm.errors import ConfigError, ModelError, NonFiniteError
 from freeprm.models.encoding import Encoded, encode
-from freeprm.models.incremental import IncrementalReader, Piece, Prompt, ReadPrompt, Stepped, StepwiseRewards
+from freeprm.models.incremental import IncrementalReader, Piece, ReadPrompt, Stepped, StepwiseRewards, WantedStep
 from freeprm.models.loading import Backbone, load_backbone
 from freeprm.models.logprobs import score_tokens
 from rounding import assert_near, near
@@ -26,14 +26,14 @@ def encoded() -> list[Encoded]:
     return encode(tiny.tokenizer(), ROLLOUTS)
 
 
-def prompts_of(encoded: Sequence[Encoded]) -> list[Prompt]:
+def prompts_of(encoded: Sequence[Encoded]) -> list[ReadPrompt]:
     """The prompt of each response; the same object for the same prompt."""
-    made: dict[bytes, Prompt] = {}
-    return [made.setdefault((ids := item.ids[: item.n_prompt]).tobytes(), Prompt(ids)) for item in encoded]
+    made: dict[bytes, ReadPrompt] = {}
+    return [made.setdefault((ids := item.ids[: item.n_prompt]).tobytes(), ReadPrompt(ids)) for item in encoded]
 
 
 def in_pieces(
-    reader: IncrementalReader, encoded: Sequence[Encoded], prompts: Sequence[Prompt], seed: int = 0
+    reader: IncrementalReader, encoded: Sequence[Encoded], prompts: Sequence[ReadPrompt], seed: int = 0
 ) -> list[torch.Tensor]:
     """Log-probabilities of whole responses, some of which are read on by 0 to 9 tokens each round."""
     rng = random.Random(seed)
@@ -96,7 +96,7 @@ def test_every_token_but_the_last_is_read_once(encoded):
 def test_what_responses_begin_with_alike_is_read_once():
     ids = np.arange(20, dtype=np.int32)
     other = np.concatenate([ids[:14], ids[:6]])
-    prompt = Prompt(ids[:8])
+    prompt = ReadPrompt(ids[:8])
     reader = IncrementalReader(tiny.language_model(), name="tiny")
     reader.read([Piece(prompt, ids, 8, 14), Piece(prompt, other, 8, 14)])
     assert reader.n_tokens == 7 + 6  # the prompt but its last token; six to predict six
@@ -139,7 +139,7 @@ def test_a_response_may_fill_the_context():
     ids = np.arange(tiny.CONTEXT, dtype=np.int32)
     short = np.arange(12, dtype=np.int32)
     reader = IncrementalReader(tiny.language_model("gpt2"), name="tiny")
-    long_one, short_one = Prompt(ids[:100]), Prompt(short[:10])
+    long_one, short_one = ReadPrompt(ids[:100]), ReadPrompt(short[:10])
     found = reader.read([Piece(long_one, ids, 100, len(ids)), Piece(short_one, short, 10, 12)])
     assert [len(logprobs) for logprobs in found] == [28, 2]
 
@@ -148,7 +148,7 @@ def test_a_prompt_of_one_token_is_enough():
     ids = np.arange(9, dtype=np.int32)
     model = tiny.language_model()
     reader = IncrementalReader(model, name="tiny")
-    prompt = Prompt(ids[:1])
+    prompt = ReadPrompt(ids[:1])
     found = torch.cat([reader.read([Piece(prompt, ids, start, start + 4)])[0] for start in (1, 5)])
     item = Encoded(name="one", ids=ids, n_prompt=1, offsets=np.zeros((8, 2), dtype=np.int32))
     assert_near(found, score_tokens(model, [item])[0])
@@ -180,6 +180,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, Backbone
     return policy, reference
 
 
+def prompt_of(item: Stepped) -> ReadPrompt:
+    return ReadPrompt(item.encoded.ids[: item.encoded.n_prompt])
+
+
 @pytest.fixture(scope="module")
 def responses(models) -> list[Stepped]:
     return [
@@ -195,10 +199,10 @@ def test_steps_earn_what_they_earn_in_whole_responses(reward, models, responses)
         for one in models
     )
     stepwise = StepwiseRewards(policy=models[0], reference=models[1], reward=reward, beta=BETA)
-    prompt = ReadPrompt(responses[0].encoded)
+    prompt = prompt_of(responses[0])
     for index, item in enumerate(responses):
         expected = step_rewards(REWARDS[reward](policy[index], ref[index], BETA), item.steps)
-        found = [stepwise.rewards([(prompt, item, step)])[0] for step in range(len(item.steps))]
+        found = [stepwise.rewards([WantedStep(prompt, item, step)])[0] for step in range(len(item.steps))]
         assert found == near(list(expected))
 
 
@@ -206,8 +210,8 @@ def test_only_the_models_that_a_reward_takes_are_run(models, responses):
     n_tokens = {}
     for reward in REWARDS:
         stepwise = StepwiseRewards(policy=models[0], reference=models[1], reward=reward, beta=BETA)
-        stepwise.rewards([(ReadPrompt(responses[0].encoded), responses[0], 0)])
-        n_tokens[reward] = stepwise.n_tokens
+        stepwise.rewards([WantedStep(prompt_of(responses[0]), responses[0], 0)])
+        n_tokens[reward] = sum(stepwise.read.values())
     assert n_tokens["with-reference"] == 2 * n_tokens["without-reference"] == 2 * n_tokens["reference-only"]
 
 
@@ -215,11 +219,11 @@ def test_a_model_that_is_its_own_reference_reads_once_and_earns_exactly_nothing(
     both = {
         reward: StepwiseRewards(policy=models[0], reference=models[0], reward=reward, beta=1.0) for reward in REWARDS
     }
-    prompts = {reward: ReadPrompt(responses[0].encoded) for reward in REWARDS}
-    found = {name: one.rewards([(prompts[name], responses[0], 0)]) for name, one in both.items()}
+    prompts = {reward: prompt_of(responses[0]) for reward in REWARDS}
+    found = {name: one.rewards([WantedStep(prompts[name], responses[0], 0)]) for name, one in both.items()}
     assert found["with-reference"] == [0.0]
     assert found["without-reference"] == found["reference-only"] != [0.0]
-    assert len({one.n_tokens for one in both.values()}) == 1
+    assert len({sum(one.read.values()) for one in both.values()}) == 1
 
 
 def test_without_its_reference_a_model_says_what_it_can_do(models):
@@ -235,7 +239,7 @@ def test_a_model_that_diverged_is_refused_by_response_and_step(tmp_path: Path, r
         broken.model.get_output_embeddings().weight.fill_(torch.nan)
     stepwise = StepwiseRewards(policy=broken, reference=None, reward="without-reference", beta=BETA)
     with pytest.raises(NonFiniteError, match="problem 'p0', sample 2: the reward of step 0 is not finite"):
-        stepwise.rewards([(ReadPrompt(responses[2].encoded), responses[2], 0)])
+        stepwise.rewards([WantedStep(prompt_of(responses[2]), responses[2], 0)])
 
 
 def test_a_references_log_probabilities_that_are_known_are_not_read_and_others_are_read_from_the_beginning(
@@ -247,13 +251,13 @@ def test_a_references_log_probabilities_that_are_known_are_not_read_and_others_a
     plain, taught = (
         StepwiseRewards(policy=models[0], reference=models[1], reward="with-reference", beta=BETA) for _ in range(2)
     )
-    prompts = ReadPrompt(item.encoded), ReadPrompt(item.encoded)
+    prompts = prompt_of(item), prompt_of(item)
     n_read = []
     for step, (start, stop) in enumerate(item.steps):
         known = ref[start:stop] if step < 2 else None
-        (expected,) = plain.rewards([(prompts[0], item, step)])
-        (found,) = taught.rewards([(prompts[1], item, step)], known=[known])
+        (expected,) = plain.rewards([WantedStep(prompts[0], item, step)])
+        (found,) = taught.rewards([WantedStep(prompts[1], item, step, known)])
         assert found == near(expected)
-        n_read.append(plain.n_tokens - taught.n_tokens)
+        n_read.append(sum(plain.read.values()) - sum(taught.read.values()))
     assert n_read[1] == item.encoded.n_prompt - 1 + item.steps[1].stop  # what the reference would have read
     assert n_read[-1] == 0

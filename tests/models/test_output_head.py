@@ -22,7 +22,7 @@ from freeprm.engines.hf import HFEngine
 from freeprm.engines.hf.best_first import Writer
 from freeprm.models.batching import padded_logprobs
 from freeprm.models.encoding import encode
-from freeprm.models.incremental import IncrementalReader, Piece, Prompt
+from freeprm.models.incremental import IncrementalReader, Piece, ReadPrompt
 from freeprm.models.output_head import Readout, chosen_logprobs, give_float32_logits, product
 from freeprm.models.packed_forward import readout_of
 
@@ -192,5 +192,5 @@ def test_no_way_of_reading_or_drawing_rounds_its_logits(tmp_path: Path):
         assert {output.dtype for _, output in seen} == {torch.float32}, name
     with watched(plain.lm_head) as seen:
         reader = IncrementalReader(plain, name="plain")
-        reader.read([Piece(Prompt(item.ids[: item.n_prompt]), item.ids, item.n_prompt, len(item.ids))])
+        reader.read([Piece(ReadPrompt(item.ids[: item.n_prompt]), item.ids, item.n_prompt, len(item.ids))])
     assert {output.dtype for _, output in seen} == {torch.float32}

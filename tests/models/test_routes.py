@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 import freeprm.models.routes as module
 from freeprm.errors import ModelError
 from freeprm.models.encoding import Encoded
-from freeprm.models.incremental import IncrementalReader, Piece, Prompt
+from freeprm.models.incremental import IncrementalReader, Piece, ReadPrompt
 from freeprm.models.lengths import last_of_kind
 from freeprm.models.logprobs import n_read, score_tokens, token_logprobs
 from freeprm.models.routes import groups, prepare
@@ -155,7 +155,7 @@ def test_pieces_have_the_numbers_of_the_whole_or_are_refused(name):
     model = fresh(name)
     score_tokens(model, ITEMS[3:4])  # something long was read before
     reader = IncrementalReader(model, name="mine")
-    prompts = {item.n_prompt: Prompt(item.ids[: item.n_prompt]) for item in ITEMS}
+    prompts = {item.n_prompt: ReadPrompt(item.ids[: item.n_prompt]) for item in ITEMS}
     for item, expected in zip(ITEMS, expected_of(name), strict=True):
         prompt, middle = prompts[item.n_prompt], item.n_prompt + 3
         pieces = [Piece(prompt, item.ids, item.n_prompt, middle), Piece(prompt, item.ids, middle, len(item.ids))]

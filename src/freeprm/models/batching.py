@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from freeprm.models.encoding import Encoded
+from freeprm.models.output_head import logprobs_at
 from freeprm.models.packed_forward import core
 
 
@@ -37,7 +37,7 @@ def padded_logprobs(model: nn.Module, batch: Sequence[Encoded]) -> Tensor:
     # row and not of all; unbound, because the gradient of an index would be a full tensor a row.
     rows = logits[:, -n_positions:].unbind(0)
     return torch.cat([
-        _chosen(row[item.n_prompt - start :][: item.n_response], row_ids[item.n_prompt : len(item.ids)])
+        logprobs_at(row[item.n_prompt - start :][: item.n_response], row_ids[item.n_prompt : len(item.ids)])
         for row, row_ids, item in zip(rows, ids, batch, strict=True)
     ])  # fmt: skip
 
@@ -73,12 +73,6 @@ def padded_ids(batch: Sequence[Row]) -> Tensor:
     for row, item in enumerate(batch):
         ids[row, : len(item.ids)] = torch.from_numpy(item.ids)
     return ids
-
-
-def _chosen(logits: Tensor, ids: Tensor) -> Tensor:
-    """(T,) log-softmax of (T, V) logits at (T,) ids, in float32 or better."""
-    exact = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    return -cross_entropy(exact, ids, reduction="none")
 
 
 CPU_BUDGET, GPU_BUDGETS = 4096, (4096, 131_072)

@@ -13,6 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from freeprm.errors import ModelError
+
 Slots = NDArray[np.int64]
 
 _CPU_BYTES = 1 << 30
@@ -20,37 +22,72 @@ _GPU_SHARE = 0.5  # of the memory that is free; activations and logits need the 
 
 
 class SlotTable:
-    """The keys and values of tokens, a row for each slot, in every layer; made as large as is needed.
+    """The keys and values of tokens that a model has read, a row for each slot, in every layer; grows as is needed.
 
     Args:
-        device: of the model.
+        model: any whose layers all attend to keys and values that they keep; by sliding windows too, of which all is
+            kept here.
+        name: of the model, for messages.
+        refusal: what cannot be done with a model that keeps its state in another way, and what to do instead.
+
+    Raises:
+        ModelError: the model is such a one.
     """
 
-    def __init__(self, device: torch.device):
-        self._device = device
+    def __init__(self, model: PreTrainedModel, *, name: str, refusal: str):
+        self._model, self._device = model, model.device
+        self._name, self._refusal = name, refusal
+        kept = DynamicCache(config=model.config).layers
+        if not kept or any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in kept):
+            raise self._unsuited()
+        self._n_layers = len(kept)
         self._layers: list[tuple[Tensor, Tensor]] = []  # (S, H, D) each; slot 0 is padding, zeros
         self._free: list[int] = []
-
-    @property
-    def capacity(self) -> int:
-        """Slots that there is memory for, those in use included; known once a token has been kept."""
+        self.free(self.read([0]))  # a token on trial shows what the model keeps, and how large it is
         on_gpu = self._device.type == "cuda"
         n_bytes = int(torch.cuda.mem_get_info(self._device)[0] * _GPU_SHARE) if on_gpu else _CPU_BYTES
-        return n_bytes // sum(keys[0].nbytes + values[0].nbytes for keys, values in self._layers)
+        self.capacity = n_bytes // sum(keys[0].nbytes + values[0].nbytes for keys, values in self._layers)
+        """Slots that there is memory for."""
 
-    def gather(self, places: Slots) -> DynamicCache:
-        """(B, P) slots as a cache of B rows."""
+    @torch.inference_mode()
+    def read(self, ids: Sequence[int]) -> Slots:
+        """Slots of a text's tokens, at least one, read by itself."""
         cache = DynamicCache()
-        if places.shape[1]:
+        given = torch.tensor([list(ids)], device=self._device)
+        self._model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        (slots,) = self.keep(cache, 0, [len(ids)])
+        return slots
+
+    def gather(self, pasts: Sequence[Slots], *, width: int) -> tuple[DynamicCache, Tensor]:
+        """What rows have read, P tokens at most, as a cache to which a pass adds `width` tokens or fewer.
+
+        Returns:
+            B rows, padded on the left; and (B, P + width) bool, what is no padding.
+        """
+        past = max(map(len, pasts))
+        places = np.zeros((len(pasts), past), dtype=np.int64)  # slot 0 is padding
+        mask = np.ones((len(pasts), past + width), dtype=np.bool_)
+        for row, slots in enumerate(pasts):
+            places[row, past - len(slots) :] = slots
+            mask[row, : past - len(slots)] = False
+        cache = DynamicCache()
+        if past:
             index = torch.from_numpy(places).to(self._device)
             for keys, values in self._layers:
                 layer = _Gathered(keys[index].transpose(1, 2), values[index].transpose(1, 2))  # (B, H, P, D)
                 cache.layers.append(layer)
-        return cache
+        return cache, torch.from_numpy(mask).to(self._device)
+
+    def check(self, cache: Cache, length: int) -> None:
+        """Refuse a model some of whose layers do not keep so many tokens."""
+        layers = plain_layers(cache)
+        if len(layers) != self._n_layers or any(layer.get_seq_length() != length for layer in layers):
+            raise self._unsuited()
 
     def keep(self, cache: Cache, past: int, lengths: Sequence[int]) -> list[Slots]:
-        """Slots for the first tokens of each row behind `past`, as many as its length says."""
+        """Slots for the first tokens of each row behind `past`, as many as its length says; the cache has no others."""
         width = max(lengths)
+        self.check(cache, past + width)
         valid = (np.arange(width) < np.array(lengths)[:, None]).ravel()
         real = torch.from_numpy(np.flatnonzero(valid)).to(self._device)
         states = [(_flat(layer.keys, past)[real], _flat(layer.values, past)[real]) for layer in plain_layers(cache)]
@@ -65,6 +102,12 @@ class SlotTable:
     def free(self, slots: Slots) -> None:
         """Let slots be used again."""
         self._free += slots.tolist()
+
+    def _unsuited(self) -> ModelError:
+        return ModelError(
+            f"{self._name}: a {type(self._model).__name__}, whose layers do not all keep keys and values in "
+            f"transformers' way; {self._refusal}"
+        )
 
     def _make_room(self, n_slots: int, like: Sequence[tuple[Tensor, Tensor]]) -> None:
         if n_slots <= len(self._free):
@@ -85,13 +128,6 @@ class _Gathered(DynamicLayer):
         self.dtype, self.device = keys.dtype, keys.device
         self.keys, self.values = keys, values
         self.is_initialized = True
-
-
-def n_kept_layers(model: PreTrainedModel) -> int | None:
-    """Layers that keep keys and values; None where some keep something else."""
-    layers = DynamicCache(config=model.config).layers
-    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-    return len(layers) if layers and plain else None
 
 
 def plain_layers(cache: Cache) -> list[DynamicLayer]:

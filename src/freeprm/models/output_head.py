@@ -139,6 +139,12 @@ def chosen_logprobs(hidden: Tensor, ids: Tensor, readout: Readout) -> Tensor:
     return _apply(hidden.to(head.weight.dtype), ids, head.weight, head.bias, readout)
 
 
+def logprobs_at(logits: Tensor, ids: Tensor) -> Tensor:
+    """(T,) log-softmax of (T, V) logits at (T,) ids, in float32 or better."""
+    exact = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return -functional.cross_entropy(exact, ids, reduction="none")
+
+
 def _apply(hidden: Tensor, ids: Tensor, weight: Tensor, bias: Tensor | None, readout: Readout) -> Tensor:
     logprobs: Tensor = _ChosenLogProbs.apply(hidden, ids, weight, bias, readout.scale, readout.cap)
     return logprobs

@@ -21,7 +21,7 @@ from freeprm.core.flops import ModelShape, forward_charges, generation_charges
 from freeprm.core.steps import check_settling
 from freeprm.datasets._reading import limited, load_problems, problems_hash
 from freeprm.engines.base import Request, SamplingParams
-from freeprm.engines.hf.best_first import Judge, Written
+from freeprm.engines.hf.best_first import Judge, ScoredSample
 from freeprm.engines.hf.engine import HFEngine
 from freeprm.errors import ConfigError
 from freeprm.io.manifest import read_cost
@@ -174,7 +174,7 @@ def _draws(engine: HFEngine, prm: ImplicitPRM) -> bool:
     return engine.key() == key_of(model.folder, model.tokenizer, dtype=model.dtype)
 
 
-def _row(problem: Problem, written: Written, *, scorer: str, selected: bool) -> Row:
+def _row(problem: Problem, written: ScoredSample, *, scorer: str, selected: bool) -> Row:
     sampled, scores = written
     columns = {
         "n_prompt_tokens": sampled.n_prompt_tokens,

@@ -30,7 +30,7 @@ from freeprm.io.progress import bar
 from freeprm.io.rollouts import OnBad, read_rollouts
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
-from freeprm.models.best_of_n_search import Contest, passed, search
+from freeprm.models.best_of_n_search import CandidatePool, GivenResponses, passed, search
 from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
 from freeprm.models.incremental import Stepped, StepwiseRewards
 from freeprm.models.loading import device_name
@@ -118,11 +118,11 @@ def select_early(
         done, before = _done(run), Counter[str]()
         with bar("select", len(groups), unit="problems") as advance:
             advance(len(done))
-            contests = field.contests(group for group in groups if group.problem_id not in done)
-            for contest, found in search(contests, rewards=rewards, aggregator=aggregator, batch=batch):
-                run.append(ROWS, field.rows(contest, found, scorer=reward, selector=f"best_of_n/{aggregator}"))
+            pools = field.pools(group for group in groups if group.problem_id not in done)
+            for pool, _, found in search(pools, source=GivenResponses(rewards), aggregator=aggregator, batch=batch):
+                run.append(ROWS, field.rows(pool, found, scorer=reward, selector=f"best_of_n/{aggregator}"))
                 tokens = Counter(rewards.read)
-                run.log_part({**field.part(contest), "read": {what: n - before[what] for what, n in tokens.items()}})
+                run.log_part({**field.part(pool), "read": {what: n - before[what] for what, n in tokens.items()}})
                 before = tokens
                 advance(1, note=f"{tokens.total():,} tokens")
         rows = _sorted(run.rows(ROWS), groups)
@@ -138,18 +138,18 @@ def select_early(
 
 
 class _Field:
-    """Rollouts as contests, and what was found in a contest as rows."""
+    """Rollouts as candidate pools, and what was found in a pool as rows."""
 
     def __init__(
         self, prm: ImplicitPRM, sizes: Sequence[int], *, splitter: str | None, too_long: TooLong, counts: Counter[str]
     ):
         self._prm, self._sizes, self._counts = prm, sizes, counts
         self._splitter, self._too_long = splitter or prm.config.splitter, too_long
-        self._rollouts: dict[str, list[Rollout]] = {}  # of the contests that are open
+        self._rollouts: dict[str, list[Rollout]] = {}  # of the pools that are open
         self._left_out: dict[str, Counter[str]] = {}
 
-    def contests(self, groups: Iterable[Group]) -> Iterator[Contest]:
-        """A contest for each problem that has enough responses for the smallest n."""
+    def pools(self, groups: Iterable[Group]) -> Iterator[CandidatePool]:
+        """A pool for each problem that has enough responses for the smallest n."""
         for group in groups:
             present = [rollout for rollout in group.rollouts if rollout.response]
             left_out = Counter({"excluded: empty response": len(group.rollouts) - len(present)})
@@ -163,44 +163,44 @@ class _Field:
             else:
                 self._left_out[group.problem_id] = left_out
                 rollouts = [present[index] for index in fitted.kept[: sizes[-1]]]
-                yield self._contest(group.problem_id, fitted.encoded[: sizes[-1]], rollouts, sizes)
+                yield self._pool(group.problem_id, fitted.encoded[: sizes[-1]], rollouts, sizes)
 
-    def rows(self, contest: Contest, found: Mapping[int, Found], *, scorer: str, selector: str) -> list[Row]:
-        """A row for each n; the contest is over."""
-        rollouts = self._rollouts.pop(contest.name)
+    def rows(self, pool: CandidatePool, found: Mapping[int, Found], *, scorer: str, selector: str) -> list[Row]:
+        """A row for each n; the pool is decided."""
+        rollouts = self._rollouts.pop(pool.name)
         return [
             {
-                "problem_id": contest.name,
+                "problem_id": pool.name,
                 "scorer": scorer,
                 "selector": selector,
                 "n": n,
                 **_chosen(rollouts[one.best]),
                 "score": one.score,
                 "may_be_tied": one.running.count(one.score) > 1,
-                **_shares(contest.responses[: contest.sizes[n]], one.n_steps),
+                **_shares(pool.responses[: pool.sizes[n]], one.n_steps),
             }
             for n, one in found.items()
         ]
 
-    def part(self, contest: Contest) -> Row:
-        """What a run that goes on later must know of a contest besides its rows."""
+    def part(self, pool: CandidatePool) -> Row:
+        """What a run that goes on later must know of a pool besides its rows."""
         return {
-            "problem_id": contest.name,
-            "left_out": +self._left_out.pop(contest.name),
-            "n_responses": len(contest.responses),
-            "n_tokens": sum(len(item.encoded.ids) for item in contest.responses),
+            "problem_id": pool.name,
+            "left_out": +self._left_out.pop(pool.name),
+            "n_responses": len(pool.responses),
+            "n_tokens": sum(len(item.encoded.ids) for item in pool.responses),
         }
 
-    def _contest(
+    def _pool(
         self, name: str, encoded: Sequence[Encoded], rollouts: Sequence[Rollout], sizes: Sequence[int]
-    ) -> Contest:
+    ) -> CandidatePool:
         first: dict[tuple[bytes, str], int] = {}
         for index, (item, rollout) in enumerate(zip(encoded, rollouts, strict=True)):
             first.setdefault((item.ids.tobytes(), repr(rollout.extra.get("steps"))), index)
         places = list(first.values())  # ascending
         self._rollouts[name] = [rollouts[place] for place in places]
         responses = tuple(self._stepped(encoded[place], rollouts[place]) for place in places)
-        return Contest(name=name, responses=responses, sizes={n: bisect_left(places, n) for n in sizes})
+        return CandidatePool(name=name, responses=responses, sizes={n: bisect_left(places, n) for n in sizes})
 
     def _stepped(self, encoded: Encoded, rollout: Rollout) -> Stepped:
         try:

@@ -3,7 +3,7 @@
 Each sample is written on when asked, from its own kept keys and values. Its random numbers are those of its place, so
 it becomes, token for token, what `decoding` draws at once, up to the rounding of another batch.
 
-The search is that of `core.early_stopping`, for several problems side by side. A sample's step is scored once its end
+The search is that of `models.best_of_n_search`. A sample's step is scored once its end
 is settled (see `core.steps`), as part of the text that stands then; so it is the step, and has the tokens, that it
 has in the finished response, and what is chosen is what complete sampling and scoring would choose.
 """
@@ -19,15 +19,16 @@ from torch import LongTensor, Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicLayer
 
-from freeprm.core.early_stopping import BestFirst, Step
+from freeprm.core.early_stopping import Step
 from freeprm.core.steps import check_settling, settled_steps, splitter, token_spans
 from freeprm.engines.base import Sampled, SamplingParams, StopReason
 from freeprm.engines.hf.decoding import Wanted
 from freeprm.engines.hf.drawing import draw, end_tokens, is_stopped, response_text, stop_position, uniforms
-from freeprm.errors import ConfigError, ModelError
+from freeprm.errors import ModelError
+from freeprm.models.best_of_n_search import search
 from freeprm.models.encoding import Encoded, encode
-from freeprm.models.incremental import ReadPrompt, Stepped, StepwiseRewards
-from freeprm.models.kv_cache import Slots, SlotTable, n_kept_layers, plain_layers
+from freeprm.models.incremental import ReadPrompt, Stepped, StepwiseRewards, WantedStep, shared_prompt
+from freeprm.models.kv_cache import Slots, SlotTable, plain_layers
 from freeprm.models.lengths import alike
 from freeprm.models.loading import Backbone
 from freeprm.types import Rollout, Span
@@ -70,14 +71,12 @@ class Writer:
     def __init__(self, backbone: Backbone, *, params: SamplingParams):
         self._backbone, self._params = backbone, params
         device = backbone.model.device
-        n_layers = n_kept_layers(backbone.model)
-        if n_layers is None:
-            raise self._unsuited()
-        self._n_layers = n_layers
-        self._slots = SlotTable(device)
+        self._slots = SlotTable(
+            backbone.model, name=backbone.source,
+            refusal="its samples cannot be written piece by piece. Draw them whole: leave out --early-stop",
+        )  # fmt: skip
         self._ends = end_tokens(backbone).to(device)
         self._max_rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
-        self._slots.free(self._read([0]))  # a token on trial shows what the model keeps, and how large it is
         self.capacity = self._slots.capacity
         """Tokens, of prompts and samples, that there is memory for."""
 
@@ -89,11 +88,17 @@ class Writer:
     def open(self, wanted: Wanted) -> list[Draft]:
         """The samples of a prompt, without a token as yet; the prompt is read."""
         # With the last token, though it is read again: how a text is read may depend on its length.
-        past, last = np.split(self._read(wanted.ids), [-1])
+        past, last = np.split(self._slots.read(wanted.ids), [-1])
         self._slots.free(last)
         room = self.room(wanted)
         return [
-            Draft(wanted=wanted, sample_idx=index, room=room, past=past, numbers=self._numbers(wanted, index, room))
+            Draft(
+                wanted=wanted,
+                sample_idx=index,
+                room=room,
+                past=past,
+                numbers=uniforms(wanted.prompt, sample_idx=index, seed=self._params.seed, count=room),
+            )
             for index in wanted.sample_idxs
         ]
 
@@ -116,6 +121,15 @@ class Writer:
         text = response_text(self._backbone.tokenizer, draft.wanted.ids, ids)
         return text[: stop_position(text, self._params.stop)]
 
+    def sampled(self, draft: Draft) -> Sampled:
+        """The sample as it stands."""
+        return Sampled(
+            problem_id=draft.wanted.problem_id, sample_idx=draft.sample_idx, text=self.text(draft),
+            stop_reason=draft.stop_reason or "abandoned", token_ids=tuple(draft.ids),
+            n_prompt_tokens=len(draft.wanted.ids), n_generated_tokens=len(draft.ids),
+            token_logprobs=tuple(draft.logprobs),
+        )  # fmt: skip
+
     def settled_text(self, draft: Draft) -> str:
         """What the response begins with for certain: no character that lacks bytes, nor what may open a stop string."""
         text = self.text(draft).rstrip(_HALF_CHARACTER)
@@ -124,15 +138,17 @@ class Writer:
 
     def close(self, drafts: Sequence[Draft]) -> None:
         """Forget the samples of a prompt, all of them; their slots are used again."""
-        used = np.unique(np.concatenate([draft.past for draft in drafts]))
-        self._slots.free(used)
+        self._slots.free(np.unique(np.concatenate([draft.past for draft in drafts])))
 
     def _stretch(self, drafts: Sequence[Draft], is_enough: Callable[[Draft], bool]) -> list[Draft]:
         """Write on by some tokens; gives the samples that have not had enough."""
         device = self._backbone.model.device
         pasts = [len(draft.past) for draft in drafts]
         past = max(pasts)
-        cache, mask = self._gather([draft.past for draft in drafts], past)
+        cache: Cache
+        cache, mask = self._slots.gather([draft.past for draft in drafts], width=_STRETCH)
+        if past:
+            cache = Cache(layers=[_Widened(layer, past + _STRETCH) for layer in plain_layers(cache)])
         numbers = torch.from_numpy(np.stack([_next_numbers(draft) for draft in drafts])).to(device)
         last = [draft.ids[-1] if draft.ids else draft.wanted.ids[-1] for draft in drafts]
         tokens, position = torch.tensor(last, device=device), torch.tensor(pasts, device=device)
@@ -142,7 +158,7 @@ class Writer:
                 input_ids=tokens[:, None], attention_mask=mask[:, : past + step + 1], position_ids=position[:, None],
                 past_key_values=cache, use_cache=True,
             ).logits[:, -1]  # fmt: skip
-            self._check(cache, past + step + 1)
+            self._slots.check(cache, past + step + 1)
             tokens = draw(
                 logits,
                 numbers[:, step] if self._params.temperature > 0 else None,
@@ -186,46 +202,6 @@ class Writer:
         if any(lengths):
             for draft, slots in zip(rows, self._slots.keep(cache, past, lengths), strict=True):
                 draft.past = np.concatenate([draft.past, slots])
-
-    def _gather(self, pasts: Sequence[Slots], past: int) -> tuple[Cache, Tensor]:
-        """What rows have read, padded on the left, with room on the right; and (B, past + room) what is no padding."""
-        device = self._backbone.model.device
-        places = np.zeros((len(pasts), past), dtype=np.int64)  # slot 0 is padding
-        mask = np.ones((len(pasts), past + _STRETCH), dtype=np.bool_)
-        for row, slots in enumerate(pasts):
-            places[row, past - len(slots) :] = slots
-            mask[row, : past - len(slots)] = False
-        cache: Cache = self._slots.gather(places)
-        if past:
-            cache = Cache(layers=[_Widened(layer, past + _STRETCH) for layer in plain_layers(cache)])
-        return cache, torch.from_numpy(mask).to(device)
-
-    @torch.inference_mode()
-    def _read(self, ids: Sequence[int]) -> Slots:
-        """Slots of a prompt's tokens."""
-        if not ids:
-            return np.empty(0, dtype=np.int64)
-        cache = self._slots.gather(np.empty((1, 0), dtype=np.int64))
-        given = torch.tensor([list(ids)], device=self._backbone.model.device)
-        self._backbone.model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        self._check(cache, len(ids))
-        (slots,) = self._slots.keep(cache, 0, [len(ids)])
-        return slots
-
-    def _numbers(self, wanted: Wanted, sample_idx: int, room: int) -> NDArray[np.float32]:
-        return uniforms(wanted.prompt, sample_idx=sample_idx, seed=self._params.seed, count=room)
-
-    def _check(self, cache: Cache, length: int) -> None:
-        layers = plain_layers(cache)
-        if len(layers) != self._n_layers or any(layer.get_seq_length() != length for layer in layers):
-            raise self._unsuited()
-
-    def _unsuited(self) -> ModelError:
-        return ModelError(
-            f"{self._backbone.source}: a {type(self._backbone.model).__name__}, whose layers do not all keep keys and "
-            "values in transformers' way; its samples cannot be written piece by piece. Draw them whole: leave out "
-            "--early-stop"
-        )
 
 
 def _next_numbers(draft: Draft) -> NDArray[np.float32]:
@@ -278,10 +254,6 @@ def _wide(states: Tensor, width: int) -> Tensor:
     return wide
 
 
-ROWS = 256
-"""Samples that are written on at a time, over all problems, once each has been begun."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Judge:
     """How samples are scored."""
@@ -300,7 +272,7 @@ class Judge:
         check_settling(self.splitter)
 
 
-class Written(NamedTuple):
+class ScoredSample(NamedTuple):
     """A sample as far as it was written."""
 
     sampled: Sampled
@@ -308,60 +280,43 @@ class Written(NamedTuple):
     """Of its steps that were scored, all of a finished one's; None where it cannot be scored: empty, or too long."""
 
 
-class Decided(NamedTuple):
+class BestOfSamples(NamedTuple):
     """A problem's samples, and which one is the best."""
 
     problem_id: str
-    samples: tuple[Written, ...]
+    samples: tuple[ScoredSample, ...]
     best: int | None
     """A place among the samples; None where none can be scored."""
 
 
-def search(
-    problems: Iterable[Wanted], *, writer: Writer, judge: Judge, batch: int = 1, rows: int = ROWS
-) -> Iterator[Decided]:
-    """The best sample of each problem by the lowest step reward, as it is decided.
-
-    Args:
-        problems: taken as there is room for them.
-        writer: draws.
-        judge: scores.
-        batch: samples of a problem that are written on in a round. 1 draws least.
-        rows: see `ROWS`; `rows / batch` problems are open at a time, fewer where they would not fit the memory.
+def best_of_samples(
+    problems: Iterable[Wanted], *, writer: Writer, judge: Judge, batch: int = 1
+) -> Iterator[BestOfSamples]:
+    """The best sample of each problem by the lowest step reward, as it is decided; see `best_of_n_search.search`.
 
     Raises:
-        ConfigError: a batch or rows below 1.
+        ConfigError: a batch below 1.
         ModelError: the reward model's tokenizer reads the beginning of a text otherwise once more of it is there.
     """
-    if min(batch, rows) < 1:
-        raise ConfigError(f"batch: is {batch}, of {rows} rows; expected 1 or more")
-    waiting = iter(problems)
-    following = next(waiting, None)
-    is_open: list[_Open] = []
-    room = _Room(writer, judge)
-    while following or is_open:
-        while following and len(is_open) < max(1, rows // batch) and room.holds(following, len(is_open)):
-            is_open.append(_Open(following, writer, batch))
-            following = next(waiting, None)
-        wanted = [sample for one in is_open for sample in one.wanted()]
-        writer.write([sample.draft for sample in wanted], _Enough(wanted, writer, judge.splitter))
-        _score(wanted, writer, judge)
-        for one in is_open:
-            one.take()
-        for one in [one for one in is_open if one.is_over]:
-            is_open.remove(one)
-            yield one.close(writer, judge, room)
+    for problem, candidates, found in search(problems, source=_Drawn(writer, judge), batch=batch):
+        samples = tuple(ScoredSample(writer.sampled(one.draft), one.step_scores) for one in candidates)
+        best = found.get(len(samples))
+        yield BestOfSamples(problem.problem_id, samples, None if best is None else best.best)
 
 
-class _Sample:
-    """A sample with what is known of its steps."""
+class _Candidate:
+    """A sample with what is known of its steps; `prompts` and `noted` are those of all samples of its problem."""
 
     def __init__(self, draft: Draft, prompts: dict[bytes, ReadPrompt], noted: dict[bytes, Tensor]):
         self.draft, self.prompts, self._noted = draft, prompts, noted
         self.scores: list[float] = []
         self.stepped: Stepped | None = None  # the steps that were scored, and the tokens up to their end
         self.is_out = False
-        self.name = f"problem {draft.wanted.problem_id!r}, sample {draft.sample_idx}"
+
+    @property
+    def step_scores(self) -> tuple[float, ...] | None:
+        """See `ScoredSample`."""
+        return None if self.is_out else tuple(self.scores)
 
     def rollout(self, text: str) -> Rollout:
         """As the reward model is to read it."""
@@ -370,7 +325,34 @@ class _Sample:
             response=text, truncated=self.draft.stop_reason not in ("end", "stop"),
         )  # fmt: skip
 
-    def known(self, stepped: Stepped, step: int) -> Tensor | None:
+    def grow(self, stepped: Stepped) -> None:
+        """Note the steps that are settled now.
+
+        Raises:
+            ModelError: those that were scored are others now.
+        """
+        before, now = self.stepped, stepped.encoded
+        if before is not None:
+            stop = before.encoded.n_prompt + before.steps[-1].stop
+            same_tokens = before.encoded.n_prompt == now.n_prompt and np.array_equal(
+                before.encoded.ids[:stop], now.ids[:stop]
+            )
+            if not same_tokens or before.steps != stepped.steps[: len(before.steps)]:
+                raise ModelError(
+                    f"{now.name}: the reward model's tokenizer reads steps that were finished as other tokens now that "
+                    "more text is there, so scores cannot be known before a response ends. Sample without --early-stop"
+                )
+        self.stepped = stepped
+
+    def next_step(self, *, reference_draws: bool) -> WantedStep | None:
+        """The first step that is settled and not scored, if there is one."""
+        stepped, step = self.stepped, len(self.scores)
+        if self.is_out or stepped is None or step == len(stepped.steps):
+            return None
+        prompt = shared_prompt(self.prompts, stepped.encoded)
+        return WantedStep(prompt, stepped, step, self._drawn_logps(stepped, step) if reference_draws else None)
+
+    def _drawn_logps(self, stepped: Stepped, step: int) -> Tensor | None:
         """The log-probabilities of a step's tokens from when they were drawn; None where it is read as others.
 
         For samples that begin alike they are the first one's, so that equal steps have equal rewards to the last bit.
@@ -383,101 +365,71 @@ class _Sample:
         return self._noted.setdefault(stepped.prefix(step), torch.tensor(self.draft.logprobs[start:stop]))
 
 
-class _Open:
-    """A problem that is being decided."""
-
-    def __init__(self, wanted: Wanted, writer: Writer, batch: int):
-        prompts: dict[bytes, ReadPrompt] = {}  # one, but where a token straddles the boundary to the response
-        noted: dict[bytes, Tensor] = {}
-        self._samples = [_Sample(draft, prompts, noted) for draft in writer.open(wanted)]
-        self._search = BestFirst(len(self._samples), batch=batch)
-        self._taken = [0] * len(self._samples)
-        self._written: list[int] = []
-
-    @property
-    def is_over(self) -> bool:
-        """The best is found, or there is none."""
-        return not self._search.wanted()
-
-    def wanted(self) -> list[_Sample]:
-        """Samples to be written on."""
-        self._written = self._search.wanted()
-        return [self._samples[index] for index in self._written]
-
-    def take(self) -> None:
-        """Note what was written and scored."""
-        for index in self._written:
-            sample = self._samples[index]
-            if sample.is_out:
-                self._search.drop(index)
-                continue
-            new = sample.scores[self._taken[index] :]  # more than one where a token ended several
-            self._taken[index] = len(sample.scores)
-            self._search.take({index: Step(min(new), sample.draft.stop_reason is not None)})
-
-    def close(self, writer: Writer, judge: Judge, room: "_Room") -> Decided:
-        """What was found; everything kept is forgotten."""
-        drafts = [sample.draft for sample in self._samples]
-        room.note(drafts)
-        found = self._search.found
-        samples = tuple(_written(sample, writer) for sample in self._samples)
-        writer.close(drafts)
-        for prompt in self._samples[0].prompts.values():
-            judge.rewards.close(prompt)
-        return Decided(drafts[0].wanted.problem_id, samples, None if found is None else found.best)
-
-
-class _Room:
-    """How many problems fit the memory, by the length of samples so far."""
+class _Drawn:
+    """Samples that are written on as their steps are asked for; a `CandidateSource`."""
 
     def __init__(self, writer: Writer, judge: Judge):
         self._writer, self._judge = writer, judge
-        self._n_samples = self._n_tokens = 0
+        self._n_samples = self._n_tokens = 0  # of decided problems
 
-    def holds(self, wanted: Wanted, n_open: int) -> bool:
-        """A first problem always fits; samples are as long as those before, and the first as long as they may be."""
-        mean = self._n_tokens / self._n_samples if self._n_samples else self._writer.room(wanted)
-        size = len(wanted.ids) + mean * len(wanted.sample_idxs)
+    def has_room(self, problem: Wanted, others: Sequence[Wanted]) -> bool:
+        """See `CandidateSource`; samples are as long as those before, and the first as long as they may be."""
+        mean = self._n_tokens / self._n_samples if self._n_samples else self._writer.room(problem)
+        size = len(problem.ids) + mean * len(problem.sample_idxs)
         capacity = min(self._writer.capacity, self._judge.rewards.capacity) / 2  # of the models that are read, and it
-        return n_open == 0 or (n_open + 1) * size <= capacity
+        return (len(others) + 1) * size <= capacity
 
-    def note(self, drafts: Sequence[Draft]) -> None:
-        """How long the samples of a decided problem are."""
+    def open(self, problem: Wanted) -> tuple[list[_Candidate], dict[int, int]]:
+        """See `CandidateSource`."""
+        prompts: dict[bytes, ReadPrompt] = {}
+        noted: dict[bytes, Tensor] = {}
+        candidates = [_Candidate(draft, prompts, noted) for draft in self._writer.open(problem)]
+        return candidates, {len(candidates): len(candidates)}
+
+    def advance(self, candidates: Sequence[_Candidate]) -> list[Step | None]:
+        """See `CandidateSource`; a token may end several steps, which are one here."""
+        n_scored = {id(one.draft): len(one.scores) for one in candidates}
+
+        def is_enough(draft: Draft) -> bool:
+            settled = settled_steps(self._writer.settled_text(draft), self._judge.splitter)
+            return len(settled) > n_scored[id(draft)]
+
+        self._writer.write([one.draft for one in candidates], is_enough)
+        self._score(candidates)
+        return [
+            None if one.is_out else Step(min(one.scores[n_scored[id(one.draft)] :]), one.draft.stop_reason is not None)
+            for one in candidates
+        ]
+
+    def close(self, candidates: Sequence[_Candidate]) -> None:
+        """See `CandidateSource`."""
+        drafts = [one.draft for one in candidates]
         self._n_samples += len(drafts)
         self._n_tokens += sum(len(draft.ids) for draft in drafts)
+        self._writer.close(drafts)
+        for prompt in candidates[0].prompts.values():
+            self._judge.rewards.close(prompt)
 
-
-class _Enough:
-    """Whether a sample has a settled step that is not scored yet."""
-
-    def __init__(self, samples: Sequence[_Sample], writer: Writer, name: str):
-        self._writer, self._name = writer, name
-        self._n_scored = {id(sample.draft): len(sample.scores) for sample in samples}
-
-    def __call__(self, draft: Draft) -> bool:
-        return len(settled_steps(self._writer.settled_text(draft), self._name)) > self._n_scored[id(draft)]
-
-
-def _score(samples: Sequence[_Sample], writer: Writer, judge: Judge) -> None:
-    """Score the steps of samples that are new."""
-    texts = [writer.text(one.draft) if one.draft.stop_reason else writer.settled_text(one.draft) for one in samples]
-    encoded = encode(judge.tokenizer, [one.rollout(text) for one, text in zip(samples, texts, strict=True)])
-    pending: list[tuple[_Sample, Stepped]] = []
-    for sample, text, item in zip(samples, texts, encoded, strict=True):
-        finished = sample.draft.stop_reason is not None
-        steps = _steps(text, item, judge.splitter, finished=finished) if text else ()
-        if not steps or (len(item.ids) if finished else item.n_prompt + steps[-1].stop) > judge.max_length:
-            sample.is_out = True
-            continue
-        stepped = Stepped(encoded=item, steps=steps)
-        _check_same(sample, stepped)
-        sample.stepped = stepped
-        pending.append((sample, stepped))
-    while pending := [(one, stepped) for one, stepped in pending if len(one.scores) < len(stepped.steps)]:
-        wanted = [(_prompt(one, stepped.encoded), stepped, len(one.scores)) for one, stepped in pending]
-        known = [one.known(stepped, len(one.scores)) for one, stepped in pending] if judge.reference_draws else []
-        for (one, _), score in zip(pending, judge.rewards.rewards(wanted, known=known), strict=True):
-            one.scores.append(score)
+    def _score(self, candidates: Sequence[_Candidate]) -> None:
+        """Score the steps that are new."""
+        writer, judge = self._writer, self._judge
+        texts = [
+            writer.text(one.draft) if one.draft.stop_reason else writer.settled_text(one.draft) for one in candidates
+        ]
+        encoded = encode(judge.tokenizer, [one.rollout(text) for one, text in zip(candidates, texts, strict=True)])
+        for one, text, item in zip(candidates, texts, encoded, strict=True):
+            finished = one.draft.stop_reason is not None
+            steps = _steps(text, item, judge.splitter, finished=finished) if text else ()
+            one.is_out = not steps or (len(item.ids) if finished else item.n_prompt + steps[-1].stop) > judge.max_length
+            if not one.is_out:
+                one.grow(Stepped(encoded=item, steps=steps))
+        while pending := [
+            (one, step)
+            for one in candidates
+            if (step := one.next_step(reference_draws=judge.reference_draws)) is not None
+        ]:
+            for (one, _), score in zip(pending, judge.rewards.rewards([step for _, step in pending]), strict=True):
+                one.scores.append(score)
 
 
 def _steps(text: str, item: Encoded, name: str, *, finished: bool) -> tuple[Span, ...]:
@@ -487,32 +439,3 @@ def _steps(text: str, item: Encoded, name: str, *, finished: bool) -> tuple[Span
     settled = settled_steps(text, name)
     ranges = token_spans(item.spans, [*settled, Span(settled[-1].stop, len(text))], text=text)
     return tuple(ranges[: len(settled)])
-
-
-def _check_same(sample: _Sample, stepped: Stepped) -> None:
-    """Refuse to go on where the steps that were scored are others now."""
-    before, now = sample.stepped, stepped.encoded
-    if before is None:
-        return
-    stop = before.encoded.n_prompt + before.steps[-1].stop
-    same_tokens = before.encoded.n_prompt == now.n_prompt and np.array_equal(before.encoded.ids[:stop], now.ids[:stop])
-    if not same_tokens or before.steps != stepped.steps[: len(before.steps)]:
-        raise ModelError(
-            f"{sample.name}: the reward model's tokenizer reads steps that were finished as other tokens now that more "
-            "text is there, so scores cannot be known before a response ends. Sample without --early-stop"
-        )
-
-
-def _prompt(sample: _Sample, item: Encoded) -> ReadPrompt:
-    head = item.ids[: item.n_prompt].tobytes()
-    return sample.prompts.setdefault(head, ReadPrompt(item))
-
-
-def _written(sample: _Sample, writer: Writer) -> Written:
-    draft = sample.draft
-    sampled = Sampled(
-        problem_id=draft.wanted.problem_id, sample_idx=draft.sample_idx, text=writer.text(draft),
-        stop_reason=draft.stop_reason or "abandoned", token_ids=tuple(draft.ids),
-        n_prompt_tokens=len(draft.wanted.ids), n_generated_tokens=len(draft.ids), token_logprobs=tuple(draft.logprobs),
-    )  # fmt: skip
-    return Written(sampled, None if sample.is_out else tuple(sample.scores))

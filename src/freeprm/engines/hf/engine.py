@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from freeprm.core.flops import ModelShape
 from freeprm.engines._reading import begin
 from freeprm.engines.base import Request, Sampled, SamplingParams
-from freeprm.engines.hf.best_first import Decided, Judge, Writer, search
+from freeprm.engines.hf.best_first import BestOfSamples, Judge, Writer, best_of_samples
 from freeprm.engines.hf.cache import stands_alone
 from freeprm.engines.hf.decoding import Limits, Plan, Wanted, decode, no_count, plan
 from freeprm.engines.hf.workers import DrawingJob, sample_in_workers
@@ -129,8 +129,8 @@ class HFEngine:
 
     def best_first(
         self, requests: Sequence[Request], *, params: SamplingParams, judge: Judge, batch: int
-    ) -> Iterator[Decided]:
-        """The best of each problem's samples, found while they are written; see `best_first.search`, in this process.
+    ) -> Iterator[BestOfSamples]:
+        """The best of each problem's samples, found while they are written; see `best_of_samples`, in this process.
 
         Raises:
             ModelError: as for `sample`, or the model cannot write samples piece by piece.
@@ -139,7 +139,7 @@ class HFEngine:
             writer = Writer(self._backbone, params=params)
             encoded = self._encoded(requests)
             self._tell_of_reach(encoded, params)
-            yield from search(encoded, writer=writer, judge=judge, batch=batch)
+            yield from best_of_samples(encoded, writer=writer, judge=judge, batch=batch)
 
     def key(self) -> str:
         """Tells the model from every other; see `models.reference_logprobs`."""
