@@ -111,15 +111,11 @@ def compare(sample: Sample, *, peer_answers: int) -> Iterator[Row]:
         "CPU seconds": round(used, 3), "answers/s if both cores were ours": round(WORKERS * len(sample.pairs) / used),
         "answers of the peer": len(chosen), "workers": WORKERS,
     }  # fmt: skip
-    name = f"grading/{{}}: {sample.name}, {WORKERS} workers, cache cold"
-    yield Row(
-        name=name.format("math-verify in one process"), ours=ours, peer=peer, ratio=ours / peer, target=None,
-        unit="answers/s", details=details,
-    )  # fmt: skip
-    yield Row(
-        name=name.format("required"), ours=ours, peer=TARGET, ratio=ours / TARGET, target=1.0, unit="answers/s",
-        details=details,
-    )  # fmt: skip
+    for name, theirs, target in (("math-verify in one process", peer, None), ("required", TARGET, 1.0)):
+        yield Row(
+            name=f"grading/{name}: {sample.name}, {WORKERS} workers, cache cold", ours=ours, peer=theirs,
+            ratio=ours / theirs, target=target, unit="answers/s", details=details,
+        )  # fmt: skip
 
 
 def _cpu_seconds() -> float:

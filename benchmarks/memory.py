@@ -10,11 +10,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from benchmarks.peers import plain_logprobs
 from benchmarks.rows import Row, cheaper
@@ -45,7 +45,8 @@ def memory(*, quick: bool) -> Iterator[Row]:
 
 def scoring(work: Workload) -> Row:
     """Scoring, beside the plain way of transformers with batches of 8."""
-    return _row(f"memory/scoring, plain Hugging Face: {work}", _score_ours, _score_plainly, work, target=None)
+    ours, peer = (partial(_scoring, score) for score in (score_tokens, plain_logprobs))
+    return _row(f"memory/scoring, plain Hugging Face: {work}", ours, peer, work, target=None)
 
 
 def training(work: Workload, *, as_it_comes: bool) -> Iterator[Row]:
@@ -55,15 +56,16 @@ def training(work: Workload, *, as_it_comes: bool) -> Iterator[Row]:
     if trl_version() is None:
         yield Row(name=name.format(""), target=target, unit="MiB", missing=NO_TRL)
         return
-    yield _row(name.format(""), _train_ours, _train_trl, work, target=target)
-    if as_it_comes:
-        yield _row(name.format(" as it comes"), _train_ours, _train_trl_as_it_comes, work, target=target)
+    for how, checkpointing in (("", False), *([(" as it comes", True)] if as_it_comes else [])):
+        peer = partial(_training, partial(run_trl, checkpointing=checkpointing))
+        yield _row(name.format(how), partial(_training, run_ours), peer, work, target=target)
 
 
-def _row(
-    name: str, ours: Callable[..., Callable[[], object]], peer: Callable[..., Callable[[], object]], work: Workload, *,
-    target: float | None,
-) -> Row:  # fmt: skip
+Job = Callable[[Workload], Callable[[], object]]
+"""Can be pickled; given a workload it returns the work, with what the work needs but the models."""
+
+
+def _row(name: str, ours: Job, peer: Job, work: Workload, *, target: float | None) -> Row:
     if not can_measure():
         missing = "this system does not tell a process's peak (no /proc/self/clear_refs)"
         return Row(name=name, target=target, unit="MiB", missing=missing)
@@ -74,42 +76,20 @@ def _row(
     return cheaper(name, ours=our_peak, peer=peer_peak, target=target, unit="MiB", details=details)
 
 
-def _score_ours(work: Workload) -> Callable[[], object]:
-    return _scoring(work, score_tokens)
-
-
-def _score_plainly(work: Workload) -> Callable[[], object]:
-    return _scoring(work, plain_logprobs)
-
-
-def _scoring(work: Workload, score: Callable[..., object]) -> Callable[[], object]:
+def _scoring(score: Callable[..., object], work: Workload) -> Callable[[], object]:
     encoded = encode(word_tokenizer(work.vocabulary), random_rollouts(work))
     return lambda: score(random_model(work), encoded)
 
 
-def _train_ours(work: Workload) -> Callable[[], object]:
-    return _training(work, run_ours)
-
-
-def _train_trl(work: Workload) -> Callable[[], object]:
-    return _training(work, lambda *given, out: run_trl(*given, out=out, checkpointing=False))
-
-
-def _train_trl_as_it_comes(work: Workload) -> Callable[[], object]:
-    return _training(work, lambda *given, out: run_trl(*given, out=out, checkpointing=True))
-
-
-def _training(work: Workload, run: Callable[..., object]) -> Callable[[], object]:
+def _training(run: Callable[..., object], work: Workload) -> Callable[[], object]:
     import_trainers()  # in either's process, and before the work
-
     groups = tuple(random_groups(replace(work, prompts=2 * work.prompts)))
     plan = Plan(objective="dpo", groups=groups, groups_a_batch=work.prompts)
     tokenizer = word_tokenizer(work.vocabulary)
 
     def train() -> None:
-        model: PreTrainedModel = random_model(work)
         with tempfile.TemporaryDirectory() as out:
-            run(model, tokenizer, plan, out=Path(out))
+            run(random_model(work), tokenizer, plan, out=Path(out))
 
     return train
 

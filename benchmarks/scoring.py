@@ -74,7 +74,8 @@ def measure(case: Case) -> Iterator[Row]:
         "plain Hugging Face": lambda: plain_logprobs(theirs, encode(tokenizer, some)),
         "matmul": products,
     }
-    with_bf16 = "bfloat16" in case.targets and _has_bf16()
+    flags = _CPU_INFO.read_text(encoding="utf-8") if _CPU_INFO.exists() else ""
+    with_bf16 = "bfloat16" in case.targets and has_bf16(flags)
     if with_bf16:
         half = random_model(replace(work, dtype="bfloat16"))
         details |= {"bfloat16_mean_difference": _mean_difference(model, half, tokenizer, some)}
@@ -94,9 +95,15 @@ def measure(case: Case) -> Iterator[Row]:
     yield faster(
         f"scoring/matmul limit: {work}", ours=ours, peer=limit, target=case.targets.get("matmul limit"), details=details
     )
-    if "bfloat16" in case.targets:
-        faster_half = Rate(amount=total.naive_tokens, seconds=seconds["bfloat16"]) if with_bf16 else None
-        yield _bf16_row(case, ours, faster_half, details)
+    name, target = f"scoring/bfloat16 over float32: {work}", case.targets.get("bfloat16")
+    if with_bf16:
+        half_rate = Rate(amount=total.naive_tokens, seconds=seconds["bfloat16"])
+        yield faster(name, ours=half_rate, peer=ours, target=target, details=details)
+    elif target is not None:
+        yield Row(
+            name=name, peer=ours.median, target=target, unit="tokens/s", details=details,
+            missing="this processor has no bfloat16 instructions",
+        )  # fmt: skip
 
 
 def full() -> Iterator[Case]:
@@ -159,20 +166,6 @@ def _mean_difference(
     encoded = encode(tokenizer, rollouts)
     pairs = zip(score_tokens(model, encoded), score_tokens(half, encoded), strict=True)
     return float(np.mean(np.concatenate([(left - right).abs().numpy() for left, right in pairs])))
-
-
-def _bf16_row(case: Case, ours: Rate, half: Rate | None, details: Mapping[str, Any]) -> Row:
-    name, target = f"scoring/bfloat16 over float32: {case.work}", case.targets["bfloat16"]
-    if half is None:
-        return Row(
-            name=name, peer=ours.median, target=target, unit="tokens/s", details=details,
-            missing="this processor has no bfloat16 instructions",
-        )  # fmt: skip
-    return faster(name, ours=half, peer=ours, target=target, details=details)
-
-
-def _has_bf16() -> bool:
-    return _CPU_INFO.exists() and has_bf16(_CPU_INFO.read_text(encoding="utf-8"))
 
 
 def has_bf16(flags: str) -> bool:

@@ -36,7 +36,6 @@ class Case:
     """`prompts` pairs: N = 2."""
     objective: str
     pairs_a_batch: int
-    rounds: int
     as_it_comes: bool = False
     """Run TRL with its default, recomputed activations, too."""
 
@@ -54,33 +53,25 @@ def measure(case: Case) -> Iterator[Row]:
         BenchmarkError: losses, gradients or log-probabilities differ.
     """
     tokenizer = word_tokenizer(case.work.vocabulary)
-    plan = Plan(
-        objective=case.objective, groups=tuple(random_groups(case.work)), groups_a_batch=case.pairs_a_batch
-    )  # fmt: skip
+    plan = Plan(objective=case.objective, groups=tuple(random_groups(case.work)), groups_a_batch=case.pairs_a_batch)
     encoded = encode(tokenizer, rollouts_of(plan.groups))
     score_tokens(random_model(case.work), encoded[:2])  # what only the first pass of a process does is nobody's to pay
     lengths = [len(item.ids) for item in encoded]
     names = ["ours"]
     if trl_version() is not None:
         names += ["TRL", *(["TRL as it comes"] if case.as_it_comes else [])]
-    runs: dict[str, list[TrainingRun]] = {name: [] for name in names}
-    for index in range(case.rounds):
-        for name in names[:: 1 if index % 2 == 0 else -1]:
-            runs[name].append(_run(name, case.work, plan))
+    runs = {name: _run(name, case.work, plan) for name in names}
     responses_a_batch = case.pairs_a_batch * case.work.n
     n_tokens = sum(lengths[responses_a_batch : plan.n_steps * responses_a_batch])  # the first step is not measured
-    details = {"steps": plan.n_steps - 1, "pairs_a_batch": case.pairs_a_batch, "first_loss": runs["ours"][0].losses[0]}
-    rates = {
-        name: Rate(amount=n_tokens, seconds=tuple(run.seconds(n_steps=plan.n_steps) for run in given))
-        for name, given in runs.items()
-    }
+    details = {"steps": plan.n_steps - 1, "pairs_a_batch": case.pairs_a_batch, "first_loss": runs["ours"].losses[0]}
+    rates = {name: Rate(amount=n_tokens, seconds=(run.seconds(n_steps=plan.n_steps),)) for name, run in runs.items()}
     if trl_version() is None:
         yield Row(
             name=f"training/{case.objective}, TRL: {case.work}", ours=rates["ours"].median,
             target=TARGETS[case.objective], unit="tokens/s", details=details, missing=NO_TRL,
         )  # fmt: skip
     for name in names[1:]:
-        details |= check_same(runs["ours"][0], runs[name][0], lengths)
+        details |= check_same(runs["ours"], runs[name], lengths)
         yield faster(
             f"training/{case.objective}, {name}: {case.work}", ours=rates["ours"], peer=rates[name],
             target=TARGETS[case.objective],
@@ -121,15 +112,15 @@ def check_same(ours: TrainingRun, theirs: TrainingRun, lengths: Sequence[int]) -
 def _quick() -> Iterator[Case]:
     for vocabulary in (32_000, 128_000):
         work = Workload(size="0.9M", vocabulary=vocabulary, prompts=6, n=2, prompt_tokens=100, response_tokens=100)
-        yield Case(work=work, objective="dpo", pairs_a_batch=2, rounds=1)
-    yield Case(work=replace(work, vocabulary=32_000), objective="kto", pairs_a_batch=2, rounds=1)
+        yield Case(work=work, objective="dpo", pairs_a_batch=2)
+    yield Case(work=replace(work, vocabulary=32_000), objective="kto", pairs_a_batch=2)
 
 
 def _full() -> Iterator[Case]:
     for vocabulary in (32_000, 128_000):
         for objective in TARGETS:
             work = Workload(size="50M", vocabulary=vocabulary, prompts=12, n=2, prompt_tokens=180)
-            yield Case(work=work, objective=objective, pairs_a_batch=4, rounds=1, as_it_comes=objective == "dpo")
+            yield Case(work=work, objective=objective, pairs_a_batch=4, as_it_comes=objective == "dpo")
 
 
 def _run(name: str, work: Workload, plan: Plan) -> TrainingRun:
@@ -142,9 +133,8 @@ def _run(name: str, work: Workload, plan: Plan) -> TrainingRun:
         return run_trl(policy, tokenizer, plan, out=Path(out), checkpointing=name == "TRL as it comes")
 
 
-def _parts(runs: Sequence[TrainingRun], whose: str) -> dict[str, float]:
-    """Where the time went, in the first round."""
-    run = runs[0]
+def _parts(run: TrainingRun, whose: str) -> dict[str, float]:
+    """Where the time went."""
     return {f"{whose}_reference_seconds": run.reference_seconds, f"{whose}_step_seconds": sum(run.step_seconds)}
 
 

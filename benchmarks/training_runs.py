@@ -5,12 +5,13 @@ Both compute the reference's log-probabilities before training, TRL by its optio
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,10 @@ class TrainingRun:
 
 
 class StepClock(TrainerCallback):
-    """Notes when each optimisation step ends and what is logged of it."""
+    """Notes when each optimisation step ends."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
-        self.losses: list[float] = []
-        self.grad_norms: list[float] = []
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Note the time, when a GPU has done its work too."""
@@ -101,26 +100,22 @@ class StepClock(TrainerCallback):
             torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
-        logs: Mapping[str, float] | None = None, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        """Keep the numbers of a step; what is logged at the end of training has none."""
-        if logs and "loss" in logs and "grad_norm" in logs:
-            self.losses.append(float(logs["loss"]))
-            self.grad_norms.append(float(logs["grad_norm"]))
 
-    def run(self, trainer: Trainer, *, reference_seconds: float, ref_logps: Sequence[float]) -> TrainingRun:
-        """Train under this clock."""
-        for printing in (ProgressCallback, PrinterCallback):
-            trainer.remove_callback(printing)
-        trainer.add_callback(self)
-        trainer.train()
-        intervals = [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
-        return TrainingRun(
-            reference_seconds=reference_seconds, step_seconds=tuple(intervals), ref_logps=tuple(ref_logps),
-            losses=tuple(self.losses), grad_norms=tuple(self.grad_norms),
-        )  # fmt: skip
+def run_timed(trainer: Trainer, *, reference_seconds: float, ref_logps: Sequence[float]) -> TrainingRun:
+    """Train under a clock."""
+    clock = StepClock()
+    for printing in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(printing)
+    trainer.add_callback(clock)
+    trainer.train()
+    steps = [logged for logged in trainer.state.log_history if "loss" in logged and "grad_norm" in logged]
+    return TrainingRun(
+        reference_seconds=reference_seconds,
+        step_seconds=tuple(after - before for before, after in pairwise(clock.ends)),
+        ref_logps=tuple(ref_logps),
+        losses=tuple(float(step["loss"]) for step in steps),
+        grad_norms=tuple(float(step["grad_norm"]) for step in steps),
+    )
 
 
 def shared_arguments(plan: Plan, model: PreTrainedModel) -> dict[str, Any]:
@@ -158,7 +153,7 @@ def run_ours(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: P
         train_dataset=_examples(plan.groups, rollouts, encoded, logps),
     )  # fmt: skip
     sums = [float(part.double().sum()) for part in logps[: len(rollouts)]]
-    return StepClock().run(trainer, reference_seconds=reference_seconds, ref_logps=sums)
+    return run_timed(trainer, reference_seconds=reference_seconds, ref_logps=sums)
 
 
 def _examples(
@@ -254,7 +249,7 @@ def run_trl(
         sums = [float(value) for pair in both for value in pair]
     else:
         sums = [float(value) for value in columns["ref_logps"]]
-    return StepClock().run(trainer, reference_seconds=sum(spent), ref_logps=sums)
+    return run_timed(trainer, reference_seconds=sum(spent), ref_logps=sums)
 
 
 def _pairs(tokenizer: PreTrainedTokenizerBase, groups: Sequence[Group]) -> list[dict[str, str]]:

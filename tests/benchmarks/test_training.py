@@ -14,7 +14,7 @@ from freeprm.errors import BenchmarkError
 def test_training_has_a_row_for_trl_and_one_for_its_defaults(objective, work, well_formed):
     pytest.importorskip("trl", minversion="1.16", reason="compares with TRL: pip install 'freeprm[bench]'")
     work = replace(work, prompts=4, n=2)
-    case = training.Case(work=work, objective=objective, pairs_a_batch=2, rounds=1, as_it_comes=True)
+    case = training.Case(work=work, objective=objective, pairs_a_batch=2, as_it_comes=True)
     rows = [well_formed(row) for row in training.measure(case)]
     assert [row.name.partition(":")[0] for row in rows] == [
         f"training/{objective}, TRL", f"training/{objective}, TRL as it comes",
@@ -24,7 +24,7 @@ def test_training_has_a_row_for_trl_and_one_for_its_defaults(objective, work, we
 
 def test_without_trl_its_row_says_so(work, monkeypatch):
     monkeypatch.setattr(training, "trl_version", lambda: None)
-    case = training.Case(work=replace(work, prompts=4, n=2), objective="dpo", pairs_a_batch=2, rounds=1)
+    case = training.Case(work=replace(work, prompts=4, n=2), objective="dpo", pairs_a_batch=2)
     (row,) = training.measure(case)
     assert row.ours > 0
     assert (row.peer, row.ratio, row.met) == (None, None, None)
