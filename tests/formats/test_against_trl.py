@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import tiny
+from freeprm.formats._preferences import PreferenceRow, read_preference
 from freeprm.formats.trl_preference import TRLPreference
 from freeprm.formats.trl_stepwise import TRLStepwise
 from freeprm.formats.trl_unpaired import TRLUnpaired
-from freeprm.io.columns import Fields
-from freeprm.io.conversations import as_reply, read_preference
+from freeprm.io.conversations import as_reply
 from freeprm.io.rows import Source
 from freeprm.types import Group
 
@@ -46,7 +46,7 @@ AGAIN = {"role": "user", "content": "Sure?"}
 )
 def test_a_preference_is_split_as_trl_splits_it(row: dict[str, Any]):
     theirs = maybe_extract_prompt(row)
-    prompt, chosen, rejected = read_preference(Fields(row, Source(Path("rows.jsonl"), 1)))
+    prompt, chosen, rejected = read_preference(PreferenceRow.of(row, Source(Path("rows.jsonl"), 1)))
     if is_conversational(theirs):
         assert theirs["prompt"] == list(prompt)
         assert (theirs["chosen"], theirs["rejected"]) == (as_reply(chosen), as_reply(rejected))

@@ -8,9 +8,10 @@ import pytest
 
 from freeprm.core.steps import given_steps
 from freeprm.errors import DataError, RecordError
-from freeprm.formats._reading import read_records
-from freeprm.formats.processbench import PLUGIN, is_processbench, read_processbench
-from freeprm.types import Group, group_rollouts
+from freeprm.formats._reading import formats_of, read_records
+from freeprm.formats.processbench import PLUGIN
+from freeprm.io.rollouts import read_rollouts
+from freeprm.types import Group, Rollout, group_rollouts
 
 ENTRY = {
     "id": "x-0", "generator": "g", "problem": "2 + 2?", "steps": ["2 + 2 = 5.", "The answer is 5."],
@@ -22,6 +23,14 @@ def write(folder: Path, *entries: object) -> Path:
     path = folder / "entries.json"
     path.write_text(json.dumps(entries), encoding="utf-8")
     return path
+
+
+def read_processbench(path: Path) -> list[Rollout]:
+    return read_rollouts([path], formats={path: "processbench"}).rollouts
+
+
+def is_processbench(path: Path) -> bool:
+    return formats_of([path], among=("processbench",)) == {path: "processbench"}
 
 
 def test_an_entry_becomes_a_rollout(tmp_path: Path):
@@ -74,7 +83,7 @@ def test_the_format_is_recognised_by_its_columns(tmp_path: Path):
 
 
 def test_no_entry_at_all_is_refused(tmp_path: Path):
-    with pytest.raises(RecordError, match="no record"):
+    with pytest.raises(RecordError, match="no usable record"):
         read_processbench(write(tmp_path))
 
 

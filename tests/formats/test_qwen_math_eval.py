@@ -40,8 +40,11 @@ def test_samples_that_were_not_graded_have_no_label(here: Source):
     ("change", "message"),
     [
         ({"score": [True]}, "score: has 1 for 3 samples"),
-        ({"pred": ["5"]}, "pred: is .*; expected a list with an entry for each of the 3 samples"),
-        ({"pred_score": [0.5]}, "pred_score: is .*; expected a number, or a list of them, for each of the 3 samples"),
+        ({"pred": ["5"]}, "pred: has 1 for 3 samples; expected a list of answers, one for each sample"),
+        (
+            {"pred_score": [0.5]},
+            "pred_score: has 1 for 3 samples; expected a list of numbers, or of lists of them, one for each",
+        ),
         ({"code": [1]}, "code: is .*; expected a list of texts, at least one"),
     ],
 )

@@ -43,7 +43,7 @@ def test_a_search_and_learn_file_needs_no_converting(name: str, real_data: Path)
 def test_nested_lists_of_parquet_are_the_same_numbers(real_data: Path, tmp_path: Path):
     raw = real_data / "search_and_learn_bon" / "scatyf3_llama3b_10x4.raw.jsonl"
     write_table(tmp_path / "raw.parquet", [found for _, found in read_rows(raw)])
-    assert read_scored([tmp_path / "raw.parquet"]) == read_scored([raw])
+    assert read_scored([tmp_path / "raw.parquet"]).rollouts == read_scored([raw]).rollouts
 
 
 def test_arrays_that_pandas_wrote_are_lists(tmp_path: Path):
@@ -105,13 +105,17 @@ def test_options_without_outputs_to_read_are_refused(tmp_path: Path):
         read_scored([write(tmp_path, row(0))], options={"good": 1})
 
 
-def test_inputs_of_several_formats_beside_answers_are_refused_as_their_order_would_change(tmp_path: Path):
+def test_inputs_of_several_formats_are_read_in_their_order_and_so_are_answers_to_them(tmp_path: Path):
     entry = {"id": "x-0", "generator": "g", "problem": "?", "steps": ["a"], "final_answer_correct": True, "label": -1}
-    paths = [write(tmp_path, row(0)), write(tmp_path, entry, name="bench.jsonl")]
-    assert len(read_scored(paths).rollouts) == 2
-    answers = write(tmp_path, {"model": "m", "data": [{"index": 0, "data": STEPS}]}, name="answers.jsonl")
-    with pytest.raises(DataError, match="the inputs are processbench and rows, and are not read in their order"):
-        read_scored(paths, scores=[answers], options={"good": 1})
+    paths = [
+        write(tmp_path, row(0)), write(tmp_path, entry, name="bench.jsonl"), write(tmp_path, row(1), name="more.jsonl"),
+    ]  # fmt: skip
+    bodies = [{"model": "m", "data": [{"index": 0, "data": [[share]]}]} for share in (0.25, 0.5, 0.75)]
+    answers = write(tmp_path, *bodies, name="answers.jsonl")
+    made = read_scored(paths, scores=[answers])
+    assert [(one.problem_id, one.sample_idx, one.step_scores) for one in made.rollouts] == [
+        ("p", 0, (0.25,)), ("x-0", 0, (0.5,)), ("p", 1, (0.75,)),
+    ]  # fmt: skip
 
 
 def test_answers_are_in_the_order_in_which_responses_first_stand(tmp_path: Path):

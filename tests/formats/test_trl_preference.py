@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError
+from freeprm.formats._preferences import CUT_OFF
 from freeprm.formats._reading import read_records
-from freeprm.formats.trl_preference import CUT_OFF, PLUGIN
+from freeprm.formats.trl_preference import PLUGIN
 from freeprm.io.rows import Source, write_rows
 from freeprm.types import Group, Rollout, group_rollouts
 

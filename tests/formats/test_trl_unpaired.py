@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import DataError, RecordError
-from freeprm.formats.trl_preference import CUT_OFF
+from freeprm.formats._preferences import CUT_OFF
 from freeprm.formats.trl_unpaired import PLUGIN
 from freeprm.io.rows import Source
 from freeprm.types import Group, Rollout, group_rollouts

@@ -263,7 +263,7 @@ def test_broken_records_stop_the_reading_or_are_counted_equal_mistakes_together(
     ]  # fmt: skip
     with pytest.raises(RecordError, match=r"rows\.jsonl:2: correct: is 'yes'"):
         read(tmp_path, *rows)
-    kept, skipped = read_rollouts([write(tmp_path, *rows)], on_bad="skip")
+    kept, skipped, *_ = read_rollouts([write(tmp_path, *rows)], on_bad="skip")
     assert [item.sample_idx for item in kept] == [0, 4]
     assert skipped == Counter({
         "correct is not true, false, 1 or 0": 2, "not valid JSON": 2, "a sample that is there already": 1,

@@ -58,7 +58,8 @@ def advice(error: FreePRMError) -> str:
     """What to add to the error of a row that lacks our columns: that convert reads it, if it does."""
     if not isinstance(error, RecordError) or error.row is None:
         return ""
-    from freeprm.formats._reading import OURS, recognise
+    from freeprm.formats._reading import recognise
+    from freeprm.io.rollouts import OURS
 
     try:
         found = [name for name in recognise(dict(error.row)) if name != OURS]

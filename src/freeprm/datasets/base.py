@@ -6,12 +6,13 @@ A dataset is a frozen dataclass: its fields are its options, with defaults where
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from freeprm.errors import RecordError
 from freeprm.io.arrow import is_hub_name, with_split
-from freeprm.io.columns import Fields
+from freeprm.io.columns import Filled, ForeignRow
 from freeprm.io.files import read_rows, split_files_in
 from freeprm.io.rollouts import OnBad
 from freeprm.io.rows import Row, Source
@@ -93,7 +94,12 @@ def text_of(row: Row, column: str, source: Source) -> str:
     Raises:
         RecordError: there is none; names the columns that there are.
     """
-    return Fields(row, source).text(column)
+    return str(getattr(_row_with(column).of(row, source), column))
+
+
+@cache
+def _row_with(column: str) -> type[ForeignRow]:
+    return cast("type[ForeignRow]", type("_Row", (ForeignRow,), {"__annotations__": {column: Filled}}))
 
 
 def choose(items: Sequence[T], *, limit: int | None, seed: int) -> Iterator[T]:

@@ -3,12 +3,27 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from freeprm.datasets.base import choose, read_problems, text_of
-from freeprm.errors import RecordError
+from pydantic import AfterValidator
+
+from freeprm.datasets.base import choose, read_problems
+from freeprm.io.columns import Answer, AnyPrompt, ForeignRow, Identifier
 from freeprm.io.rollouts import OnBad
 from freeprm.io.rows import Row, Source
 from freeprm.types import Problem, Prompt, Rollout
+
+
+def _not_blank(prompt: Prompt) -> Prompt:
+    if isinstance(prompt, str) and not prompt.strip():
+        raise ValueError
+    return prompt
+
+
+class _Row(ForeignRow):
+    problem_id: Identifier = ""
+    prompt: Annotated[AnyPrompt, AfterValidator(_not_blank)]
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,27 +47,13 @@ class Rows:
 
 
 def _problem(row: Row, source: Source, index: int) -> Problem:
-    problem_id = row.get("problem_id", f"{source.path.stem}-{index}")
-    answer = row.get("answer")
-    if isinstance(problem_id, bool) or not isinstance(problem_id, str | int):
-        raise RecordError(f"{source}: problem_id: is {problem_id!r}; expected text or a whole number")
-    if isinstance(answer, bool) or not (answer is None or isinstance(answer, str | int | float)):
-        raise RecordError(f"{source}: answer: is {answer!r}; expected text or a number")
+    given = _Row.of(row, source)
     return Problem(
-        problem_id=str(problem_id),
-        prompt=_prompt(row, source),
-        answer=None if answer is None else str(answer),
+        problem_id=given.problem_id or f"{source.path.stem}-{index}",
+        prompt=given.prompt,
+        answer=given.answer,
         extra={name: value for name, value in row.items() if name not in Rollout.__slots__},
     )
-
-
-def _prompt(row: Row, source: Source) -> Prompt:
-    turns = row.get("prompt")
-    if not isinstance(turns, list):
-        return text_of(row, "prompt", source)
-    if not turns or not all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns):
-        raise RecordError(f'{source}: prompt: is {str(turns)[:80]}; expected text or a list of {{"role", "content"}}')
-    return tuple(turns)
 
 
 PLUGIN = Rows

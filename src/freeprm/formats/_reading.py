@@ -1,80 +1,20 @@
-"""Files of any format to rollouts: the format by its name or by the first row, problems numbered on across rows."""
+"""Which format a file is of, by its name or by its first row; and the different responses in files of rollouts."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from freeprm.errors import DataError, RecordError
 from freeprm.formats.base import Format
 from freeprm.io import plugins
 from freeprm.io.columns import COLUMNS
 from freeprm.io.files import read_rows
-from freeprm.io.rollouts import OnBad, read_rollouts
-from freeprm.io.rows import Row, Source, check_columns, mapped, renamed
-from freeprm.types import Prompt, Rollout
+from freeprm.io.rollouts import OURS, OnBad, Rollouts, read_rollouts
+from freeprm.io.rows import Row, Source, mapped, renamed
+from freeprm.types import Rollout
 
 FAMILY = "formats"
-OURS = "rows"
-"""The format of our own rows, in which nothing is lost."""
-
-
-class Records(NamedTuple):
-    """What was read, from what, and what was not."""
-
-    rollouts: list[Rollout]
-    skipped: Counter[str]
-    """Broken records left out, by reason; empty unless skipping was asked for."""
-    n_rows: int
-    """Rows read, the broken ones among them."""
-    formats: dict[Path, str]
-    """The format of each input."""
-
-
-def read_records(
-    paths: Iterable[Path],
-    *,
-    format: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-) -> Records:
-    """Rollouts from files of any format in `freeprm.formats`.
-
-    Samples of a problem are numbered on from row to row and from file to file, except in our own rows, which bring
-    their numbers.
-
-    Args:
-        paths: files, folders or hub names, as `read_rows` takes them.
-        format: name of the format; each input's own if not given, told from its first row.
-        options: the format's fields, e.g. {"threshold": 0.5}.
-        columns: name of a column in the format -> the name that it has in the rows.
-        on_bad: stop at the first broken record, or leave it out and count it.
-
-    Raises:
-        ConfigError: an unknown option.
-        DataError: no format, or several, recognise the rows.
-        PluginError: no format of this name.
-        RecordError: names the file, the line, the field, and what was expected.
-    """
-    check_columns(columns or {})
-    paths = list(paths)
-    named = {path: format or _recognised_in(path, columns or {}) for path in paths}
-    foreign = _Reader(columns or {}, on_bad)
-    own = [path for path in paths if named[path] == OURS]
-    for path in paths:
-        if path not in own:
-            foreign.read(path, load_format(named[path], options))
-    rollouts, skipped, n_rows = foreign.rollouts, foreign.skipped, foreign.n_rows
-    if own:
-        read = read_rollouts(own, columns=columns, on_bad=on_bad)
-        rollouts, skipped = [*rollouts, *read.rollouts], skipped + read.skipped
-        n_rows += len(read.rollouts) + read.skipped.total()
-    if not rollouts:
-        reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in skipped.items())
-        raise RecordError(f"{', '.join(map(str, paths))}: no usable record ({reasons or 'there is none at all'})")
-    return Records(rollouts, skipped, n_rows, named)
 
 
 def load_format(name: str, options: Mapping[str, Any] | None = None) -> Format:
@@ -98,26 +38,79 @@ def recognise(row: Row) -> list[str]:
     return [name for name in plugins.names(FAMILY) if load_format(name).recognises(row)]
 
 
-def formats_of(path: Path, *, columns: Mapping[str, str]) -> list[str]:
-    """Names of the formats that the first row of a file that can be read looks like one of; none where there is no row.
+def formats_of(
+    paths: Iterable[Path], *, columns: Mapping[str, str] | None = None, among: Collection[str] | None = None
+) -> dict[Path, str]:
+    """The one other format of each file that its first row looks like; without those that may be ours, or anything.
 
     Args:
-        path: as `read_rows` takes it.
+        paths: as `read_rows` takes them.
         columns: name of a column in the format -> the name that it has in the rows.
+        among: the formats to tell; all if not given.
 
     Raises:
-        RecordError: the path does not exist, or is not readable as rows.
+        RecordError: a path does not exist, or is not readable as rows.
     """
-    first = _first_row(path)
-    return [] if first is None else recognise(_renamed(first[1], columns))
+    found = {path: _first_row(path, columns or {}) for path in paths}
+    told = {path: recognise(first[1]) for path, first in found.items() if first is not None}
+    return {
+        path: names[0]
+        for path, names in told.items()
+        if len(names) == 1 and names[0] != OURS and (among is None or names[0] in among)
+    }
+
+
+def read_records(
+    paths: Iterable[Path],
+    *,
+    format: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad = "raise",
+) -> Rollouts:
+    """Rollouts from files whose formats are named, or told from their first rows; for the rest see `read_rollouts`.
+
+    Raises:
+        DataError: no format, or several, recognise the rows.
+        FreePRMError: as `read_rollouts`.
+    """
+    paths = list(paths)
+    named = {path: format or _recognised_in(path, columns or {}) for path in paths}
+    return read_rollouts(paths, columns=columns, on_bad=on_bad, formats=named, options=options)
+
+
+def read_responses(
+    inputs: Sequence[Path], *, columns: Mapping[str, str] | None, on_bad: OnBad
+) -> tuple[list[Rollout], Counter[str]]:
+    """Each response once, and the count of what was skipped; for the arguments see `read_rollouts`.
+
+    Args:
+        inputs: rows of ours, or of ProcessBench, which bring their own steps.
+
+    Raises:
+        RecordError: a broken record, or there is none.
+        DataError: a sample stands for two different responses.
+    """
+    read = read_rollouts(inputs, columns=columns, on_bad=on_bad, formats=formats_of(inputs, among=("processbench",)))
+    counts = Counter({f"skipped: {reason}": n for reason, n in read.skipped.items()})
+    first: dict[tuple[str, int], Rollout] = {}
+    for rollout in read.rollouts:
+        seen = first.setdefault((rollout.problem_id, rollout.sample_idx), rollout)
+        if seen.response != rollout.response:
+            raise DataError(
+                f"problem {rollout.problem_id!r}, sample {rollout.sample_idx}: stands for two different responses in "
+                "the input; score files that share problem_ids into separate folders"
+            )
+    counts["skipped: again, with the scores of another scorer"] = len(read.rollouts) - len(first)
+    return list(first.values()), counts
 
 
 def _recognised_in(path: Path, columns: Mapping[str, str]) -> str:
     """The one format that recognises the first row that can be read."""
-    first = _first_row(path)
+    first = _first_row(path, columns)
     if first is None:
         raise RecordError(f"{path}: no usable record; expected rows in one of {', '.join(plugins.names(FAMILY))}")
-    source, row = first[0], _renamed(first[1], columns)
+    source, row = first
     found = recognise(row)
     if len(found) == 1:
         return found[0]
@@ -129,63 +122,8 @@ def _recognised_in(path: Path, columns: Mapping[str, str]) -> str:
     )
 
 
-def _first_row(path: Path) -> tuple[Source, Row] | None:
-    return next(((source, row) for source, row in read_rows(path) if not isinstance(row, RecordError)), None)
-
-
-def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
-    """The row under the format's names, where it has the others."""
-    return renamed(row, columns, mapped(row, columns), ours=COLUMNS)
-
-
-class _Reader:
-    """Turns rows into rollouts, and remembers what stood in those before."""
-
-    def __init__(self, columns: Mapping[str, str], on_bad: OnBad):
-        self.rollouts: list[Rollout] = []
-        self.skipped: Counter[str] = Counter()
-        self.n_rows = 0
-        self._columns = columns
-        self._on_bad = on_bad
-        self._next: Counter[tuple[str, str | None]] = Counter()
-        self._prompts: dict[str, tuple[Prompt, Source]] = {}
-
-    def read(self, path: Path, format_: Format) -> None:
-        """The rollouts of a file, added to those before.
-
-        Raises:
-            RecordError: a broken record, unless those are skipped.
-        """
-        for source, row in read_rows(path):
-            self.n_rows += 1
-            try:
-                if isinstance(row, RecordError):
-                    raise row
-                self._add(list(format_.read(_renamed(row, self._columns), source)), source)
-            except RecordError as error:
-                if self._on_bad == "raise":
-                    raise
-                self.skipped[error.reason] += 1
-
-    def _add(self, made: Sequence[Rollout], source: Source) -> None:
-        for rollout in made:
-            prompt, where = self._prompts.setdefault(rollout.problem_id, (rollout.prompt, source))
-            if prompt != rollout.prompt:
-                raise RecordError(
-                    f"{source}: is another prompt than {where} has for problem {rollout.problem_id!r}; expected one "
-                    "prompt a problem",
-                    reason="another prompt under the same problem_id",
-                )
-        first = {key: self._next[key] for key in map(_key, made)}
-        for rollout in made:
-            index = first[_key(rollout)] + rollout.sample_idx
-            self.rollouts.append(_numbered(rollout, index))
-            self._next[_key(rollout)] = max(self._next[_key(rollout)], index + 1)
-
-
-def _key(rollout: Rollout) -> tuple[str, str | None]:
-    return rollout.problem_id, rollout.scorer
-
-
-def _numbered(rollout: Rollout, index: int) -> Rollout:
-    return rollout if index == rollout.sample_idx else replace(rollout, sample_idx=index)
+def _first_row(path: Path, columns: Mapping[str, str]) -> tuple[Source, Row] | None:
+    """The first row that can be read, under the format's names where it has the others."""
+    readable = ((source, row) for source, row in read_rows(path) if not isinstance(row, RecordError))
+    first = next(readable, None)
+    return first and (first[0], renamed(first[1], columns, mapped(first[1], columns), ours=COLUMNS))

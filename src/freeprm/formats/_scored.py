@@ -8,13 +8,10 @@ from typing import Any
 from freeprm.core.selectors import named
 from freeprm.errors import ConfigError, DataError
 from freeprm.formats._attaching import ScoreOptions, attached, in_column, in_file
-from freeprm.formats._reading import OURS, formats_of, read_records
-from freeprm.formats.processbench import is_processbench, read_processbench
+from freeprm.formats._reading import formats_of
 from freeprm.io.config import build
 from freeprm.io.rollouts import OnBad, Rollouts, read_rollouts
 from freeprm.types import Rollout
-
-_BENCH = "processbench"
 
 
 def read_scored(
@@ -42,17 +39,18 @@ def read_scored(
     Raises:
         FreePRMError: as `read_rollouts`, `read_records` and `with_scores`.
     """
-    kinds = [(path, _kind(path, columns or {})) for path in inputs]
-    if scores:
-        check_order(kind for _, kind in kinds)
-    read = _read(kinds, columns or {}, on_bad, require)
-    made = with_scores(read.rollouts, scores=scores, options=options, on_bad=on_bad)
-    return Rollouts(made.rollouts, Counter({f"skipped: {why}": n for why, n in read.skipped.items()}) + made.skipped)
+    columns = columns or {}
+    read = read_rollouts(
+        inputs, columns=columns, on_bad=on_bad, require=require, formats=formats_of(inputs, columns=columns)
+    )
+    rollouts, counts = with_scores(read.rollouts, scores=scores, options=options, on_bad=on_bad)
+    skipped = Counter({f"skipped: {why}": n for why, n in read.skipped.items()})
+    return read._replace(rollouts=rollouts, skipped=skipped + counts)
 
 
 def with_scores(
     rollouts: Sequence[Rollout], *, scores: Sequence[Path], options: Mapping[str, Any] | None, on_bad: OnBad
-) -> Rollouts:
+) -> tuple[list[Rollout], Counter[str]]:
     """The rollouts with somebody else's scores; one that has scores already stands there with each of them, by scorer.
 
     Args:
@@ -62,7 +60,7 @@ def with_scores(
         on_bad: stop at a broken answer, or leave it out and count it.
 
     Returns:
-        As `read_scored`.
+        The rollouts, and counts of what failed and what got scores, in words.
 
     Raises:
         ConfigError: an option is unknown, or does not fit what the outputs hold.
@@ -81,49 +79,12 @@ def with_scores(
         parts.append(attached(told.column, in_column(samples, told, on_bad, counts), told, on_bad, counts))
     added = [rollout for part in parts for rollout in part]
     if not added:
-        return Rollouts(list(rollouts), counts)
+        return list(rollouts), counts
     own = [row for row in rollouts if _has_scores(row)]
     _refuse_twice([*own, *added])
     have = {(row.problem_id, row.sample_idx) for row in (*own, *added)}
     bare = [row for row in rollouts if (row.problem_id, row.sample_idx) not in have]
-    return Rollouts([*own, *added, *bare], +counts)
-
-
-def check_order(formats: Iterable[str]) -> None:
-    """Refuse inputs of several formats beside answers, which may be in the order of the rollouts: it would change.
-
-    Raises:
-        DataError: there are several.
-    """
-    if len(several := sorted(set(formats))) > 1:
-        raise DataError(
-            f"the inputs are {' and '.join(several)}, and are not read in their order; beside a file of answers give "
-            "inputs of one format (`freeprm convert` makes them so)"
-        )
-
-
-def _kind(path: Path, columns: Mapping[str, str]) -> str:
-    """The one other format that a file is of; ours where it may be anything, as our reader says best what is wrong."""
-    if is_processbench(path):
-        return _BENCH
-    names = formats_of(path, columns=columns)
-    return names[0] if len(names) == 1 else OURS
-
-
-def _read(
-    kinds: Sequence[tuple[Path, str]], columns: Mapping[str, str], on_bad: OnBad, require: Iterable[str]
-) -> Rollouts:
-    bench, own = ([path for path, kind in kinds if kind == wanted] for wanted in (_BENCH, OURS))
-    foreign = [path for path, kind in kinds if kind not in (_BENCH, OURS)]
-    rollouts = [rollout for path in bench for rollout in read_processbench(path)]
-    skipped: Counter[str] = Counter()
-    if foreign:
-        records = read_records(foreign, columns=columns, on_bad=on_bad)
-        rollouts, skipped = [*rollouts, *records.rollouts], records.skipped
-    if own:
-        read = read_rollouts(own, columns=columns, on_bad=on_bad, require=require)
-        rollouts, skipped = [*rollouts, *read.rollouts], skipped + read.skipped
-    return Rollouts(rollouts, skipped)
+    return [*own, *added, *bare], +counts
 
 
 def _has_scores(row: Rollout) -> bool:

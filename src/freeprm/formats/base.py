@@ -3,18 +3,23 @@
 A format is a frozen dataclass: its fields are its options, with defaults. What a row says that has a column of ours
 goes there; steps go to `extra["steps"]` (texts that are scored as given), their labels to `extra["step_labels"]` (true,
 false, or null where a step has none) and the first wrong one to `extra["first_error"]` (0-based; null where there is
-none); every other column is carried along in `extra`.
+none); every other column is carried along in `extra`. docs/data.md shows a row of each format, and says what is lost
+in writing.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from freeprm.core.step_labels import first_error
 from freeprm.errors import DataError
-from freeprm.io.rows import Row, Source
+from freeprm.io.rollouts import RowFormat
+from freeprm.io.rows import Row
 from freeprm.types import Group, Rollout
 
 T = TypeVar("T")
+STEP_LABELS = "step labels (`step_labels` or `first_error`)"
+"""What formats of labelled steps need."""
 
 
 class Written(NamedTuple):
@@ -24,20 +29,8 @@ class Written(NamedTuple):
     skipped: Counter[str]
 
 
-class Format(Protocol):
+class Format(RowFormat, Protocol):
     """A file format of another project."""
-
-    def recognises(self, row: Row) -> bool:
-        """Whether a row looks like one of this format; at most one format says so of a row."""
-        ...
-
-    def read(self, row: Row, source: Source) -> Iterable[Rollout]:
-        """The rollouts of one row. `sample_idx` counts inside the row; the reader numbers them on across rows.
-
-        Raises:
-            RecordError: the row is broken; names the file, the line, the field, and what was expected.
-        """
-        ...
 
     def write(self, groups: Sequence[Group]) -> Written:
         """Rows of this format.
@@ -76,3 +69,13 @@ def write_each(items: Iterable[T], row_of: Callable[[T, Counter[str]], Row], *, 
 def rollouts_of(groups: Iterable[Group]) -> Iterator[Rollout]:
     """The rollouts of all groups."""
     return (rollout for group in groups for rollout in group.rollouts)
+
+
+def step_columns(steps: Sequence[str], labels: Sequence[bool | None]) -> Row:
+    """What `extra` says of steps with labels."""
+    return {"steps": list(steps), "step_labels": list(labels), "first_error": first_error(labels)}
+
+
+def joined(steps: Iterable[str]) -> str:
+    """The response that steps make, a line break between two."""
+    return "\n".join(step.strip() for step in steps)

@@ -1,17 +1,9 @@
 """Math-Shepherd's rows: a question and its steps in one text, tagged step by step, beside the same text with labels.
 
-    {"input": "Q Step 1: a ки\\nStep 2: b ки", "label": "Q Step 1: a +\\nStep 2: b -", "task": "GSM8K"}
-
-OpenRLHF's variant (zhuzilin/Math-Shepherd) has the labels by themselves too, or only so: "value": ["+", "-"], or how
-likely each step is to be right: "value": [0.9, 0.2], which becomes `step_values` (soft labels).
-
-Read: the question ends where `Step 1: ` begins, and is the prompt; `steps` and `step_labels` are the steps between the
-tags; the response is the steps, a line break between two. The labels are Monte-Carlo estimates of the steps; of the
-outcome the row says nothing. The id is a hash of the question. `task` is carried along.
-
-Written: rows with those columns, `value` where the row came with it; steps that do not begin with `Step k:` get it.
-Lost are the outcome and gold answers, whitespace around the question and between steps, and steps from the first
-without a label on.
+The question ends where `Step 1: ` begins, and is the prompt; the steps are what stands between the tags. The labels are
+Monte-Carlo estimates of the steps; of the outcome the row says nothing. OpenRLHF's variant (zhuzilin/Math-Shepherd) has
+the labels by themselves too, or only so: "value": ["+", "-"], or how likely each step is to be right: "value": [0.9,
+0.2], which becomes `step_values` (soft labels). In writing, steps that do not begin with `Step k:` get it.
 
 Source: Wang et al. 2023, arXiv:2312.08935; peiyi9979/Math-Shepherd on the Hub.
 """
@@ -20,12 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from freeprm.core.step_labels import first_error, labelled_steps
 from freeprm.errors import DataError, RecordError
-from freeprm.formats.base import Written, rollouts_of, write_each
-from freeprm.io.columns import Fields, id_from
+from freeprm.formats.base import STEP_LABELS, Written, rollouts_of, write_each
+from freeprm.io.columns import Each, Filled, ForeignRow, Labels, Numbers, id_from
 from freeprm.io.conversations import as_text
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
@@ -34,6 +26,20 @@ TAG = "ки"
 FIRST = "Step 1: "
 _MARKER = re.compile(r"^\s*Step \d+:", re.MULTILINE)
 _SIGNS = {True: "+", False: "-"}
+
+
+class _Row(ForeignRow):
+    input: Filled
+    label: Any = None
+    value: Any = None
+
+
+class _Hard(ForeignRow):
+    value: Annotated[Labels, Each("step")]
+
+
+class _Soft(ForeignRow):
+    value: Numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +58,14 @@ class MathShepherd:
         Raises:
             RecordError: not one `Step 1: `, a step without a tag, or labels that are not one a step.
         """
-        fields = Fields(row, source)
-        text = fields.text("input")
+        given = _Row.of(row, source)
         try:
-            question, steps = _cut(text)
+            question, steps = _cut(given.input)
         except DataError as error:
             reason = f"input has {error}"
             raise RecordError(
                 f"{source}: {reason}; expected a question and steps that end in {TAG}", reason=reason
             ) from error
-        soft = None if fields.has("label") else _soft(fields, count=len(steps))
-        labels = _labels(fields, text, count=len(steps)) if soft is None else None
-        known = {"step_values": soft} if labels is None else {"step_labels": labels, "first_error": first_error(labels)}
         yield Rollout(
             problem_id=id_from(question),
             sample_idx=0,
@@ -71,19 +73,15 @@ class MathShepherd:
             response="\n".join(steps),
             extra={
                 "steps": steps,
-                **known,
+                **_known(given, row, source, len(steps)),
                 **({"value": row["value"]} if "value" in row else {}),
-                **fields.others("input", "label", "value"),
+                **given.others(),
             },
         )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each rollout with step labels.
-
-        Raises:
-            DataError: none has them.
-        """
-        return write_each(rollouts_of(groups), _row, needs="step labels (`step_labels` or `first_error`)")
+        """A row of each rollout with step labels."""
+        return write_each(rollouts_of(groups), _row, needs=STEP_LABELS)
 
 
 def _cut(text: str) -> tuple[str, list[str]]:
@@ -100,28 +98,33 @@ def _cut(text: str) -> tuple[str, list[str]]:
     return question.strip(), steps
 
 
-def _soft(fields: Fields, *, count: int) -> list[float] | None:
-    """`value` where it says how likely steps are to be right: numbers between 0 and 1, not all of them 0 or 1."""
-    value = fields.row.get("value")
-    floats = isinstance(value, list) and any(isinstance(one, float) and not one.is_integer() for one in value)
-    if not floats:
-        return None
-    expected = "{count} numbers from 0 to 1, one for each step"
-    numbers = fields.numbers("value")
-    if len(numbers) != count or not all(0 <= one <= 1 for one in numbers):
-        raise fields.wrong("value", expected, count=count)
-    return list(numbers)
+def _known(given: _Row, row: Row, source: Source, count: int) -> Row:
+    """What is known of the steps: labels, or how likely they are to be right."""
+    if given.label is None and _is_soft(given.value):
+        soft = _Soft.of(row, source)
+        if len(soft.value) != count or not all(0 <= one <= 1 for one in soft.value):
+            raise soft.wrong("value", "{count} numbers from 0 to 1, one for each step", count=count)
+        return {"step_values": list(soft.value)}
+    labels = None
+    if given.value is not None:
+        hard = _Hard.of(row, source)
+        hard.check_each("step", count)
+        labels = hard.value
+    if given.label is not None or labels is None:
+        try:
+            signs = _signs(given.label, given.input)
+        except ValueError as error:
+            expected = f"the text of `input` with + or - in place of each {TAG}"
+            raise given.wrong("label", expected, found=str(error)) from error
+        if labels not in (None, signs):
+            raise given.wrong("value", "the labels that `label` has")
+        labels = signs
+    return {"step_labels": labels, "first_error": first_error(labels)}
 
 
-def _labels(fields: Fields, text: str, *, count: int) -> list[bool]:
-    from_value = fields.labels("value", count=count, of="step") if fields.has("value") else None
-    if from_value is not None and not fields.has("label"):
-        return from_value
-    expected = f"the text of `input` with + or - in place of each {TAG}"
-    labels = fields.get("label", lambda value: _signs(value, text), expected=expected)
-    if from_value not in (None, labels):
-        raise fields.wrong("value", "the labels that `label` has")
-    return labels
+def _is_soft(value: Any) -> bool:
+    """Numbers, not all of them 0 or 1."""
+    return isinstance(value, list) and any(isinstance(one, float) and not one.is_integer() for one in value)
 
 
 def _signs(value: Any, text: str) -> list[bool]:

@@ -1,14 +1,8 @@
 """Solutions put together from PRM800K's candidate steps: whole trajectories with a rating for each step.
 
-    {"prompt": text, "steps": [text], "ratings": [-1|0|1|null], "human_steps": [index], "first_error": -1 or index,
-     "pred": text}
-
-Read: the ratings are `step_labels`: 1 true, -1 false, 0 as `neutral` says, null true where a labeler wrote the step
-(`human_steps`), else none. The response is the steps, a line break between two; `pred` is its answer. Whether that is
-right is not said. The id is a hash of the prompt. `ratings` and `human_steps` are carried along.
-
-Written: each rollout with step labels, with the ratings carried along where there are any. Lost are the outcome and
-gold answers, and every other column.
+A step that was not rated but that a labeler wrote (`human_steps`, by index) is right. The response is the steps, a line
+break between two; `pred` is its answer. Whether that is right is not said. The id is a hash of the prompt. `ratings`
+and `human_steps` are carried along.
 
 Source: Lightman et al. 2023, arXiv:2305.20050, phase 1; a derived form, not OpenAI's (for that see `prm800k`).
 """
@@ -16,14 +10,24 @@ Source: Lightman et al. 2023, arXiv:2305.20050, phase 1; a derived form, not Ope
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from freeprm.core.step_labels import first_error, labelled_steps
-from freeprm.formats.base import Written, rollouts_of, write_each
-from freeprm.io.columns import Fields, id_from
+from freeprm.core.step_labels import labelled_steps
+from freeprm.formats._ratings import Rating, label_of, rating_of
+from freeprm.formats.base import STEP_LABELS, Written, joined, rollouts_of, step_columns, write_each
+from freeprm.io.columns import Answer, Expected, Filled, ForeignRow, Index, Texts, id_from
 from freeprm.io.conversations import as_text
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
+
+
+class _Row(ForeignRow):
+    prompt: Filled
+    steps: Texts
+    ratings: Annotated[list[Rating], Expected("-1, 0, 1 or null for each step")]
+    human_steps: Annotated[list[Index], Expected("a list of indices of steps, from 0")] | None = None
+    first_error: Any = None
+    pred: Answer | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,51 +45,35 @@ class PRM800KSolutions:
         """The one rollout of a row.
 
         Raises:
-            RecordError: a field is absent or of the wrong kind, or the ratings are not one a step.
+            RecordError: the ratings are not one a step, or a labeler's step is none.
         """
-        fields = Fields(row, source)
-        prompt, steps = fields.text("prompt"), fields.texts("steps")
-        ratings = fields.get(
-            "ratings", lambda value: _ratings(value, len(steps)), expected="-1, 0, 1 or null for each step"
-        )
-        human = fields.indices("human_steps", count=len(steps)) if fields.has("human_steps") else []
-        names: dict[int | None, bool | None] = {1: True, -1: False, 0: self.neutral, None: None}
-        labels = [True if rating is None and index in human else names[rating] for index, rating in enumerate(ratings)]
+        given = _Row.of(row, source)
+        n_steps, human = len(given.steps), given.human_steps or []
+        if len(given.ratings) != n_steps:
+            raise given.wrong("ratings", found=f"has {len(given.ratings)} for {n_steps} steps")
+        if any(index >= n_steps for index in human):
+            raise given.wrong("human_steps", "a list of indices below {count}, from 0", count=n_steps)
+        labels = [
+            True if rating is None and index in human else label_of(rating, neutral=self.neutral)
+            for index, rating in enumerate(given.ratings)
+        ]
         yield Rollout(
-            problem_id=id_from(prompt),
+            problem_id=id_from(given.prompt),
             sample_idx=0,
-            prompt=prompt,
-            response="\n".join(step.strip() for step in steps),
-            pred=fields.answer("pred"),
-            extra={
-                **fields.others("prompt", "steps", "first_error", "pred"),
-                "steps": steps,
-                "step_labels": labels,
-                "first_error": first_error(labels),
-            },
+            prompt=given.prompt,
+            response=joined(given.steps),
+            pred=given.pred,
+            extra={**given.others("ratings", "human_steps"), **step_columns(given.steps, labels)},
         )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each rollout with step labels.
-
-        Raises:
-            DataError: none has them.
-        """
-        return write_each(rollouts_of(groups), _row, needs="step labels (`step_labels` or `first_error`)")
-
-
-def _ratings(value: Any, count: int) -> list[int | None]:
-    if not isinstance(value, list) or any(isinstance(one, bool) or one not in (-1, 0, 1, None) for one in value):
-        raise ValueError
-    if len(value) != count:
-        raise ValueError(f"has {len(value)} for {count} steps")
-    return [None if one is None else int(one) for one in value]
+        """A row of each rollout with step labels, with the ratings carried along where there are any."""
+        return write_each(rollouts_of(groups), _row, needs=STEP_LABELS)
 
 
 def _row(rollout: Rollout, skipped: Counter[str]) -> Row:
     labelled = labelled_steps(rollout)
-    made = [None if label is None else 1 if label else -1 for label in labelled.labels]
-    ratings = rollout.extra.get("ratings", made)
+    ratings = rollout.extra.get("ratings", [rating_of(label) for label in labelled.labels])
     return {
         "prompt": as_text(rollout.prompt),
         "steps": labelled.steps,

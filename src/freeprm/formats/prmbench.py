@@ -1,19 +1,13 @@
 """PRMBench's rows: a solution that is right, the same with an error worked into it, and which steps are wrong then.
 
-    {"original_question": text, "original_process": [text], "modified_question": text, "modified_process": [text],
-     "modified_steps": [3, 4], "error_steps": [3], "reason": text, "idx": text, "question": text,
-     "classification": text}
+Steps are counted from 1 here. A row is two rollouts. Of the original all steps are right; of the modification those in
+`error_steps` are wrong and all others right, as the benchmark counts them; where none are, several solutions are right.
+The response is the steps, a line break between two. Each is a problem of its own, `<classification>/<idx>/original` and
+`.../modified`, since the questions may differ; `variant` says which it is. The outcome is not said. An original stands
+in the row of each of its modifications, and is read as often.
 
-Steps are counted from 1 here. Rows whose `error_steps` are empty (several right solutions) have no wrong step.
-
-Read: two rollouts. Of the original all steps are right; of the modification those in `error_steps` are wrong and all
-others right, as the benchmark counts them. The response is the steps, a line break between two. Each is a problem of
-its own, `<classification>/<idx>/original` and `.../modified`, since the questions may differ; `variant` says which it
-is. The outcome is not said. Every other column is carried along. An original stands in the row of each of its
-modifications, and is read as often.
-
-Written: a row of each original with a modification: those that were read together, else, inside a problem, each
-response with a wrong step beside the first without one. Lost are the outcome and gold answers, and every other column.
+Written is a row of each original with a modification: those that were read together, else, inside a problem, each
+response with a wrong step beside the first without one.
 
 Source: Song et al. 2025, arXiv:2501.03124; hitsmy/PRMBench_Preview and ssmisya/PRMBench.
 """
@@ -21,18 +15,35 @@ Source: Song et al. 2025, arXiv:2501.03124; hitsmy/PRMBench_Preview and ssmisya/
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from freeprm.core.step_labels import LabelledSteps, first_error, labelled_steps
+from pydantic import Strict
+
+from freeprm.core.step_labels import LabelledSteps, labelled_steps
 from freeprm.errors import DataError
-from freeprm.formats.base import Written, rollouts_of, write_each
-from freeprm.io.columns import Fields, id_from
+from freeprm.formats.base import Written, joined, rollouts_of, step_columns, write_each
+from freeprm.io.columns import Expected, Filled, ForeignRow, Identifier, Texts, id_from
 from freeprm.io.conversations import as_text
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
 _CARRIED = ("modified_steps", "reason", "idx", "question", "classification")
 _VARIANTS = ("original", "modified")
+
+
+class _Row(ForeignRow):
+    original_question: Any = None
+    original_process: Any = None
+    modified_question: Filled
+    modified_process: Texts
+    error_steps: Annotated[list[Annotated[int, Strict()]], Expected("a list of whole numbers from 1")]
+    idx: Identifier | None = None
+    classification: Any = None
+
+
+class _Original(ForeignRow):
+    original_question: Filled
+    original_process: Texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,27 +61,20 @@ class PRMBench:
         """The original and the modified solution of a row.
 
         Raises:
-            RecordError: a field is absent or of the wrong kind, or an error step is none of the modified ones.
+            RecordError: an error step is none of the modified ones, or there is no original where they are read.
         """
-        fields = Fields(row, source)
-        n_steps = len(fields.texts("modified_process"))
-        wrong = fields.get(
-            "error_steps",
-            lambda value: _indices(value, n_steps),
-            expected="a list of whole numbers from 1 to {count}",
-            count=n_steps,
-        )
-        name = f"{row.get('classification')}/{fields.identifier('idx') or id_from(row['modified_process'])}"
+        given = _Row.of(row, source)
+        n_steps = len(given.modified_process)
+        if any(not 1 <= number <= n_steps for number in given.error_steps):
+            raise given.wrong("error_steps", "a list of whole numbers from 1 to {count}", count=n_steps)
+        name = f"{given.classification}/{given.idx or id_from(row['modified_process'])}"
         if self.originals:
-            yield _rollout(fields, "original", name, wrong=())
-        yield _rollout(fields, "modified", name, wrong=wrong)
+            original = _Original.of(row, source)
+            yield _rollout(given, "original", name, original.original_question, original.original_process, wrong=())
+        yield _rollout(given, "modified", name, given.modified_question, given.modified_process, given.error_steps)
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each original with a modification of it.
-
-        Raises:
-            DataError: there are none.
-        """
+        """A row of each original with a modification of it."""
         skipped: Counter[str] = Counter()
         couples = [couple for found in _families(groups, skipped) for couple in _couples(found, skipped)]
         written = write_each(couples, _row, needs="problems with a response without a wrong step, and one with one")
@@ -87,31 +91,20 @@ class _Couple(NamedTuple):
     modified: _Solution
 
 
-def _rollout(fields: Fields, variant: str, name: str, *, wrong: Sequence[int]) -> Rollout:
-    steps = fields.texts(f"{variant}_process")
-    labels = [number not in wrong for number in range(1, len(steps) + 1)]
-    used = [f"{kind}_{what}" for kind in _VARIANTS for what in ("question", "process")]
+def _rollout(
+    given: _Row, variant: str, name: str, question: str, steps: Sequence[str], wrong: Sequence[int]
+) -> Rollout:
     return Rollout(
         problem_id=f"{name}/{variant}",
         sample_idx=0,
-        prompt=fields.text(f"{variant}_question"),
-        response="\n".join(step.strip() for step in steps),
+        prompt=question,
+        response=joined(steps),
         extra={
-            **fields.others(*used, "error_steps"),
+            **given.others("idx", "classification"),
             "variant": variant,
-            "steps": steps,
-            "step_labels": labels,
-            "first_error": first_error(labels),
+            **step_columns(steps, [number not in wrong for number in range(1, len(steps) + 1)]),
         },
     )
-
-
-def _indices(value: Any, n_steps: int) -> list[int]:
-    if not isinstance(value, list):
-        raise ValueError
-    if any(isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= n_steps for one in value):
-        raise ValueError
-    return value
 
 
 def _families(groups: Sequence[Group], skipped: Counter[str]) -> Iterable[list[_Solution]]:

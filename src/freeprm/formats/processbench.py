@@ -1,108 +1,80 @@
-"""ProcessBench: the steps of a response with the index of the first wrong one.
-
-    {"id", "generator", "problem", "steps": [text], "final_answer_correct": bool, "label": -1 or a step's index}
+"""ProcessBench: the steps of a response with the index of the first wrong one, -1 for none.
 
 The same rows with `step_scores` (and `scorer`) added are read and written as well. A response is its steps joined by
-blank lines; `correct` is final_answer_correct, and label is `extra["first_error"]`, null for -1.
+blank lines; an id stands once for each scorer.
 
 Source: Zheng et al. 2024, arXiv:2412.06559.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar
+
+from pydantic import Strict
 
 from freeprm.core.step_labels import judged_steps
-from freeprm.errors import RecordError
 from freeprm.formats.base import Written, write_each
-from freeprm.io.columns import COLUMNS, Fields
+from freeprm.io.columns import Expected, Filled, ForeignRow, Numbers, Texts
 from freeprm.io.conversations import as_text
-from freeprm.io.files import read_rows
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
-_COLUMNS = ("id", "problem", "steps", "final_answer_correct", "label")
-_BETWEEN = "\n\n"
+_LABEL = "-1 for no error, or the index of one of the {count} steps"
+_SCORES = "{count} finite numbers, one a step"
+
+
+class _Row(ForeignRow):
+    id: Filled
+    problem: Filled
+    steps: Texts
+    final_answer_correct: Annotated[bool, Strict(), Expected("true or false")]
+    label: Annotated[int, Strict(), Expected("-1 for no error, or the index of a step")]
+    step_scores: Annotated[Numbers, Expected("finite numbers, one a step")] | None = None
+    scorer: Filled | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessBench:
     """A response a row."""
 
+    unique_ids: ClassVar[bool] = True
+
     def recognises(self, row: Row) -> bool:
         """Whether ProcessBench's columns are there."""
-        return row.keys() >= set(_COLUMNS)
+        return row.keys() >= {"id", "problem", "steps", "final_answer_correct", "label"}
 
     def read(self, row: Row, source: Source) -> Iterator[Rollout]:
         """The rollout of one row.
 
         Raises:
-            RecordError: names the file, the entry, the field, and what was expected.
+            RecordError: the first error is none of the steps, or the scores are not one a step.
         """
-        fields = Fields(row, source)
-        steps = fields.texts("steps")
-        expected = "-1 for no error, or the index of one of the {count} steps"
-        label = fields.get("label", _index_below(len(steps)), expected=expected, count=len(steps))
+        given = _Row.of(row, source)
+        n_steps, scores = len(given.steps), given.step_scores
+        if not -1 <= given.label < n_steps:
+            raise given.wrong("label", _LABEL, count=n_steps)
+        if scores is not None and len(scores) != n_steps:
+            raise given.wrong("step_scores", _SCORES, count=n_steps)
         yield Rollout(
-            problem_id=fields.text("id"),
+            problem_id=given.id,
             sample_idx=0,
-            prompt=fields.text("problem"),
-            response=_BETWEEN.join(steps),
-            correct=fields.get("final_answer_correct", _boolean, expected="true or false"),
-            scorer=fields.text("scorer") if fields.has("scorer") else None,
-            step_scores=_step_scores(fields, len(steps)),
+            prompt=given.problem,
+            response="\n\n".join(given.steps),
+            correct=given.final_answer_correct,
+            scorer=given.scorer,
+            step_scores=scores,
             extra={
-                "steps": steps,
-                "first_error": None if label == -1 else label,
-                **fields.others(*_COLUMNS, "step_scores", "scorer"),
+                "steps": given.steps,
+                "first_error": None if given.label == -1 else given.label,
+                **given.others(),
             },
         )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row a response whose first error and outcome are known; the id tells the samples of a problem apart.
-
-        Raises:
-            DataError: none of the responses is one; says why.
-        """
+        """A row a response whose first error and outcome are known; the id tells the samples of a problem apart."""
         needs = "responses with `correct` and `step_labels` or `first_error`, as problems of the embedded world have"
         return write_each(_alone(groups), _row, needs=needs)
-
-
-PLUGIN = ProcessBench
-
-
-def is_processbench(path: Path) -> bool:
-    """Whether the first row of a file or folder has ProcessBench's columns.
-
-    Raises:
-        RecordError: the path does not exist, or is not readable as rows.
-    """
-    return any(isinstance(row, dict) and PLUGIN().recognises(row) for _, row in islice(read_rows(path), 1))
-
-
-def read_processbench(path: Path) -> list[Rollout]:
-    """Rollouts from a file in ProcessBench's format, where every id stands once for each scorer.
-
-    Raises:
-        RecordError: names the file, the entry, the field, and what was expected.
-    """
-    rollouts: list[Rollout] = []
-    seen: dict[tuple[str, str | None], Source] = {}
-    for source, row in read_rows(path):
-        if isinstance(row, RecordError):
-            raise row
-        for rollout in PLUGIN().read(row, source):
-            key = (rollout.problem_id, rollout.scorer)
-            if key in seen:
-                raise RecordError(f"{source}: id: {rollout.problem_id!r} is already at {seen[key]}; expected each once")
-            seen[key] = source
-            rollouts.append(rollout)
-    if not rollouts:
-        raise RecordError(f"{path}: no record")
-    return rollouts
 
 
 def _alone(groups: Iterable[Group]) -> Iterator[tuple[str, Rollout]]:
@@ -117,7 +89,6 @@ def _row(item: tuple[str, Rollout], skipped: Counter[str]) -> Row:
     own_id, rollout = item
     correct, labelled = judged_steps(rollout)
     error = labelled.first_error
-    scores = {} if rollout.step_scores is None else {"step_scores": list(rollout.step_scores)}
     return {
         "id": own_id,
         "generator": rollout.extra.get("generator"),
@@ -126,31 +97,8 @@ def _row(item: tuple[str, Rollout], skipped: Counter[str]) -> Row:
         "final_answer_correct": correct,
         "label": -1 if error is None else error,
         **({} if rollout.scorer is None else {"scorer": rollout.scorer}),
-        **scores,
+        **({} if rollout.step_scores is None else {"step_scores": list(rollout.step_scores)}),
     }
 
 
-def _index_below(count: int) -> Callable[[Any], int]:
-    def convert(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value < count:
-            raise ValueError
-        return value
-
-    return convert
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _step_scores(fields: Fields, count: int) -> tuple[float, ...] | None:
-    if not fields.has("step_scores"):
-        return None
-    expected = "{count} finite numbers, one a step"
-    convert = COLUMNS["step_scores"].convert
-    scores: tuple[float, ...] = fields.get("step_scores", convert, expected=expected, count=count)
-    if len(scores) != count:
-        raise fields.wrong("step_scores", expected, count=count)
-    return scores
+PLUGIN = ProcessBench

@@ -1,17 +1,8 @@
 """What Qwen2.5-Math's evaluation saves, and ToRA's before it: a problem with the samples drawn for it.
 
-    {"idx": 0, "question": text, "gt_cot": text, "gt": text, "code": [text], "pred": [text], "report": [...],
-     "score": [true, false, ...]}
-
-and "pred_score": [[number]], what a reward model says of each sample, as Qwen's best-of-N files have it.
-
-Read: each entry of `code`, the model's whole text or program, is a rollout; its `pred` and its `score` (was it graded
-right) stand beside it, and so do its `report` and its `pred_score`, as `score`. The gold answer is `gt`. Every other
-column is carried along, those that bear our names as `source_answer` and so on. The id is `idx`, else a hash of the
-question.
-
-Written: a row of each problem with a gold answer. Lost are steps and every column that was not read from
-such a row.
+Each entry of `code`, the model's whole text or program, is a rollout; its `pred` and its `score` (was it graded right)
+stand beside it, and so do its `report` and its `pred_score` (what a reward model says of it, as Qwen's best-of-N files
+have it), as `score`. The gold answer is `gt`. The id is `idx`, else a hash of the question.
 
 Source: QwenLM/Qwen2.5-Math, evaluation/math_eval.py; microsoft/ToRA, src/infer/inference_api.py.
 """
@@ -19,14 +10,36 @@ Source: QwenLM/Qwen2.5-Math, evaluation/math_eval.py; microsoft/ToRA, src/infer/
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from freeprm.errors import DataError
 from freeprm.formats.base import Written, write_each
-from freeprm.io.columns import COLUMNS, Fields, id_from
+from freeprm.io.columns import Answer, Each, Expected, Filled, ForeignRow, Identifier, Labels, Numbers, Replies, id_from
 from freeprm.io.conversations import as_text
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+_Scores = Annotated[Numbers, BeforeValidator(_as_list)]
+
+
+class _Row(ForeignRow):
+    idx: Identifier | None = None
+    question: Filled
+    gt: Answer | None = None
+    code: Replies
+    pred: Annotated[list[Any], Expected("a list of answers"), Each("sample")] | None = None
+    report: Annotated[list[Any], Expected("a list of reports"), Each("sample")] | None = None
+    score: Annotated[Labels, Each("sample")] | None = None
+    pred_score: Annotated[list[_Scores], Expected("a list of numbers, or of lists of them"), Each("sample")] | None = (
+        None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,61 +55,31 @@ class QwenMathEval:
         """A rollout of each sample.
 
         Raises:
-            RecordError: a field is absent or of the wrong kind, or a list does not have one entry a sample.
+            RecordError: a list does not have one entry a sample.
         """
-        fields = Fields(row, source)
-        question, samples = fields.text("question"), fields.replies("code")
-        count = len(samples)
-        correct = fields.labels("score", count=count, of="sample") if fields.has("score") else [None] * count
-        scores = _scores(fields, count)
-        preds, reports = _of_each(fields, "pred", count), _of_each(fields, "report", count)
-        extra = fields.others("idx", "question", "gt", "code", "pred", "report", "score", "pred_score")
-        for index, response in enumerate(samples):
+        given = _Row.of(row, source)
+        none = [None] * len(given.code)
+        given.check_each("sample", len(none))
+        correct, preds, reports = given.score or none, given.pred or none, given.report or none
+        scores: Sequence[tuple[float, ...]] = given.pred_score or [()] * len(none)
+        for index, response in enumerate(given.code):
             pred, own = preds[index], scores[index]
             yield Rollout(
-                problem_id=fields.identifier("idx") or id_from(question),
+                problem_id=given.idx or id_from(given.question),
                 sample_idx=index,
-                prompt=question,
+                prompt=given.question,
                 response=response,
-                answer=fields.answer("gt"),
+                answer=given.gt,
                 correct=correct[index],
                 pred=None if pred in (None, "") else str(pred),
                 score=own[0] if len(own) == 1 else None,
                 step_scores=own if len(own) > 1 else None,
-                extra={**extra, **({} if reports[index] is None else {"report": reports[index]})},
+                extra={**given.others(), **({} if reports[index] is None else {"report": reports[index]})},
             )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each problem that has a gold answer.
-
-        Raises:
-            DataError: none has one.
-        """
+        """A row of each problem that has a gold answer."""
         return write_each(groups, _row, needs="gold answers (`answer`)")
-
-
-def _scores(fields: Fields, count: int) -> list[tuple[float, ...]]:
-    """What a reward model says of each sample; nothing where the column is absent."""
-    expected = "a number, or a list of them, for each of the {count} samples"
-
-    def convert(value: Any) -> list[tuple[float, ...]]:
-        if not isinstance(value, list) or len(value) != count:
-            raise ValueError
-        return [COLUMNS["step_scores"].convert(one if isinstance(one, list) else [one]) for one in value]
-
-    if not fields.has("pred_score"):
-        return [()] * count
-    return fields.get("pred_score", convert, expected=expected, count=count)
-
-
-def _of_each(fields: Fields, name: str, count: int) -> Sequence[Any]:
-    """What each sample has in a column; None where the column is absent."""
-    if not fields.has(name):
-        return [None] * count
-    value = fields.row[name]
-    if not isinstance(value, list) or len(value) != count:
-        raise fields.wrong(name, "a list with an entry for each of the {count} samples", count=count)
-    return value
 
 
 def _row(group: Group, skipped: Counter[str]) -> Row:

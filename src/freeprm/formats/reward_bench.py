@@ -1,15 +1,9 @@
 """RewardBench 2's and RM-Bench's rows: a prompt with lists of better and of worse replies.
 
-    {"id": text, "prompt": text, "chosen": [text], "rejected": [text, text, text], "subset": text, ...}
-
 (The first RewardBench has one reply on each side, as `trl_preference` reads it.)
 
-Read: all replies answer one problem; those of `chosen` are `correct`, those of `rejected` are not. Since the right ones
-stand first, whoever chooses among tied scores by their order is right too often. The id is `id`, else a hash of the
-prompt. Every other column is carried along by each reply.
-
-Written: a row of each problem with a right and a wrong response. Lost are gold answers, steps, scores and every other
-column.
+All replies answer one problem; those of `chosen` are `correct`, those of `rejected` are not. Since the right ones stand
+first, whoever chooses among tied scores by their order is right too often. The id is `id`, else a hash of the prompt.
 
 Source: Malik et al. 2025, arXiv:2506.01937, allenai/reward-bench-2; Liu et al. 2024, arXiv:2410.16184,
 THU-KEG/RM-Bench.
@@ -21,12 +15,17 @@ from dataclasses import dataclass
 
 from freeprm.errors import DataError
 from freeprm.formats.base import Written, write_each
-from freeprm.io.columns import Fields, id_from
+from freeprm.io.columns import AnyPrompt, ForeignRow, Identifier, Replies, id_from
 from freeprm.io.conversations import as_text
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
-_SIDES = ("chosen", "rejected")
+
+class _Row(ForeignRow):
+    id: Identifier | None = None
+    prompt: AnyPrompt
+    chosen: Replies
+    rejected: Replies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,29 +34,20 @@ class RewardBench:
 
     def recognises(self, row: Row) -> bool:
         """Has `prompt`, and lists of texts `chosen` and `rejected`."""
-        return "prompt" in row and all(_texts(row.get(side)) for side in _SIDES)
+        return "prompt" in row and all(_texts(row.get(side)) for side in ("chosen", "rejected"))
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
-        """A rollout of each reply, the chosen ones first.
-
-        Raises:
-            RecordError: a field is absent or of the wrong kind.
-        """
-        fields = Fields(row, source)
-        prompt = fields.prompt("prompt")
-        replies = [(reply, side == "chosen") for side in _SIDES for reply in fields.replies(side)]
+        """A rollout of each reply, the chosen ones first."""
+        given = _Row.of(row, source)
+        replies = [*((reply, True) for reply in given.chosen), *((reply, False) for reply in given.rejected)]
         for index, (reply, correct) in enumerate(replies):
             yield Rollout(
-                problem_id=fields.identifier("id") or id_from(prompt), sample_idx=index, prompt=prompt, response=reply,
-                correct=correct, extra=fields.others("id", "prompt", *_SIDES),
+                problem_id=given.id or id_from(given.prompt), sample_idx=index, prompt=given.prompt, response=reply,
+                correct=correct, extra=given.others(),
             )  # fmt: skip
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each problem with a right and a wrong response; responses without a label are counted.
-
-        Raises:
-            DataError: there is no such problem.
-        """
+        """A row of each problem with a right and a wrong response; responses without a label are counted."""
         return write_each(groups, _row, needs="problems with both a right and a wrong response (`correct`)")
 
 

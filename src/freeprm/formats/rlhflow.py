@@ -1,14 +1,8 @@
 """RLHFlow's best-of-N rows: a prompt, several answers, and which of them are right.
 
-    {"prompt": text, "answers": [text], "label": [1, 0, ...]}, and "step_scores": [[number]] as its evaluation saves
-
-`labels` is read for `label`, too: the README says the one, the code reads the other.
-
-Read: each answer is a rollout, as it stands (answers of RLHFlow's Mistral end each step with the tag ки, on which its
-evaluation splits them); its label is `correct`, its scores `step_scores`. Rows with the same prompt are responses to
-one problem, whose id is a hash of the prompt. Every other column is carried along by each rollout.
-
-Written: a row of each problem with its graded responses. Lost are ids, gold answers, steps and every other column.
+`labels` is read for `label`, too: the README says the one, the code reads the other. Each answer is a rollout, as it
+stands (answers of RLHFlow's Mistral end each step with the tag ки, on which its evaluation splits them). Rows with the
+same prompt are responses to one problem, whose id is a hash of the prompt.
 
 Source: RLHFlow/RLHF-Reward-Modeling, math-rm/README.md and prm_evaluate.py; RLHFlow/Deepseek-MATH500-Test and others.
 """
@@ -16,13 +10,22 @@ Source: RLHFlow/RLHF-Reward-Modeling, math-rm/README.md and prm_evaluate.py; RLH
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from freeprm.errors import DataError
 from freeprm.formats.base import Written, write_each
-from freeprm.io.columns import Fields, id_from
+from freeprm.io.columns import AnyPrompt, Each, ForeignRow, Labels, ManyNumbers, Replies, id_from
 from freeprm.io.conversations import as_text
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
+
+
+class _Row(ForeignRow):
+    prompt: AnyPrompt
+    answers: Replies
+    label: Annotated[Labels, Each("answer")] | None = None
+    labels: Annotated[Labels, Each("answer")] | None = None
+    step_scores: Annotated[ManyNumbers, Each("answer")] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,32 +40,23 @@ class RLHFlow:
         """A rollout of each answer.
 
         Raises:
-            RecordError: a field is absent or of the wrong kind, or labels or scores are not one an answer.
+            RecordError: labels or scores are not one an answer.
         """
-        fields = Fields(row, source)
-        prompt, answers = fields.prompt("prompt"), fields.replies("answers")
-        name = "label" if "label" in row else "labels"
-        labels = fields.labels(name, count=len(answers), of="answer")
-        scores = self._scores(fields, count=len(answers))
-        extra = fields.others("prompt", "answers", name, "step_scores")
-        for index, (answer, label, step_scores) in enumerate(zip(answers, labels, scores, strict=True)):
+        given = _Row.of(row, source)
+        given.check_each("answer", len(given.answers))
+        name, labels = ("labels", given.labels) if given.label is None else ("label", given.label)
+        if labels is None:
+            raise given.wrong("label")
+        extra = given.others("labels" if name == "label" else "label")
+        for index, (answer, label) in enumerate(zip(given.answers, labels, strict=True)):
             yield Rollout(
-                problem_id=id_from(prompt), sample_idx=index, prompt=prompt, response=answer, correct=label,
-                step_scores=step_scores, extra=extra,
+                problem_id=id_from(given.prompt), sample_idx=index, prompt=given.prompt, response=answer,
+                correct=label, step_scores=given.step_scores[index] if given.step_scores else None,
+                extra=extra,
             )  # fmt: skip
 
-    @staticmethod
-    def _scores(fields: Fields, *, count: int) -> Sequence[tuple[float, ...] | None]:
-        if not fields.has("step_scores"):
-            return [None] * count
-        return fields.step_scores("step_scores", count=count, of="answer")
-
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each problem with graded responses; those without a label are counted.
-
-        Raises:
-            DataError: no response is graded.
-        """
+        """A row of each problem with graded responses; those without a label are counted."""
         return write_each(groups, _row, needs="outcome labels (`correct`), which `freeprm grade` makes")
 
 

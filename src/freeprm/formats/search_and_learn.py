@@ -1,15 +1,9 @@
 """The result rows of huggingface/search-and-learn: a problem, its completions, and a reward model's score of each step.
 
-    {"problem": text, "solution", "answer", "subject", "level", "unique_id", "completions": [text],
-     "scores": [[number]], "pred", "completion_tokens": [int], "agg_scores": [number], "pred_weighted@4", ...}
-
-Read: each completion is a rollout; its scores are `step_scores`, those of the pieces between blank lines. `agg_scores`
-and `completion_tokens` become `agg_score` and `completion_tokens` of each; every other column is carried along by each
-rollout, the chosen response `pred` as `source_pred`. The id is `unique_id`, else a hash of the problem.
-
-Written: a row of each problem whose responses all have step scores, with what is carried along. Lost are labels, the
-scorer's name and every other column. What was chosen (`pred`, `pred_*@n`) is what the rows said; the rows of a
-selection that is made anew have none.
+Each completion is a rollout; its scores are those of the pieces between blank lines. `agg_scores` and
+`completion_tokens` become `agg_score` and `completion_tokens` of each; the chosen response `pred` is carried along as
+`source_pred`. The id is `unique_id`, else a hash of the problem. What was chosen (`pred`, `pred_*@n`) is written as the
+rows said it; the rows of a selection that is made anew have none.
 
 Source: huggingface/search-and-learn, scripts/test_time_compute.py and src/sal/utils/score.py.
 """
@@ -18,11 +12,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from freeprm.errors import DataError
 from freeprm.formats.base import Written, write_each
-from freeprm.io.columns import Fields, id_from
+from freeprm.io.columns import Answer, Each, Filled, ForeignRow, Identifier, ManyNumbers, Replies, id_from
 from freeprm.io.conversations import as_text
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
@@ -30,6 +24,14 @@ from freeprm.types import Group, Rollout
 _OF_EACH = {"agg_scores": "agg_score", "completion_tokens": "completion_tokens"}
 """Columns with one entry a completion, and what each rollout calls its own."""
 _CARRIED = re.compile(r"solution|subject|level|llm_gen_time|prm_score_time|timing_\w+|pred_\w+@\d+")
+
+
+class _Row(ForeignRow):
+    problem: Filled
+    answer: Answer | None = None
+    unique_id: Identifier | None = None
+    completions: Replies
+    scores: Annotated[ManyNumbers, Each("completion")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,32 +46,26 @@ class SearchAndLearn:
         """A rollout of each completion.
 
         Raises:
-            RecordError: a field is absent or of the wrong kind, or scores are not one list a completion.
+            RecordError: scores are not one list a completion.
         """
-        fields = Fields(row, source)
-        problem = fields.text("problem")
-        completions = fields.replies("completions")
-        scores = fields.step_scores("scores", count=len(completions), of="completion")
-        per_completion = {name: row[name] for name in _OF_EACH if _is_list(row.get(name), len(completions))}
-        used = ("problem", "answer", "unique_id", "completions", "scores", *per_completion)
-        carried = fields.others(*used)
-        for index, (completion, step_scores) in enumerate(zip(completions, scores, strict=True)):
+        given = _Row.of(row, source)
+        count = len(given.completions)
+        given.check_each("completion", count)
+        of_each = {name: row[name] for name in _OF_EACH if _is_list(row.get(name), count)}
+        carried = {name: value for name, value in given.others().items() if name not in of_each}
+        for index, (completion, step_scores) in enumerate(zip(given.completions, given.scores, strict=True)):
             yield Rollout(
-                problem_id=fields.identifier("unique_id") or id_from(problem),
+                problem_id=given.unique_id or id_from(given.problem),
                 sample_idx=index,
-                prompt=problem,
+                prompt=given.problem,
                 response=completion,
-                answer=fields.answer("answer"),
+                answer=given.answer,
                 step_scores=step_scores,
-                extra={**carried, **{_OF_EACH[name]: values[index] for name, values in per_completion.items()}},
+                extra={**carried, **{_OF_EACH[name]: values[index] for name, values in of_each.items()}},
             )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each problem whose responses all have step scores; others are counted.
-
-        Raises:
-            DataError: there is no such problem.
-        """
+        """A row of each problem whose responses all have step scores; others are counted."""
         return write_each(groups, _row, needs="step scores (`step_scores`), which `freeprm score` makes")
 
 

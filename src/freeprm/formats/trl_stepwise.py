@@ -1,15 +1,7 @@
-"""TRL's rows of stepwise supervision: a prompt and steps, each with its label.
+"""TRL's rows of stepwise supervision: a prompt and steps (`completions`), each with its label.
 
-    {"prompt": P, "completions": ["step", ...], "labels": [true, ...]}
-
-P is a text or a list of {"role", "content"}.
-
-Read: the completions are `steps`, the labels `step_labels`; the response is the steps with `separator` between them.
-Of the outcome the row says nothing. Rows with the same prompt are responses to one problem, whose id is a hash of the
-prompt. Every other column is carried along.
-
-Written: each rollout with step labels. Lost are the outcome, gold answers, whitespace between steps, steps from the
-first without a label on, and every other column.
+The response is the steps with `separator` between them; of the outcome the row says nothing. Rows with the same prompt
+are responses to one problem, whose id is a hash of the prompt.
 
 Source: huggingface/trl, docs/source/dataset_formats.md ("Stepwise supervision"); trl-lib/prm800k,
 trl-lib/math_shepherd.
@@ -18,14 +10,21 @@ trl-lib/math_shepherd.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from freeprm.core.step_labels import first_error, labelled_steps
+from freeprm.core.step_labels import labelled_steps
 from freeprm.errors import ConfigError, DataError
-from freeprm.formats.base import Written, rollouts_of, write_each
-from freeprm.formats.trl_preference import is_conversational, prompt_for
-from freeprm.io.columns import Fields, id_from
+from freeprm.formats._preferences import is_conversational, prompt_for
+from freeprm.formats.base import STEP_LABELS, Written, rollouts_of, step_columns, write_each
+from freeprm.io.columns import AnyPrompt, Each, ForeignRow, Labels, Texts, id_from
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
+
+
+class _Row(ForeignRow):
+    prompt: AnyPrompt
+    completions: Texts
+    labels: Annotated[Labels, Each("step")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,30 +46,20 @@ class TRLStepwise:
         """The one rollout of a row.
 
         Raises:
-            RecordError: a field is absent or of the wrong kind, or the labels are not one a step.
+            RecordError: the labels are not one a step.
         """
-        fields = Fields(row, source)
-        prompt, steps = fields.prompt("prompt"), fields.texts("completions")
-        labels = fields.labels("labels", count=len(steps), of="step")
+        given = _Row.of(row, source)
+        given.check_each("step", len(given.completions))
         yield Rollout(
-            problem_id=id_from(prompt),
+            problem_id=id_from(given.prompt),
             sample_idx=0,
-            prompt=prompt,
-            response=self.separator.join(step.strip() for step in steps),
-            extra={
-                "steps": steps,
-                "step_labels": labels,
-                "first_error": first_error(labels),
-                **fields.others("prompt", "completions", "labels"),
-            },
+            prompt=given.prompt,
+            response=self.separator.join(step.strip() for step in given.completions),
+            extra={**step_columns(given.completions, given.labels), **given.others()},
         )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each rollout with step labels.
-
-        Raises:
-            DataError: none has them.
-        """
+        """A row of each rollout with step labels."""
         conversational = is_conversational(groups)
 
         def row_of(rollout: Rollout, skipped: Counter[str]) -> Row:
@@ -81,7 +70,7 @@ class TRLStepwise:
             skipped["steps from the first without a label on"] += len(labelled.steps) - len(steps)
             return {"prompt": prompt_for(rollout.prompt, conversational), "completions": steps, "labels": labels}
 
-        return write_each(rollouts_of(groups), row_of, needs="step labels (`step_labels` or `first_error`)")
+        return write_each(rollouts_of(groups), row_of, needs=STEP_LABELS)
 
 
 PLUGIN = TRLStepwise

@@ -1,14 +1,7 @@
 """TRL's unpaired preference rows: a prompt, a reply and whether it is wanted, for KTO and its kin.
 
-    {"prompt": P, "completion": C, "label": true}
-
-P and C are texts, or lists of {"role", "content"}.
-
-Read: `label` is the outcome label. Rows with the same prompt are responses to one problem, whose id is a hash of the
-prompt, unless they have a `problem_id`. Every other column is carried along.
-
-Written: each graded rollout. Lost are ids, gold answers, steps and every other column. As with preferences, chat
-models want conversations (see `trl_preference`).
+Rows with the same prompt are responses to one problem, whose id is a hash of the prompt, unless they have a
+`problem_id`. As with preferences, chat models want conversations (see `trl_preference`).
 
 Source: huggingface/trl, docs/source/dataset_formats.md (1.16).
 """
@@ -16,14 +9,22 @@ Source: huggingface/trl, docs/source/dataset_formats.md (1.16).
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from freeprm.errors import DataError
+from freeprm.formats._preferences import CUT_OFF, REPLY, is_conversational, only_reply, prompt_for
 from freeprm.formats.base import Written, rollouts_of, write_each
-from freeprm.formats.trl_preference import CUT_OFF, is_conversational, prompt_for
-from freeprm.io.columns import Fields, id_from
-from freeprm.io.conversations import as_reply, read_reply
+from freeprm.io.columns import AnyPrompt, Expected, ForeignRow, Identifier, Label, Text, id_from
+from freeprm.io.conversations import as_reply
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
+
+
+class _Row(ForeignRow):
+    problem_id: Identifier | None = None
+    prompt: AnyPrompt
+    completion: Annotated[Text | AnyPrompt, Expected(REPLY)]
+    label: Label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,25 +44,21 @@ class TRLUnpaired:
         """The one rollout of a row.
 
         Raises:
-            RecordError: a field is absent or of the wrong kind, or the completion is not one reply.
+            RecordError: the completion is not one reply.
         """
-        fields = Fields(row, source)
-        prompt = fields.prompt("prompt")
+        given = _Row.of(row, source)
+        reply = given.completion
         yield Rollout(
-            problem_id=fields.identifier("problem_id") or id_from(prompt),
+            problem_id=given.problem_id or id_from(given.prompt),
             sample_idx=0,
-            prompt=prompt,
-            response=read_reply(fields, "completion"),
-            correct=fields.label("label"),
-            extra=fields.others("prompt", "completion", "label", "problem_id"),
+            prompt=given.prompt,
+            response=reply if isinstance(reply, str) else only_reply(given, "completion", reply),
+            correct=given.label,
+            extra=given.others(),
         )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each graded rollout.
-
-        Raises:
-            DataError: none is graded.
-        """
+        """A row of each graded rollout."""
         conversational = is_conversational(groups) if self.conversational is None else self.conversational
 
         def row_of(rollout: Rollout, skipped: Counter[str]) -> Row:

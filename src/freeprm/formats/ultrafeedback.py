@@ -1,16 +1,8 @@
 """UltraFeedback's rows: an instruction and the completions of several models, each scored by GPT-4.
 
-    {"source", "instruction": text, "models": [name],
-     "completions": [{"model", "response": text, "overall_score": number, "fine-grained_score": number,
-                      "annotations": {...}, "critique", "principle", "custom_system_prompt"}],
-     "correct_answers": [text], "incorrect_answers": [text]}
-
-Read: each completion is a rollout; the score asked for is `score`, and its name `scorer`. The label comes from a
-threshold, where one is given. What else the completion and the row say is carried along. The system prompt of each
-completion is not part of the prompt, which a problem has one of. The id is a hash of the instruction.
-
-Written: a row of each problem with scored responses, with what is carried along. Lost are labels, gold answers, steps
-and every other column.
+Each completion is a rollout; the score asked for is `score`, and its name `scorer`. The label comes from a threshold,
+where one is given. What else the completion and the row say is carried along. The system prompt of each completion is
+not part of the prompt, which a problem has one of. The id is a hash of the instruction.
 
 Source: Cui et al. 2023, arXiv:2310.01377; the columns are those of the READMEs of OpenBMB/UltraFeedback and
 openbmb/UltraFeedback. Before December 2023 some overall scores of 10 stood for 1.
@@ -19,10 +11,13 @@ openbmb/UltraFeedback. Before December 2023 some overall scores of 10 stood for 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from freeprm.errors import DataError
 from freeprm.formats.base import Written, write_each
-from freeprm.io.columns import Fields, id_from
+from freeprm.io.columns import Expected, Filled, ForeignRow, Number, Text, id_from
 from freeprm.io.conversations import as_text
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
@@ -31,6 +26,16 @@ _OF_ROW = ("source", "models", "correct_answers", "incorrect_answers")
 _OF_COMPLETION = (
     "model", "principle", "custom_system_prompt", "annotations", "critique", "overall_score", "fine-grained_score",
 )  # fmt: skip
+_NUMBER: TypeAdapter[float | None] = TypeAdapter(Number | None)
+
+
+class _Row(ForeignRow):
+    instruction: Filled
+    completions: Annotated[list[dict[str, Any]], Field(min_length=1), Expected("a list of objects, at least 1")]
+
+
+class _Completion(ForeignRow):
+    response: Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,33 +52,28 @@ class UltraFeedback:
         return {"instruction", "completions"} <= row.keys()
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
-        """A rollout of each completion.
-
-        Raises:
-            RecordError: a field is absent or of the wrong kind.
-        """
-        fields = Fields(row, source)
-        instruction = fields.text("instruction")
-        carried = fields.others("instruction", "completions")
-        for index, completion in enumerate(fields.each("completions")):
-            score = completion.number(self.score)
+        """A rollout of each completion."""
+        given = _Row.of(row, source)
+        for index, each in enumerate(given.completions):
+            completion = _Completion.of(each, source, path=f"completions.{index}.")
+            try:
+                score = _NUMBER.validate_python(each.get(self.score))
+            except ValidationError as error:
+                raise completion.wrong(self.score, "a finite number, or null where there is none") from error
+            others = {name: value for name, value in completion.others().items() if name != self.score}
             yield Rollout(
-                problem_id=id_from(instruction),
+                problem_id=id_from(given.instruction),
                 sample_idx=index,
-                prompt=instruction,
-                response=completion.text("response", blank=True),
+                prompt=given.instruction,
+                response=completion.response,
                 correct=None if self.threshold is None or score is None else score >= self.threshold,
                 scorer=None if score is None else self.score,
                 score=score,
-                extra={**carried, **completion.others("response", self.score)},
+                extra={**given.others(), **others},
             )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each problem with scored responses; those without a score are counted.
-
-        Raises:
-            DataError: no response has a score.
-        """
+        """A row of each problem with scored responses; those without a score are counted."""
         return write_each(groups, self._row, needs="scores of responses (`score`); another column is mapped to it")
 
     def _row(self, group: Group, skipped: Counter[str]) -> Row:

@@ -1,13 +1,7 @@
-"""UltraInteract's preference rows: a conversation so far, and a right and a wrong next action.
+"""UltraInteract's preference rows: a conversation so far (`trajectory`), and a right and a wrong next action.
 
-    {"task", "dataset", "trajectory": [{"from": "user", "value": text}, ...], "chosen": text, "rejected": text, "id",
-     "parent_id"}
-
-Read: the trajectory is the prompt, as a conversation; each row is a problem of its own, so that exactly its pair is
-trained on; `chosen` is correct, `rejected` not. `task`, `dataset`, `id` and `parent_id` are carried along.
-
-Written: the pairs of each group (`core.groups.pair`); what is not carried along is null. Lost are gold answers,
-steps and every other column.
+The trajectory is the prompt, as a conversation; each row is a problem of its own, so that exactly its pair is trained
+on.
 
 Source: Yuan et al. 2024, arXiv:2404.02078; the columns are those of the card of openbmb/UltraInteract_pair, the roles
 `user` and `assistant` those of its example.
@@ -16,61 +10,48 @@ Source: Yuan et al. 2024, arXiv:2404.02078; the columns are those of the card of
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
 
 from freeprm.core.groups import Pair
+from freeprm.formats._preferences import PairOptions, Preference, both, pair_id
 from freeprm.formats.base import Written
-from freeprm.formats.trl_preference import both, pair_id, pairs, write_pairs
-from freeprm.io.columns import Fields
-from freeprm.io.conversations import Preference, as_messages
+from freeprm.io.columns import Expected, ForeignRow, Text
+from freeprm.io.conversations import as_messages
 from freeprm.io.rows import Row, Source
-from freeprm.types import Group, Message, Rollout
+from freeprm.types import Group, Rollout
 
-_ROLES = ("user", "assistant")
+
+class _Turn(BaseModel):
+    role: Annotated[Literal["user", "assistant"], Expected("one of user, assistant")] = Field(alias="from")
+    value: Text
+
+
+class _Row(ForeignRow):
+    trajectory: Annotated[list[_Turn], Field(min_length=1)]
+    chosen: Text
+    rejected: Text
 
 
 @dataclass(frozen=True, kw_only=True)
-class UltraInteractPair:
+class UltraInteractPair(PairOptions):
     """Pairs of actions in UltraInteract's preference trees."""
-
-    pairing: str = "cartesian"
-    """Which right responses are paired with which wrong ones: `cartesian` or `one_to_one`."""
-    max_pairs: int | None = None
-    """At most so many pairs of one problem; none for no limit."""
-    seed: int = 0
-    """Of the choice of pairs."""
-    cut_off: bool = False
-    """Write responses that were cut off, too: the format cannot say that they were."""
 
     def recognises(self, row: Row) -> bool:
         """Has `trajectory`, `chosen` and `rejected`."""
         return {"trajectory", "chosen", "rejected"} <= row.keys()
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
-        """The chosen and the rejected action of a row.
-
-        Raises:
-            RecordError: a field is absent or of the wrong kind, or a turn has another role than user and assistant.
-        """
-        fields = Fields(row, source)
-        turns = tuple(_message(turn) for turn in fields.each("trajectory"))
-        preference = Preference(turns, fields.text("chosen", blank=True), fields.text("rejected", blank=True))
-        return both(preference, pair_id(preference, source), fields.others("trajectory", "chosen", "rejected"))
+        """The chosen and the rejected action of a row."""
+        given = _Row.of(row, source)
+        prompt = tuple({"role": turn.role, "content": turn.value} for turn in given.trajectory)
+        preference = Preference(prompt, given.chosen, given.rejected)
+        return both(preference, pair_id(preference, source), given.others())
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each pair; groups without one are counted.
-
-        Raises:
-            DataError: no right or no wrong response in the whole data.
-        """
-        paired = pairs(groups, pairing=self.pairing, max_pairs=self.max_pairs, seed=self.seed, cut_off=self.cut_off)
-        return write_pairs(paired, _row)
-
-
-def _message(turn: Fields) -> Message:
-    role = turn.text("from")
-    if role not in _ROLES:
-        raise turn.wrong("from", f"one of {', '.join(_ROLES)}")
-    return {"role": role, "content": turn.text("value", blank=True)}
+        """A row of each pair; groups without one are counted."""
+        return self.write_pairs(groups, _row)
 
 
 def _row(one: Pair, skipped: Counter[str]) -> Row:

@@ -1,13 +1,7 @@
 """UltraInteract's rows for supervised fine-tuning: an instruction and an action that is right.
 
-    {"task", "dataset", "instruction": text, "response": text, "id", "parent_id"}
-
-Read: `correct` is true throughout, since the card takes only right actions and those that lead to them. Rows with the
-same instruction are responses to one problem, whose id is a hash of the instruction. `task`, `dataset`, `id` and
-`parent_id` are carried along.
-
-Written: the right responses; the others are counted. What is not carried along is null. Lost are gold answers, steps
-and every other column.
+`correct` is true throughout, since the card takes only right actions and those that lead to them. Rows with the same
+instruction are responses to one problem, whose id is a hash of the instruction. Written are the right responses.
 
 Source: Yuan et al. 2024, arXiv:2404.02078; the columns are those of the card of openbmb/UltraInteract_sft.
 """
@@ -18,10 +12,15 @@ from dataclasses import dataclass
 
 from freeprm.errors import DataError
 from freeprm.formats.base import Written, rollouts_of, write_each
-from freeprm.io.columns import Fields, id_from
+from freeprm.io.columns import Filled, ForeignRow, id_from
 from freeprm.io.conversations import as_text
 from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
+
+
+class _Row(ForeignRow):
+    instruction: Filled
+    response: Filled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,28 +32,19 @@ class UltraInteractSFT:
         return {"instruction", "response", "task", "parent_id"} <= row.keys()
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
-        """The one rollout of a row.
-
-        Raises:
-            RecordError: a field is absent or of the wrong kind.
-        """
-        fields = Fields(row, source)
-        instruction = fields.text("instruction")
+        """The one rollout of a row."""
+        given = _Row.of(row, source)
         yield Rollout(
-            problem_id=id_from(instruction),
+            problem_id=id_from(given.instruction),
             sample_idx=0,
-            prompt=instruction,
-            response=fields.text("response"),
+            prompt=given.instruction,
+            response=given.response,
             correct=True,
-            extra=fields.others("instruction", "response"),
+            extra=given.others(),
         )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each right response.
-
-        Raises:
-            DataError: none is right.
-        """
+        """A row of each right response."""
         return write_each(rollouts_of(groups), _row, needs="responses that are right (`correct`)")
 
 
@@ -63,13 +53,9 @@ def _row(rollout: Rollout, skipped: Counter[str]) -> Row:
         raise DataError("ungraded responses" if rollout.correct is None else "wrong responses")
     carried = rollout.extra
     return {
-        "task": carried.get("task"),
-        "dataset": carried.get("dataset"),
-        "instruction": as_text(rollout.prompt),
-        "response": rollout.response,
-        "id": carried.get("id"),
-        "parent_id": carried.get("parent_id"),
-    }
+        "task": carried.get("task"), "dataset": carried.get("dataset"), "instruction": as_text(rollout.prompt),
+        "response": rollout.response, "id": carried.get("id"), "parent_id": carried.get("parent_id"),
+    }  # fmt: skip
 
 
 PLUGIN = UltraInteractSFT

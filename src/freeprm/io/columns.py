@@ -1,72 +1,94 @@
-"""What each of our columns may hold: how a value of JSON becomes ours, and what a message says was expected."""
+"""What columns may hold, ours and those of other projects: types that pydantic checks, and what a message says of them.
+
+class _Row(ForeignRow):
+    question: Filled
+    steps: Texts
+    labels: Annotated[Labels, Each("step")]
+
+row = _Row.of({"question": "2 + 2?", ...}, source)    # or a RecordError that says where, and what was expected
+"""
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from functools import cache
+from typing import Annotated, Any, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    Strict,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
 
 from freeprm.errors import RecordError
 from freeprm.io.rows import Row, Source, short
-from freeprm.types import Prompt
-
-T = TypeVar("T")
+from freeprm.types import Message, Prompt
 
 _HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")
+_COUNT = "{count}"
+_SIGNS = {"+": True, "-": False}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One column of a rollout."""
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a message says was expected, as metadata of a type.
 
-    convert: Callable[[Any], Any]
-    """Takes a value that is not null; raises ValueError, with what is wrong with it if that is not plain to see."""
-    expected: str
-    """What a message says was expected."""
-    aliases: tuple[str, ...] = ()
-    """What others call it, to suggest --map; never read without being asked for."""
+    It may hold `{count}`, a number that differs from row to row: the message has it, the reason not.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """Metadata of a list: it has one entry for each of these, to which `ForeignRow.check_each` holds it."""
+
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """Metadata of a column of ours: what others call it, to suggest --map, and what to do where it is missing."""
+
+    aliases: tuple[str, ...]
     advice: str = ""
-    """What to do where it is missing."""
-    is_text: bool = False
-    """Text, whatever it looks like: a `42` in a cell of CSV stays text."""
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError
+def _text(value: str) -> str:
     if half := _HALF_OF_A_PAIR.search(value):
         raise ValueError(f"holds half of a surrogate pair, {half[0]!r}, at character {half.start()}")
     return value
 
 
-def _identifier(value: Any) -> str:
-    if isinstance(value, list) and value:  # a conversation, where the prompt tells problems apart
-        value = json.dumps([_message(item) for item in value], ensure_ascii=False)
-    value = _whole(value)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+def _filled(value: str) -> str:
+    if not value.strip():
         raise ValueError
-    return _text(str(value))
-
-
-def _answer(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError
-    return _text(str(value))
-
-
-def _index(value: Any) -> int:
-    index = _whole(value)
-    if isinstance(index, bool) or not isinstance(index, int) or index < 0:
-        raise ValueError
-    return index
+    return value
 
 
 def _whole(value: Any) -> Any:
     """7 for 7.0, which is what tables make of it in a column of whole numbers with gaps."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _identifier(value: Any) -> Any:
+    if isinstance(value, list) and value:  # a conversation, where the prompt tells problems apart
+        return json.dumps([_message(item) for item in value], ensure_ascii=False)
+    value = _whole(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _answer(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _label(value: Any) -> bool:
@@ -77,222 +99,207 @@ def _label(value: Any) -> bool:
     raise ValueError
 
 
+def _signed_label(value: Any) -> bool:
+    return _SIGNS[value] if isinstance(value, str) and value in _SIGNS else _label(value)
+
+
 def _prompt(value: Any) -> Prompt:
-    if isinstance(value, list) and value:
+    if isinstance(value, list | tuple) and value:
         return tuple(_message(item) for item in value)
-    if value in ("", []):
+    if not isinstance(value, str) or not value:
         raise ValueError
     return _text(value)
 
 
-def _message(value: Any) -> dict[str, str]:
+def _message(value: Any) -> Message:
     if not isinstance(value, dict) or not isinstance(value.get("role"), str):
         raise ValueError
-    _text(value.get("content"))
+    if not isinstance(value.get("content"), str):
+        raise ValueError
+    _text(value["content"])
     return value
 
 
-def _score(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError
-    return float(value)
-
-
-def _scores(value: Any) -> tuple[float, ...]:
+def _scores(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("["):
         raise ValueError(
             f"is the text {value[:60]!r}, which is no list: printed for people, perhaps with numbers left out; write "
             "the table anew as Parquet or JSON Lines"
         )
-    if not isinstance(value, list):
-        raise ValueError
-    return tuple(_score(item) for item in value)
+    return value
 
 
-COLUMNS: Mapping[str, Column] = {
-    "problem_id": Column(
-        convert=_identifier,
-        expected="text or a whole number",
-        aliases=("id", "idx", "index", "uid", "question_id", "unique_id"),
-        advice=" Where the prompt tells problems apart: --map problem_id=prompt.",
-        is_text=True,
-    ),
-    "sample_idx": Column(
-        convert=_index, expected="a whole number from 0", aliases=("sample", "sample_id", "rollout_idx")
-    ),
-    "prompt": Column(
-        convert=_prompt,
-        expected='text or a list of {"role", "content"}',
-        aliases=("question", "problem", "instruction", "input", "query", "messages"),
-        is_text=True,
-    ),
-    "response": Column(
-        convert=_text,
-        expected="text",
-        aliases=("completion", "output", "generation", "solution", "text"),
-        is_text=True,
-    ),
-    "answer": Column(
-        convert=_answer,
-        expected="text or a number",
-        aliases=("gold", "gt", "ground_truth", "final_answer", "target", "reference_answer"),
-        is_text=True,
-    ),
-    "pred": Column(
-        convert=_answer,
-        expected="text or a number",
-        aliases=("prediction", "extracted_answer", "predicted_answer"),
-        is_text=True,
-    ),
-    "correct": Column(
-        convert=_label,
-        expected="true, false, 1 or 0",
-        aliases=("label", "is_correct", "correctness", "outcome", "passed", "acc"),
-        advice=" Rollouts without labels get them by `freeprm grade`.",
-    ),
-    "truncated": Column(convert=_label, expected="true, false, 1 or 0"),
-    "scorer": Column(convert=_text, expected="text", aliases=("reward_model",), is_text=True),
-    "step_scores": Column(
-        convert=_scores,
-        expected="a list of finite numbers, one a step",
-        aliases=("step_rewards", "scores", "prm_scores", "rewards"),
-        advice=" Rollouts without scores get them by `freeprm score`.",
-    ),
-    "score": Column(convert=_score, expected="a finite number", aliases=("rm_score", "reward", "agg_score")),
-}
-"""By our name of the column."""
+Text = Annotated[str, Strict(), AfterValidator(_text), Expected("text")]
+"""Which may be empty."""
+Filled = Annotated[Text, AfterValidator(_filled)]
+"""A text with more than whitespace in it."""
+Texts = Annotated[list[Filled], Field(min_length=1), Expected("a list of texts, at least one, none of them empty")]
+Replies = Annotated[list[Text], Field(min_length=1), Expected("a list of texts, at least one")]
+Identifier = Annotated[
+    str, Strict(), Field(min_length=1), AfterValidator(_text), BeforeValidator(_identifier),
+    Expected("text or a whole number"),
+]  # fmt: skip
+"""As text."""
+Answer = Annotated[Text, BeforeValidator(_answer), Expected("text or a number")]
+"""As text."""
+Index = Annotated[int, Strict(), Field(ge=0), BeforeValidator(_whole), Expected("a whole number from 0")]
+OneOrZero = Annotated[bool, PlainValidator(_label), Expected("true, false, 1 or 0")]
+Label = Annotated[bool, PlainValidator(_signed_label), Expected("true or false (or 1 or 0, or + or -)")]
+Labels = Annotated[list[Label], Expected("a list of true and false (or 1 and 0, or + and -)")]
+Score = Annotated[float, Strict(), Field(allow_inf_nan=False), Expected("a finite number")]
+Number = Annotated[Score, Expected("a finite number, or null where there is none")]
+Numbers = Annotated[tuple[Score, ...], BeforeValidator(_scores), Expected("a list of finite numbers")]
+ManyNumbers = Annotated[list[Numbers], Expected("a list of lists of finite numbers")]
+AnyPrompt = Annotated[Prompt, PlainValidator(_prompt), Expected('text or a list of {"role", "content"}')]
 
-_OURS = (*COLUMNS, "steps", "step_labels", "first_error")
-_COUNT = "{count}"
-_SIGNS = {"+": True, "-": False}
+
+class OurColumns(BaseModel):
+    """The columns of a rollout, as far as a row has them; none of them is null."""
+
+    problem_id: Annotated[
+        Identifier,
+        Called(
+            ("id", "idx", "index", "uid", "question_id", "unique_id"),
+            advice=" Where the prompt tells problems apart: --map problem_id=prompt.",
+        ),
+    ]
+    sample_idx: Annotated[Index, Called(("sample", "sample_id", "rollout_idx"))] | None = None
+    prompt: Annotated[AnyPrompt, Called(("question", "problem", "instruction", "input", "query", "messages"))]
+    response: Annotated[Text, Called(("completion", "output", "generation", "solution", "text"))]
+    answer: (
+        Annotated[Answer, Called(("gold", "gt", "ground_truth", "final_answer", "target", "reference_answer"))] | None
+    ) = None
+    pred: Annotated[Answer, Called(("prediction", "extracted_answer", "predicted_answer"))] | None = None
+    correct: (
+        Annotated[
+            OneOrZero,
+            Called(
+                ("label", "is_correct", "correctness", "outcome", "passed", "acc"),
+                advice=" Rollouts without labels get them by `freeprm grade`.",
+            ),
+        ]
+        | None
+    ) = None
+    truncated: OneOrZero = False
+    scorer: Annotated[Text, Called(("reward_model",))] | None = None
+    step_scores: (
+        Annotated[
+            Numbers,
+            Expected("a list of finite numbers, one a step"),
+            Called(
+                ("step_rewards", "scores", "prm_scores", "rewards"),
+                advice=" Rollouts without scores get them by `freeprm score`.",
+            ),
+        ]
+        | None
+    ) = None
+    score: Annotated[Score, Called(("rm_score", "reward", "agg_score"))] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
-    """A row, or an object inside one, with where it stood.
+class Column:
+    """What is said of a column of ours."""
 
-    What is expected may hold `{count}`: a number that differs from row to row. The message has it, the reason not.
+    expected: str
+    """What a message says was expected."""
+    called: Called
 
-    What reads a field raises RecordError where it is absent or something else: the message names the file, the line
-    and the field, the reason only the field and what was expected, so that equal mistakes can be counted together.
+    @property
+    def is_text(self) -> bool:
+        """Text, whatever it looks like: a `42` in a cell of CSV stays text."""
+        return self.expected.startswith("text")
+
+
+def _metadata(field: FieldInfo) -> tuple[list[Any], type[BaseModel] | None]:
+    """What a field's type says of itself; or of one that holds objects, what they are."""
+    kinds, metadata = [field.annotation], [*field.metadata]
+    for kind in kinds:  # grows by what each is made of
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return [], kind
+        metadata += getattr(kind, "__metadata__", ())
+        kinds += [] if _expected(metadata) else get_args(kind)
+    return metadata, None
+
+
+def _expected(metadata: Iterable[Any]) -> str:
+    """What metadata says is expected; empty where it says nothing."""
+    texts = [item.text for item in metadata if isinstance(item, Expected)]
+    each = [f", one for each {item.of}" for item in metadata if isinstance(item, Each)]
+    return "".join([*texts[-1:], *each])
+
+
+def _column(field: FieldInfo) -> Column:
+    metadata, _ = _metadata(field)
+    called = next((item for item in metadata if isinstance(item, Called)), Called(()))
+    return Column(_expected(metadata), called)
+
+
+COLUMNS: Mapping[str, Column] = {name: _column(field) for name, field in OurColumns.model_fields.items()}
+"""By our name of the column."""
+CARRIED = ("first_error", "steps")
+"""Columns that some stages read among those carried along, and that can be mapped like our own."""
+_OURS = (*COLUMNS, *CARRIED, "step_labels")
+
+
+class ForeignRow(BaseModel):
+    """What is read of another project's row, a field a column.
+
+    A column that is absent or something else is a RecordError: the message names the file, the line and the field, the
+    reason only the field and what was expected, so that equal mistakes can be counted together.
     """
 
-    row: Mapping[str, Any]
-    source: Source
-    path: str = ""
-    """What leads to the object inside its row: `label.steps.3.`."""
+    model_config = ConfigDict(protected_namespaces=())
+    _row: Row = PrivateAttr()
+    _source: Source = PrivateAttr()
+    _path: str = PrivateAttr()
 
-    def text(self, name: str, *, blank: bool = False) -> str:
-        """A text; with more than whitespace in it, unless it may be `blank`."""
-        return self.get(name, lambda value: _filled(value, blank=blank), expected="text")
+    @classmethod
+    def of(cls, row: Row, source: Source, *, path: str = "") -> Self:
+        """What the row says, or an object in it.
 
-    def texts(self, name: str) -> list[str]:
-        """A list of texts, each with more than whitespace in it, at least one."""
-        convert = _list_of(lambda value: _filled(value, blank=False), at_least=1)
-        return self.get(name, convert, expected="a list of texts, at least one, none of them empty")
+        Args:
+            row: what is read.
+            source: where the row stood.
+            path: what leads to the object inside its row, for messages: `completions.3.`.
 
-    def label(self, name: str) -> bool:
-        """True or false, which may be written 1 and 0, or + and -."""
-        return self.get(name, _any_label, expected="true or false (or 1 or 0, or + or -)")
-
-    def labels(self, name: str, *, count: int, of: str) -> list[bool]:
-        """So many labels, one for each of what they are the labels `of`."""
-        expected = f"a list of true and false (or 1 and 0, or + and -), one for each {of}"
-        labels = self.get(name, _list_of(_any_label), expected=expected)
-        if len(labels) != count:
-            raise self.wrong(name, expected, found=f"has {len(labels)} for {count} {of}s")
-        return labels
-
-    def number(self, name: str) -> float | None:
-        """A finite number; None where it is null or absent."""
-        if not self.has(name):
-            return None
-        return self.get(name, _number, expected="a finite number, or null where there is none")
-
-    def numbers(self, name: str) -> tuple[float, ...]:
-        """A list of finite numbers."""
-        return tuple(self.get(name, _list_of(_number), expected="a list of finite numbers"))
-
-    def replies(self, name: str) -> list[str]:
-        """A list of texts, at least one, each of which may be empty."""
-        convert = _list_of(lambda value: _filled(value, blank=True), at_least=1)
-        return self.get(name, convert, expected="a list of texts, at least one")
-
-    def step_scores(self, name: str, *, count: int, of: str) -> list[tuple[float, ...]]:
-        """So many lists of finite numbers, one for each of what they are the scores `of`."""
-        expected = f"a list of lists of finite numbers, one for each {of}"
-        scores = self.get(name, _list_of(COLUMNS["step_scores"].convert), expected=expected)
-        if len(scores) != count:
-            raise self.wrong(name, expected, found=f"has {len(scores)} for {count} {of}s")
-        return scores
-
-    def prompt(self, name: str) -> Prompt:
-        """A text that is not empty, or a conversation."""
-        prompt: Prompt = self._column(name, "prompt")
-        return prompt
-
-    def answer(self, name: str) -> str | None:
-        """A text or a number, as text; None where it is null or absent."""
-        answer: str | None = self._column(name, "answer") if self.has(name) else None
-        return answer
-
-    def identifier(self, name: str) -> str | None:
-        """A text or a whole number, as text; None where it is null or absent."""
-        identifier: str | None = self._column(name, "problem_id") if self.has(name) else None
-        return identifier
-
-    def index(self, name: str, *, count: int) -> int:
-        """The index of one of so many things, from 0."""
-        convert = partial(_index_below, count=count)
-        return self.get(name, convert, expected="an index below {count}, from 0", count=count)
-
-    def indices(self, name: str, *, count: int) -> list[int]:
-        """A list of such indices."""
-        convert = _list_of(partial(_index_below, count=count))
-        return self.get(name, convert, expected="a list of indices below {count}, from 0", count=count)
-
-    def inside(self, name: str) -> "Fields":
-        """The object in a field."""
-        return Fields(self.get(name, _object, expected="an object"), self.source, f"{self.path}{name}.")
-
-    def each(self, name: str, *, at_least: int = 1) -> list["Fields"]:
-        """The objects of a list."""
-        rows = self.get(name, _list_of(_object, at_least=at_least), expected=f"a list of objects, at least {at_least}")
-        return [Fields(row, self.source, f"{self.path}{name}.{index}.") for index, row in enumerate(rows)]
-
-    def get(self, name: str, convert: Callable[[Any], T], *, expected: str, count: int = 0) -> T:
-        """The value that `convert` makes of a field's; it raises ValueError where the value is not as `expected`."""
-        if name not in self.row:
-            raise RecordError(
-                f"{self.source}: {self.path}{name}: no such column; the row has "
-                f"{', '.join(map(str, self.row))}; expected {expected.replace(_COUNT, str(count))}",
-                reason=f"no column {_without_indices(self.path)}{name}",
-            )
+        Raises:
+            RecordError: as above.
+        """
         try:
-            return convert(self.row[name])
-        except (ValueError, OverflowError) as error:
-            raise self.wrong(name, expected, found=str(error), count=count) from error
+            made = cls.model_validate(row)
+        except ValidationError as error:
+            raise _refusal(cls, error, row, source, path) from error
+        made._row, made._source, made._path = row, source, path
+        return made
 
-    def has(self, name: str) -> bool:
-        """Whether the field is there and not null."""
-        return self.row.get(name) is not None
-
-    def others(self, *used: str) -> Row:
-        """The fields that were not used; one that bears a name of ours, but means another thing, as `source_<name>`."""
-        rest = {name: value for name, value in self.row.items() if name not in used}
+    def others(self, *kept: str) -> Row:
+        """The columns that are no field, and those `kept`; one that bears a name of ours is `source_<name>`."""
+        used = _names(type(self)).difference(kept)
+        rest = {name: value for name, value in self._row.items() if name not in used}
         return {f"source_{name}" if name in _OURS else name: value for name, value in rest.items()}
 
-    def wrong(self, name: str, expected: str, *, found: str = "", count: int = 0) -> RecordError:
-        """The error for a field that is not as expected; `found` says what is wrong if the value does not show it."""
-        found = found or f"is {short(self.row.get(name))}"
-        return RecordError(
-            f"{self.source}: {self.path}{name}: {found}; expected {expected.replace(_COUNT, str(count))}",
-            reason=f"{_without_indices(self.path)}{name} is not {expected.replace(_COUNT, 'n')}",
-        )
+    def check_each(self, of: str, count: int) -> None:
+        """Refuse a list that has not one entry for each of what it is about, `Each(of)`.
 
-    def _column(self, name: str, ours: str) -> Any:
-        """The value of what means the same as a column of ours."""
-        return self.get(name, COLUMNS[ours].convert, expected=COLUMNS[ours].expected)
+        Raises:
+            RecordError: names the field, and how many entries it has.
+        """
+        for name in _lists(type(self), of):
+            entries = self._row.get(name)
+            if entries is not None and len(entries) != count:
+                raise self.wrong(name, found=f"has {len(entries)} for {count} {of}s")
+
+    def wrong(self, name: str, expected: str = "", *, found: str = "", count: int = 0) -> RecordError:
+        """The error for a field that is not as expected.
+
+        Args:
+            name: of the field, or the path to one inside it: `label.steps.3.text`.
+            expected: what the field's type says, if not given; may hold `{count}`.
+            found: what is wrong, if the value does not show it.
+            count: see `Expected`.
+        """
+        expected = expected or _said(type(self), name)[0]
+        return _wrong(self._source, self._path + name, found or f"is {short(self._row.get(name))}", expected, count)
 
 
 def id_from(*values: Any) -> str:
@@ -300,46 +307,59 @@ def id_from(*values: Any) -> str:
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=8).hexdigest()
 
 
-def _filled(value: Any, *, blank: bool) -> str:
-    text: str = COLUMNS["response"].convert(value)
-    if not blank and not text.strip():
-        raise ValueError
-    return text
+def found_in(error: ValidationError, field: str, value: Any) -> str:
+    """What is wrong with a field's value, for messages: what its type says, or else the value itself."""
+    errors = [item for item in error.errors(include_url=False) if item["loc"][0] == field]
+    said = (str(item["ctx"]["error"]) for item in errors if item["type"] == "value_error")
+    return next(filter(None, said), f"is {short(value)}")
 
 
-def _any_label(value: Any) -> bool:
-    if isinstance(value, str) and value in _SIGNS:
-        return _SIGNS[value]
-    return bool(COLUMNS["correct"].convert(value))
+def _refusal(model: type[BaseModel], error: ValidationError, row: Row, source: Source, path: str) -> RecordError:
+    """The first of what pydantic found, as our error."""
+    first = error.errors(include_url=False)[0]
+    objects = "a list of objects, at least 1" if first["type"] in ("list_type", "too_short") else "an object"
+    value: Any = row
+    inner: type[BaseModel] | None = model
+    expected = ""
+    for part in first["loc"]:
+        path += f"{part}."
+        if isinstance(part, str) and inner is not None:
+            expected, inner = _said(inner, part)
+            if part not in value:
+                return RecordError(
+                    f"{source}: {path[:-1]}: no such column; the row has {', '.join(map(str, value))}; "
+                    f"expected {expected or objects}",
+                    reason=f"no column {_without_indices(path[:-1])}",
+                )
+        value = value[part]
+        if expected:
+            break
+    return _wrong(source, path[:-1], found_in(error, str(first["loc"][0]), value), expected or objects)
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError
-    return float(value)
-
-
-def _index_below(value: Any, count: int) -> int:
-    index: int = COLUMNS["sample_idx"].convert(value)
-    if index >= count:
-        raise ValueError
-    return index
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError
-    return value
-
-
-def _list_of(convert: Callable[[Any], T], *, at_least: int = 0) -> Callable[[Any], list[T]]:
-    def convert_all(value: Any) -> list[T]:
-        if not isinstance(value, list) or len(value) < at_least:
-            raise ValueError
-        return [convert(item) for item in value]
-
-    return convert_all
+def _wrong(source: Source, path: str, found: str, expected: str, count: int = 0) -> RecordError:
+    return RecordError(
+        f"{source}: {path}: {found}; expected {expected.replace(_COUNT, str(count))}",
+        reason=f"{_without_indices(path)} is not {expected.replace(_COUNT, 'n')}",
+    )
 
 
 def _without_indices(path: str) -> str:
-    return re.sub(r"\.\d+\.", ".", path)
+    return re.sub(r"\.\d+(?=\.|$)", "", path)
+
+
+def _said(model: type[BaseModel], name: str) -> tuple[str, type[BaseModel] | None]:
+    """What is expected in a field; or of one that holds objects, what they are."""
+    metadata, inner = _metadata(next(item for key, item in model.model_fields.items() if name in (key, item.alias)))
+    return _expected(metadata), inner
+
+
+@cache
+def _names(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
+@cache
+def _lists(model: type[BaseModel], of: str) -> tuple[str, ...]:
+    """The fields that have one entry for each of these."""
+    return tuple(name for name in model.model_fields if f", one for each {of}" in _said(model, name)[0])

@@ -28,7 +28,7 @@ _PRINTED = re.compile(r"[-+.\deE\s\[\]]+")
 """What numpy prints of an array of finite numbers; `...` in it stands for those that it leaves out."""
 _NULLS = ("null", "None", "NaN", "nan")
 _LARGEST_CELL = 2**31 - 1
-_TEXT = frozenset(name for ours, column in COLUMNS.items() if column.is_text for name in (ours, *column.aliases))
+_TEXT = frozenset(name for ours, column in COLUMNS.items() if column.is_text for name in (ours, *column.called.aliases))
 _ALWAYS_TEXT = "response"
 
 

@@ -1,4 +1,4 @@
-"""Rows to records and back: the columns that freeprm reads and writes.
+"""Files of rows to rollouts and back: the columns that freeprm reads and writes, and the one reader of any format.
 
     problem_id, sample_idx, prompt, response, answer, pred, correct, truncated, scorer, step_scores, score
 
@@ -8,28 +8,56 @@ by it is then carried along as `source_correct`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic import ValidationError
 
 from freeprm.errors import ConfigError, RecordError
-from freeprm.io.columns import COLUMNS
+from freeprm.io import plugins
+from freeprm.io.columns import CARRIED, COLUMNS, OurColumns, found_in
+from freeprm.io.config import suggestion
 from freeprm.io.files import read_rows
-from freeprm.io.rows import Row, Source, check_columns, mapped, renamed, short
+from freeprm.io.rows import Row, Source, check_columns, mapped, renamed
 from freeprm.types import Problem, Prompt, Rollout
 
 OnBad = Literal["raise", "skip"]
-CARRIED = ("first_error", "steps")
-"""Columns that some stages read among those carried along, and that can be mapped like our own."""
+OURS = "rows"
+"""The format of our own rows, in which nothing is lost."""
 
 
 class Rollouts(NamedTuple):
-    """What was read, and what was not."""
+    """What was read, from what, and what was not."""
 
     rollouts: list[Rollout]
     skipped: Counter[str]
     """Broken records left out, by reason; empty unless skipping was asked for."""
+    n_rows: int
+    """Rows read, the broken ones among them."""
+    formats: dict[Path, str]
+    """The format of each input."""
+
+
+class RowFormat(Protocol):
+    """What reading needs of a file format; see `formats.base.Format`."""
+
+    def recognises(self, row: Row) -> bool:
+        """Whether a row looks like one of this format; at most one format says so of a row."""
+        ...
+
+    def read(self, row: Row, source: Source) -> Iterable[Rollout]:
+        """The rollouts of one row. `sample_idx` counts inside the row; the reader numbers them on across rows.
+
+        Where the format's ids stand once for each scorer, the class says `unique_ids = True`.
+
+        Raises:
+            RecordError: the row is broken; names the file, the line, the field, and what was expected.
+        """
+        ...
 
 
 def read_rollouts(
@@ -39,42 +67,59 @@ def read_rollouts(
     on_bad: OnBad = "raise",
     require: Iterable[str] = ("response",),
     expect: Iterable[str] = (),
+    formats: Mapping[Path, str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Rollouts:
-    """Rollouts from files or run folders.
+    """Rollouts from files or run folders, in their order.
 
-    A row without `sample_idx` is numbered by its place among the rows of its problem and scorer.
+    A row of ours without `sample_idx` is numbered by its place among the rows of its problem and scorer; samples in
+    other formats are numbered on from row to row and from file to file.
 
     Args:
         paths: files, folders or hub names, as `read_rows` takes them.
-        columns: our column name -> the name that it has in the rows.
+        columns: our column name, or the format's -> the name that it has in the rows.
         on_bad: stop at the first broken record, or leave it out and count it.
-        require: columns that every row must have, not null; besides `problem_id` and `prompt`.
+        require: columns that every row of ours must have, not null; besides `problem_id` and `prompt`.
         expect: columns that at least one row must have, e.g. `correct` for training.
+        formats: by path, of those that are not our rows; `formats._reading` tells them from the first row.
+        options: fields of those formats, e.g. {"threshold": 0.5}.
 
     Raises:
-        ConfigError: `columns` names a column that we do not have.
+        ConfigError: `columns` names a column that we do not have, or `options` an option that the format does not.
+        PluginError: no format of this name.
         RecordError: names the file, the line, the field, and what was expected.
     """
     paths = list(paths)
-    reader = _Reader(_checked(columns or {}), required=("problem_id", "prompt", *require))
+    named = {path: (formats or {}).get(path, OURS) for path in paths}
+    loaded: dict[str, RowFormat] = {
+        name: plugins.built("formats", name, [options or {}]) for name in set(named.values()) - {OURS}
+    }
+    reader = _Reader(_checked(columns or {}, ours=OURS in named.values()), ("problem_id", "prompt", *require))
     rollouts: list[Rollout] = []
     skipped: Counter[str] = Counter()
-    for source, row in (pair for path in paths for pair in read_rows(path)):
-        try:
-            if isinstance(row, RecordError):
-                raise row
-            rollouts.append(reader.rollout(row, source))
-        except RecordError as error:
-            if on_bad == "raise":
-                raise
-            skipped[error.reason] += 1
+    n_rows = 0
+    for path in paths:
+        ours = named[path] == OURS
+        take: Callable[[Row, Source], list[Rollout]] = (
+            reader.of_ours if ours else partial(reader.of_format, loaded[named[path]])
+        )
+        for source, row in read_rows(path):
+            n_rows += 1
+            try:
+                if isinstance(row, RecordError):
+                    raise row
+                rollouts += take(row, source)
+            except RecordError as error:
+                if on_bad == "raise":
+                    raise
+                skipped[error.reason] += 1
     if not rollouts:
         reasons = "; ".join(f"{count} skipped: {reason}" for reason, count in skipped.items())
         raise RecordError(f"{', '.join(map(str, paths))}: no usable record ({reasons or 'there is none at all'})")
     for name in expect:
         if all(getattr(rollout, name) is None for rollout in rollouts):
             raise reader.nowhere(name)
-    return Rollouts(rollouts, skipped)
+    return Rollouts(rollouts, skipped, n_rows, named)
 
 
 def rollout_of(row: Row, source: Source) -> Rollout:
@@ -83,7 +128,8 @@ def rollout_of(row: Row, source: Source) -> Rollout:
     Raises:
         RecordError: names the file, the line, the field, and what was expected.
     """
-    return _Reader({}, required=("problem_id", "prompt", "response")).rollout(row, source)
+    (rollout,) = _Reader({}, ("problem_id", "prompt", "response")).of_ours(row, source)
+    return rollout
 
 
 def rollout_row(rollout: Rollout) -> Row:
@@ -106,7 +152,7 @@ def problem_row(problem: Problem) -> Row:
 class _Reader:
     """Turns rows into rollouts, and remembers what stood in those before."""
 
-    def __init__(self, columns: Mapping[str, str], *, required: tuple[str, ...]):
+    def __init__(self, columns: Mapping[str, str], required: tuple[str, ...]):
         self._columns = columns
         self._required = required
         self._seen: dict[tuple[str, int, str | None], Source] = {}
@@ -114,32 +160,46 @@ class _Reader:
         self._counts: Counter[tuple[str, str | None]] = Counter()
         self._first: tuple[Row, Source] | None = None
 
-    def rollout(self, row: Row, source: Source) -> Rollout:
-        """The rollout of a row, which must fit those before."""
-        ours = self._renamed(row, source)
-        values = {name: value for name in COLUMNS if (value := self._value(name, ours, row, source)) is not None}
-        problem_id, scorer = values["problem_id"], values.get("scorer")
-        values.setdefault("sample_idx", self._counts[problem_id, scorer])
-        prompt, where = self._prompts.setdefault(problem_id, (values["prompt"], source))
-        if prompt != values["prompt"]:
-            raise RecordError(
-                f"{source}: {self._named('prompt')}: is another prompt than {where} has for problem {problem_id!r}; "
-                "expected one prompt a problem. Problems from different sources need different ids",
-                reason="another prompt under the same problem_id",
-            )
-        key = (problem_id, values["sample_idx"], scorer)
-        if key in self._seen:
+    def of_ours(self, row: Row, source: Source) -> list[Rollout]:
+        """The one rollout of a row of ours, which must fit those before."""
+        ours = self._renamed(row, source) if self._columns else row
+        values = self._values(ours, row, source)
+        problem_id, index, scorer = values["problem_id"], values["sample_idx"], values["scorer"]
+        if index is None:
+            index = values["sample_idx"] = self._counts[problem_id, scorer]
+        values["prompt"] = self._prompt(problem_id, values["prompt"], source, name=f"{self._named('prompt')}: ")
+        if (first := self._seen.setdefault((problem_id, index, scorer), source)) is not source:
             by = f" by scorer {scorer!r}" if scorer is not None else ""
             raise RecordError(
-                f"{source}: sample_idx: {values['sample_idx']} of problem {problem_id!r}{by} is already at "
-                f"{self._seen[key]}; expected each sample once",
+                f"{source}: sample_idx: {index} of problem {problem_id!r}{by} is already at {first}; expected each "
+                "sample once",
                 reason="a sample that is there already",
             )
-        self._seen[key] = source
         self._counts[problem_id, scorer] += 1
         self._first = self._first or (row, source)
-        extra = {name: value for name, value in ours.items() if name not in COLUMNS}
-        return Rollout(**{**values, "prompt": prompt}, extra=extra)
+        return [Rollout(**values, extra={name: value for name, value in ours.items() if name not in COLUMNS})]
+
+    def of_format(self, format_: RowFormat, row: Row, source: Source) -> list[Rollout]:
+        """The rollouts of a row of another format, numbered on from those before."""
+        made = list(format_.read(renamed(row, self._columns, mapped(row, self._columns), ours=COLUMNS), source))
+        for one in made:
+            self._prompt(one.problem_id, one.prompt, source, name="")
+        before = {(one.problem_id, one.scorer): self._counts[one.problem_id, one.scorer] for one in made}
+        numbered = []
+        for one in made:
+            key = one.problem_id, one.scorer
+            index = before[key] + one.sample_idx
+            if index and getattr(format_, "unique_ids", False):
+                raise RecordError(
+                    f"{source}: id: {one.problem_id!r} is already at {self._prompts[one.problem_id][1]}; expected each "
+                    "once",
+                    reason="an id that is there already",
+                )
+            self._seen[one.problem_id, index, one.scorer] = source
+            self._counts[key] = max(self._counts[key], index + 1)
+            numbered.append(one if index == one.sample_idx else replace(one, sample_idx=index))
+        self._first = self._first or (row, source)
+        return numbered
 
     def nowhere(self, name: str) -> RecordError:
         """The error for a column that no row has."""
@@ -147,41 +207,54 @@ class _Reader:
         return self._absent(name, *self._first, also=", nor has any other row")
 
     def _renamed(self, row: Row, source: Source) -> Row:
-        """The row under our names."""
+        """The row under our names, all of which it must have."""
         found = mapped(row, self._columns)
         if missing := [name for name in self._columns if name not in found]:
             raise self._absent(missing[0], row, source)
         return renamed(row, self._columns, found, ours=COLUMNS)
 
-    def _value(self, name: str, ours: Row, row: Row, source: Source) -> Any:
-        column, value = COLUMNS[name], ours.get(name)
-        if value is None:
-            if name in self._required and name not in ours:
-                raise self._absent(name, row, source)
-            if name in self._required:
+    def _prompt(self, problem_id: str, prompt: Prompt, source: Source, *, name: str) -> Prompt:
+        """The problem's prompt, which is the same in all its rows."""
+        first, where = self._prompts.setdefault(problem_id, (prompt, source))
+        if first != prompt:
+            raise RecordError(
+                f"{source}: {name}is another prompt than {where} has for problem {problem_id!r}; "
+                "expected one prompt a problem. Problems from different sources need different ids",
+                reason="another prompt under the same problem_id",
+            )
+        return first
+
+    def _values(self, ours: Row, row: Row, source: Source) -> dict[str, Any]:
+        """What a row has in our columns, as they hold it."""
+        given = {name: value for name in COLUMNS if (value := ours.get(name)) is not None}
+        for name in self._required:
+            if name not in given:
+                if name not in ours:
+                    raise self._absent(name, row, source)
+                column = COLUMNS[name]
                 raise RecordError(
-                    f"{source}: {self._named(name)}: is null; expected {column.expected}.{column.advice}",
+                    f"{source}: {self._named(name)}: is null; expected {column.expected}.{column.called.advice}",
                     reason=f"{self._named(name)} is null",
                 )
-            return None
         try:
-            return column.convert(value)
-        except (ValueError, OverflowError) as error:
-            wrong = str(error) if isinstance(error, ValueError) and str(error) else f"is {short(value)}"
+            return OurColumns.model_validate(given).__dict__
+        except ValidationError as error:
+            name = str(error.errors(include_url=False)[0]["loc"][0])
+            expected = COLUMNS[name].expected
             raise RecordError(
-                f"{source}: {self._named(name)}: {wrong}; expected {column.expected}",
-                reason=f"{self._named(name)} is not {column.expected}",
+                f"{source}: {self._named(name)}: {found_in(error, name, given[name])}; expected {expected}",
+                reason=f"{self._named(name)} is not {expected}",
             ) from error
 
     def _absent(self, name: str, row: Row, source: Source, *, also: str = "") -> RecordError:
-        column, theirs = COLUMNS.get(name), self._named(name)
+        theirs = self._named(name)
+        aliases, advice = (COLUMNS[name].called.aliases, COLUMNS[name].called.advice) if name in COLUMNS else ((), "")
         asked = f", asked for by --map {name}={theirs}" if name in self._columns else ""
-        aliases = [alias for alias in column.aliases if alias in row] if column else []
-        close = [*aliases, *get_close_matches(theirs, [item for item in row if item not in COLUMNS], n=1)]
+        close = [alias for alias in aliases if alias in row]
+        close += get_close_matches(theirs, [item for item in row if item not in COLUMNS], n=1)
         hint = f" Did you mean --map {name}={close[0]}?" if close else ""
         return RecordError(
-            f"{source}: {theirs}: no such column{asked}{also}. The row has {', '.join(row) or 'none'}."
-            f"{hint}{column.advice if column else ''}",
+            f"{source}: {theirs}: no such column{asked}{also}. The row has {', '.join(row) or 'none'}.{hint}{advice}",
             reason=f"no column {theirs}",
             row=row,
         )
@@ -191,12 +264,11 @@ class _Reader:
         return self._columns.get(name, name)
 
 
-def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
+def _checked(columns: Mapping[str, str], *, ours: bool) -> Mapping[str, str]:
     known = [*COLUMNS, *CARRIED]
     for name in columns:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+        if ours and name not in known:
+            hint = suggestion(name, known)
             raise ConfigError(f"--map {name}=...: no such column of ours.{hint} There are {', '.join(known)}")
     check_columns(columns)
     return columns

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from freeprm.errors import RunFolderError
-from freeprm.formats._reading import OURS, Records, load_format, read_records
-from freeprm.formats._scored import check_order, with_scores
+from freeprm.formats._reading import load_format, read_records
+from freeprm.formats._scored import with_scores
 from freeprm.formats.base import Format, Written
 from freeprm.io.files import MANIFEST, content_hash, table_writer
 from freeprm.io.manifest import difference, plain, versions
-from freeprm.io.rollouts import OnBad, rollout_row
+from freeprm.io.rollouts import OURS, OnBad, Rollouts, rollout_row
 from freeprm.io.rows import Row, write_json
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.types import Cost, group_rollouts
@@ -82,10 +82,8 @@ def convert(
 
     def make() -> _Made:
         read = read_records(inputs, format=source, options=read_options, columns=columns, on_bad=on_bad)
-        if scores:
-            check_order(read.formats.values())
-        made = with_scores(read.rollouts, scores=scores, options=score_options, on_bad=on_bad)
-        return _made(read._replace(rollouts=made.rollouts), writer, to=to, scored=made.skipped)
+        rollouts, scored = with_scores(read.rollouts, scores=scores, options=score_options, on_bad=on_bad)
+        return _made(read._replace(rollouts=rollouts), writer, to=to, scored=scored)
 
     to_file = out.suffix and not out.is_dir()
     hashed = [*inputs, *scores]
@@ -99,7 +97,7 @@ class _Made(NamedTuple):
     """As the manifest keeps them: what was counted, and the format of each input."""
 
 
-def _made(read: Records, writer: Format, *, to: str, scored: Counter[str]) -> _Made:
+def _made(read: Rollouts, writer: Format, *, to: str, scored: Counter[str]) -> _Made:
     counts = Counter({"rows read": read.n_rows, "rollouts": len(read.rollouts)})
     counts.update({f"skipped: {reason}": count for reason, count in read.skipped.items()})
     counts.update(scored)

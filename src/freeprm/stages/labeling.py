@@ -16,7 +16,7 @@ from freeprm.core.step_labels import LabelledResponse, first_error, label_errors
 from freeprm.core.steps import given_steps
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import DataError, SpanError
-from freeprm.formats._responses import read_responses
+from freeprm.formats._reading import read_responses
 from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
 from freeprm.io.rollouts import OnBad, read_rollouts, rollout_row

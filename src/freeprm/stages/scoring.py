@@ -14,7 +14,7 @@ from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
-from freeprm.formats._responses import read_responses
+from freeprm.formats._reading import read_responses
 from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar

@@ -1,11 +1,14 @@
+"""Preferences, whichever way rows say them; and prompts as texts and messages."""
+
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from freeprm.errors import DataError, RecordError
-from freeprm.io.columns import Fields
-from freeprm.io.conversations import as_messages, as_text, read_preference, read_reply
+from freeprm.formats import trl_unpaired
+from freeprm.formats._preferences import PreferenceRow, read_preference
+from freeprm.io.conversations import as_messages, as_text
 from freeprm.io.rows import Source
 
 USER = {"role": "user", "content": "What is 2 + 3?"}
@@ -13,8 +16,7 @@ RIGHT, WRONG = ({"role": "assistant", "content": text} for text in ("It is 5.", 
 AGAIN = {"role": "user", "content": "Sure?"}
 
 
-def fields(**row: Any) -> Fields:
-    return Fields(row, Source(Path("rows.jsonl"), 3))
+HERE = Source(Path("rows.jsonl"), 3)
 
 
 PREFERENCES = {
@@ -41,7 +43,7 @@ PREFERENCES = {
 
 @pytest.mark.parametrize(("row", "expected"), PREFERENCES.values(), ids=PREFERENCES)
 def test_a_preference_is_read_whichever_way_it_is_said(row: dict[str, Any], expected: tuple[Any, ...]):
-    assert read_preference(fields(**row)) == expected
+    assert read_preference(PreferenceRow.of(row, HERE)) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,15 +65,19 @@ def test_a_preference_is_read_whichever_way_it_is_said(row: dict[str, Any], expe
 )  # fmt: skip
 def test_what_is_no_preference_is_refused_with_its_field(row: dict[str, Any], message: str):
     with pytest.raises(RecordError, match=rf"^rows\.jsonl:3: {message}"):
-        read_preference(fields(**row))
+        read_preference(PreferenceRow.of(row, HERE))
 
 
 def test_a_reply_is_text_or_one_message_of_the_assistant():
-    assert read_reply(fields(completion="5"), "completion") == "5"
-    assert read_reply(fields(completion=[RIGHT]), "completion") == "It is 5."
+    def reply(completion: Any) -> str:
+        (rollout,) = trl_unpaired.PLUGIN().read({"prompt": "?", "completion": completion, "label": True}, HERE)
+        return rollout.response
+
+    assert reply("5") == "5"
+    assert reply([RIGHT]) == "It is 5."
     for value in ([USER], [RIGHT, RIGHT], [], 5, None):
         with pytest.raises(RecordError, match="completion: "):
-            read_reply(fields(completion=value), "completion")
+            reply(value)
 
 
 def test_prompts_are_texts_or_messages_as_needed():
