@@ -9,8 +9,7 @@ import pytest
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.formats._attaching import ScoreOptions, attached, in_column, in_file
 from freeprm.io.config import build
-from freeprm.io.rollouts import OnBad
-from freeprm.io.rows import Row, write_rows
+from freeprm.io.rows import OnBad, Row, write_rows
 from freeprm.types import Rollout
 
 STEPS = [[0.1, 0.9], [0.8, 0.2]]

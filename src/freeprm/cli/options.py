@@ -8,7 +8,7 @@ import typer
 
 from freeprm.errors import ConfigError
 from freeprm.io.arrow import is_hub_name
-from freeprm.io.rollouts import OnBad
+from freeprm.io.rows import OnBad
 
 
 def existing(paths: list[Path]) -> list[Path]:

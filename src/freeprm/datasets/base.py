@@ -14,8 +14,7 @@ from freeprm.errors import RecordError
 from freeprm.io.arrow import is_hub_name, with_split
 from freeprm.io.columns import Filled, ForeignRow
 from freeprm.io.files import read_rows, split_files_in
-from freeprm.io.rollouts import OnBad
-from freeprm.io.rows import Row, Source
+from freeprm.io.rows import OnBad, Row, Source
 from freeprm.types import Problem
 
 T = TypeVar("T")

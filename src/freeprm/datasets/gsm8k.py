@@ -9,8 +9,7 @@ from pathlib import Path
 
 from freeprm.datasets.base import choose, read_problems, split_files, text_of
 from freeprm.errors import RecordError
-from freeprm.io.rollouts import OnBad
-from freeprm.io.rows import Row, Source
+from freeprm.io.rows import OnBad, Row, Source
 from freeprm.types import Problem
 
 _MARKER = "####"

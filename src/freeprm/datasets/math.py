@@ -14,8 +14,7 @@ from typing import Any
 from freeprm.core.answers import boxed
 from freeprm.datasets.base import choose, read_problems, split_files, text_of
 from freeprm.errors import RecordError
-from freeprm.io.rollouts import OnBad
-from freeprm.io.rows import Row, Source
+from freeprm.io.rows import OnBad, Row, Source
 from freeprm.types import Problem
 
 _LEVEL = re.compile(r"(?:Level )?([1-5])")

@@ -9,8 +9,7 @@ from pydantic import AfterValidator
 
 from freeprm.datasets.base import choose, read_problems
 from freeprm.io.columns import Answer, AnyPrompt, ForeignRow, Identifier
-from freeprm.io.rollouts import OnBad
-from freeprm.io.rows import Row, Source
+from freeprm.io.rows import OnBad, Row, Source
 from freeprm.types import Problem, Prompt, Rollout
 
 

@@ -18,8 +18,7 @@ from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.formats._served import Answer, Matched, alike, answer_of, by_id, failures, in_order
 from freeprm.io.columns import COLUMNS
 from freeprm.io.files import read_rows
-from freeprm.io.rollouts import OnBad
-from freeprm.io.rows import Row
+from freeprm.io.rows import OnBad, Row
 from freeprm.types import Rollout
 
 IGNORED = -100

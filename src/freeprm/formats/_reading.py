@@ -10,8 +10,8 @@ from freeprm.formats.base import Format
 from freeprm.io import plugins
 from freeprm.io.columns import COLUMNS
 from freeprm.io.files import read_rows
-from freeprm.io.rollouts import OURS, OnBad, Rollouts, read_rollouts
-from freeprm.io.rows import Row, Source, mapped, renamed
+from freeprm.io.rollouts import OURS, Rollouts, read_rollouts
+from freeprm.io.rows import OnBad, Row, Source, mapped, renamed
 from freeprm.types import Rollout
 
 FAMILY = "formats"

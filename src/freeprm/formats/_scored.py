@@ -10,7 +10,8 @@ from freeprm.errors import ConfigError, DataError
 from freeprm.formats._attaching import ScoreOptions, attached, in_column, in_file
 from freeprm.formats._reading import formats_of
 from freeprm.io.config import build
-from freeprm.io.rollouts import OnBad, Rollouts, read_rollouts
+from freeprm.io.rollouts import Rollouts, read_rollouts
+from freeprm.io.rows import OnBad
 from freeprm.types import Rollout
 
 

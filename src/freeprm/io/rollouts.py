@@ -13,7 +13,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
@@ -22,10 +22,9 @@ from freeprm.io import plugins
 from freeprm.io.columns import CARRIED, COLUMNS, OurColumns, found_in
 from freeprm.io.config import suggestion
 from freeprm.io.files import read_rows
-from freeprm.io.rows import Row, Source, check_columns, mapped, renamed
+from freeprm.io.rows import OnBad, Row, Source, check_columns, mapped, renamed
 from freeprm.types import Problem, Prompt, Rollout
 
-OnBad = Literal["raise", "skip"]
 OURS = "rows"
 """The format of our own rows, in which nothing is lost."""
 

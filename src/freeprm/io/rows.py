@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from freeprm.errors import ConfigError, NonFiniteError, RecordError
 
@@ -33,6 +33,8 @@ class Source:
         return f"{self.path}:{self.line}"
 
 
+OnBad = Literal["raise", "skip"]
+"""Stop at the first broken row, or leave it out and count it."""
 Rows = Iterator[tuple[Source, Row | RecordError]]
 """A row that is broken is the error itself, so that the caller decides whether it stops or counts."""
 

@@ -18,8 +18,8 @@ from freeprm.formats._scored import with_scores
 from freeprm.formats.base import Format, Written
 from freeprm.io.files import MANIFEST, content_hash, table_writer
 from freeprm.io.manifest import difference, plain, versions
-from freeprm.io.rollouts import OURS, OnBad, Rollouts, rollout_row
-from freeprm.io.rows import Row, write_json
+from freeprm.io.rollouts import OURS, Rollouts, rollout_row
+from freeprm.io.rows import OnBad, Row, write_json
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.types import Cost, group_rollouts
 

@@ -27,8 +27,8 @@ from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, SpanError
 from freeprm.io.manifest import read_cost
 from freeprm.io.progress import bar
-from freeprm.io.rollouts import OnBad, read_rollouts
-from freeprm.io.rows import Row
+from freeprm.io.rollouts import read_rollouts
+from freeprm.io.rows import OnBad, Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.models.best_of_n_search import CandidatePool, GivenResponses, passed, search
 from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit

@@ -25,8 +25,8 @@ from freeprm.graders.base import grader as find_grader
 from freeprm.io.files import read_rows
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
-from freeprm.io.rollouts import OnBad, read_rollouts, rollout_row
-from freeprm.io.rows import Row
+from freeprm.io.rollouts import read_rollouts, rollout_row
+from freeprm.io.rows import OnBad, Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.io.sandbox import Limits, cores
 from freeprm.types import Cost, Metric, Prompt, Rollout

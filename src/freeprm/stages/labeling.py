@@ -19,7 +19,8 @@ from freeprm.errors import DataError, SpanError
 from freeprm.formats._reading import read_responses
 from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
-from freeprm.io.rollouts import OnBad, read_rollouts, rollout_row
+from freeprm.io.rollouts import read_rollouts, rollout_row
+from freeprm.io.rows import OnBad
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.labelers.base import Divided, Labeler, Notebook, StepLabels
 from freeprm.types import Cost, Metric, Rollout

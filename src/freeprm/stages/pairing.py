@@ -15,8 +15,8 @@ from freeprm.core.curation import Operation, Recipe, curate, make_pairs, recalle
 from freeprm.core.groups import Pair, rollout_key
 from freeprm.core.mixing import SOURCE
 from freeprm.formats.trl_preference import TRLPreference
-from freeprm.io.rollouts import OnBad, rollout_row
-from freeprm.io.rows import Row
+from freeprm.io.rollouts import rollout_row
+from freeprm.io.rows import OnBad, Row
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.training.groups import Graded, read_graded, source_paths
 from freeprm.types import Cost, Group

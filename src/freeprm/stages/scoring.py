@@ -18,8 +18,7 @@ from freeprm.formats._reading import read_responses
 from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar
-from freeprm.io.rollouts import OnBad
-from freeprm.io.rows import Row
+from freeprm.io.rows import OnBad, Row
 from freeprm.io.runs import RunFolder, behind, read_manifest
 from freeprm.models.encoding import TooLong
 from freeprm.scorers._jobs import ScorerJob, ScorerSource

@@ -42,8 +42,7 @@ from freeprm.core.voting import Floats, Weighting, pass_at_k
 from freeprm.core.voting import weighting as weighting_named
 from freeprm.errors import ConfigError, DataError
 from freeprm.formats._scored import read_scored
-from freeprm.io.rollouts import OnBad
-from freeprm.io.rows import Row
+from freeprm.io.rows import OnBad, Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.types import Cost, Metric, Rollout
 

@@ -10,7 +10,7 @@ from typing import Any
 from freeprm.core.curation import Operation, recalled, recorded
 from freeprm.core.flops import ModelShape
 from freeprm.io.manifest import read_cost
-from freeprm.io.rollouts import OnBad
+from freeprm.io.rows import OnBad
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
 from freeprm.models.loading import load_config, weights_hash
 from freeprm.models.reward_config import LOG_RATIO

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from freeprm.core.curation import Operation, Recipe, curate, make_pairs
 from freeprm.core.groups import Pair, n_pairs
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.io.rollouts import OnBad, read_rollouts
+from freeprm.io.rollouts import read_rollouts
+from freeprm.io.rows import OnBad
 from freeprm.objectives.base import Objective
 from freeprm.training.batches import step_reader
 from freeprm.training.settings import TrainSettings

@@ -25,7 +25,7 @@ from freeprm.core.flops import ModelShape, charge, forward_charges, forward_flop
 from freeprm.core.ledger import EVALUATED, KL, MEANS, RECOMPUTED, REFERENCE, TRAINING
 from freeprm.errors import ConfigError
 from freeprm.io.progress import Advance, bar
-from freeprm.io.rollouts import OnBad
+from freeprm.io.rows import OnBad
 from freeprm.models.loading import device_name
 from freeprm.models.logprobs import n_read
 from freeprm.training.batches import Example
