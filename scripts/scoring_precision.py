@@ -22,7 +22,7 @@ from torch import Tensor
 
 from freeprm.io.rollouts import read_rollouts
 from freeprm.models.casting import kept_of_update
-from freeprm.models.loading import Dtype, LoadOptions
+from freeprm.models.loading import Dtype
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Rollout
 
@@ -57,7 +57,7 @@ def main() -> None:
     print(HEADER)
     exact: Scored | None = None
     for name, way in ways(given.device).items():
-        prm = ImplicitPRM.from_pretrained(given.prm, options=LoadOptions(dtype=way.dtype, device=given.device))
+        prm = ImplicitPRM.from_pretrained(given.prm, dtype=way.dtype, device=given.device)
         started = time.perf_counter()
         with way.under():
             found = score(prm, rollouts)

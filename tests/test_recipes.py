@@ -17,7 +17,6 @@ import tiny
 from conftest import REPO
 from freeprm.cli.main import app
 from freeprm.io.rollouts import rollout_row
-from freeprm.models.loading import LoadOptions
 from freeprm.scorers.implicit import ImplicitPRM
 
 ROLLOUTS = tiny.rollouts(8, labels=(True, False) * 8)
@@ -57,7 +56,7 @@ def run(work: Path, recipe: Sequence[str], *more: str, out: str) -> str:
 
 def margin(folder: Path) -> float:
     """The mean reward of right responses less that of wrong ones, read in float32."""
-    prm = ImplicitPRM.from_pretrained(folder, options=LoadOptions(dtype="float32"))
+    prm = ImplicitPRM.from_pretrained(folder, dtype="float32")
     by_label: dict[bool | None, list[float]] = {True: [], False: []}
     for _, group in groupby(ROLLOUTS, key=lambda rollout: rollout.prompt):
         own = list(group)

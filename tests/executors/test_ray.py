@@ -138,7 +138,7 @@ def test_a_stage_gives_the_same_rows_as_here_and_goes_on_where_it_was(cluster: N
 
 @pytest.mark.slow
 def test_sampling_and_scoring_give_the_same_rows_as_here(cluster: None, tmp_path: Path):
-    from freeprm.scorers._reading import PRMSource
+    from freeprm.scorers.base import ScorerSource
     from freeprm.stages.sampling import sample
     from freeprm.stages.scoring import score
 
@@ -149,7 +149,7 @@ def test_sampling_and_scoring_give_the_same_rows_as_here(cluster: None, tmp_path
     assert there.counts == here.counts
     assert (there.cost.generated_tokens, there.cost.flops) == (here.cost.generated_tokens, here.cost.flops)
 
-    prm = PRMSource(source="solver:base", trained=False)
+    prm = ScorerSource(source="solver:base", scorer="untrained")
     rewards = ["reference-only"]
     ours = score([here.folder], prm=prm, out=tmp_path / "scored-here", rewards=rewards)
     theirs = score(
@@ -162,7 +162,7 @@ def test_sampling_and_scoring_give_the_same_rows_as_here(cluster: None, tmp_path
     manifest = read_manifest(theirs.folder)
     assert manifest is not None
     assert manifest["cost"]["scored_tokens"] == ours.cost.scored_tokens > 0
-    with pytest.raises(ConfigError, match="PRMSource"):
+    with pytest.raises(ConfigError, match="ScorerSource"):
         score([here.folder], prm=prm.load(), out=tmp_path / "no", rewards=rewards, executor="ray")
 
 

@@ -1,7 +1,7 @@
 """Labels by the relative change of a verifier's confidence, by hand; and what the labeler takes from a scorer."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any, ClassVar
@@ -15,32 +15,37 @@ from freeprm.io.plugins import load
 from freeprm.labelers.autopsv import AutoPSV, fallen
 from freeprm.labelers.base import Divided, Labelled, Notebook
 from freeprm.models.encoding import TooLong
-from freeprm.models.loading import LoadOptions
-from freeprm.scorers.base import Scores
+from freeprm.scorers._usage import Usage
+from freeprm.scorers.base import Description, Scorer, ScorerSource, Scores
 from freeprm.types import Rollout
 
 
 @dataclass(frozen=True)
-class Verifier:
+class Verifier(Scorer):
     """The log-odds that stand in a step's own words; a response that says `long` is too long."""
 
-    name: str = "verifier"
-    splitter: str = "lines"
-    aggregation: str = "min"
+    about: ClassVar[Description] = Description(name="verifier", splitter="lines", aggregation="min")
     whole: bool = False
     loaded: ClassVar[list[str]] = []
     scored: ClassVar[list[int]] = []
 
-    def load(self, source: str, *, reference: str | None = None, options: LoadOptions) -> "Verifier":
-        self.loaded.append(source)
+    def describe(self, source: ScorerSource) -> Description:
+        return self.about
+
+    def load(self, source: ScorerSource) -> "Verifier":
+        self.loaded.append(source.source)
         return self
 
-    def score(
+    def shape(self) -> ModelShape:
+        raise NotImplementedError
+
+    def score_rollouts(
         self, rollouts: Sequence[Rollout], *, splitter: str | None = None, too_long: TooLong = "exclude",
-        token_budget: int | None = None, advance: Callable[[int], None] = lambda n_tokens: None,
+        token_budget: int | None = None, usage: Usage | None = None,
     ) -> tuple[dict[int, Scores], Counter[str]]:  # fmt: skip
         self.scored.append(len(rollouts))
-        advance(10 * len(rollouts))
+        assert usage is not None
+        usage.timing("scorer forward")(10 * len(rollouts), len(rollouts))
         found = {
             index: Scores(
                 steps=tuple(lines(item.response)),

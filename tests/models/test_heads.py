@@ -1,9 +1,22 @@
 import pytest
 import torch
-from transformers import LlamaConfig
+from torch import nn
+from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, GraniteForCausalLM, LlamaConfig
 
+import tiny
 from freeprm.errors import ModelError
-from freeprm.models.heads import GatedHead, RegressionHead, ScoreHead, TokenHead, TwoLabelHead, ValueHead, load_head
+from freeprm.models.heads import (
+    GatedHead,
+    LinearValue,
+    RegressionHead,
+    ScoreHead,
+    TokenLogits,
+    TokensValue,
+    TwoLabelHead,
+    ValueHead,
+    load_head,
+)
+from rounding import assert_near
 
 CONFIG = LlamaConfig(hidden_size=4, num_attention_heads=2, num_objectives=3, gating_hidden_dim=5, gating_n_hidden=2)
 STATES = torch.arange(24.0).reshape(6, 4)
@@ -35,18 +48,55 @@ def test_a_head_answers_for_each_state_and_the_gated_one_for_each_pair(kind, sha
     assert kind(CONFIG)(STATES).shape == shape
 
 
-def test_logits_of_tokens_are_those_of_the_whole_head():
-    head = torch.nn.Linear(4, 9)
-    assert torch.allclose(TokenHead(head, (7, 2), scale=1.0, cap=None)(STATES), head(STATES)[:, [7, 2]])
-    capped = TokenHead(head, (7, 2), scale=0.5, cap=3.0)(STATES)
-    assert torch.allclose(capped, 3 * (head(STATES)[:, [7, 2]] / 2 / 3).tanh())
-
-
 def test_logits_of_tokens_are_float32_of_a_head_in_16_bits():
-    head = torch.nn.Linear(2, 2, bias=False).bfloat16()
-    head.weight.data = torch.tensor([[1.0, 0.0078125], [0.0, 1.0]]).bfloat16()
-    found = TokenHead(head, (0, 1), scale=1.0, cap=None)(torch.tensor([[16.0, 1.0]]))
-    assert found.tolist() == [[16.0078125, 1.0]]  # from 16 on, bfloat16 goes in steps of an eighth
+    model = tiny.language_model().bfloat16()
+    hidden = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found = TokenLogits(11, 23)(model, hidden)
+    assert found.dtype == torch.float32
+    exact = hidden.double() @ model.lm_head.weight[[11, 23]].double().t()
+    torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=0)  # bfloat16 keeps two digits
+
+
+def test_a_linear_value_is_the_product_with_the_weight():
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.score = nn.Linear(2, 1, bias=False)
+            self.score.weight.data = torch.tensor([[2.0, -1.0]])
+
+    # 2 * 3 - 1 * 4 = 2; 2 * 0.5 - 1 * 1 = 0
+    assert LinearValue()(Classifier(), torch.tensor([[3.0, 4.0], [0.5, 1.0]])).tolist() == [2.0, 0.0]
+
+
+def test_a_product_of_16_bits_is_taken_in_float32():
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.score = nn.Linear(2, 1, bias=False, dtype=torch.bfloat16)
+            self.score.weight.data = torch.tensor([[1.0, 0.0078125]], dtype=torch.bfloat16)
+
+    value = LinearValue()(Classifier(), torch.tensor([[4.0, 1.0]], dtype=torch.bfloat16))
+    assert value.tolist() == [4.0078125]  # bfloat16 would say 4.0
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (CohereConfig(**tiny.sizes(logit_scale=0.5)), CohereForCausalLM),
+        (GraniteConfig(**tiny.sizes(logits_scaling=4.0)), GraniteForCausalLM),
+        (None, None),
+    ],
+    ids=["scaled", "divided", "capped"],
+)
+def test_the_logits_of_tokens_are_scaled_and_capped_as_the_model_has_them(config, kind):
+    torch.manual_seed(0)
+    model = tiny.language_model("gemma2") if kind is None else kind(config).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    logits = model(input_ids=ids).logits[0]
+    hidden = model.base_model(input_ids=ids).last_hidden_state[0]
+    assert_near(TokenLogits(23, 11)(model, hidden), logits[:, [23, 11]])
+    values = TokensValue(good=11, bad=23)(model, hidden)
+    assert_near(values, logits[:, 11] - logits[:, 23])
 
 
 def test_weights_are_read_from_pickles_without_code_too(tmp_path):

@@ -21,8 +21,7 @@ import tiny
 from freeprm.errors import ModelError
 from freeprm.models.encoding import encode
 from freeprm.models.loading import LoadOptions
-from freeprm.models.value_models import judgement_tokens, load_linear, load_tokens
-from freeprm.models.values import Valuation, load_valued, score_values
+from freeprm.models.values import Valuation, judgement_tokens, load_valued, score_values
 from freeprm.types import Span
 
 CPU = LoadOptions(device="cpu")
@@ -42,7 +41,7 @@ def classifier(n_labels: int) -> LlamaForSequenceClassification:
 
 
 def test_a_language_model_gets_a_head_of_zeros_where_it_is_to_be_trained(tmp_path):
-    backbone, _ = load_linear(str(tiny.save(tmp_path)), CPU, fresh=True)
+    backbone = load_valued(str(tiny.save(tmp_path)), LINEAR, CPU, fresh=True)
     assert type(backbone.model).__name__ == "LlamaForSequenceClassification"
     assert backbone.model.score.weight.tolist() == [[0.0] * 32]
     assert backbone.model.config.num_labels == 1
@@ -54,13 +53,13 @@ def test_a_language_model_gets_a_head_of_zeros_where_it_is_to_be_trained(tmp_pat
 def test_a_head_that_is_there_is_kept(tmp_path):
     model = classifier(1)
     for fresh in (True, False):
-        backbone, _ = load_linear(saved(tmp_path, model), CPU, fresh=fresh)
+        backbone = load_valued(saved(tmp_path, model), LINEAR, CPU, fresh=fresh)
         torch.testing.assert_close(backbone.model.score.weight, model.score.weight, atol=0, rtol=0)
 
 
 def test_a_language_model_is_not_taken_for_one_with_a_head(tmp_path):
     with pytest.raises(ModelError, match=r"a LlamaForCausalLM without the head that values are read by \(score.weight"):
-        load_linear(str(tiny.save(tmp_path)), CPU, fresh=False)
+        load_valued(str(tiny.save(tmp_path)), LINEAR, CPU, fresh=False)
 
 
 def test_a_classifier_whose_head_is_not_in_the_checkpoint_is_refused(tmp_path):
@@ -69,12 +68,12 @@ def test_a_classifier_whose_head_is_not_in_the_checkpoint_is_refused(tmp_path):
     named = {**config, "architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "right"}}
     (folder / "config.json").write_text(json.dumps(named))
     with pytest.raises(ModelError, match=r"lacks 1 weights, first score.weight"):
-        load_linear(str(folder), CPU, fresh=True)
+        load_valued(str(folder), LINEAR, CPU, fresh=True)
 
 
 def test_a_classifier_of_other_labels_than_one_is_refused(tmp_path):
     with pytest.raises(ModelError, match="a LlamaForSequenceClassification of 3 labels; a value is one number"):
-        load_linear(saved(tmp_path, classifier(3)), CPU, fresh=True)
+        load_valued(saved(tmp_path, classifier(3)), LINEAR, CPU, fresh=True)
 
 
 def test_another_kind_of_model_is_refused(tmp_path):
@@ -82,19 +81,19 @@ def test_another_kind_of_model_is_refused(tmp_path):
     with pytest.raises(
         ModelError, match=r"a LlamaForTokenClassification; expected a \.\.\.ForSequenceClassification, or"
     ):
-        load_linear(saved(tmp_path, model), CPU, fresh=True)
+        load_valued(saved(tmp_path, model), LINEAR, CPU, fresh=True)
     with pytest.raises(ModelError, match="a LlamaForTokenClassification, not a causal language model"):
-        load_tokens(str(tmp_path), CPU, judgement=("+", "-"))
+        load_valued(str(tmp_path), TOKENS, CPU)
 
 
 def test_a_model_without_a_linear_classifier_is_refused_with_what_to_do(tmp_path):
     cohere = CohereForCausalLM(CohereConfig(**tiny.sizes()))
     with pytest.raises(ModelError, match=r"no \.\.\.ForSequenceClassification of cohere; use parameterisation=tokens"):
-        load_linear(saved(tmp_path / "cohere", cohere), CPU, fresh=True)
+        load_valued(saved(tmp_path / "cohere", cohere), LINEAR, CPU, fresh=True)
     sizes = {name: size for name, size in tiny.sizes(num_labels=1).items() if name != "num_key_value_heads"}
     bert = BertForSequenceClassification(BertConfig(**sizes))
     with pytest.raises(ModelError, match=r"BertForSequenceClassification has no head score\.weight of one output"):
-        load_linear(saved(tmp_path / "bert", bert), CPU, fresh=True)
+        load_valued(saved(tmp_path / "bert", bert), LINEAR, CPU, fresh=True)
 
 
 @pytest.mark.parametrize(("valuation", "kind"), [(LINEAR, "SEQ_CLS"), (TOKENS, "CAUSAL_LM")], ids=["linear", "tokens"])

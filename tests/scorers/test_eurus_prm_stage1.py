@@ -7,6 +7,7 @@ import releases
 from freeprm.errors import ModelError
 from freeprm.models.loading import LoadOptions
 from freeprm.scorers import eurus_prm_stage1, eurus_prm_stage2
+from freeprm.scorers.base import ScorerSource
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near
 
@@ -27,7 +28,7 @@ def folders(models, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scorer(folders):
-    return PLUGIN.load(str(folders[0]), reference=str(folders[1]), options=CPU)
+    return PLUGIN.load(ScorerSource(source=str(folders[0]), reference=str(folders[1]), options=CPU))
 
 
 def test_it_scores_with_the_card_s_constants():
@@ -38,7 +39,7 @@ def test_it_scores_with_the_card_s_constants():
 
 @torch.no_grad()
 def test_scores_are_the_accumulated_log_ratio_at_each_step_s_end(scorer, models):
-    scores, counts = scorer.score(ROLLOUTS)
+    scores, counts = scorer.score_rollouts(ROLLOUTS)
     tokenizer = releases.qwen_tokenizer()
     for index, rollout in enumerate(ROLLOUTS):
         turns = [{"role": "user", "content": rollout.prompt}, {"role": "assistant", "content": rollout.response}]
@@ -56,15 +57,15 @@ def test_scores_are_the_accumulated_log_ratio_at_each_step_s_end(scorer, models)
 
 
 def test_neither_batch_nor_padding_changes_a_score(scorer):
-    together, _ = scorer.score(ROLLOUTS)
+    together, _ = scorer.score_rollouts(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        alone, _ = scorer.score([rollout], token_budget=1)
+        alone, _ = scorer.score_rollouts([rollout], token_budget=1)
         assert together[index].step_scores == near(alone[0].step_scores)
 
 
 def test_its_splitter_and_the_steps_of_the_row_are_taken(scorer):
-    assert scorer.splitter == "auto"
-    scores, _ = scorer.score([one("a\nb\nc", steps=["a", "b\nc"])])
+    assert scorer.about.splitter == "auto"
+    scores, _ = scorer.score_rollouts([one("a\nb\nc", steps=["a", "b\nc"])])
     assert len(scores[0].step_scores) == 2
 
 
@@ -78,4 +79,4 @@ def test_its_identity_names_both_models(scorer):
 def test_a_reference_of_another_vocabulary_is_refused(folders, tmp_path):
     other = save_released(tmp_path, seeded(releases.llama), releases.llama_tokenizer())
     with pytest.raises(ModelError, match="the tokenizers of policy and reference differ"):
-        PLUGIN.load(str(folders[0]), reference=str(other), options=CPU)
+        PLUGIN.load(ScorerSource(source=str(folders[0]), reference=str(other), options=CPU))

@@ -5,6 +5,7 @@ import releases
 from freeprm.errors import ModelError
 from freeprm.models.heads import RegressionHead
 from freeprm.models.loading import LoadOptions
+from freeprm.scorers.base import ScorerSource
 from freeprm.scorers.eurus_rm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near
@@ -45,7 +46,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scorer(folder):
-    return PLUGIN.load(str(folder), options=CPU)
+    return PLUGIN.load(ScorerSource(source=str(folder), options=CPU))
 
 
 def test_the_text_has_the_card_s_backslash(scorer):
@@ -62,27 +63,26 @@ def test_it_is_read_at_the_last_token_of_what_the_tokenizer_makes_of_it(scorer):
 
 def test_the_weights_read_without_the_repository_s_class_give_what_the_class_gives(scorer, folder, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(folder / "modules"))
-    theirs = PLUGIN.load(str(folder), options=LoadOptions(device="cpu", trust_remote_code=True))
-    assert theirs.model.own_code
-    assert not scorer.model.own_code
+    theirs = PLUGIN.load(ScorerSource(source=str(folder), options=LoadOptions(device="cpu", trust_remote_code=True)))
+    assert theirs.model.head is None
+    assert scorer.model.head is not None
     assert theirs.identity() != scorer.identity()
-    ours, slow = scorer.score(ROLLOUTS)[0], theirs.score(ROLLOUTS)[0]
+    ours, slow = scorer.score_rollouts(ROLLOUTS)[0], theirs.score_rollouts(ROLLOUTS)[0]
     for index in range(len(ROLLOUTS)):
         assert ours[index].score == near(slow[index].score)
 
 
 def test_neither_batch_nor_padding_changes_a_score(scorer):
-    together, _ = scorer.score(ROLLOUTS)
+    together, _ = scorer.score_rollouts(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        assert together[index].score == near(scorer.score([rollout])[0][0].score)
+        assert together[index].score == near(scorer.score_rollouts([rollout])[0][0].score)
 
 
 def test_the_score_is_the_head_s_at_the_last_state(scorer):
     ids = torch.tensor([releases.mistral_tokenizer()("[INST] One? [\\INST] two")["input_ids"]])
-    answers = scorer.model.answers
-    state = answers.core(ids).last_hidden_state[0, -1]
-    by_hand = (state @ answers.head.regression_head.weight[0]).item()
-    assert scorer.score([one("two")])[0][0].score == near(by_hand)
+    state = scorer.model.backbone.model(ids).last_hidden_state[0, -1]
+    by_hand = (state @ scorer.model.head.regression_head.weight[0]).item()
+    assert scorer.score_rollouts([one("two")])[0][0].score == near(by_hand)
 
 
 def test_a_class_that_only_its_own_code_can_read_is_refused_with_the_reason(tmp_path):
@@ -91,10 +91,10 @@ def test_a_class_that_only_its_own_code_can_read_is_refused_with_the_reason(tmp_
         auto_map={"AutoModel": "modeling_new.NewRewardModel"},
     )  # fmt: skip
     with pytest.raises(ModelError, match=r"a NewRewardModel, which is defined by code .*modeling_new.*--trust-remote"):
-        PLUGIN.load(str(folder), options=CPU)
+        PLUGIN.load(ScorerSource(source=str(folder), options=CPU))
 
 
 def test_a_language_model_yields_no_rewards(tmp_path):
     folder = save_released(tmp_path, seeded(releases.mistral), releases.mistral_tokenizer())
     with pytest.raises(ModelError, match="a MistralForCausalLM, but eurus_rm is a EurusRewardModel"):
-        PLUGIN.load(str(folder), options=CPU)
+        PLUGIN.load(ScorerSource(source=str(folder), options=CPU))

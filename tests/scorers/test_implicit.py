@@ -1,20 +1,30 @@
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import tiny
 from freeprm.errors import ConfigError, DataError, ModelError, RewardMismatchError, SpanError
-from freeprm.models.agreement import check_override
-from freeprm.models.loading import LoadOptions, load_backbone, template_hash, weights_hash
+from freeprm.models.batching import Advance
+from freeprm.models.encoding import encode
+from freeprm.models.loading import load_backbone, template_hash, weights_hash
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.prompts import CLOCK_DATE, pin_date, render_prompt, told_date
-from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config, save_reward_config
-from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.models.reward_config import (
+    Reference,
+    RewardConfig,
+    check_override,
+    load_reward_config,
+    save_reward_config,
+)
+from freeprm.scorers.implicit import ImplicitPRM, are_apart, both
 from freeprm.types import Rollout
+from patience import PATIENCE
 from rounding import near
 
 BETA = 0.5
@@ -142,7 +152,7 @@ def test_without_its_reference_it_scores_only_without(folder, prm):
 
 
 def test_both_models_compute_in_the_precision_asked_for(folder):
-    half = ImplicitPRM.from_pretrained(folder, options=LoadOptions(dtype="bfloat16"))
+    half = ImplicitPRM.from_pretrained(folder, dtype="bfloat16")
     assert half.policy.dtype == half.reference.dtype == "bfloat16"
 
 
@@ -154,10 +164,10 @@ def test_a_policy_of_float32_that_is_read_in_16_bits_is_told_what_is_left_of_its
             weight += 1e-6  # bfloat16 tells numbers of 0.2 apart by 2^-10
     model.save_pretrained(folder)
     ImplicitPRM.from_pretrained(folder)
-    ImplicitPRM.from_pretrained(make(tmp_path / "far", seed=1), options=LoadOptions(dtype="bfloat16"))
+    ImplicitPRM.from_pretrained(make(tmp_path / "far", seed=1), dtype="bfloat16")
     assert not [one for one in recwarn if "read in" in str(one.message)]
     with pytest.warns(UserWarning, match=r"kept in float32 and read in bfloat16, .* cosine of 0\.\d\d to it"):
-        ImplicitPRM.from_pretrained(folder, options=LoadOptions(dtype="bfloat16"))
+        ImplicitPRM.from_pretrained(folder, dtype="bfloat16")
 
 
 def test_a_moved_reference_is_recognised_by_its_weights(folder, tmp_path):
@@ -269,7 +279,7 @@ def test_its_identity_changes_with_what_decides_its_scores(folder, prm):
     others: list[Callable[[], dict[str, object]]] = [
         lambda: identity(load_reference=False),
         lambda: identity(beta=1.0, override=["beta"]),
-        lambda: identity(options=LoadOptions(dtype="bfloat16")),
+        lambda: identity(dtype="bfloat16"),
     ]
     assert all(other() != identity() for other in others)
 
@@ -294,3 +304,97 @@ def test_models_side_by_side_say_what_they_say_one_by_one(folder, at_once, monke
     ours = [part.token_rewards for part in prm.score(PROMPT, RESPONSES)]
     monkeypatch.setattr("freeprm.scorers.implicit.are_apart", lambda policy, reference: False)
     assert ours == [part.token_rewards for part in prm.score(PROMPT, RESPONSES)]
+
+
+class Event(threading.Event):
+    """One that fails a test rather than to wait for ever."""
+
+    def awaited(self) -> bool:
+        return self.wait(timeout=PATIENCE)
+
+
+def until_ended(begun: Event, tell: Advance) -> None:
+    """A pass of very many batches."""
+    begun.set()
+    for _ in range(int(100 * PATIENCE)):
+        tell(1, 1)
+        threading.Event().wait(0.01)
+    raise AssertionError("nobody ended this pass")
+
+
+def test_two_models_give_the_same_numbers_side_by_side_as_one_by_one(tmp_path):
+    models = [load_backbone(str(tiny.save(tmp_path / str(seed), seed=seed))) for seed in (0, 1)]
+    encoded = encode(models[0].tokenizer, tiny.rollouts(5))
+
+    def run(*, at_once: bool) -> tuple[list[torch.Tensor], list[tuple[int, int]]]:
+        told: list[tuple[int, int]] = []
+        ours, theirs = both(
+            lambda tell: score_tokens(models[0].model, encoded, token_budget=200, advance=tell),
+            lambda tell: score_tokens(models[1].model, encoded, token_budget=200, advance=tell),
+            advance=lambda *batch: told.append(batch),
+            at_once=at_once,
+        )
+        return [*ours, *theirs], sorted(told)
+
+    together, one_by_one = run(at_once=True), run(at_once=False)
+    assert together[1] == one_by_one[1]
+    assert len(together[1]) > 2  # so there were batches of both to take turns
+    for a, b in zip(together[0], one_by_one[0], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_both_are_at_work_at_the_same_time():
+    first, second = Event(), Event()
+
+    def begin(mine: Event, others: Event) -> bool:
+        mine.set()
+        return others.awaited()
+
+    pair = both(
+        lambda tell: begin(first, second), lambda tell: begin(second, first), advance=lambda *batch: None, at_once=True
+    )
+    assert pair == (True, True)
+
+
+def test_one_by_one_the_second_begins_when_the_first_is_done():
+    order = []
+    both(lambda tell: order.append(1), lambda tell: order.append(2), advance=lambda *batch: None, at_once=False)
+    assert order == [1, 2]
+
+
+@pytest.mark.parametrize("error", [ValueError("the first"), KeyboardInterrupt()])
+def test_an_error_of_the_first_ends_the_second_and_is_raised(error):
+    begun = Event()
+
+    def fails(tell: Advance) -> None:
+        assert begun.awaited()
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        both(fails, lambda tell: until_ended(begun, tell), advance=lambda *batch: None, at_once=True)
+    assert raised.value is error
+
+
+def test_an_error_of_the_second_ends_the_first_and_is_raised():
+    begun = Event()
+
+    def fails(tell: Advance) -> None:
+        assert begun.awaited()
+        raise ValueError("the second")
+
+    with pytest.raises(ValueError, match="the second"):
+        both(lambda tell: until_ended(begun, tell), fails, advance=lambda *batch: None, at_once=True)
+
+
+def test_an_error_of_the_second_is_raised_where_the_first_is_done():
+    def fails(tell: Advance) -> None:
+        raise ValueError("the second")
+
+    with pytest.raises(ValueError, match="the second"):
+        both(lambda tell: 1, fails, advance=lambda *batch: None, at_once=True)
+
+
+def test_models_on_different_devices_are_apart():
+    here, there = nn.Linear(1, 1), nn.Linear(1, 1, device="meta")
+    assert not are_apart(here, nn.Linear(1, 1))
+    assert are_apart(here, there)

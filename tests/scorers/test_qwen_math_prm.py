@@ -10,6 +10,7 @@ from freeprm.errors import DataError, ModelError
 from freeprm.models.heads import TwoLabelHead
 from freeprm.models.loading import LoadOptions
 from freeprm.models.scoring_input import check_tokens
+from freeprm.scorers.base import ScorerSource
 from freeprm.scorers.qwen_math_prm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near
@@ -46,7 +47,9 @@ def save(folder, model, tokenizer, head, **config):
 
 @pytest.fixture(scope="module")
 def scorer(model, tokenizer, head, tmp_path_factory):
-    return PLUGIN.load(str(save(tmp_path_factory.mktemp("qwen"), model, tokenizer, head)), options=CPU)
+    return PLUGIN.load(
+        ScorerSource(source=str(save(tmp_path_factory.mktemp("qwen"), model, tokenizer, head)), options=CPU)
+    )
 
 
 def test_the_text_is_the_card_s(scorer):
@@ -60,7 +63,7 @@ def test_it_is_read_at_token_151651_after_each_step(scorer):
 
 
 def test_one_pass_gives_what_the_card_s_code_gives(scorer, model, head, tokenizer):
-    scores, _ = scorer.score(ROLLOUTS)
+    scores, _ = scorer.score_rollouts(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
         steps = rollout.response.split("\n\n")
         for k, expected in enumerate(scores[index].step_scores):  # step by step, each prefix by itself
@@ -76,23 +79,23 @@ def test_one_pass_gives_what_the_card_s_code_gives(scorer, model, head, tokenize
 
 
 def test_neither_batch_nor_padding_changes_a_score(scorer):
-    together, _ = scorer.score(ROLLOUTS)
+    together, _ = scorer.score_rollouts(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        alone, _ = scorer.score([rollout], token_budget=1)
+        alone, _ = scorer.score_rollouts([rollout], token_budget=1)
         assert together[index].step_scores == near(alone[0].step_scores)
 
 
 def test_a_response_or_prompt_with_the_marker_is_refused(scorer):
     with pytest.raises(DataError, match="the response holds the step marker '<extra_0>' at character 1"):
-        scorer.score([one("a<extra_0>b")])
+        scorer.score_rollouts([one("a<extra_0>b")])
     with pytest.raises(DataError, match="the prompt holds the step marker '<extra_0>' at character 0"):
-        scorer.score([one("a", prompt="<extra_0>?")])
+        scorer.score_rollouts([one("a", prompt="<extra_0>?")])
 
 
 def test_the_tokenizer_of_the_base_model_is_refused(tmp_path, model, head):
     folder = save(tmp_path, model, releases.qwen_tokenizer(marker="<|quad_end|>"), head)
     with pytest.raises(ModelError, match=r"'<extra_0>' splits into \[.*\], but qwen_math_prm is read by token 151651"):
-        PLUGIN.load(str(folder), options=CPU)
+        PLUGIN.load(ScorerSource(source=str(folder), options=CPU))
 
 
 def test_it_writes_and_reads_the_same_on_the_real_tokenizer(qwen_tokenizer):
@@ -109,20 +112,20 @@ def test_it_writes_and_reads_the_same_on_the_real_tokenizer(qwen_tokenizer):
 def test_a_language_model_yields_no_rewards(tmp_path, model, tokenizer):
     folder = save_released(tmp_path, model, tokenizer)
     with pytest.raises(ModelError, match="a Qwen2ForCausalLM, but qwen_math_prm is a Qwen2ForProcessRewardModel"):
-        PLUGIN.load(str(folder), options=CPU)
+        PLUGIN.load(ScorerSource(source=str(folder), options=CPU))
 
 
 def test_a_language_model_under_the_right_name_yields_none_either(tmp_path, model, tokenizer):
     folder = save_released(tmp_path, model, tokenizer, architecture="Qwen2ForProcessRewardModel")
     with pytest.raises(ModelError, match=r"no weight score\.0\.weight, which qwen_math_prm"):
-        PLUGIN.load(str(folder), options=CPU)
+        PLUGIN.load(ScorerSource(source=str(folder), options=CPU))
 
 
 def test_a_head_of_another_shape_is_refused(tmp_path, model, tokenizer, head):
     state = head.state_dict() | {"score.2.weight": torch.zeros(5, 16)}
     folder = save_released(tmp_path, model, tokenizer, architecture="Qwen2ForProcessRewardModel", head=state)
     with pytest.raises(ModelError, match=r"score\.2\.weight is \(5, 16\), but qwen_math_prm .* has \(2, 16\)"):
-        PLUGIN.load(str(folder), options=CPU)
+        PLUGIN.load(ScorerSource(source=str(folder), options=CPU))
 
 
 def test_the_repository_s_code_is_neither_needed_nor_run(tmp_path, model, tokenizer, head, scorer):
@@ -131,10 +134,13 @@ def test_the_repository_s_code_is_neither_needed_nor_run(tmp_path, model, tokeni
     (folder / "configuration_qwen2_rm.py").write_text("raise SystemExit('run')")
     (folder / "modeling_qwen2_rm.py").write_text("raise SystemExit('run')")
     assert json.loads((folder / "config.json").read_text())["auto_map"] == own
-    loaded = PLUGIN.load(str(folder), options=CPU)
-    assert loaded.score(ROLLOUTS)[0] == scorer.score(ROLLOUTS)[0]
+    loaded = PLUGIN.load(ScorerSource(source=str(folder), options=CPU))
+    assert loaded.score_rollouts(ROLLOUTS)[0] == scorer.score_rollouts(ROLLOUTS)[0]
 
 
 def test_a_model_type_that_transformers_does_not_know_is_read_as_what_it_is(tmp_path, model, tokenizer, head, scorer):
     folder = save(tmp_path, model, tokenizer, head, model_type="qwen2_rm")
-    assert PLUGIN.load(str(folder), options=CPU).score(ROLLOUTS)[0] == scorer.score(ROLLOUTS)[0]
+    assert (
+        PLUGIN.load(ScorerSource(source=str(folder), options=CPU)).score_rollouts(ROLLOUTS)[0]
+        == scorer.score_rollouts(ROLLOUTS)[0]
+    )

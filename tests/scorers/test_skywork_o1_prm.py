@@ -6,6 +6,7 @@ from freeprm.core.steps import lines
 from freeprm.errors import ModelError, SpanError
 from freeprm.models.heads import ValueHead
 from freeprm.models.loading import LoadOptions
+from freeprm.scorers.base import ScorerSource
 from freeprm.scorers.skywork_o1_prm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near
@@ -35,7 +36,7 @@ def scorer(model, tokenizer, head, tmp_path_factory):
         tmp_path_factory.mktemp("skywork_o1"), model, tokenizer, architecture="Qwen2ForPrmModel",
         head={**head.state_dict(), "lm_head.weight": model.lm_head.weight.detach()},
     )  # fmt: skip
-    return PLUGIN.load(str(folder), options=CPU)
+    return PLUGIN.load(ScorerSource(source=str(folder), options=CPU))
 
 
 def theirs(tokenizer, problem, response):
@@ -70,7 +71,7 @@ def test_it_is_read_at_the_authors_flags_of_lines_with_text(scorer, tokenizer):
 
 
 def test_one_pass_gives_what_the_authors_code_gives_one_by_one(scorer, model, head, tokenizer):
-    scores, _ = scorer.score(ROLLOUTS)
+    scores, _ = scorer.score_rollouts(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
         ids, flags = theirs(tokenizer, rollout.prompt, rollout.response)
         values = head(model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1])[0, :, 0].sigmoid()
@@ -80,9 +81,9 @@ def test_one_pass_gives_what_the_authors_code_gives_one_by_one(scorer, model, he
 
 
 def test_neither_batch_nor_padding_changes_a_score(scorer):
-    together, _ = scorer.score(ROLLOUTS)
+    together, _ = scorer.score_rollouts(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        alone, _ = scorer.score([rollout], token_budget=1)
+        alone, _ = scorer.score_rollouts([rollout], token_budget=1)
         assert together[index].step_scores == near(alone[0].step_scores)
 
 
@@ -95,13 +96,13 @@ def test_steps_of_several_lines_are_read_where_they_end(scorer):
 
 def test_a_step_that_ends_inside_a_line_is_refused(scorer):
     with pytest.raises(SpanError, match="sample 3: a step ends at character 5, inside a line"):
-        scorer.score([one("One a. Two b.", steps=["One a", ". Two b."])])
+        scorer.score_rollouts([one("One a. Two b.", steps=["One a", ". Two b."])])
 
 
 def test_a_model_without_a_value_head_is_refused(tmp_path, model, tokenizer):
     folder = save_released(tmp_path, model, tokenizer, architecture="Qwen2ForRewardModel")
     with pytest.raises(ModelError, match=r"no weight v_head\.summary\.(weight|bias), which skywork_o1_prm"):
-        PLUGIN.load(str(folder), options=CPU)
+        PLUGIN.load(ScorerSource(source=str(folder), options=CPU))
 
 
 def test_a_tokenizer_without_beginning_is_refused(tmp_path, model, head):
@@ -109,7 +110,7 @@ def test_a_tokenizer_without_beginning_is_refused(tmp_path, model, head):
         tmp_path, model, releases.qwen_tokenizer(), architecture="Qwen2ForPrmModel", head=head.state_dict()
     )
     with pytest.raises(ModelError, match="no beginning-of-sequence token"):
-        PLUGIN.load(str(folder), options=CPU).score(ROLLOUTS)
+        PLUGIN.load(ScorerSource(source=str(folder), options=CPU)).score_rollouts(ROLLOUTS)
 
 
 def test_it_writes_the_authors_ids_on_the_real_tokenizer(qwen_tokenizer, monkeypatch):

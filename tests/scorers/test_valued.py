@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -13,14 +14,14 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import tiny
-from freeprm.errors import ConfigError, DataError, ModelError, PluginError, RewardMismatchError, SpanError
+from freeprm.errors import ConfigError, DataError, ModelError, RewardMismatchError, SpanError
 from freeprm.models.encoding import encode
 from freeprm.models.loading import LoadOptions, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 from freeprm.models.values import score_values
-from freeprm.scorers._jobs import ScorerJob, ScorerSource
-from freeprm.scorers._reading import PRMSource
-from freeprm.scorers._working import Part
+from freeprm.scorers._job import Part, ScoringJob
+from freeprm.scorers._usage import Usage
+from freeprm.scorers.base import ScorerSource, ScoringOptions
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.scorers.valued import Valued
 from freeprm.training.steps import StepReader, in_tokens
@@ -81,11 +82,11 @@ def plainly(folder: Path, rollout: Rollout, stop: int) -> float:
 
 def test_steps_have_the_value_at_their_last_token(folders):
     folder = folders["linear steps"]
-    scorer = Valued.load(str(folder), options=CPU)
+    scorer = Valued.load(ScorerSource(source=str(folder), options=CPU))
     rollouts = [replace(rollout, truncated=True) for rollout in ROLLOUTS]  # so that a step ends with its own characters
-    scores, counts = scorer.score(rollouts)
+    scores, counts = scorer.score_rollouts(rollouts)
     assert counts == {}
-    assert [scorer.name, scorer.splitter] == ["linear steps", "lines"]
+    assert [scorer.about.name, scorer.about.splitter] == ["linear steps", "lines"]
     for rollout, item in zip(rollouts, scores.values(), strict=True):
         assert item.score is None
         assert [span.stop for span in item.steps][-1] == len(rollout.response)
@@ -94,8 +95,8 @@ def test_steps_have_the_value_at_their_last_token(folders):
 
 
 def test_the_last_step_is_read_at_the_end_of_turn(folders):
-    scorer = Valued.load(str(folders["linear steps"]), options=CPU)
-    finished = scorer.score(ROLLOUTS[:1])[0][0]
+    scorer = Valued.load(ScorerSource(source=str(folders["linear steps"]), options=CPU))
+    finished = scorer.score_rollouts(ROLLOUTS[:1])[0][0]
     [item] = encode(tiny.tokenizer(), ROLLOUTS[:1])
     assert item.ids[-1] == tiny.tokenizer().eos_token_id
     [last] = score_values(scorer.backbone.model, [item], [np.array([item.n_response - 1])])
@@ -104,27 +105,27 @@ def test_the_last_step_is_read_at_the_end_of_turn(folders):
 
 def test_responses_have_the_value_at_their_last_token(folders):
     folder = folders["linear response"]
-    scorer = Valued.load(str(folder), options=CPU)
-    scores, _ = scorer.score(ROLLOUTS)
-    assert scorer.splitter is None
+    scorer = Valued.load(ScorerSource(source=str(folder), options=CPU))
+    scores, _ = scorer.score_rollouts(ROLLOUTS)
+    assert scorer.about.splitter is None
     for rollout, item in zip(ROLLOUTS, scores.values(), strict=True):
         assert (item.steps, item.step_scores) == ((), None)
         assert item.score == near(plainly(folder, rollout, len(rollout.response) + 1))
 
 
 def test_a_row_s_own_steps_are_read_and_wrong_ones_name_the_response(folders):
-    scorer = Valued.load(str(folders["tokens steps"]), options=CPU)
+    scorer = Valued.load(ScorerSource(source=str(folders["tokens steps"]), options=CPU))
     response = ROLLOUTS[0].response
     own = replace(ROLLOUTS[0], extra={"steps": [response[:9], response[9:]]})
-    scores, _ = scorer.score([own])
+    scores, _ = scorer.score_rollouts([own])
     assert [span.stop for span in scores[0].steps] == [9, len(response)]
     with pytest.raises(SpanError, match="problem 'p0', sample 0: step 0"):
-        scorer.score([replace(own, extra={"steps": ["something else"]})])
+        scorer.score_rollouts([replace(own, extra={"steps": ["something else"]})])
 
 
 @pytest.mark.parametrize("steps", [None, [9], [4, 20]], ids=["cut by the splitter", "two given", "three given"])
 def test_values_are_read_where_they_are_trained(steps, folders):
-    scorer = Valued.load(str(folders["tokens steps"]), options=CPU)
+    scorer = Valued.load(ScorerSource(source=str(folders["tokens steps"]), options=CPU))
     for rollout in ROLLOUTS:
         if steps:
             cuts = [0, *steps, len(rollout.response)]
@@ -134,27 +135,27 @@ def test_values_are_read_where_they_are_trained(steps, folders):
         text_steps = StepReader(splitter="lines", labels=None).in_text(rollout)
         trained_at = in_tokens(text_steps, item, rollout.response, Counter()).ends
         [trained] = score_values(scorer.backbone.model, [item], [trained_at])
-        assert scorer.score([rollout])[0][0].step_scores == near(trained.tolist())
+        assert scorer.score_rollouts([rollout])[0][0].step_scores == near(trained.tolist())
 
 
 def test_every_token_may_be_a_step(folders):
-    scorer = Valued.load(str(folders["linear steps"]), options=CPU)
-    scores, _ = scorer.score(ROLLOUTS[:1], splitter="tokens")
+    scorer = Valued.load(ScorerSource(source=str(folders["linear steps"]), options=CPU))
+    scores, _ = scorer.score_rollouts(ROLLOUTS[:1], splitter="tokens")
     [item] = encode(tiny.tokenizer(), ROLLOUTS[:1])
     assert len(scores[0].step_scores) == item.n_response
-    by_step, _ = scorer.score(ROLLOUTS[:1])
+    by_step, _ = scorer.score_rollouts(ROLLOUTS[:1])
     assert scores[0].step_scores[-1] == near(by_step[0].step_scores[-1])
 
 
 def test_what_cannot_be_scored_is_counted(folders):
-    scorer = Valued.load(str(folders["linear steps"]), options=CPU)
+    scorer = Valued.load(ScorerSource(source=str(folders["linear steps"]), options=CPU))
     long = replace(ROLLOUTS[1], response="yes it is. " * tiny.CONTEXT)
-    scores, counts = scorer.score([replace(ROLLOUTS[0], response=""), ROLLOUTS[0], long])
+    scores, counts = scorer.score_rollouts([replace(ROLLOUTS[0], response=""), ROLLOUTS[0], long])
     assert list(scores) == [1]
     assert counts == {"excluded: empty response": 1, "excluded: longer than the context": 1}
     with pytest.raises(DataError, match="problem 'p0', sample 1"):
-        scorer.score([long], too_long="error")
-    cut, counts = scorer.score([long], too_long="truncate")
+        scorer.score_rollouts([long], too_long="error")
+    cut, counts = scorer.score_rollouts([long], too_long="truncate")
     assert counts == {"truncated to the context": 1}
     assert cut[0].n_tokens == tiny.CONTEXT
     assert cut[0].steps[-1].stop < len(long.response)
@@ -162,18 +163,20 @@ def test_what_cannot_be_scored_is_counted(folders):
 
 def test_progress_is_told_in_tokens_that_were_read(folders):
     told: list[int] = []
-    Valued.load(str(folders["linear steps"]), options=CPU).score(ROLLOUTS, token_budget=1, advance=told.append)
+    Valued.load(ScorerSource(source=str(folders["linear steps"]), options=CPU)).score_rollouts(
+        ROLLOUTS, token_budget=1, usage=Usage(told.append)
+    )
     assert sum(told) == sum(len(item.ids) for item in encode(tiny.tokenizer(), ROLLOUTS))
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_what_is_said_without_loading_is_what_the_loaded_model_says(name, folders):
-    source = ScorerSource(scorer="valued", model=str(folders[name]), options=CPU)
+    source = ScorerSource(scorer="valued", source=str(folders[name]), options=CPU)
     scorer = source.load()
     assert isinstance(scorer, Valued)
-    assert (source.name, source.splitter) == (scorer.name, scorer.splitter)
-    said, known = source.identity(), scorer.identity()
-    assert {key: said[key] for key in known if key != "dtype"} == {key: known[key] for key in known if key != "dtype"}
+    assert (source.describe().name, source.describe().splitter) == (scorer.about.name, scorer.about.splitter)
+    said, known = source.describe().identity(), scorer.identity()
+    assert {**said, "dtype": None} == {**known, "dtype": None}
     assert known["parameterisation"] == name.split()[0]
     # The output head, 32 x 300 weights, of which none or two rows are read.
     assert source.shape().n_parameters - scorer.shape().n_parameters == 32 * 300
@@ -181,35 +184,32 @@ def test_what_is_said_without_loading_is_what_the_loaded_model_says(name, folder
 
 def test_rows_are_those_of_any_scorer(folders):
     for name in PARTS:
-        source = ScorerSource(scorer="valued", model=str(folders[name]), options=CPU)
-        job = pickle.loads(pickle.dumps(ScorerJob(scorer=source)))
+        source = ScorerSource(scorer="valued", source=str(folders[name]), options=CPU)
+        job = pickle.loads(pickle.dumps(ScoringJob(scorer=source, names={name: ""}, options=ScoringOptions())))
         [scored] = list(job.worker()([Part(number=0, rollouts=tuple(ROLLOUTS))]))
         rows = scored.rows[name]
         assert {row["scorer"] for row in rows} == {name}
-        assert {row["score_kind"] for row in rows} == {scorer_kind(source)}
+        assert {row["score_kind"] for row in rows} == {source.describe().kind}
         if name.endswith("steps"):
             assert all(len(row["step_scores"]) == len(row["step_spans"]) for row in rows)
         else:
             assert all(isinstance(row["score"], float) and "step_scores" not in row for row in rows)
 
 
-def scorer_kind(source: ScorerSource) -> str:
-    scorer = source.load()
-    assert isinstance(scorer, Valued)
-    return scorer.kind
-
-
 @pytest.mark.parametrize(
     ("objective", "kind"), [("ce", "log_odds"), ("step_ce", "log_odds"), ("osv", "log_odds"), ("dpo", "unbounded")]
 )
-def test_values_are_log_odds_where_a_cross_entropy_made_them_so(folders, objective, kind):
-    scorer = ScorerSource(scorer="valued", model=str(folders["linear response"]), options=CPU).load()
-    assert isinstance(scorer, Valued)
-    assert replace(scorer, objective=objective).kind == kind
+def test_values_are_log_odds_where_a_cross_entropy_made_them_so(folders, objective, kind, tmp_path):
+    shutil.copytree(folders["linear response"], tmp_path / "model")
+    save_reward_config(replace(config("linear response"), objective=objective), tmp_path / "model")
+    assert ScorerSource(source=str(tmp_path / "model")).describe().kind == kind
 
 
 def test_an_implicit_model_is_refused_with_what_to_do(log_ratio):
-    for opened in (lambda: Valued.load(str(log_ratio)), lambda: Valued.of(str(log_ratio))):
+    for opened in (
+        lambda: Valued.load(ScorerSource(source=str(log_ratio))),
+        lambda: Valued.describe(ScorerSource(source=str(log_ratio))),
+    ):
         with pytest.raises(ModelError, match=r"implicit process reward model.*`freeprm score --prm "):
             opened()
 
@@ -218,8 +218,8 @@ def test_an_implicit_model_is_refused_with_what_to_do(log_ratio):
 def test_as_an_implicit_model_it_is_refused_with_what_to_do(name, folders):
     folder = str(folders[name])
     opened = [
-        lambda: ImplicitPRM.from_pretrained(folder), lambda: PRMSource(source=folder).load(),
-        lambda: PRMSource(source=folder).identity(),
+        lambda: ImplicitPRM.from_pretrained(folder), lambda: ScorerSource(source=folder, scorer="implicit").load(),
+        lambda: ScorerSource(source=folder, scorer="implicit").describe(),
     ]  # fmt: skip
     for one in opened:
         with pytest.raises(ModelError, match=rf"gives values \({name.split()[0]}, read at .*`freeprm score --prm "):
@@ -229,19 +229,19 @@ def test_as_an_implicit_model_it_is_refused_with_what_to_do(name, folders):
 def test_a_language_model_is_refused(tmp_path):
     plain = tiny.save(tmp_path / "plain")
     with pytest.raises(ModelError, match=r"no reward.json.*Expected a folder that `freeprm train` wrote"):
-        Valued.load(str(plain))
+        Valued.load(ScorerSource(source=str(plain)))
     with pytest.raises(ModelError, match=r"no reward.json"):
-        ScorerSource(scorer="valued", model=str(plain)).load()
+        ScorerSource(scorer="valued", source=str(plain)).load()
     save_reward_config(config("linear steps"), plain)  # it says that it has a head, which it has not
     with pytest.raises(ModelError, match=r"a LlamaForCausalLM without the head that values are read by"):
-        Valued.load(str(plain), options=CPU)
+        Valued.load(ScorerSource(source=str(plain), options=CPU))
 
 
 def test_a_judgement_that_splits_is_refused(tmp_path):
     folder = tiny.save(tmp_path)
     save_reward_config(replace(config("tokens steps"), judgement=("good", "-")), folder)
     with pytest.raises(ModelError, match="'good' splits into"):
-        Valued.load(str(folder), options=CPU)
+        Valued.load(ScorerSource(source=str(folder), options=CPU))
 
 
 def test_another_chat_template_than_in_training_is_refused(folders, tmp_path):
@@ -250,17 +250,12 @@ def test_another_chat_template_than_in_training_is_refused(folders, tmp_path):
     with pytest.raises(
         RewardMismatchError, match=r"the chat template is not the one .*; restore the tokenizer's files$"
     ):
-        Valued.load(str(folder), options=CPU)
+        Valued.load(ScorerSource(source=str(folder), options=CPU))
 
 
 def test_a_reference_is_refused(folders):
-    with pytest.raises(ConfigError, match="values have no reference; leave it out"):
-        ScorerSource(scorer="valued", model=str(folders["linear steps"]), reference="b").load()
-
-
-def test_the_family_s_other_members_are_told_apart():
-    with pytest.raises(PluginError, match="not a recipe for a released model"):
-        ScorerSource(scorer="implicit", model="x").load()
+    with pytest.raises(ConfigError, match="reference: is for log-ratios; this model gives values; leave it out"):
+        ScorerSource(scorer="valued", source=str(folders["linear steps"]), reference="b").load()
 
 
 def test_a_reward_configuration_of_a_newer_kind_is_refused(folders, tmp_path):
@@ -269,4 +264,4 @@ def test_a_reward_configuration_of_a_newer_kind_is_refused(folders, tmp_path):
     file = folder / "reward.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "parameterisation": "quantiles"}))
     with pytest.raises(ModelError, match=r"reward\.json: parameterisation 'quantiles': expected one of linear, tokens"):
-        Valued.load(str(folder))
+        Valued.load(ScorerSource(source=str(folder)))

@@ -15,7 +15,7 @@ from freeprm.io.rollouts import read_rollouts, rollout_row
 from freeprm.io.runs import RunFolder, read_manifest
 from freeprm.models.loading import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig
-from freeprm.scorers._reading import PRMSource
+from freeprm.scorers.base import ScorerSource
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.scoring import file_name, score
 from freeprm.types import Rollout
@@ -134,9 +134,9 @@ def test_a_finished_run_is_not_run_again(prm, data, tmp_path):
 
 
 def test_a_finished_run_loads_no_model(stories, data, tmp_path, monkeypatch):
-    source = PRMSource(source=str(stories), trained=False)
+    source = ScorerSource(source=str(stories), scorer="untrained")
     made = score([data], prm=source, rewards=["reference-only"], out=tmp_path / "scores")
-    monkeypatch.setattr(PRMSource, "load", None)
+    monkeypatch.setattr(ScorerSource, "load", None)
     assert score([data], prm=source, rewards=["reference-only"], out=tmp_path / "scores") == made
 
 
@@ -258,7 +258,7 @@ def test_a_resumed_runs_counts_and_cost_are_of_all_rows(prm, tmp_path, monkeypat
 
 def test_parts_scored_elsewhere_end_in_the_same_rows(tmp_path, data):
     folder = tiny.save(tmp_path / "model")
-    source = PRMSource(source=str(folder), trained=False)
+    source = ScorerSource(source=str(folder), scorer="untrained")
     how: dict[str, Any] = {"prm": source, "rewards": ["reference-only"], "tokens": True}
     options = {"block": 6}
     there = score([data], out=tmp_path / "there", executor="elsewhere:Elsewhere", executor_options=options, **how)
@@ -270,5 +270,5 @@ def test_parts_scored_elsewhere_end_in_the_same_rows(tmp_path, data):
     assert there.cost.scored_tokens == here.cost.scored_tokens
     with pytest.raises(RunFolderError, match=r"its settings\.batch is 6, not 1024"):
         score([data], out=tmp_path / "there", executor="elsewhere:Elsewhere", **how)
-    with pytest.raises(ConfigError, match="give workers elsewhere a PRMSource"):
+    with pytest.raises(ConfigError, match="give workers elsewhere a ScorerSource"):
         score([data], out=tmp_path / "no", executor="elsewhere:Elsewhere", prm=source.load())

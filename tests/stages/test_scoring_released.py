@@ -11,8 +11,8 @@ from freeprm.cli.main import app
 from freeprm.errors import ConfigError
 from freeprm.io.rollouts import read_rollouts, rollout_row
 from freeprm.models.loading import LoadOptions
-from freeprm.scorers._jobs import ScorerSource
-from freeprm.stages.scoring import score_released
+from freeprm.scorers.base import ScorerSource
+from freeprm.stages.scoring import score
 from freeprm.stages.selection import select
 from releases import ROLLOUTS, save_released, seeded
 
@@ -30,14 +30,14 @@ def rows(tmp_path: Path) -> Path:
 
 
 def test_its_scores_go_on_to_selection(shepherd: Path, rows: Path, tmp_path: Path):
-    source = ScorerSource(scorer="math_shepherd", model=str(shepherd), options=LoadOptions(device="cpu"))
-    made = score_released([rows], scorer=source, out=tmp_path / "scores")
+    source = ScorerSource(scorer="math_shepherd", source=str(shepherd), options=LoadOptions(device="cpu"))
+    made = score([rows], prm=source, out=tmp_path / "scores")
     found = read_rollouts([made.folder]).rollouts
     assert made.counts["scored"] == len(found) == len(ROLLOUTS)
     assert all(0 < score < 1 for rollout in found for score in rollout.step_scores or ())
     assert {rollout.scorer for rollout in found} == {"math_shepherd"} == set(made.scorers)
     assert select([made.folder], out=tmp_path / "selection", n=[1]).metrics
-    assert score_released([rows], scorer=source, out=tmp_path / "scores") == made
+    assert score([rows], prm=source, out=tmp_path / "scores") == made
 
 
 def test_the_command_line_names_the_recipe_and_the_model(shepherd: Path, rows: Path, tmp_path: Path):

@@ -17,6 +17,7 @@ from freeprm.io.rollouts import rollout_row
 from freeprm.io.runs import read_manifest
 from freeprm.models.loading import weights_hash
 from freeprm.models.reward_config import load_reward_config
+from freeprm.scorers.base import ScorerSource
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.scorers.valued import Valued
 from freeprm.stages.training import Trained, train
@@ -60,7 +61,7 @@ def run(start: Path, tmp_path: Path) -> Train:
 
 def scored(folder: Path, rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
     """Each response's step scores, or its one score."""
-    found, _ = Valued.load(str(folder)).score(rollouts)
+    found, _ = Valued.load(ScorerSource(source=str(folder))).score_rollouts(rollouts)
     return [one.step_scores or (one.score,) for one in found.values()]
 
 

@@ -120,7 +120,7 @@ def _early(
     if splitter is not None:
         check_settling(splitter)
     with output.working():
-        from freeprm.models.loading import LoadOptions, check_dtype
+        from freeprm.models.loading import check_dtype
         from freeprm.scorers.implicit import ImplicitPRM
         from freeprm.stages.early_sampling import sample_early
 
@@ -129,7 +129,8 @@ def _early(
             prm,
             reference=reference,
             load_reference=reward != "without-reference",
-            options=LoadOptions(device=given.get("device"), dtype=check_dtype(given.get("dtype", "auto"))),
+            device=given.get("device"),
+            dtype=check_dtype(given.get("dtype", "auto")),
         )
         made = sample_early(problems, prm=loaded, reward=reward, splitter=splitter, batch=batch, **common)
     output.show(out=made.folder, counts=made.counts, cost=made.cost, as_json=as_json)

@@ -1,7 +1,6 @@
 """`freeprm score`: step rewards for rollouts."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -84,49 +83,41 @@ def score(
         _refuse(of_log_ratios, "a released model gives the scores that it gives")
     if untrained is not None and reference_device is not None:
         raise ConfigError("--reference-device: is for --prm; a model that is its own reference is on one device")
-    rewards = read_names(reward or ("with-reference" if prm is not None else "reference-only"))
+    rewards = read_names(reward) if reward else []
     mapped = read_map(columns)
     for item in rewards:
         check_reward(item)
     with output.working():
-        from freeprm.models.agreement import check_override
         from freeprm.models.encoding import check_too_long
-        from freeprm.models.loading import LoadOptions, check_dtype, resolve
-        from freeprm.models.reward_config import load_reward_config
-        from freeprm.scorers._jobs import ScorerSource
-        from freeprm.scorers._reading import PRMSource
-        from freeprm.stages.scoring import Scored, score_released
+        from freeprm.models.loading import LoadOptions, check_dtype
+        from freeprm.models.reward_config import check_override
+        from freeprm.scorers.base import ScorerSource
         from freeprm.stages.scoring import score as score_rollouts
 
-        for_too_long = check_too_long(too_long)
-        options = LoadOptions(
-            device=device, dtype=check_dtype(dtype), attention=attention, trust_remote_code=trust_remote_code
+        source = ScorerSource(
+            source=str(prm or untrained or model),
+            scorer=scorer if untrained is None else "untrained",
+            reference=reference,
+            load_reference=rewards != ["without-reference"],
+            beta=beta,
+            override=tuple(check_override(item) for item in override or ()),
+            stored_reference=not no_stored_reference,
+            reference_device=reference_device,
+            options=LoadOptions(
+                device=device, dtype=check_dtype(dtype), attention=attention, trust_remote_code=trust_remote_code
+            ),
         )
-        if prm is not None and load_reward_config(resolve(prm)).reference is None:
+        if prm is not None and not ScorerSource(source=prm, load_reference=False).describe().rewards:
             _refuse({**of_log_ratios, "--reference": reference}, f"{prm} gives values")
-            scorer, model = "valued", prm
-        if scorer is not None and model is not None:
-            released = ScorerSource(scorer=scorer, model=model, reference=reference, options=options)
-            run: Callable[..., Scored] = partial(score_released, scorer=released)
-        else:
-            source = PRMSource(
-                source=str(prm if prm is not None else untrained),
-                trained=prm is not None,
-                reference=reference,
-                load_reference=rewards != ["without-reference"],
-                beta=beta,
-                override=tuple(check_override(item) for item in override or ()),
-                stored_reference=not no_stored_reference,
-                options=options,
-                reference_device=reference_device,
-            )
-            run = partial(score_rollouts, prm=source, rewards=rewards, tokens=tokens)
-        made = run(
+        made = score_rollouts(
             inputs,
+            prm=source,
             out=out,
+            rewards=rewards,
             name=name,
             splitter=splitter,
-            too_long=for_too_long,
+            tokens=tokens,
+            too_long=check_too_long(too_long),
             columns=mapped,
             on_bad=on_bad(skip_bad),
             token_budget=token_budget,

@@ -140,7 +140,7 @@ def _early(
     check_aggregator(aggregator)
     check_reward(reward)
     with output.working():
-        from freeprm.models.loading import LoadOptions, check_dtype
+        from freeprm.models.loading import check_dtype
         from freeprm.scorers.implicit import ImplicitPRM
         from freeprm.stages.early_selection import select_early
 
@@ -148,7 +148,8 @@ def _early(
             prm,
             reference=reference,
             load_reference=reward != "without-reference",
-            options=LoadOptions(device=device, dtype=check_dtype(dtype)),
+            device=device,
+            dtype=check_dtype(dtype),
         )
         made = select_early(
             inputs, prm=model, out=out, reward=reward, aggregator=aggregator, n=n, batch=batch, splitter=splitter,

@@ -27,8 +27,8 @@ from freeprm.io.progress import bar
 from freeprm.labelers.base import Divided, Labelled, Notebook, StepLabels
 from freeprm.models.encoding import TooLong
 from freeprm.models.loading import Dtype, LoadOptions, device_name
-from freeprm.scorers._jobs import ScorerSource
-from freeprm.scorers.base import Scorer, Scores
+from freeprm.scorers._usage import Usage
+from freeprm.scorers.base import Scorer, ScorerSource, Scores
 from freeprm.types import Cost
 
 BATCH = 1024
@@ -91,8 +91,8 @@ class AutoPSV:
     def identity(self) -> Mapping[str, Any]:
         """See `Labeler`."""
         return {
-            **self._source().identity(), "model": self.model, "scores": self.scores, "threshold": self.threshold,
-            "prior": self.prior, "too_long": self.too_long,
+            **self._source().describe().identity(), "model": self.model, "scores": self.scores,
+            "threshold": self.threshold, "prior": self.prior, "too_long": self.too_long,
         }  # fmt: skip
 
     def models(self) -> Mapping[str, str]:
@@ -101,18 +101,18 @@ class AutoPSV:
 
     def _source(self) -> ScorerSource:
         options = LoadOptions(device=self.device, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
-        return ScorerSource(scorer=self.scorer, model=self.model, options=options)
+        return ScorerSource(source=self.model, scorer=self.scorer, options=options)
 
     def _read(self, scorer: Scorer, batch: Sequence[Divided]) -> dict[str, Any]:
         """The step scores of each response, None for one that was left out; and what that took."""
-        passed: list[int] = []
-        scores, counts = scorer.score(
-            [item.rollout for item in batch], too_long=self.too_long, advance=passed.append
+        usage = Usage()
+        scores, counts = scorer.score_rollouts(
+            [item.rollout for item in batch], too_long=self.too_long, usage=usage
         )  # fmt: skip
         return {
-            _KEY: [_step_scores(scores.get(index), item, scorer.name) for index, item in enumerate(batch)],
+            _KEY: [_step_scores(scores.get(index), item, scorer.about.name) for index, item in enumerate(batch)],
             "counts": {f"not labelled: {reason}": count for reason, count in counts.items()},
-            "scored_tokens": sum(passed), "sequence_tokens": sum(item.n_tokens for item in scores.values()),
+            "scored_tokens": usage.tokens, "sequence_tokens": sum(item.n_tokens for item in scores.values()),
         }  # fmt: skip
 
     def _labels(self, scores: Sequence[float]) -> StepLabels:

@@ -7,7 +7,7 @@ rewritten, so step boundaries are found by offsets alone.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Generic, Literal, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,18 +41,46 @@ class Encoded:
         """T, the response's tokens."""
         return len(self.ids) - self.n_prompt
 
+    def cut(self, n_tokens: int) -> Self | None:
+        """The first tokens of it; None where the prompt alone takes as many."""
+        if self.n_prompt >= n_tokens:
+            return None
+        return replace(self, ids=self.ids[:n_tokens], offsets=self.offsets[: n_tokens - self.n_prompt])
+
     @property
     def spans(self) -> tuple[Span, ...]:
         """(T,) the same as spans, without gaps; tokens of one character share it; an end-of-turn token's is empty."""
         return tuple(Span(start, stop) for start, stop in self.offsets.tolist())
 
 
-class Fitted(NamedTuple):
+class Fitting(Protocol):
+    """Whatever a model reads of one response."""
+
+    @property
+    def name(self) -> str:
+        """The response, for messages."""
+        ...
+
+    @property
+    def ids(self) -> Ints:
+        """(L,)"""
+        ...
+
+    def cut(self, n_tokens: int) -> Self | None:
+        """The first tokens of it; None where nothing is left to be read."""
+        ...
+
+
+Item = TypeVar("Item", bound=Fitting)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted(Generic[Item]):
     """Which responses fit the model's context."""
 
     kept: list[int]
     """Indices of the responses kept, in order."""
-    encoded: list[Encoded]
+    encoded: list[Item]
     counts: Counter[str]
     """Responses that were `excluded` or `truncated` for length."""
 
@@ -129,32 +157,29 @@ def check_vocabulary(encoded: Sequence[Encoded], config: PreTrainedConfig, *, mo
             )
 
 
-def fit(encoded: Sequence[Encoded], *, max_length: int, too_long: TooLong) -> Fitted:
+def fit(encoded: Sequence[Item], *, max_length: int, too_long: TooLong) -> Fitted[Item]:
     """Deal with responses that do not fit `max_length` tokens: refuse, leave out, or cut; never in silence.
 
-    A cut response loses its end-of-turn token too. One whose prompt alone does not fit is left out.
+    A cut response loses its end-of-turn token too. One of which nothing is left is left out.
 
     Raises:
         DataError: with "error", names the first that does not fit.
     """
-    kept: list[int] = []
-    fitted: list[Encoded] = []
-    counts: Counter[str] = Counter()
+    fitted: Fitted[Item] = Fitted(kept=[], encoded=[], counts=Counter())
     for index, item in enumerate(encoded):
+        part: Item | None = item
         if len(item.ids) > max_length:
             if too_long == "error":
                 raise DataError(
                     f"{item.name}: {len(item.ids)} tokens with its prompt, but {max_length} are allowed; "
                     "choose 'exclude' or 'truncate' for responses that are too long"
                 )
-            if too_long == "exclude" or item.n_prompt >= max_length:
-                counts["excluded: longer than the context"] += 1
-                continue
-            counts["truncated to the context"] += 1
-            item = replace(item, ids=item.ids[:max_length], offsets=item.offsets[: max_length - item.n_prompt])
-        kept.append(index)
-        fitted.append(item)
-    return Fitted(kept, fitted, counts)
+            part = item.cut(max_length) if too_long == "truncate" else None
+            fitted.counts["excluded: longer than the context" if part is None else "truncated to the context"] += 1
+        if part is not None:
+            fitted.kept.append(index)
+            fitted.encoded.append(part)
+    return fitted
 
 
 def _heads(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> Iterator[str]:

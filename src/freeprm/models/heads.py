@@ -1,24 +1,29 @@
-"""The heads that released reward models have on their transformer, and their weights, read without anyone's code.
+"""What is read off a transformer's hidden states where it gives rewards, in float32 or better whatever its weights are
+in: a logit rounded to 16 bits keeps two digits.
 
-A head takes the last hidden states at the positions that a recipe asks for, and nothing else of the sequence, and
-computes in float32 whatever the transformer's weights are in: a logit rounded to 16 bits keeps two digits. Each is
-built with the names that the checkpoint has for its weights, so a checkpoint of another kind is told by what it lacks.
-The layouts follow the code that each model was released with; none of that code is needed, nor run.
+Released models have heads of their own kinds; each is built with the names that the checkpoint has for its weights, so
+a checkpoint of another kind is told by what it lacks. The layouts follow the code that each model was released with;
+none of that code is needed, nor run. Models that are trained here give values: linear ones, or of two tokens' logits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from freeprm.errors import ModelError
+from freeprm.models.batching import padded_ids
+from freeprm.models.encoding import Encoded
+from freeprm.models.packed_forward import Head, readout_of
+from freeprm.models.reads import Places, padded_reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,31 +47,40 @@ def output_width(layout: Layout, config: PreTrainedConfig) -> int:
     return outputs.shape[-1]
 
 
-class ScoreHead(nn.Module):
-    """score = w · h: `...ForSequenceClassification` of transformers with one label."""
+class LinearHead(nn.Module):
+    """One number, w . h (+ b), under the name that a checkpoint has for the layer."""
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: PreTrainedConfig, name: str, *, bias: bool = False):
         super().__init__()
-        self.score = nn.Linear(config.hidden_size, 1, bias=False)
+        outer, _, inner = name.partition(".")
+        layer = nn.Linear(config.hidden_size, 1, bias=bias)
+        self.add_module(outer, nn.ModuleDict({inner: layer}) if inner else layer)
+        self._layer = name
 
     def forward(self, states: Tensor) -> Tensor:
         """(n, H) -> (n, 1)."""
-        return self.score(states)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        return self.get_submodule(self._layer)(states)  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
-class RegressionHead(nn.Module):
-    """score = w · h under EurusRewardModel's name.
-
-    Source: modeling_eurus_rm.py beside openbmb/Eurus-RM-7b.
-    """
+class ScoreHead(LinearHead):
+    """`...ForSequenceClassification` of transformers with one label."""
 
     def __init__(self, config: PreTrainedConfig):
-        super().__init__()
-        self.regression_head = nn.Linear(config.hidden_size, 1, bias=False)
+        super().__init__(config, "score")
 
-    def forward(self, states: Tensor) -> Tensor:
-        """(n, H) -> (n, 1)."""
-        return self.regression_head(states)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+
+class RegressionHead(LinearHead):
+    """EurusRewardModel's. Source: modeling_eurus_rm.py beside openbmb/Eurus-RM-7b."""
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config, "regression_head")
+
+
+class ValueHead(LinearHead):
+    """TRL's, whose dropout is for training. Source: model_utils/prm_model.py of SkyworkAI/skywork-o1-prm-inference."""
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config, "v_head.summary", bias=True)
 
 
 class TwoLabelHead(nn.Module):
@@ -83,21 +97,6 @@ class TwoLabelHead(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """(n, H) -> (n, 2)."""
         return self.score(states)  # type: ignore[no-any-return]  # nn.Module calls are untyped
-
-
-class ValueHead(nn.Module):
-    """value = w · h + b under TRL's names; its dropout is for training.
-
-    Source: model_utils/prm_model.py of SkyworkAI/skywork-o1-prm-inference.
-    """
-
-    def __init__(self, config: PreTrainedConfig):
-        super().__init__()
-        self.v_head = nn.ModuleDict({"summary": nn.Linear(config.hidden_size, 1)})
-
-    def forward(self, states: Tensor) -> Tensor:
-        """(n, H) -> (n, 1)."""
-        return self.v_head["summary"](states)  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
 class GatedHead(nn.Module):
@@ -138,25 +137,72 @@ class _Gate(nn.Module):
         return final(states)  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
-class TokenHead(nn.Module):
-    """Logits of a few tokens, as the language model's own output head gives them.
+class TokenLogits:
+    """Logits of a few tokens, as a language model's own output head gives them.
 
     Args:
-        head: the output head.
         tokens: C ids.
-        scale: what the model multiplies its logits by.
-        cap: what it bounds them to by tanh, if anything.
     """
 
-    def __init__(self, head: nn.Linear, tokens: tuple[int, ...], *, scale: float, cap: float | None):
-        super().__init__()
-        self.head, self.tokens, self.scale, self.cap = head, list(tokens), scale, cap
+    def __init__(self, *tokens: int):
+        self.tokens = list(tokens)
 
-    def forward(self, states: Tensor) -> Tensor:
-        """(n, H) -> (n, C)."""
-        bias = None if self.head.bias is None else self.head.bias[self.tokens].to(states.dtype)
-        logits = functional.linear(states, self.head.weight[self.tokens].to(states.dtype), bias) * self.scale
-        return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
+    def __call__(self, model: PreTrainedModel, hidden: Tensor) -> Tensor:
+        """(n, H) -> (n, C) float32 or better."""
+        head, scale, cap = readout_of(model)
+        bias = None if head.bias is None else head.bias[self.tokens]
+        logits = scale * _product(hidden, head.weight[self.tokens], bias)
+        return logits if cap is None else cap * (logits / cap).tanh()
+
+
+class ValueReading(Head, Protocol):
+    """What a value is of a hidden state, also of a model that reads no packed rows.
+
+    A plain object, because what distributes a model takes tuples and dataclasses among its arguments apart.
+    """
+
+    def padded(self, model: nn.Module, batch: Sequence[Encoded], places: Sequence[Places]) -> Tensor:
+        """(n_total,) values from padded rows; see `padded_reads`."""
+        ...
+
+
+class LinearValue:
+    """V = w . h, of transformers' ...ForSequenceClassification of one label: `score.weight`."""
+
+    def __call__(self, model: PreTrainedModel, hidden: Tensor) -> Tensor:
+        """See `Head`."""
+        layer: Any = model.score  # of the head's adapter, where it has one
+        return _product(hidden, layer.weight, None)[:, 0]
+
+    def padded(self, model: nn.Module, batch: Sequence[Encoded], places: Sequence[Places]) -> Tensor:
+        """See `ValueReading`."""
+        return padded_reads(model, batch, places, self)
+
+
+class TokensValue:
+    """V = logit(good) - logit(bad), of a language model's own output head.
+
+    Args:
+        good: id of the one token.
+        bad: id of the other.
+    """
+
+    def __init__(self, good: int, bad: int):
+        self._logits = TokenLogits(good, bad)
+
+    def __call__(self, model: PreTrainedModel, hidden: Tensor) -> Tensor:
+        """See `Head`."""
+        return _difference(self._logits(model, hidden))
+
+    def padded(self, model: nn.Module, batch: Sequence[Encoded], places: Sequence[Places]) -> Tensor:
+        """See `ValueReading`; of the logits that the model's own forward gives, however it makes them."""
+        ids = padded_ids(batch).to(next(model.parameters()).device, non_blocking=True)  # (B, L)
+        start = min(item.n_prompt for item in batch)
+        kept = ids.shape[1] - start
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[:, -kept:]  # (B, kept, V)
+        rows = torch.repeat_interleave(torch.arange(len(batch)), torch.tensor([len(at) for at in places]))
+        at = np.concatenate([item.n_prompt - start + where for item, where in zip(batch, places, strict=True)])
+        return _difference(logits[rows, torch.from_numpy(at.astype(np.int64))][:, self._logits.tokens])
 
 
 def load_head(head: nn.Module, folder: Path, *, wanted: str) -> nn.Module:
@@ -201,3 +247,19 @@ def _tensors(folder: Path, names: set[str]) -> dict[str, Tensor]:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelError(f"{folder}: the weights cannot be read ({error})") from error
     return found
+
+
+def _product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(n, H), (C, H) -> (n, C) in float32 or better: of a few rows it costs nothing."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        wide = _wide(hidden)
+        return functional.linear(wide, weight.to(wide.dtype), None if bias is None else bias.to(wide.dtype))
+
+
+def _difference(logits: Tensor) -> Tensor:
+    exact = _wide(logits)
+    return exact[:, 0] - exact[:, 1]
+
+
+def _wide(numbers: Tensor) -> Tensor:
+    return numbers if numbers.dtype == torch.float64 else numbers.float()

@@ -205,7 +205,7 @@ def is_language_model(config: PreTrainedConfig) -> bool:
 
 def load_weights(
     kind: Any, folder: Path, options: LoadOptions, *, config: PreTrainedConfig | None = None,
-    may_lack: Collection[str] = (),
+    may_lack: Collection[str] = (), quiet: bool = False,
 ) -> PreTrainedModel:  # fmt: skip
     """A folder's weights as a model of some kind, on its device; its logits, if it has any, are float32 or better.
 
@@ -215,21 +215,25 @@ def load_weights(
         options: device, dtype and the like.
         config: instead of the folder's own.
         may_lack: names of weights that need not be there; the caller fills them.
+        quiet: say nothing of weights that this kind has no place for.
 
     Raises:
         ModelError: it cannot be loaded as this kind, or lacks other weights.
     """
     given = {} if config is None else {"config": config}
-    shows_bars = logging.is_progress_bar_enabled()
+    shows_bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # transformers' own, one a model
+    if quiet:
+        logging.set_verbosity_error()
     try:
         loaded: Any = kind.from_pretrained(
             folder, dtype=options.dtype, attn_implementation=options.attention,
             trust_remote_code=options.trust_remote_code, output_loading_info=True, **given,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: the model cannot be loaded ({error})") from error
+    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the model cannot be loaded ({type(error).__name__}: {error})") from error
     finally:
+        logging.set_verbosity(verbosity)
         if shows_bars:
             logging.enable_progress_bar()
     missing = sorted(set(loaded[1]["missing_keys"]) - set(may_lack))

@@ -1,22 +1,27 @@
-"""reward.json: what a model folder must say of itself to be read as a reward model.
+"""reward.json: what a model folder says of itself to be read as a reward model, and whether the models at hand agree.
 
 The weights alone do not say which reference they were trained against, nor beta; nor whether they are a policy whose
-log-ratio is the reward or a model of values, and where those are read. Scoring with another reference or beta is
-refused unless it is asked for by name.
+log-ratio is the reward or a model of values, and where those are read. Scoring with another reference, beta or chat
+template is refused unless it is asked for by name.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from freeprm.errors import ModelError
+from freeprm.errors import ConfigError, ModelError, RewardMismatchError
 from freeprm.io.rows import write_json
+from freeprm.models.loading import Backbone, LoadOptions, template_hash, weights_hash
+from freeprm.models.prompts import told_date
 
 REWARD_FILE = "reward.json"
 LOG_RATIO = "log_ratio"
 """The parameterisation of implicit process reward models; any other is one of `freeprm.models.values`."""
+Override = Literal["beta", "reference", "template"]
+OVERRIDES: tuple[Override, ...] = get_args(Override)
+"""What may differ from reward.json, where it is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +77,8 @@ def load_reward_config(folder: Path) -> RewardConfig:
     if not path.exists():
         raise ModelError(
             f"{folder}: no {REWARD_FILE}, so beta and the reference are unknown. Expected a folder that "
-            "`freeprm train` wrote; any other model can be its own scorer with `freeprm score --untrained`"
+            "`freeprm train` wrote; a released reward model is read by its recipe, --scorer NAME --model MODEL, and "
+            "any language model can be its own scorer: --untrained MODEL"
         )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -98,3 +104,109 @@ def _built(raw: Mapping[str, Any]) -> RewardConfig:
         how = "without a" if reference is None else "with a"
         raise ValueError(f"parameterisation {config.parameterisation!r} {how} reference")
     return config
+
+
+def stored_config(folder: Path) -> dict[str, Any]:
+    """config.json as it stands; empty for an adapter's folder, whose base decides.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from error
+    return stored
+
+
+def check_override(name: str) -> Override:
+    """The part of reward.json of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for part in OVERRIDES:
+        if name == part:
+            return part
+    raise ConfigError(f"override {name!r}: expected one of {', '.join(OVERRIDES)}")
+
+
+def reference_of(config: RewardConfig, *, source: str) -> Reference:
+    """The reference that a log-ratio is against.
+
+    Raises:
+        ModelError: the model gives values, and no log-ratio.
+    """
+    if config.reference is None:
+        raise ModelError(
+            f"{source}: gives values ({config.parameterisation}, read at the end of the {config.read_at}), not "
+            f"log-ratios, so it is no implicit process reward model; score with `freeprm score --prm {source}`, or "
+            "load it with freeprm.scorers.base.load_scorer"
+        )
+    return config.reference
+
+
+def check_template(config: RewardConfig, policy: Backbone, *, override: Sequence[Override] | None = None) -> None:
+    """Refuse a tokenizer with another chat template than in training.
+
+    Args:
+        config: of the policy.
+        policy: the trained model.
+        override: what may differ; None where there is no leave to be had.
+
+    Raises:
+        RewardMismatchError: they differ.
+    """
+    if "template" not in (override or ()) and config.template_sha256 != template_hash(policy.tokenizer):
+        told = told_date(policy.tokenizer)
+        day = (
+            f" (it tells the day {told}; what it told then is not recorded)"
+            if told and not config.template_date
+            else ""
+        )
+        raise RewardMismatchError(
+            f"{policy.source}: the chat template is not the one it was trained with{day}; restore the tokenizer's files"
+            + ("" if override is None else ", or allow it with --override template")
+        )
+
+
+def recorded_date(config: RewardConfig, options: LoadOptions, *, override: Sequence[Override] = ()) -> LoadOptions:
+    """How to load the trained model, for its chat template to tell the day that it told in training."""
+    return options if "template" in override else replace(options, template_date=config.template_date)
+
+
+def check_reference(
+    config: RewardConfig, reference: Backbone, *, policy: Backbone, override: Sequence[Override]
+) -> None:
+    """Refuse another reference than in training.
+
+    Raises:
+        ModelError: the configuration is not of a log-ratio.
+        RewardMismatchError: the weights differ.
+    """
+    recorded, found = reference_of(config, source=policy.source), weights_hash(reference.folder)
+    if found != recorded.weights_sha256 and "reference" not in override:
+        raise RewardMismatchError(
+            f"{policy.source} was trained against {recorded.source} (weights {recorded.weights_sha256[:12]}), but "
+            f"{reference.source} has weights {found[:12]}. Give that reference with --reference, or allow another one "
+            "with --override reference"
+        )
+
+
+def with_beta(
+    config: RewardConfig, policy: Backbone, *, beta: float | None, override: Sequence[Override]
+) -> RewardConfig:
+    """The configuration with the beta in force: reward.json's, unless another one is asked for.
+
+    Raises:
+        RewardMismatchError: another one without leave.
+    """
+    if beta is None or beta == config.beta:
+        return config
+    if "beta" not in override:
+        raise RewardMismatchError(
+            f"{policy.source} was trained with beta {config.beta}, not {beta}: vote weights and thresholds depend "
+            "on it. Leave --beta out, or allow another one with --override beta"
+        )
+    return replace(config, beta=beta)

@@ -34,6 +34,9 @@ class ScoringInput:
     steps: tuple[Span, ...] = ()
     """K character spans of the response, one a step score; none where there is one score for the response."""
 
+    def cut(self, n_tokens: int) -> None:
+        """Nothing of it can be read without its end; see `encoding.Fitting`."""
+
 
 class Tokens(NamedTuple):
     """A text as tokens."""

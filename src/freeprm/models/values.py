@@ -15,29 +15,47 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from freeprm.errors import ConfigError, DataError, ModelError, NonFiniteError
 from freeprm.models.batching import NOT_FINITE, Advance, first_not_finite, in_batches
 from freeprm.models.encoding import Encoded
-from freeprm.models.loading import DEFAULT_OPTIONS, Backbone, LoadOptions
+from freeprm.models.heads import LinearValue, TokensValue, ValueReading
+from freeprm.models.loading import (
+    DEFAULT_OPTIONS,
+    Backbone,
+    LoadOptions,
+    adapter_base,
+    check_adapters,
+    is_language_model,
+    load_backbone,
+    load_config,
+    load_tokenizer,
+    load_weights,
+    resolve,
+)
 from freeprm.models.logprobs import distinct
 from freeprm.models.packed_forward import Tree, core
 from freeprm.models.packing import Index, pack
 from freeprm.models.reads import Places, packed_reads
 from freeprm.models.reward_config import LOG_RATIO, RewardConfig
 from freeprm.models.routes import divide, read
-from freeprm.models.value_heads import ValueHead
-from freeprm.models.value_models import load_linear, load_tokens
 from freeprm.types import Span
 
-_HEAD = "freeprm_values"
+_HEAD, _SCORE = "freeprm_values", "score.weight"
 READ_AT: Mapping[str, Callable[[Sequence[Span]], Index]] = {
     "steps": lambda tokens: np.array([span.stop - 1 for span in tokens], dtype=np.int64),
     "response": lambda tokens: np.array([tokens[-1].stop - 1], dtype=np.int64),
 }
 """Which tokens of a response are read, by name, of the token ranges of its steps."""
 PARAMETERISATIONS = ("linear", "tokens")
-"""What a value may be of the hidden state; see `value_heads`."""
+"""What a value may be of the hidden state; see `heads.ValueReading`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,22 +119,25 @@ def valuation_of(config: RewardConfig, *, source: str) -> Valuation:
 def load_valued(
     source: str, valuation: Valuation, options: LoadOptions = DEFAULT_OPTIONS, *, fresh: bool = True
 ) -> Backbone:
-    """Load a model that gives values.
+    """Load a model that gives values: a classifier of one label, or a language model with two tokens to judge by.
 
     Args:
-        source: see `load_backbone`; a language model, or one that gives such values already.
+        source: see `load_backbone`; a language model, one that gives such values already, or an adapter of either.
         valuation: what they are.
         options: device, dtype and the like.
-        fresh: whether "linear" gives a language model a head of zeros, to be trained.
+        fresh: whether "linear" gives a language model a head of zeros, to be trained. Where none is to be made, one
+            that lacks it is refused: it must not be taken for one that has it.
 
     Raises:
         ModelError: another kind of model, one without a head where none is to be made, or a tokenizer to which a
             judgement is not one token.
     """
+    head: ValueReading
     if valuation.judgement is None:
-        backbone, head = load_linear(source, options, fresh=fresh)
+        backbone, head = _load_classifier(source, options, fresh=fresh), LinearValue()
     else:
-        backbone, head = load_tokens(source, options, judgement=valuation.judgement)
+        backbone = load_backbone(source, options)
+        head = TokensValue(*judgement_tokens(backbone.tokenizer, valuation.judgement))
     setattr(core(backbone.model), _HEAD, head)
     return backbone
 
@@ -230,10 +251,10 @@ class _Asked(NamedTuple):
 
 def _read(model: nn.Module, batch: Sequence[Encoded], places: Sequence[Places]) -> tuple[Tensor, int]:
     """(n_total,) values of a batch without repetitions, and the tokens that were read for them."""
-    head: ValueHead | None = getattr(core(model), _HEAD, None)
+    head: ValueReading | None = getattr(core(model), _HEAD, None)
     if head is None:
         raise ModelError(f"a {type(core(model)).__name__} that was not loaded for values; load it with load_valued")
-    at_head: ValueHead = head
+    at_head: ValueReading = head
 
     def reading(is_packed: bool, rows: Sequence[int]) -> tuple[Tensor, int]:
         part, at = [batch[row] for row in rows], [places[row] for row in rows]
@@ -243,3 +264,93 @@ def _read(model: nn.Module, batch: Sequence[Encoded], places: Sequence[Places]) 
         return packed_reads(model, packed, Tree(packed.segments), at, at_head), len(packed)
 
     return read(model, batch, [len(at) for at in places], reading)
+
+
+def _load_classifier(source: str, options: LoadOptions, *, fresh: bool) -> Backbone:
+    folder = resolve(source)
+    base = adapter_base(folder)
+    if base:
+        check_adapters(folder)
+    whole = resolve(base.source, revision=base.revision) if base else folder
+    config = load_config(whole, trust_remote_code=options.trust_remote_code)
+    has_head = _has_head(config, source=str(whole))
+    if not (has_head or fresh or base):
+        raise _headless(source, config)
+    model = _classifier(config, options, source=str(whole), lacks_head=not has_head)
+    if base:
+        model.load_adapter(str(folder))
+        if not (has_head or fresh) and type(model.score) is nn.Linear:  # none came with the adapter
+            raise _headless(source, config)
+    tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code, template_date=options.template_date)
+    return Backbone(model=model.eval(), tokenizer=tokenizer, source=source, folder=folder)
+
+
+def judgement_tokens(tokenizer: PreTrainedTokenizerBase, judgement: tuple[str, str]) -> tuple[int, int]:
+    """The ids of the tokens good and bad.
+
+    Raises:
+        ModelError: a text that is not one token, or is unknown, or the same one for both.
+    """
+    good, bad = (_one_token(tokenizer, text) for text in judgement)
+    if good == bad:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: {judgement[0]!r} and {judgement[1]!r} are the same token, {good}; choose two "
+            "texts that differ"
+        )
+    return good, bad
+
+
+def _one_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        how = "is unknown" if tokenizer.unk_token_id in ids else f"splits into {tokenizer.convert_ids_to_tokens(ids)}"
+        raise ModelError(
+            f"{tokenizer.name_or_path}: {text!r} {how}, but a value is the difference of the logits of two single "
+            "tokens, good and bad; choose other texts with `judgement`"
+        )
+    return int(ids[0])
+
+
+def _has_head(config: PreTrainedConfig, *, source: str) -> bool:
+    """Raises: ModelError, for a model that is neither a classifier of one label nor a language model."""
+    names = config.architectures or []
+    if any("ForSequenceClassification" in name for name in names):
+        if config.num_labels != 1:
+            raise ModelError(
+                f"{source}: a {names[0]} of {config.num_labels} labels; a value is one number, so expected one label"
+            )
+        return True
+    if not is_language_model(config):
+        raise ModelError(f"{source}: a {names[0]}; expected a ...ForSequenceClassification, or a causal language model")
+    return False
+
+
+def _headless(source: str, config: PreTrainedConfig) -> ModelError:
+    name = (config.architectures or ["model of unknown architecture"])[0]
+    return ModelError(
+        f"{source}: a {name} without the head that values are read by ({_SCORE}); a language model gives no rewards by "
+        "itself. Expected a folder that `freeprm train` wrote with parameterisation=linear"
+    )
+
+
+def _classifier(config: PreTrainedConfig, options: LoadOptions, *, source: str, lacks_head: bool) -> PreTrainedModel:
+    """With a head of zeros, where the checkpoint lacks it."""
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and not getattr(config, "auto_map", None):
+        raise ModelError(
+            f"{source}: transformers has no ...ForSequenceClassification of {config.model_type}; use "
+            "parameterisation=tokens for this model"
+        )
+    config.num_labels = 1
+    model = load_weights(
+        AutoModelForSequenceClassification, resolve(source), options, config=config,
+        may_lack=[_SCORE] if lacks_head else [], quiet=True,
+    )  # fmt: skip
+    head = getattr(model, "score", None)
+    if type(head) is not nn.Linear or head.bias is not None or head.out_features != 1:
+        raise ModelError(
+            f"{source}: {type(model).__name__} has no head {_SCORE} of one output without bias; use "
+            "parameterisation=tokens for this model"
+        )
+    if lacks_head:
+        nn.init.zeros_(head.weight)
+    return model

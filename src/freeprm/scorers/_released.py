@@ -7,24 +7,24 @@ is refused, and results do not depend on the batch.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from freeprm.core.flops import ModelShape
+from freeprm.core.ledger import SCORER
 from freeprm.core.score_kinds import ScoreKind
 from freeprm.core.steps import TOKENS, given_steps
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, DataError, SpanError
-from freeprm.models.encoding import TooLong
+from freeprm.models.encoding import TooLong, fit
 from freeprm.models.heads import Layout
-from freeprm.models.loading import DEFAULT_OPTIONS, LoadOptions, weights_hash
 from freeprm.models.rewarding import RewardModel, load_reward_model, load_token_model, read_marked
 from freeprm.models.scoring_input import ScoringInput, check_tokens, response_name
-from freeprm.scorers.base import Scores
+from freeprm.scorers._usage import Usage
+from freeprm.scorers.base import Description, Scorer, ScorerSource, Scores
 from freeprm.types import Rollout, Span
 
 Normaliser = Callable[[Tensor], Tensor]
@@ -50,8 +50,8 @@ class Form(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How the models of one family are read."""
+class ReleasedRecipe:
+    """How the models of one family are read; see `freeprm.scorers.base.Member`."""
 
     name: str
     """The member's name."""
@@ -70,73 +70,62 @@ class Recipe:
     aggregation: str | None
     """How its authors make one score of the step scores."""
 
-    def load(
-        self, source: str, *, reference: str | None = None, options: LoadOptions = DEFAULT_OPTIONS
-    ) -> "ReleasedScorer":
-        """Load a model for this recipe.
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Classes that are this recipe's alone."""
+        return self.head.architectures if isinstance(self.head, Layout) else ()
+
+    def describe(self, source: ScorerSource) -> Description:
+        """See `Member`."""
+        source.refuse_log_ratio(f"{self.name} scores with one model")
+        return Description(
+            name=self.name, source=source.source, splitter=self.splitter, aggregation=self.aggregation, kind=self.kind,
+            settings={
+                "scorer": source.scorer or self.name, "dtype": source.options.dtype,
+                "trust_remote_code": source.options.trust_remote_code,
+            },
+            weights={"model": source.folder, "reference": None},
+        )  # fmt: skip
+
+    def load(self, source: ScorerSource) -> "ReleasedScorer":
+        """See `Member`.
 
         Raises:
             ConfigError: a reference, which the recipe has no use for.
             ModelError: another kind of model, or a tokenizer with other tokens than the recipe's.
         """
-        if reference is not None:
-            raise ConfigError(f"{self.name}: scores with one model; leave the reference out")
+        about = self.describe(source)
         if isinstance(self.head, Layout):
-            model = load_reward_model(source, self.head, options, recipe=self.name)
+            model = load_reward_model(source.source, self.head, source.options, recipe=self.name)
         else:
-            model = load_token_model(source, self.head, options, recipe=self.name)
-        check_tokens(model.tokenizer, self.tokens, recipe=self.name)
-        return ReleasedScorer(recipe=self, model=model)
+            model = load_token_model(source.source, self.head, source.options, recipe=self.name)
+        check_tokens(model.backbone.tokenizer, self.tokens, recipe=self.name)
+        about = replace(about, settings={**about.settings, "dtype": model.backbone.dtype})
+        return ReleasedScorer(about=about, recipe=self, model=model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReleasedScorer:
+class ReleasedScorer(Scorer):
     """A released model under its recipe; see `freeprm.scorers.base.Scorer`."""
 
-    recipe: Recipe
+    about: Description
+    recipe: ReleasedRecipe
     model: RewardModel
 
-    @property
-    def name(self) -> str:
-        """The recipe's name."""
-        return self.recipe.name
-
-    @property
-    def splitter(self) -> str | None:
-        """The recipe's way of cutting responses into steps."""
-        return self.recipe.splitter
-
-    @property
-    def kind(self) -> ScoreKind:
-        """What the recipe's scores are."""
-        return self.recipe.kind
-
-    @property
-    def device(self) -> torch.device:
-        """Of the model."""
-        return self.model.device
-
-    def identity(self) -> dict[str, Any]:
-        """What decides its scores, besides the splitter."""
-        return {
-            "scorer": self.name, "dtype": self.model.dtype, "model_sha256": weights_hash(self.model.folder),
-            "own_code": self.model.own_code,
-        }  # fmt: skip
-
     def shape(self) -> ModelShape:
-        """What decides the cost of a token."""
-        return self.model.shape
+        """See `Scorer`; a head that is read at a few positions is left out."""
+        return ModelShape.of(self.model.backbone.model.config.get_text_config(), n_outputs=0)
 
-    def score(
+    def score_rollouts(
         self,
         rollouts: Sequence[Rollout],
         *,
         splitter: str | None = None,
         too_long: TooLong = "exclude",
         token_budget: int | None = None,
-        advance: Callable[[int], None] = lambda n_tokens: None,
+        usage: Usage | None = None,
     ) -> tuple[dict[int, Scores], Counter[str]]:
-        """As `freeprm.scorers.base.Scorer.score`.
+        """See `Scorer`.
 
         Raises:
             ConfigError: "truncate", since the marks at a response's end would be cut off; or a splitter that is none.
@@ -144,28 +133,20 @@ class ReleasedScorer:
             SpanError: its steps are not the response's.
         """
         if too_long == "truncate":
-            raise ConfigError(f"{self.name}: too_long='truncate' would cut off what is read; choose error or exclude")
-        counts: Counter[str] = Counter()
-        written: dict[int, ScoringInput] = {}
-        for index, rollout in enumerate(rollouts):
-            if not rollout.response.strip():
-                counts["excluded: empty response"] += 1
-                continue
-            item = self.write(rollout, splitter=splitter)
-            if len(item.ids) > self.model.max_length:
-                if too_long == "error":
-                    raise DataError(
-                        f"{item.name}: {len(item.ids)} tokens as {self.name} reads it, but {self.model.max_length} are "
-                        "allowed; choose 'exclude' for responses that are too long"
-                    )
-                counts["excluded: longer than the context"] += 1
-                continue
-            written[index] = item
+            raise ConfigError(
+                f"{self.about.name}: too_long='truncate' would cut off what is read; choose error or exclude"
+            )
+        present = [index for index, rollout in enumerate(rollouts) if rollout.response.strip()]
+        written = [self.write(rollouts[index], splitter=splitter) for index in present]
+        fitted = fit(written, max_length=self.model.backbone.max_length, too_long=too_long)
+        if len(present) < len(rollouts):
+            fitted.counts["excluded: empty response"] = len(rollouts) - len(present)
         outputs = read_marked(
-            self.model, list(written.values()), n_outputs=_n_outputs, token_budget=token_budget, advance=advance
-        )
-        pairs = zip(written.items(), outputs, strict=True)
-        return {index: self._scores(item, output) for (index, item), output in pairs}, counts
+            self.model, fitted.encoded, n_outputs=_n_outputs, token_budget=token_budget,
+            advance=(usage or Usage()).timing(SCORER, self.model.backbone.model),
+        )  # fmt: skip
+        parts = zip(fitted.kept, fitted.encoded, outputs, strict=True)
+        return {present[row]: self._scores(item, output) for row, item, output in parts}, fitted.counts
 
     def write(self, rollout: Rollout, *, splitter: str | None = None) -> ScoringInput:
         """A response as the model reads it, and where.
@@ -173,7 +154,7 @@ class ReleasedScorer:
         Raises:
             SpanError: the steps of its row are not the response's; names the response.
         """
-        return self.recipe.form.write(self.model.tokenizer, rollout, self._steps(rollout, splitter))
+        return self.recipe.form.write(self.model.backbone.tokenizer, rollout, self._steps(rollout, splitter))
 
     def _steps(self, rollout: Rollout, splitter: str | None) -> Sequence[Span]:
         if self.recipe.splitter is None:
@@ -182,7 +163,7 @@ class ReleasedScorer:
         if given is None:
             name = splitter or self.recipe.splitter
             if name == TOKENS:
-                raise ConfigError(f"{self.name}: scores steps, not tokens; choose a splitter of text")
+                raise ConfigError(f"{self.about.name}: scores steps, not tokens; choose a splitter of text")
             return splitter_named(name)(rollout.response)
         try:
             return given_steps(rollout.response, given)

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from freeprm.errors import DataError
 from freeprm.models.heads import GatedHead, Layout
 from freeprm.models.scoring_input import Ints, ScoringInput, render, response_name, tokenise
-from freeprm.scorers._released import Recipe, unchanged
+from freeprm.scorers._released import ReleasedRecipe, unchanged
 from freeprm.scorers.skywork_reward import conversation
 from freeprm.types import Rollout, Span
 
@@ -53,7 +53,7 @@ class GatedTurn:
         return [at for at in range(len(listed) - len(gate) + 1) if listed[at : at + len(gate)] == gate]
 
 
-PLUGIN = Recipe(
+PLUGIN = ReleasedRecipe(
     name="armo_rm",
     released=("RLHFlow/ArmoRM-Llama3-8B-v0.1",),
     # token_pattern of modeling_custom.py: "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"

@@ -1,21 +1,31 @@
-"""What a scorer must give: one score a step, or one for the response.
+"""What scores responses: the one protocol of all reward models, and how one is found and loaded.
 
-The implicit process reward model gives more (see `freeprm.scorers.implicit`); this is what all of them have in common.
-A member of the family, told by its file's name, sets `PLUGIN` to what satisfies `Scoring`.
+    scorer = load_scorer("runs/prm")                                            # as its reward.json says
+    scorer = load_scorer("peiyi9979/math-shepherd-mistral-7b-prm")              # a released model, by its recipe
+    scorer = load_scorer("solver:base", scorer="untrained")                     # any model as its own scorer
+    best = scorer.best_of_n("What is 3 + 4?", ["It is 7.", "It is 8."])
+
+A member of the family, told by its file's name, sets `PLUGIN` to a `Member`; what it loads is a `Scorer`.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
-
-import torch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 from freeprm.core.flops import ModelShape
+from freeprm.core.rewards import aggregator as aggregator_named
 from freeprm.core.score_kinds import ScoreKind
+from freeprm.core.steps import TOKENS, given_steps, splitter, token_spans
+from freeprm.errors import ConfigError, DataError, PluginError
+from freeprm.io.plugins import load, names
 from freeprm.models.encoding import TooLong
-from freeprm.models.loading import LoadOptions
-from freeprm.types import Rollout, Span
+from freeprm.models.loading import DEFAULT_OPTIONS, Dtype, LoadOptions, load_config, resolve, weights_hash
+from freeprm.models.reward_config import REWARD_FILE, Override, load_reward_config, stored_config
+from freeprm.scorers._usage import Usage
+from freeprm.types import Prompt, Rollout, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,116 +40,339 @@ class Scores:
     """Of the whole response, where the scorer gives only that."""
     n_tokens: int
     """Tokens of what was read for it, the prompt included."""
+    reward: float | None = None
+    """Of a log-ratio: r(y), the sum over the response."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What else its row has."""
 
 
-class Scorer(Protocol):
-    """A loaded scorer."""
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One of several responses to a prompt."""
 
-    @property
-    def name(self) -> str:
-        """What rows call it unless told otherwise."""
-        ...
+    index: int
+    """Of the response, in the order given."""
+    response: str
+    score: float
 
-    @property
-    def splitter(self) -> str | None:
-        """How responses are cut into steps unless their rows bring steps; None where it scores whole responses."""
-        ...
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringOptions:
+    """What is asked of a scorer, besides responses."""
+
+    rewards: tuple[str, ...] = ()
+    """Of a log-ratio, names in `freeprm.core.rewards.REWARDS`, all read off one pass; the scorer's own by default."""
+    splitter: str | None = None
+    """A name in `freeprm.core.steps.SPLITTERS`, for responses that bring no steps; the scorer's own by default."""
+    tokens: bool = False
+    """Of a log-ratio: give token rewards too."""
+    too_long: TooLong = "exclude"
+    """What to do with a response that the context does not hold."""
+    token_budget: int | None = None
+    """Tokens in one batch; by the device if not given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What is known of a scorer, also before its weights are loaded."""
+
+    name: str
+    """What rows call it unless told otherwise."""
+    source: str = ""
+    """Its model, as the user named it."""
+    splitter: str | None = None
+    """How responses are cut into steps unless their rows bring steps; None where it scores whole responses."""
+    aggregation: str | None = None
+    """How one score is made of the step scores, a name in `freeprm.core.rewards.AGGREGATORS`; None as above."""
+    kind: ScoreKind | None = None
+    """What its scores are, so that votes can be weighed by them; None where that is not known."""
+    rewards: tuple[str, ...] = ()
+    """Of a log-ratio, the rewards that are read unless others are asked for; any other scorer gives one kind of score.
+    """
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What decides its scores, besides weights and splitter."""
+    weights: Mapping[str, Path | None] = field(default_factory=dict)
+    """Folders of the weights that decide them, by role."""
 
     def identity(self) -> dict[str, Any]:
         """What decides its scores, besides the splitter: for the settings of a run."""
-        ...
+        hashes = {f"{role}_sha256": folder and weights_hash(folder) for role, folder in self.weights.items()}
+        return {**self.settings, **hashes}
 
+    def check(self, options: ScoringOptions) -> None:
+        """Refuse what this scorer cannot be asked for.
+
+        Raises:
+            ConfigError: names the first such option.
+        """
+        if not self.rewards and (options.rewards or options.tokens):
+            what = f"rewards {', '.join(options.rewards)}" if options.rewards else "tokens"
+            raise ConfigError(f"{what}: is for log-ratios; {self.name} gives one kind of score")
+        if options.splitter is not None and self.splitter is None:
+            raise ConfigError(f"{self.name}: scores whole responses, not steps; leave the splitter out")
+
+
+class Scorer(ABC):
+    """A loaded scorer. One of your own needs `about`, `shape` and `score_rollouts`."""
+
+    about: Description
+    consumes: Sequence[str] = ()
+    """Columns that have done their work when a response is scored, and are left out of its row."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `Description`."""
+        return self.about.identity()
+
+    @abstractmethod
     def shape(self) -> ModelShape:
         """What decides the cost of a token."""
-        ...
 
-    def score(
+    @abstractmethod
+    def score_rollouts(
         self,
         rollouts: Sequence[Rollout],
         *,
         splitter: str | None = None,
         too_long: TooLong = "exclude",
         token_budget: int | None = None,
-        advance: Callable[[int], None] = lambda n_tokens: None,
+        usage: Usage | None = None,
     ) -> tuple[dict[int, Scores], Counter[str]]:
         """Score responses, whose steps are those of their column `steps`, where they have one.
 
         Args:
-            rollouts: any number.
-            splitter: a name in `freeprm.core.steps.SPLITTERS`; the scorer's own by default.
-            too_long: what to do with a response that the context does not hold.
-            token_budget: tokens in one batch.
-            advance: told the tokens of each batch.
+            rollouts: any number, best with those of one prompt together.
+            splitter: see `ScoringOptions`, as for the next two.
+            too_long: as above.
+            token_budget: as above.
+            usage: is told what each model reads.
 
         Returns:
-            By index into `rollouts`, without those left out; and the counts of what was left out, by reason.
+            By index into `rollouts`, without those left out; and the counts of what was left out or cut, by reason.
 
         Raises:
             FreePRMError: a response that cannot be scored as it stands; names it.
         """
-        ...
 
+    def score_by_reward(
+        self, rollouts: Sequence[Rollout], options: ScoringOptions, *, usage: Usage | None = None
+    ) -> tuple[dict[str, dict[int, Scores]], Counter[str]]:
+        """As `score_rollouts`, under several rewards at once: by the names in `options`, "" of a scorer without them.
 
-@runtime_checkable
-class KnowsKind(Protocol):
-    """A scorer that says what its scores are, so that votes can be weighed by them; ours do."""
+        Raises:
+            ConfigError: see `Description.check`.
+            FreePRMError: a response that cannot be scored as it stands; names it.
+        """
+        self.about.check(options)
+        scores, counts = self.score_rollouts(
+            rollouts, splitter=options.splitter, too_long=options.too_long, token_budget=options.token_budget,
+            usage=usage,
+        )  # fmt: skip
+        return {"": scores}, counts
 
-    @property
-    def kind(self) -> ScoreKind:
-        """Log-odds, probabilities, or unbounded."""
-        ...
-
-
-@runtime_checkable
-class OnDevice(Protocol):
-    """A scorer that knows what its model works on."""
-
-    @property
-    def device(self) -> torch.device:
-        """Of the model."""
-        ...
-
-
-class Scoring(Protocol):
-    """A way of scoring, before a model is loaded for it."""
-
-    @property
-    def name(self) -> str:
-        """The member's name."""
-        ...
-
-    @property
-    def splitter(self) -> str | None:
-        """As `Scorer.splitter`."""
-        ...
-
-    @property
-    def aggregation(self) -> str | None:
-        """How its authors make one score of the step scores; a name in `freeprm.core.rewards.AGGREGATORS`."""
-        ...
-
-    def load(self, source: str, *, reference: str | None = None, options: LoadOptions = ...) -> Scorer:
-        """Load a model for it.
+    def rank(self, prompt: Prompt, responses: Sequence[str], *, aggregator: str | None = None) -> list[Ranked]:
+        """Responses to one prompt, the best first; equal ones in the order given.
 
         Args:
-            source: a folder or a hub id.
-            reference: the second model, where it takes two.
-            options: device, dtype and the like.
+            prompt: text or conversation.
+            responses: finished ones.
+            aggregator: how one score is made of step scores, a name in `freeprm.core.rewards.AGGREGATORS`; as the
+                scorer's authors do it, by default.
+
+        Raises:
+            ConfigError: no such aggregator.
+            DataError: a response is empty, or longer than the context.
+        """
+        combined = aggregator_named(aggregator or self.about.aggregation or "min")
+        scores, _ = self.score_rollouts(rollouts_of(prompt, responses), too_long="error")
+        ranked = []
+        for index, response in enumerate(responses):
+            if index not in scores:
+                raise DataError(f"response {index}: cannot be scored, as it is empty; leave it out")
+            one = scores[index]
+            value = combined(one.step_scores) if one.step_scores is not None else one.score
+            assert value is not None
+            ranked.append(Ranked(index, response, value))
+        return sorted(ranked, key=lambda item: -item.score)
+
+    def best_of_n(self, prompt: Prompt, responses: Sequence[str], *, aggregator: str | None = None) -> Ranked:
+        """The best of several responses; see `rank`.
+
+        Raises:
+            DataError: there is none to choose from, or one cannot be scored.
+        """
+        if not responses:
+            raise DataError("best_of_n: no responses; expected one or more to choose from")
+        return self.rank(prompt, responses, aggregator=aggregator)[0]
+
+
+class Member(Protocol):
+    """A member of the family: a kind of scorer. One for released models also has `released` and `architectures`."""
+
+    def describe(self, source: "ScorerSource") -> Description:
+        """What is known of a model without loading its weights.
 
         Raises:
             ModelError: not a model of this kind.
         """
         ...
 
-
-@runtime_checkable
-class ByFolder(Protocol):
-    """A member that scores as each model's folder says."""
-
-    def of(self, source: str) -> Scoring:
-        """The way of scoring that a folder or a hub id asks for.
+    def load(self, source: "ScorerSource") -> Scorer:
+        """The scorer with its weights.
 
         Raises:
-            ModelError: it does not say, or is not of this member's kind.
+            ConfigError: something is asked for that this kind has not, such as a reference.
+            ModelError: not a model of this kind.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerSource:
+    """What it takes to load a scorer, in this process or in another."""
+
+    source: str
+    """A folder or a hub id."""
+    scorer: str | None = None
+    """A member of the family `scorers`, or `package.module:Name`; told from the source if not given, see `load_scorer`.
+    """
+    reference: str | None = None
+    """Of a log-ratio, as all of the next: where the reference is now, if not where it is recorded."""
+    load_reference: bool = True
+    """False to score without it, at half the cost."""
+    beta: float | None = None
+    """Must equal the recorded one, unless overridden."""
+    override: tuple[Override, ...] = ()
+    """What may differ from reward.json: "beta", "reference", "template"."""
+    stored_reference: bool = True
+    """Where rollouts bring the reference's log-probabilities from sampling, take those."""
+    reference_device: str | None = None
+    """Of the reference, if another one; both models then work at the same time."""
+    options: LoadOptions = DEFAULT_OPTIONS
+    """Device, dtype and the like, of all models."""
+
+    def load(self) -> Scorer:
+        """The scorer with its weights.
+
+        Raises:
+            PluginError: no such scorer.
+            ModelError: no model of its kind, or one of which it is not known how it scores.
+            RewardMismatchError: another beta, reference or chat template than reward.json records.
+        """
+        return self._member().load(self)
+
+    def describe(self) -> Description:
+        """What is known without loading the weights; the dtype as it is asked for, "auto" where the model decides.
+
+        Raises:
+            PluginError: no such scorer.
+            ModelError: the model is not there, or not of its kind.
+        """
+        return self._member().describe(self)
+
+    @property
+    def folder(self) -> Path:
+        """Where the model's files are."""
+        return resolve(self.source)
+
+    def shape(self) -> ModelShape:
+        """What decides the cost of a token; with the output head, which some scorers do not use."""
+        config = load_config(self.folder, trust_remote_code=self.options.trust_remote_code)
+        return ModelShape.of(config.get_text_config())
+
+    def refuse_log_ratio(self, why: str, *, allowed: Sequence[str] = ()) -> None:
+        """Refuse what is for log-ratios of two models.
+
+        Raises:
+            ConfigError: names the first that is given.
+        """
+        for name in ("reference", "beta", "override", "reference_device"):
+            if getattr(self, name) and name not in allowed:
+                raise ConfigError(f"{self.source}: {name}: is for log-ratios; {why}; leave it out")
+
+    def _member(self) -> Member:
+        name = self.scorer or _told_by(self.source)
+        member = load("scorers", name)
+        if not hasattr(member, "describe") or not hasattr(member, "load"):
+            raise PluginError(f"scorers: {name!r} is {member!r}, which has no `describe` and `load`; see `Member`")
+        checked: Member = member
+        return checked
+
+
+def load_scorer(
+    source: str | Path,
+    *,
+    scorer: str | None = None,
+    reference: str | Path | None = None,
+    device: str | None = None,
+    dtype: Dtype = "auto",
+    trust_remote_code: bool = False,
+) -> Scorer:
+    """Load whatever scores: `ScorerSource` has more to set.
+
+    Args:
+        source: a folder that `freeprm train` wrote, whose reward.json says whether it gives log-ratios or values; or a
+            released model, known by its hub id or by a class that is one recipe's alone.
+        scorer: the member of the family, where the source does not tell: a recipe such as "skywork_reward", or
+            "untrained", which takes any language model's log-likelihood.
+        reference: of a log-ratio: where the reference is now, if it moved.
+        device: CUDA where there is one, else the CPU, if not given.
+        dtype: "auto" is the checkpoint's own.
+        trust_remote_code: run code that the model brings.
+
+    Raises:
+        ModelError: the model cannot be loaded, or it is not known how it scores.
+        PluginError: no such scorer.
+        RewardMismatchError: another reference or chat template than reward.json records.
+    """
+    options = LoadOptions(device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    where = None if reference is None else str(reference)
+    return ScorerSource(source=str(source), scorer=scorer, reference=where, options=options).load()
+
+
+def steps_of(
+    covered: Sequence[Span], response: str, name: str, *, given: Sequence[str] | None
+) -> tuple[Sequence[Span], list[Span]]:
+    """A response cut into steps: their character spans, and the token ranges that go with them.
+
+    Args:
+        covered: (T,) the characters of each token.
+        response: its text; the tokens cover less of it only if it was cut to fit a context.
+        name: a splitter, or "tokens".
+        given: the steps' texts, instead of a splitter.
+
+    Raises:
+        SpanError: the given steps are not those of the response.
+    """
+    if given is None and name == TOKENS:
+        return covered, [Span(index, index + 1) for index in range(len(covered))]
+    text = response[: covered[-1].stop] if covered else ""
+    spans = splitter(name)(text) if given is None else given_steps(response, given)
+    spans = [Span(start, min(stop, len(text))) for start, stop in spans if start < len(text)]
+    return spans, token_spans(covered, spans, text=text)
+
+
+def rollouts_of(prompt: Prompt, responses: Sequence[str], *, truncated: bool = False) -> list[Rollout]:
+    """Responses to one prompt as rollouts."""
+    return [
+        Rollout(problem_id="prompt", sample_idx=index, prompt=prompt, response=response, truncated=truncated)
+        for index, response in enumerate(responses)
+    ]
+
+
+def _told_by(source: str) -> str:
+    """The member that a folder or a hub id asks for.
+
+    Raises:
+        ModelError: there is no such model, or nothing tells how it scores.
+    """
+    members = {name: load("scorers", name) for name in names("scorers", installed=False)}
+    if not Path(source).expanduser().is_dir():
+        for name, member in members.items():
+            if source in getattr(member, "released", ()):
+                return name
+    folder = resolve(source)
+    if not (folder / REWARD_FILE).exists():
+        for name, member in members.items():
+            if set(stored_config(folder).get("architectures") or ()) & set(getattr(member, "architectures", ())):
+                return name
+    return "valued" if load_reward_config(folder).reference is None else "implicit"

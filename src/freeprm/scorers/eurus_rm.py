@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from freeprm.models.heads import Layout, RegressionHead
 from freeprm.models.scoring_input import ScoringInput, question, response_name, tokenise
-from freeprm.scorers._released import Recipe, unchanged
+from freeprm.scorers._released import ReleasedRecipe, unchanged
 from freeprm.types import Rollout, Span
 
 
@@ -36,7 +36,7 @@ class WholeText:
         return ScoringInput(name=response_name(rollout), text=text, ids=ids, positions=(len(ids) - 1,))
 
 
-PLUGIN = Recipe(
+PLUGIN = ReleasedRecipe(
     name="eurus_rm",
     released=("openbmb/Eurus-RM-7b",),
     form=WholeText(before="[INST] ", between=r" [\INST] "),  # card

@@ -3,24 +3,27 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from threading import Event, Lock
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from freeprm.core.flops import ModelShape
 from freeprm.core.ledger import POLICY, REFERENCE
 from freeprm.core.rewards import REWARDS, Floats, check_reward, q_values, step_rewards
-from freeprm.errors import ConfigError, DataError, ModelError
-from freeprm.models.agreement import Override, check_reference, check_template, recorded_date, reference_of, with_beta
+from freeprm.errors import ConfigError, DataError, ModelError, SpanError
+from freeprm.models.batching import Advance
 from freeprm.models.casting import kept_of_update
 from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
 from freeprm.models.loading import (
-    DEFAULT_OPTIONS,
     Backbone,
+    Dtype,
     LoadOptions,
     check_same_vocabulary,
     load_backbone,
@@ -30,16 +33,27 @@ from freeprm.models.loading import (
     weights_hash,
 )
 from freeprm.models.logprobs import score_tokens
-from freeprm.models.reference_logprobs import check_stored, model_key, stored_logprobs
-from freeprm.models.reward_config import Reference, RewardConfig, load_reward_config
-from freeprm.scorers._cutting import steps_of
-from freeprm.scorers._tally import Tally
-from freeprm.scorers._two_models import Advance, are_apart, both
+from freeprm.models.reference_logprobs import COLUMNS, check_stored, model_key, stored_logprobs
+from freeprm.models.reward_config import (
+    Override,
+    Reference,
+    RewardConfig,
+    check_reference,
+    check_template,
+    load_reward_config,
+    recorded_date,
+    reference_of,
+    with_beta,
+)
+from freeprm.scorers._usage import Usage
+from freeprm.scorers.base import Description, Scorer, ScorerSource, Scores, ScoringOptions, rollouts_of, steps_of
 from freeprm.types import Prompt, ResponseScore, Rollout
 
 _SAME_DIRECTION = 0.99
 """Cosine of two updates above which nobody is warned: 14 % of the norm is off to the side."""
 _Score = Callable[[Sequence[Encoded]], list[Tensor]]
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +67,7 @@ class TokenLogProbs:
     """(T,); None where the reference was not loaded."""
 
 
-class ImplicitPRM:
+class ImplicitPRM(Scorer):
     """Scores responses with r = beta * log(pi_phi / pi_ref), at any granularity.
 
     Args:
@@ -61,12 +75,26 @@ class ImplicitPRM:
         policy: the trained model.
         reference: the frozen model it started from; None to score without it.
         stored_reference: where rollouts bring the reference's log-probabilities from sampling, take those.
+        about: what it is as a scorer, if not what the config says. One without rewards gives q at each step's end, as
+            released log-ratios do.
     """
 
+    consumes = COLUMNS
+
     def __init__(
-        self, config: RewardConfig, *, policy: Backbone, reference: Backbone | None, stored_reference: bool = True
+        self,
+        config: RewardConfig,
+        *,
+        policy: Backbone,
+        reference: Backbone | None,
+        stored_reference: bool = True,
+        about: Description | None = None,
     ):
         self.config, self.policy, self.reference = config, policy, reference
+        self.about = about or described(
+            policy.source, beta=config.beta, dtype=policy.dtype, splitter=config.splitter, policy=policy.folder,
+            reference=None if reference is None else reference.folder, is_own_reference=reference is policy,
+        )  # fmt: skip
         self._takes_stored = stored_reference
 
     @classmethod
@@ -79,8 +107,11 @@ class ImplicitPRM:
         beta: float | None = None,
         override: Sequence[Override] = (),
         stored_reference: bool = True,
-        options: LoadOptions = DEFAULT_OPTIONS,
+        device: str | None = None,
         reference_device: str | None = None,
+        dtype: Dtype = "auto",
+        attention: str | None = None,
+        trust_remote_code: bool = False,
     ) -> Self:
         """Load a folder that `freeprm train` wrote.
 
@@ -91,27 +122,62 @@ class ImplicitPRM:
             beta: must equal reward.json's, unless overridden.
             override: what may differ from reward.json: "beta", "reference", "template".
             stored_reference: see `ImplicitPRM`.
-            options: device, dtype and the like, for both models.
+            device: of both models, such as "cuda:1"; CUDA where there is one, if not given.
             reference_device: of the reference, if another one; the models then work at the same time.
+            dtype: of both models; "auto" is the policy's own.
+            attention: an attention implementation of transformers, e.g. "flash_attention_2".
+            trust_remote_code: run code that the model folders bring.
 
         Raises:
             ModelError: no reward.json, one of a model that gives values, or a model that cannot be loaded.
             RewardMismatchError: another beta, reference or chat template than reward.json records.
         """
-        config = load_reward_config(resolve(str(source)))
-        recorded = reference_of(config, source=str(source))
-        policy = load_backbone(str(source), recorded_date(config, options, override=override))
-        check_template(config, policy, override=override)
-        config = with_beta(config, policy, beta=beta, override=override)
-        if not load_reference:
+        options = LoadOptions(device=device, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
+        return cls.load(
+            ScorerSource(
+                source=str(source),
+                reference=None if reference is None else str(reference),
+                load_reference=load_reference,
+                beta=beta,
+                override=tuple(override),
+                stored_reference=stored_reference,
+                reference_device=reference_device,
+                options=options,
+            )
+        )
+
+    @classmethod
+    def describe(cls, source: ScorerSource) -> Description:
+        """See `freeprm.scorers.base.Member`."""
+        config = load_reward_config(source.folder)
+        recorded = reference_of(config, source=source.source)
+        where, revision = (source.reference, None) if source.reference else (recorded.source, recorded.revision)
+        return described(
+            source.source, beta=config.beta if source.beta is None else source.beta, dtype=source.options.dtype,
+            splitter=config.splitter, policy=source.folder,
+            reference=resolve(where, revision=revision) if source.load_reference else None,
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, source: ScorerSource) -> Self:
+        """See `freeprm.scorers.base.Member`, and `from_pretrained`."""
+        config = load_reward_config(source.folder)
+        recorded = reference_of(config, source=source.source)
+        policy = load_backbone(source.source, recorded_date(config, source.options, override=source.override))
+        check_template(config, policy, override=source.override)
+        config = with_beta(config, policy, beta=source.beta, override=source.override)
+        if not source.load_reference:
             return cls(config, policy=policy, reference=None)
         # Both in the policy's precision: the log-ratio would be of two roundings otherwise.
-        options = replace(options, dtype=policy.dtype, device=reference_device or options.device)
-        ref = load_backbone(str(reference), options) if reference is not None else _recorded(recorded, source, options)
-        check_reference(config, ref, policy=policy, override=override)
+        options = replace(source.options, dtype=policy.dtype, device=source.reference_device or source.options.device)
+        if source.reference is None:
+            ref = _recorded(recorded, source.source, options)
+        else:
+            ref = load_backbone(source.reference, options)
+        check_reference(config, ref, policy=policy, override=source.override)
         check_same_vocabulary(policy.tokenizer, ref.tokenizer)
         _warn_of_a_cast(policy, ref)
-        return cls(config, policy=policy, reference=ref, stored_reference=stored_reference)
+        return cls(config, policy=policy, reference=ref, stored_reference=source.stored_reference)
 
     @classmethod
     def untrained(cls, model: Backbone, *, beta: float = 1.0, splitter: str = "auto") -> Self:
@@ -123,14 +189,9 @@ class ImplicitPRM:
         )  # fmt: skip
         return cls(config, policy=model, reference=model)
 
-    def identity(self) -> dict[str, Any]:
-        """What decides its scores, besides the splitter: for the settings of a run."""
-        models = {"policy": self.policy, "reference": self.reference}
-        return {
-            "beta": self.config.beta,
-            "dtype": self.policy.dtype,
-            **{f"{name}_sha256": model and weights_hash(model.folder) for name, model in models.items()},
-        }
+    def shape(self) -> ModelShape:
+        """See `freeprm.scorers.base.Scorer`."""
+        return ModelShape.of(self.policy.model.config.get_text_config())
 
     def score(
         self,
@@ -165,11 +226,7 @@ class ImplicitPRM:
             raise ConfigError("too_long='exclude': `score` returns one score a response; choose 'error' or 'truncate'")
         if steps is not None and len(steps) != len(responses):
             raise DataError(f"{len(steps)} lists of steps for {len(responses)} responses")
-        rollouts = [
-            Rollout(problem_id="prompt", sample_idx=index, prompt=prompt, response=response, truncated=not finished)
-            for index, response in enumerate(responses)
-        ]
-        logps, _ = self.logprobs(rollouts, too_long=too_long)
+        logps, _ = self.logprobs(rollouts_of(prompt, responses, truncated=not finished), too_long=too_long)
         for index, response in enumerate(responses):
             if index not in logps:
                 why = (
@@ -181,14 +238,59 @@ class ImplicitPRM:
             for index, (item, response) in enumerate(zip(logps.values(), responses, strict=True))
         ]
 
+    def score_rollouts(
+        self,
+        rollouts: Sequence[Rollout],
+        *,
+        splitter: str | None = None,
+        too_long: TooLong = "exclude",
+        token_budget: int | None = None,
+        usage: Usage | None = None,
+    ) -> tuple[dict[int, Scores], Counter[str]]:
+        """See `freeprm.scorers.base.Scorer`; under the first of its rewards."""
+        options = ScoringOptions(
+            rewards=self.about.rewards[:1], splitter=splitter, too_long=too_long, token_budget=token_budget
+        )
+        by_reward, counts = self.score_by_reward(rollouts, options, usage=usage)
+        return next(iter(by_reward.values())), counts
+
+    def score_by_reward(
+        self, rollouts: Sequence[Rollout], options: ScoringOptions, *, usage: Usage | None = None
+    ) -> tuple[dict[str, dict[int, Scores]], Counter[str]]:
+        """See `freeprm.scorers.base.Scorer`."""
+        self.about.check(options)
+        logps, counts = self.logprobs(
+            rollouts, too_long=options.too_long, token_budget=options.token_budget, usage=usage
+        )
+        return {
+            reward: {index: self._scores(item, rollouts[index], reward, options) for index, item in logps.items()}
+            for reward in options.rewards or self.about.rewards or ("",)
+        }, counts
+
+    def _scores(self, item: TokenLogProbs, rollout: Rollout, reward: str, options: ScoringOptions) -> Scores:
+        try:
+            read = self.read(
+                item, rollout.response, splitter=options.splitter, steps=rollout.extra.get("steps"),
+                reward=reward or "with-reference",
+            )  # fmt: skip
+        except SpanError as error:
+            raise SpanError(f"{item.encoded.name}: {error}") from error
+        n_tokens = len(item.encoded.ids)
+        if not reward:
+            return Scores(steps=read.steps, step_scores=read.q_values, n_tokens=n_tokens)
+        columns = {"token_rewards": list(read.token_rewards), "token_spans": [list(span) for span in read.tokens]}
+        return Scores(
+            steps=read.steps, step_scores=read.step_rewards, reward=read.reward, n_tokens=n_tokens,
+            columns=columns if options.tokens else {},
+        )  # fmt: skip
+
     def logprobs(
         self,
         rollouts: Sequence[Rollout],
         *,
         too_long: TooLong = "exclude",
         token_budget: int | None = None,
-        advance: Callable[[int], None] = lambda n_tokens: None,
-        tally: Tally | None = None,
+        usage: Usage | None = None,
     ) -> tuple[dict[int, TokenLogProbs], Counter[str]]:
         """Both models' token log-probabilities: all that any reward, splitter or granularity is computed from.
 
@@ -196,8 +298,7 @@ class ImplicitPRM:
             rollouts: any number, best with those of one prompt together; empty responses are left out.
             too_long: what to do with a response that the context does not hold.
             token_budget: tokens in one batch; see `score_tokens`.
-            advance: told the tokens of each batch, once for each model.
-            tally: counts and times what each model reads.
+            usage: is told what each model reads.
 
         Returns:
             By index into `rollouts`, without those left out; and the counts of what was left out or cut, by reason,
@@ -209,23 +310,20 @@ class ImplicitPRM:
         for one in filter(None, (self.policy, self.reference)):
             check_vocabulary(encoded, one.model.config, model=one.source)
         fitted = fit(encoded, max_length=self.policy.max_length, too_long=too_long)
-
-        def passed(n_tokens: int, n_responses: int) -> None:
-            advance(n_tokens)
-
+        usage = usage or Usage()
         counts = +Counter(fitted.counts)
-        score = partial(_scoring, tally=tally or Tally(), token_budget=token_budget)
+        score = partial(_scoring, usage=usage, token_budget=token_budget)
         reference = self.reference
         ref: Sequence[Tensor | None]
         if reference is None or reference is self.policy:
-            policy = score(POLICY, self.policy, passed)(fitted.encoded)
+            policy = score(POLICY, self.policy, usage.advance)(fitted.encoded)
             ref = policy if reference else [None] * len(policy)
         else:
             kept = [chosen[row] for row in fitted.kept]
             policy, ref = both(
                 lambda tell: score(POLICY, self.policy, tell)(fitted.encoded),
                 lambda tell: self._of_reference(kept, fitted.encoded, score(REFERENCE, reference, tell), counts),
-                advance=passed, at_once=are_apart(self.policy.model, reference.model),
+                advance=usage.advance, at_once=are_apart(self.policy.model, reference.model),
             )  # fmt: skip
         if len(chosen) < len(rollouts):
             counts["excluded: empty response"] = len(rollouts) - len(chosen)
@@ -295,9 +393,70 @@ class ImplicitPRM:
         )
 
 
-def _scoring(what: str, model: Backbone, tell: Advance, *, tally: Tally, token_budget: int | None) -> _Score:
+def described(
+    source: str, *, beta: float, dtype: str, splitter: str, policy: Path, reference: Path | None,
+    is_own_reference: bool = False,
+) -> Description:  # fmt: skip
+    """What a log-ratio is as a scorer; its rewards are those that its models are for, unless others are asked for."""
+    plain = "without-reference" if reference is None else "with-reference"
+    return Description(
+        name="implicit", source=source, splitter=splitter, aggregation="min", kind="log_odds",
+        rewards=("reference-only" if is_own_reference else plain,), settings={"beta": beta, "dtype": dtype},
+        weights={"policy": policy, "reference": reference},
+    )  # fmt: skip
+
+
+def are_apart(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two models are on different devices."""
+    return next(one.parameters()).device != next(other.parameters()).device
+
+
+class _EndedError(Exception):
+    """Ends a pass because the other one has failed."""
+
+
+def both(
+    first: Callable[[Advance], First], second: Callable[[Advance], Second], *, advance: Advance, at_once: bool
+) -> tuple[First, Second]:
+    """What two passes give; each is called with what it must tell of every batch.
+
+    Args:
+        first: runs in this thread.
+        second: runs after it, or in a thread of its own.
+        advance: told of every batch, by one pass at a time.
+        at_once: run both at the same time. Where one fails or is interrupted, the other ends after its batch.
+    """
+    if not at_once:
+        return first(advance), second(advance)
+    ended, alone = Event(), Lock()
+
+    def tell(n_tokens: int, n_responses: int) -> None:
+        if ended.is_set():
+            raise _EndedError
+        with alone:
+            advance(n_tokens, n_responses)
+
+    def end_if_failed(done: Future[Second]) -> None:
+        if done.exception() is not None:
+            ended.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(second, tell)
+        other.add_done_callback(end_if_failed)
+        try:
+            mine = first(tell)
+        except _EndedError:
+            other.result()  # raises what ended this pass
+            raise
+        except BaseException:
+            ended.set()
+            raise
+        return mine, other.result()
+
+
+def _scoring(what: str, model: Backbone, tell: Advance, *, usage: Usage, token_budget: int | None) -> _Score:
     """One model's pass, timed from now on."""
-    return partial(score_tokens, model.model, token_budget=token_budget, advance=tally.timing(what, model.model, tell))
+    return partial(score_tokens, model.model, token_budget=token_budget, advance=usage.timing(what, model.model, tell))
 
 
 def _warn_of_a_cast(policy: Backbone, reference: Backbone) -> None:
@@ -310,7 +469,7 @@ def _warn_of_a_cast(policy: Backbone, reference: Backbone) -> None:
             f"{policy.source}: kept in float32 and read in {policy.dtype}, which leaves {kept.norm:.0%} of the norm of "
             f"what training changed, at a cosine of {kept.cosine:.2f} to it; the rewards are another model's. Read it "
             "as it is kept: --dtype float32, or auto",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

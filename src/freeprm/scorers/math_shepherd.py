@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from freeprm.models.scoring_input import ScoringInput, position_of, question, response_name, tokenise
-from freeprm.scorers._released import Recipe, first_of_two, refuse_marker
+from freeprm.scorers._released import ReleasedRecipe, first_of_two, refuse_marker
 from freeprm.types import Rollout, Span
 
 
@@ -55,7 +55,7 @@ class MarkedText:
         return ScoringInput(name=name, text=text, ids=tokens.ids, positions=positions, steps=tuple(steps))
 
 
-PLUGIN = Recipe(
+PLUGIN = ReleasedRecipe(
     name="math_shepherd",
     released=("peiyi9979/math-shepherd-mistral-7b-prm",),
     # f"{question} {output}" with "... ки\nStep 2: ... ки" (card); `tokenizer.encode("ки")[-1]  # 12902` (card)

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from freeprm.errors import DataError
 from freeprm.models.heads import Layout, TwoLabelHead
 from freeprm.models.scoring_input import ScoringInput, question, render, response_name, tokenise
-from freeprm.scorers._released import Recipe, refuse_marker, second_of_two
+from freeprm.scorers._released import ReleasedRecipe, refuse_marker, second_of_two
 from freeprm.types import Rollout, Span
 
 
@@ -57,7 +57,7 @@ class MarkedTurn:
         return ScoringInput(name=name, text=text, ids=ids, positions=positions, steps=tuple(steps))
 
 
-PLUGIN = Recipe(
+PLUGIN = ReleasedRecipe(
     name="qwen_math_prm",
     released=("Qwen/Qwen2.5-Math-PRM-7B", "Qwen/Qwen2.5-Math-PRM-72B", "Qwen/Qwen2.5-Math-7B-PRM800K"),
     form=MarkedTurn(

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from freeprm.errors import DataError
 from freeprm.models.scoring_input import ScoringInput, position_of, question, render, response_name, tokenise
-from freeprm.scorers._released import Recipe, first_of_two
+from freeprm.scorers._released import ReleasedRecipe, first_of_two
 from freeprm.types import Rollout, Span
 
 _PROBE = "freeprm"
@@ -71,7 +71,7 @@ def _places(text: str, part: str) -> list[int]:
     return places
 
 
-PLUGIN = Recipe(
+PLUGIN = ReleasedRecipe(
     name="rlhflow_deepseek",
     released=("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data",),
     # `prompt + " " + ans_list[0]` and {"content": "+", "role": "assistant"} (prm_evaluate.py:50-56); Llama 3.1's

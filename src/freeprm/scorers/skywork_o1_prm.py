@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from freeprm.errors import ModelError, SpanError
 from freeprm.models.heads import Layout, ValueHead
 from freeprm.models.scoring_input import ScoringInput, question, response_name
-from freeprm.scorers._released import Recipe, sigmoid
+from freeprm.scorers._released import ReleasedRecipe, sigmoid
 from freeprm.types import Rollout, Span
 
 
@@ -66,7 +66,7 @@ class Lines:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-PLUGIN = Recipe(
+PLUGIN = ReleasedRecipe(
     name="skywork_o1_prm",
     released=("Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B", "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-7B"),
     form=Lines(marker="\n", token=198),  # prepare_input(..., step_token="\n"): encode("\n")[-1] (card, io_utils.py)

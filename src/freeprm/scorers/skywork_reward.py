@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from freeprm.io.conversations import split_turn
 from freeprm.models.heads import Layout, ScoreHead
 from freeprm.models.scoring_input import ScoringInput, render, response_name, tokenise
-from freeprm.scorers._released import Recipe, unchanged
+from freeprm.scorers._released import ReleasedRecipe, unchanged
 from freeprm.types import Message, Rollout, Span
 
 
@@ -42,7 +42,7 @@ def conversation(rollout: Rollout) -> list[Message]:
     return [*past, {"role": "assistant", "content": (begun or "") + rollout.response}]
 
 
-PLUGIN = Recipe(
+PLUGIN = ReleasedRecipe(
     name="skywork_reward",
     released=("Skywork/Skywork-Reward-Llama-3.1-8B", "Skywork/Skywork-Reward-Llama-3.1-8B-v0.2"),
     form=WholeTurn(date="26 Jul 2024"),  # Llama 3.1's tokenizer_config.json: date_string if not defined

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from freeprm.core.answers import equivalent, extract
+from freeprm.core.answers import equivalent
+from freeprm.core.answers.extraction import extract
 from freeprm.core.early_stopping import Found, check_aggregator
 from freeprm.core.flops import ModelShape, forward_charges
 from freeprm.core.intervals import percentile_interval, resample
@@ -34,7 +35,7 @@ from freeprm.models.best_of_n_search import CandidatePool, GivenResponses, passe
 from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
 from freeprm.models.incremental import Stepped, StepwiseRewards
 from freeprm.models.loading import device_name
-from freeprm.scorers._cutting import steps_of
+from freeprm.scorers.base import steps_of
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 

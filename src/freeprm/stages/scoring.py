@@ -1,12 +1,12 @@
-"""Score rollouts with an implicit process reward model: one rewards file for each way of reading the two models."""
+"""Score rollouts with any reward model: one rows file, or for log-ratios one for each way of reading the two models."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from freeprm.core.flops import ModelShape
 from freeprm.core.rewards import check_reward
@@ -21,12 +21,9 @@ from freeprm.io.progress import Advance, bar
 from freeprm.io.rows import OnBad, Row
 from freeprm.io.runs import RunFolder, behind, read_manifest
 from freeprm.models.encoding import TooLong
-from freeprm.scorers._jobs import ScorerJob, ScorerSource
-from freeprm.scorers._reading import PRMSource
-from freeprm.scorers._tally import ModelUsage, scoring_cost
-from freeprm.scorers._working import Job, Part, ScoredPart
-from freeprm.scorers.base import Scorer
-from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.scorers._job import Part, ScoredPart, ScoringJob
+from freeprm.scorers._usage import ModelUsage, scoring_cost
+from freeprm.scorers.base import Scorer, ScorerSource, ScoringOptions
 from freeprm.types import Cost, Rollout
 
 BATCH = 1024
@@ -35,8 +32,37 @@ _LEFT_OUT = "left_out"
 _Written = Mapping[str, set[tuple[str, int]]]  # problem and sample of each row, by scorer
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """Score every step of every response; one file a reward."""
+
+    prm: Scorer | ScorerSource
+    """A loaded scorer, or where it is, for executors whose workers load it themselves."""
+    rewards: Sequence[str] = ()
+    """Of a log-ratio, names in `freeprm.core.rewards.REWARDS`; both models are run once, whatever is asked for. The
+    scorer's own by default."""
+    name: str | None = None
+    """What rows call the scorer; of a log-ratio, put before the reward."""
+    splitter: str | None = None
+    """How responses are cut into steps, unless their rows bring steps; the scorer's own by default."""
+    tokens: bool = False
+    """Of a log-ratio: write token rewards too."""
+    too_long: TooLong = "exclude"
+    """Responses that the context does not hold."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our column name -> theirs."""
+    on_bad: OnBad = "raise"
+    """Stop at a broken record, or count it."""
+    token_budget: int | None = None
+    """Tokens in one batch; see `score_tokens`."""
+    executor: str = "local"
+    """Name of an executor: where the models run, `local` or `ray`."""
+    executor_options: Mapping[str, Any] = field(default_factory=dict)
+    """The executor's fields."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class ScoreResult:
     """What scoring made."""
 
     folder: Path
@@ -50,9 +76,9 @@ class Scored:
 def score(
     inputs: Sequence[Path],
     *,
-    prm: ImplicitPRM | PRMSource,
+    prm: Scorer | ScorerSource,
     out: Path,
-    rewards: Sequence[str] = ("with-reference",),
+    rewards: Sequence[str] = (),
     name: str | None = None,
     splitter: str | None = None,
     tokens: bool = False,
@@ -62,141 +88,81 @@ def score(
     token_budget: int | None = None,
     executor: str = "local",
     executor_options: Mapping[str, Any] | None = None,
-) -> Scored:
-    """Write each response's step rewards, one row a response, one file a reward; resumed by the same call.
+) -> ScoreResult:
+    """Write each response's scores, one row a response; resumed by the same call.
 
-    A row is the rollout's own with `scorer`, `step_scores` (K rewards, beta * nats), `step_spans` (characters),
-    `reward` (their sum, r(y)), and with `tokens` also `token_rewards` and `token_spans`.
+    A row is the rollout's own with `scorer`, and `step_scores` with `step_spans` (characters), or `score`, as the model
+    gives them. A log-ratio's step scores are rewards in beta * nats; its rows also have `reward` (their sum, r(y)), and
+    with `tokens` also `token_rewards` and `token_spans`.
 
     Args:
         inputs: rollouts, files or run folders; a ProcessBench file brings its own steps.
-        prm: a loaded model, or where it is, for executors whose workers load it themselves.
         out: run folder.
-        rewards: names in `freeprm.core.rewards.REWARDS`; both models are run once, whatever is asked for.
-        name: of the policy, put before the reward in the scorer's name.
-        splitter: how responses are cut into steps, unless their rows bring steps; the model's own by default.
-        tokens: write token rewards too.
-        too_long: responses that the context does not hold.
-        columns: our column name -> theirs.
-        on_bad: stop at a broken record, or count it.
-        token_budget: tokens in one batch; see `score_tokens`.
-        executor: name of an executor: where the models run, `local` or `ray`.
-        executor_options: the executor's fields.
+        prm: see `ScoreSettings`, as for all others.
 
     Raises:
         FreePRMError: see the errors of records, settings, data and models.
     """
-    for reward in rewards:
+    settings = ScoreSettings(
+        prm=prm, rewards=rewards, name=name, splitter=splitter, tokens=tokens, too_long=too_long,
+        columns=columns or {}, on_bad=on_bad, token_budget=token_budget, executor=executor,
+        executor_options=executor_options or {},
+    )  # fmt: skip
+    return score_with(inputs, settings, out)
+
+
+def score_with(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> ScoreResult:
+    """See `score`."""
+    for reward in settings.rewards:
         check_reward(reward)
-    if splitter is not None and splitter != TOKENS:
-        splitter_named(splitter)
-    place: Executor = built("executors", executor, [executor_options or {}])
-    if place.remote and not isinstance(prm, PRMSource):
-        raise ConfigError("prm: is a loaded model, which stays in this process; give workers elsewhere a PRMSource")
-    settings = {
-        **prm.identity(),
-        "rewards": list(rewards),
-        "name": name,
-        "splitter": splitter or _splitter(prm),
-        "tokens": tokens,
-        "too_long": too_long,
-        "columns": dict(columns or {}),
-        "on_bad": on_bad,
+    if settings.splitter is not None and settings.splitter != TOKENS:
+        splitter_named(settings.splitter)
+    place: Executor = built("executors", settings.executor, [settings.executor_options])
+    prm = settings.prm
+    if place.remote and isinstance(prm, Scorer):
+        raise ConfigError("prm: is a loaded model, which stays in this process; give workers elsewhere a ScorerSource")
+    about = prm.about if isinstance(prm, Scorer) else prm.describe()
+    options = ScoringOptions(
+        rewards=tuple(settings.rewards) or about.rewards, splitter=settings.splitter, tokens=settings.tokens,
+        too_long=settings.too_long, token_budget=settings.token_budget,
+    )  # fmt: skip
+    about.check(options)
+    names = {scorer_name(settings.name, reward): reward for reward in options.rewards} or {
+        settings.name or about.name: ""
+    }
+    deciding = {
+        **about.identity(),
+        **({"rewards": list(options.rewards), "tokens": options.tokens} if options.rewards else {}),
+        "name": settings.name,
+        "splitter": options.splitter or about.splitter,
+        "too_long": options.too_long,
+        "columns": dict(settings.columns),
+        "on_bad": settings.on_bad,
         "batch": place.block or BATCH,
     }
-    scorers = {scorer_name(name, reward): reward for reward in rewards}
-
-    def prepare() -> _Work:
-        known = prm.load() if isinstance(prm, PRMSource) and not place.remote else prm
-        job = Job(
-            prm=known, scorers=scorers, splitter=splitter, tokens=tokens, too_long=too_long, token_budget=token_budget
-        )
-        return _Work(job, partial(_shape, known))
-
-    models = {"policy": prm.source if isinstance(prm, PRMSource) else prm.policy.source}
-    return _scored(inputs, list(scorers), prepare, out=out, settings=settings, place=place, models=models)
-
-
-def score_released(
-    inputs: Sequence[Path],
-    *,
-    scorer: Scorer | ScorerSource,
-    out: Path,
-    name: str | None = None,
-    splitter: str | None = None,
-    too_long: TooLong = "exclude",
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-    token_budget: int | None = None,
-    executor: str = "local",
-    executor_options: Mapping[str, Any] | None = None,
-) -> Scored:
-    """Write each response's scores by somebody else's reward model, one row a response; resumed by the same call.
-
-    A row is the rollout's own with `scorer`, and `step_scores` with `step_spans`, or `score`, as the model gives them.
-
-    Args:
-        inputs: see `score`, as for all but the next.
-        scorer: a loaded one, or where it is; see `freeprm.scorers`.
-
-    Raises:
-        FreePRMError: see the errors of records, settings, data and models.
-    """
-    place: Executor = built("executors", executor, [executor_options or {}])
-    if place.remote and not isinstance(scorer, ScorerSource):
-        raise ConfigError("scorer: is a loaded model, which stays in this process; give a ScorerSource")
-    settings = {
-        **scorer.identity(),
-        "name": name,
-        "splitter": splitter or scorer.splitter,
-        "too_long": too_long,
-        "columns": dict(columns or {}),
-        "on_bad": on_bad,
-        "batch": place.block or BATCH,
-    }
-
-    def prepare() -> _Work:
-        known = scorer.load() if isinstance(scorer, ScorerSource) and not place.remote else scorer
-        job = ScorerJob(scorer=known, name=name, splitter=splitter, too_long=too_long, token_budget=token_budget)
-        return _Work(job, known.shape)
-
-    models = {"scorer": scorer.model} if isinstance(scorer, ScorerSource) else {}
-    return _scored(inputs, [name or scorer.name], prepare, out=out, settings=settings, place=place, models=models)
-
-
-class _Work(NamedTuple):
-    """What is to be done, with the models loaded where they work here."""
-
-    job: Job | ScorerJob
-    shape: Callable[[], ModelShape]
-
-
-def _scored(
-    inputs: Sequence[Path], scorers: Sequence[str], prepare: Callable[[], _Work], *, out: Path,
-    settings: Mapping[str, Any], place: Executor, models: Mapping[str, str],
-) -> Scored:  # fmt: skip
-    """Do what is left of a job, and put the rows of all of it into order; what is finished loads no model."""
-    with RunFolder(out, stage="score", settings=settings, inputs=inputs) as run:
-        if run.complete:
+    with RunFolder(out, stage="score", settings=deciding, inputs=inputs) as run:
+        if run.complete:  # no model is loaded
             manifest = read_manifest(out) or {}
             cost = read_cost(manifest["cost"])
-            return Scored(folder=out, scorers=list(scorers), counts=manifest["counts"], cost=cost)
-        rollouts, counts = read_responses(inputs, columns=settings["columns"], on_bad=settings["on_bad"])
-        parts = _parts(rollouts, settings["batch"])
-        written = {scorer: {_key(row) for row in run.rows(file_name(scorer))} for scorer in scorers}
+            return ScoreResult(folder=out, scorers=list(names), counts=manifest["counts"], cost=cost)
+        rollouts, counts = read_responses(inputs, columns=settings.columns, on_bad=settings.on_bad)
+        parts = _parts(rollouts, deciding["batch"])
+        written = {name: {_key(row) for row in run.rows(file_name(name))} for name in names}
         done = _done(run, parts, written)
         counts["resumed"] = sum(len(parts[number].rollouts) for number in done)
         todo = [part for part in parts if part.number not in done]
-        job, shape = prepare()
+        known = prm if isinstance(prm, Scorer) or place.remote else prm.load()
         with bar("score", len(rollouts), unit="responses", done=counts["resumed"]) as advance:
-            told = job if place.remote else replace(job, passed=_token_rate(advance))
+            passed = None if place.remote else _token_rate(advance)
+            job = ScoringJob(scorer=known, names=names, options=options, passed=passed)
             with behind(partial(_append, run, written=written)) as append:
-                for scored in place.run(told.worker, [[part] for part in todo]):
+                for scored in place.run(job.worker, [[part] for part in todo]):
                     append(scored)
                     advance(len(parts[scored.part].rollouts))
-        counts["scored"] = _finish_rows(run, rollouts, scorers)
-        cost = run.finish(cost=_cost(run, shape(), counts), counts=+counts, models=models)
-    return Scored(folder=out, scorers=list(scorers), counts=+counts, cost=cost)
+        counts["scored"] = _finish_rows(run, rollouts, list(names))
+        models = {"policy" if about.rewards else "scorer": about.source}
+        cost = run.finish(cost=_cost(run, known.shape(), counts), counts=+counts, models=models)
+    return ScoreResult(folder=out, scorers=list(names), counts=+counts, cost=cost)
 
 
 def scorer_name(name: str | None, reward: str) -> str:
@@ -207,14 +173,6 @@ def scorer_name(name: str | None, reward: str) -> str:
 def file_name(scorer: str) -> str:
     """The name of a scorer's rows file, without its ending."""
     return "".join(character if character.isalnum() or character in "-_" else "-" for character in scorer)
-
-
-def _splitter(prm: ImplicitPRM | PRMSource) -> str:
-    return prm.splitter if isinstance(prm, PRMSource) else prm.config.splitter
-
-
-def _shape(prm: ImplicitPRM | PRMSource) -> ModelShape:
-    return prm.shape() if isinstance(prm, PRMSource) else ModelShape.of(prm.policy.model.config.get_text_config())
 
 
 def _token_rate(advance: Advance) -> Callable[[int], None]:
@@ -283,6 +241,6 @@ def _cost(run: RunFolder, shape: ModelShape, counts: Counter[str]) -> Cost:
     parts = {part["part"]: part for part in run.parts()}.values()
     for part in parts:
         counts.update(part["counts"])
-    tallies = [{what: ModelUsage(**reading) for what, reading in part["readings"].items()} for part in parts]
+    usages = [{what: ModelUsage(**reading) for what, reading in part["readings"].items()} for part in parts]
     mean_length = sum(part["sequence_tokens"] for part in parts) / max(counts["scored"], 1)
-    return scoring_cost(tallies, shape, mean_length=mean_length)
+    return scoring_cost(usages, shape, mean_length=mean_length)

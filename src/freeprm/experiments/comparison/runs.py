@@ -6,16 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from freeprm.experiments.comparison.settings import UNTRAINED, Comparison, Method, Split
+from freeprm.experiments.comparison.settings import UNTRAINED, Comparison, Split
 from freeprm.io.files import read_rows
-from freeprm.models.reward_config import LOG_RATIO, load_reward_config
-from freeprm.scorers._jobs import ScorerSource
-from freeprm.scorers._reading import PRMSource
+from freeprm.scorers.base import ScorerSource
 from freeprm.stages.evaluation import evaluate
 from freeprm.stages.grading import grade
 from freeprm.stages.labeling import label
 from freeprm.stages.sampling import sample
-from freeprm.stages.scoring import Scored, score, score_released
+from freeprm.stages.scoring import ScoreResult, score
 from freeprm.stages.selection import SelectionResult, select
 from freeprm.stages.training import train
 from freeprm.training.settings import TrainSettings, load_settings
@@ -212,33 +210,22 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
     return {**below, **above, **({"trainer": trainer} if trainer else {})}
 
 
-def score_split(comparison: Comparison, folders: Folders, name: str, split: str) -> Scored:
+def score_split(comparison: Comparison, folders: Folders, name: str, split: str) -> ScoreResult:
     """Score a split's rollouts.
 
     Raises:
         FreePRMError: see the stage.
     """
-    inputs, out = [folders.graded(split)], folders.scores(name, split)
+    scored = partial(score, [folders.graded(split)], out=folders.scores(name, split), name=name)
     method = comparison.methods[name]
-    if (source := _released(method, folders.model(method.of or name))) is not None:
-        return score_released(inputs, scorer=source, out=out, name=name)
-    scored = partial(score, inputs, out=out, name=name)
-    if method.train is None and method.of is None:
-        untrained = PRMSource(source=comparison.model, trained=False, beta=comparison.training.get("beta"))
-        return scored(prm=untrained, rewards=[UNTRAINED], splitter=comparison.training.get("splitter"))
-    reward = method.reward or "with-reference"
-    prm = PRMSource(source=str(folders.model(method.of or name)), load_reference=reward != "without-reference")
-    return scored(prm=prm, rewards=[reward])
-
-
-def _released(method: Method, folder: Path) -> ScorerSource | None:
-    """Where a method's scorer is, if it is a released model or reads a value rather than a log-ratio."""
     if method.scorer is not None and method.model is not None:
-        return ScorerSource(scorer=method.scorer, model=method.model, reference=method.scorer_reference)
-    trained = method.train is not None or method.of is not None
-    if trained and load_reward_config(folder).parameterisation != LOG_RATIO:
-        return ScorerSource(scorer="valued", model=str(folder))
-    return None
+        return scored(prm=ScorerSource(source=method.model, scorer=method.scorer, reference=method.scorer_reference))
+    if method.train is None and method.of is None:
+        untrained = ScorerSource(source=comparison.model, scorer="untrained", beta=comparison.training.get("beta"))
+        return scored(prm=untrained, rewards=[UNTRAINED], splitter=comparison.training.get("splitter"))
+    source = str(folders.model(method.of or name))
+    rewards = [method.reward] if method.reward else []
+    return scored(prm=ScorerSource(source=source, load_reference=rewards != ["without-reference"]), rewards=rewards)
 
 
 def _has_step_truth(scored: Path) -> bool:

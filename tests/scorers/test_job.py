@@ -3,31 +3,32 @@ import pickle
 import pytest
 
 import releases
-from freeprm.errors import ConfigError, PluginError
+from freeprm.errors import ConfigError
 from freeprm.models.loading import LoadOptions
-from freeprm.scorers._jobs import ScorerJob, ScorerSource
-from freeprm.scorers._working import Part
+from freeprm.scorers._job import Part, ScoringJob
+from freeprm.scorers.base import ScorerSource, ScoringOptions
 from releases import ROLLOUTS, one, save_released, seeded
 
 CPU = LoadOptions(device="cpu")
+SHEPHERD = {"math_shepherd": ""}
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = save_released(tmp_path_factory.mktemp("ms"), seeded(releases.mistral), releases.mistral_tokenizer())
-    return ScorerSource(scorer="math_shepherd", model=str(folder), options=CPU)
+    return ScorerSource(scorer="math_shepherd", source=str(folder), options=CPU)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     model = seeded(lambda: releases.llama(labels=1))
     folder = save_released(tmp_path_factory.mktemp("sky"), model, releases.llama_tokenizer())
-    return ScorerSource(scorer="skywork_reward", model=str(folder), options=CPU)
+    return ScorerSource(scorer="skywork_reward", source=str(folder), options=CPU)
 
 
 def test_a_worker_turns_parts_into_rows_and_counts_what_it_left_out(source):
     passed = []
-    job = ScorerJob(scorer=source.load(), passed=passed.append)
+    job = ScoringJob(scorer=source.load(), names=SHEPHERD, options=ScoringOptions(), passed=passed.append)
     part = Part(number=4, rollouts=(ROLLOUTS[0], one(""), ROLLOUTS[2]))
     [scored] = list(job.worker()([part]))
     rows = scored.rows["math_shepherd"]
@@ -40,7 +41,7 @@ def test_a_worker_turns_parts_into_rows_and_counts_what_it_left_out(source):
 
 
 def test_rows_of_a_scorer_of_whole_responses_have_one_score(whole):
-    job = ScorerJob(scorer=whole.load(), name="sky")
+    job = ScoringJob(scorer=whole.load(), names={"sky": ""}, options=ScoringOptions())
     [scored] = list(job.worker()([Part(number=0, rollouts=(ROLLOUTS[0],))]))
     [row] = scored.rows["sky"]
     assert row["scorer"] == "sky"
@@ -50,26 +51,19 @@ def test_rows_of_a_scorer_of_whole_responses_have_one_score(whole):
 
 
 def test_a_job_with_a_source_can_be_sent_to_another_process(source):
-    job = pickle.loads(pickle.dumps(ScorerJob(scorer=source)))
+    job = pickle.loads(pickle.dumps(ScoringJob(scorer=source, names=SHEPHERD, options=ScoringOptions())))
     [scored] = list(job.worker()([Part(number=0, rollouts=(ROLLOUTS[1],))]))
     assert len(scored.rows["math_shepherd"]) == 1
 
 
-def test_a_source_knows_the_model_without_loading_it(source):
-    scorer = source.load()
-    assert source.identity()["model_sha256"] == scorer.identity()["model_sha256"]
-    assert (source.name, source.splitter) == (scorer.name, scorer.splitter)
-    # The output head, 16 x 32,000 weights, is read for two tokens at a few positions only.
-    assert source.shape().n_parameters - scorer.shape().n_parameters == 16 * 32_000
+def test_a_scorer_of_another_kind_is_asked_for_no_rewards(source):
+    for options in (ScoringOptions(rewards=("with-reference",)), ScoringOptions(tokens=True)):
+        job = ScoringJob(scorer=source.load(), names=SHEPHERD, options=options)
+        with pytest.raises(ConfigError, match="is for log-ratios; math_shepherd gives one kind of score"):
+            list(job.worker()([Part(number=0, rollouts=(ROLLOUTS[0],))]))
 
 
 def test_a_splitter_for_a_scorer_of_whole_responses_is_refused(whole):
+    job = ScoringJob(scorer=whole.load(), names={"sky": ""}, options=ScoringOptions(splitter="lines"))
     with pytest.raises(ConfigError, match="skywork_reward: scores whole responses"):
-        ScorerJob(scorer=whole, splitter="lines")
-
-
-def test_a_scorer_that_is_none_is_refused():
-    with pytest.raises(PluginError, match="Did you mean 'math_shepherd'"):
-        ScorerSource(scorer="math_shepard", model="x").load()
-    with pytest.raises(PluginError, match=r"'implicit' is .*not a recipe for a released model; .*--prm"):
-        ScorerSource(scorer="implicit", model="x").load()
+        list(job.worker()([Part(number=0, rollouts=(ROLLOUTS[0],))]))

@@ -5,26 +5,28 @@ from torch import nn
 
 import tiny
 from freeprm.core.flops import ModelShape, forward_flops
-from freeprm.scorers._tally import ModelUsage, Tally, scoring_cost
+from freeprm.scorers._usage import ModelUsage, Usage, scoring_cost
 
 SHAPE = ModelShape(n_parameters=1000, n_layers=2, attention_width=8)
 
 
 def test_batches_are_counted_and_told_on():
-    tally, told, model = Tally(), [], tiny.language_model()
-    passed = tally.timing("policy forward", model, lambda *batch: told.append(batch))
+    told, model = [], tiny.language_model()
+    usage = Usage(told.append)
+    passed = usage.timing("policy forward", model)
     passed(7, 2)
     passed(5, 1)
-    reading = tally.readings["policy forward"]
+    reading = usage.models["policy forward"]
+    assert usage.tokens == 12
     assert (reading.tokens, reading.place, reading.device) == (12, "cpu", "cpu")
     assert reading.seconds > 0
-    assert told == [(7, 2), (5, 1)]
+    assert told == [7, 5]
 
 
 def test_a_model_that_read_nothing_is_there_with_no_tokens():
-    tally = Tally()
-    tally.timing("reference forward", nn.Linear(1, 1), lambda *batch: None)
-    assert tally.readings == {"reference forward": ModelUsage()}
+    usage = Usage()
+    usage.timing("reference forward", nn.Linear(1, 1))
+    assert usage.models == {"reference forward": ModelUsage()}
 
 
 def test_parts_add_up_to_charges_by_model():

@@ -1,0 +1,87 @@
+"""The work of scoring, as one process does it with any scorer: parts of the rollouts in, rows out."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from freeprm.core import score_kinds
+from freeprm.io.rollouts import rollout_row
+from freeprm.io.rows import Row
+from freeprm.scorers._usage import ModelUsage, Usage
+from freeprm.scorers.base import Scorer, ScorerSource, Scores, ScoringOptions
+from freeprm.types import Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Responses that are scored together, whatever is done already, so that a resumed run computes the same bits."""
+
+    number: int
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredPart:
+    """What became of it."""
+
+    part: int
+    rows: Mapping[str, list[Row]]
+    """By the scorer's name in rows."""
+    left_out: list[int]
+    """Indices into the part of the responses without rows."""
+    counts: Mapping[str, int]
+    """Of those left out or cut, by reason."""
+    sequence_tokens: int
+    """Tokens of prompts and responses, each response with its prompt."""
+    readings: Mapping[str, ModelUsage]
+    """What each model read, by charge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringJob:
+    """What a worker is told; it can be pickled where `scorer` is a source and nobody waits for `passed`."""
+
+    scorer: Scorer | ScorerSource
+    names: Mapping[str, str]
+    """What rows call the scorer -> the reward that they have; "" of a scorer without rewards."""
+    options: ScoringOptions
+    passed: Callable[[int], None] | None = None
+    """Told the tokens of each batch."""
+
+    def worker(self) -> Callable[[Sequence[Part]], Iterator[ScoredPart]]:
+        """A worker that holds the models."""
+        return partial(self._scored, self.scorer.load() if isinstance(self.scorer, ScorerSource) else self.scorer)
+
+    def _scored(self, scorer: Scorer, parts: Sequence[Part]) -> Iterator[ScoredPart]:
+        for part in parts:
+            usage = Usage(self.passed)
+            by_reward, counts = scorer.score_by_reward(part.rollouts, self.options, usage=usage)
+            one = next(iter(by_reward.values()))
+            yield ScoredPart(
+                part=part.number,
+                rows={
+                    name: [
+                        _row(part.rollouts[index], name, scores, scorer) for index, scores in by_reward[reward].items()
+                    ]
+                    for name, reward in self.names.items()
+                },
+                left_out=[index for index in range(len(part.rollouts)) if index not in one],
+                counts=counts,
+                sequence_tokens=sum(scores.n_tokens for scores in one.values()),
+                readings=usage.models,
+            )
+
+
+def _row(rollout: Rollout, name: str, scores: Scores, scorer: Scorer) -> Row:
+    kind = scorer.about.kind
+    columns = {
+        **({} if kind is None else {score_kinds.COLUMN: kind}),
+        **({} if scores.reward is None else {"reward": scores.reward}),
+        **({} if scores.step_scores is None else {"step_spans": [list(span) for span in scores.steps]}),
+    }
+    gone = {*scorer.consumes, *([score_kinds.COLUMN] if kind is None else [])}
+    carried = {column: value for column, value in rollout.extra.items() if column not in gone}
+    scored = replace(
+        rollout, scorer=name, step_scores=scores.step_scores, score=scores.score, extra={**carried, **columns}
+    )
+    return {**rollout_row(scored), **scores.columns}

@@ -1,0 +1,33 @@
+"""Any language model as its own scorer: a policy that is its reference, whose log-ratio is exactly 0 everywhere.
+
+What it gives is the model's log-likelihood times beta, the reward `reference-only`: the untrained model of the paper's
+Table 4, a baseline.
+"""
+
+from dataclasses import dataclass
+
+from freeprm.models.loading import load_backbone
+from freeprm.scorers.base import Description, ScorerSource
+from freeprm.scorers.implicit import ImplicitPRM, described
+
+
+@dataclass(frozen=True, slots=True)
+class Untrained:
+    """See `freeprm.scorers.base.Member`; a beta of 1 unless another is given."""
+
+    def describe(self, source: ScorerSource) -> Description:
+        """See `Member`."""
+        source.refuse_log_ratio("an untrained model is its own reference", allowed=["beta"])
+        return described(
+            source.source, beta=1.0 if source.beta is None else source.beta, dtype=source.options.dtype,
+            splitter="auto", policy=source.folder, reference=source.folder, is_own_reference=True,
+        )  # fmt: skip
+
+    def load(self, source: ScorerSource) -> ImplicitPRM:
+        """See `Member`."""
+        source.refuse_log_ratio("an untrained model is its own reference", allowed=["beta"])
+        beta = 1.0 if source.beta is None else source.beta
+        return ImplicitPRM.untrained(load_backbone(source.source, source.options), beta=beta)
+
+
+PLUGIN = Untrained()
