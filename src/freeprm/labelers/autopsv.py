@@ -73,14 +73,15 @@ class AutoPSV:
         parts = {note["part"]: note for note in notebook.known if _KEY in note}
         done = sum(len(part[_KEY]) for part in parts.values())
         starts = range(0, len(responses), BATCH)
+        missing = [start for start in starts if start not in parts]
         with bar("label", len(responses), unit="responses", done=done) as advance:
-            scorer = self._source().load() if len(parts) < len(starts) else None
-            for start in starts:
-                if scorer is not None and start not in parts:
-                    batch = responses[start : start + BATCH]
-                    parts[start] = {"part": start, **self._read(scorer, batch)}
-                    notebook.note(parts[start])
-                    advance(len(batch))
+            scorer = self._source().load() if missing else None
+            for start in missing:
+                assert scorer is not None
+                batch = responses[start : start + BATCH]
+                parts[start] = {"part": start, **self._read(scorer, batch)}
+                notebook.note(parts[start])
+                advance(len(batch))
         ordered = [parts[start] for start in starts]
         read = [scores for part in ordered for scores in part[_KEY]]
         counts = sum((Counter(part["counts"]) for part in ordered), Counter[str]())
@@ -117,12 +118,9 @@ class AutoPSV:
 
     def _labels(self, scores: Sequence[float]) -> StepLabels:
         logs = [_log_sigmoid(score) if self.scores == "log-odds" else _log(score) for score in scores]
-        return StepLabels(
-            labels=tuple(
-                fallen(logs, threshold=self.threshold, before=None if self.prior is None else log(self.prior))
-            ),
-            values=tuple(exp(value) for value in logs),
-        )
+        before = None if self.prior is None else log(self.prior)
+        labels = fallen(logs, threshold=self.threshold, before=before)
+        return StepLabels(labels=tuple(labels), values=tuple(exp(value) for value in logs))
 
     def _warn(self, labels: Collection[StepLabels]) -> None:
         """Warn where no step loses enough, as of a verifier that is never sure: nothing could be trained on that."""
