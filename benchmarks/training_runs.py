@@ -149,7 +149,7 @@ def run_ours(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: P
             output_dir=str(out), remove_unused_columns=False, per_device_train_batch_size=plan.groups_a_batch,
             **shared_arguments(plan, model),
         ),
-        objective=objective, reading=LogRatios(beta=BETA),
+        objective=objective, reward=LogRatios(beta=BETA),
         train_dataset=_examples(plan.groups, rollouts, encoded, logps),
     )  # fmt: skip
     sums = [float(part.double().sum()) for part in logps[: len(rollouts)]]

@@ -41,15 +41,15 @@ def of_all_examples(trainer: GroupTrainer, *, batch_size: int) -> Tensor:
 
 
 def main(given: str, found: str) -> None:
-    """Args: `given` holds (train_dataset, objective, reading) by name, `found` is to hold a gradient by name."""
+    """Args: `given` holds (train_dataset, objective, reward) by name, `found` is to hold a gradient by name."""
     gradients = {}
-    for name, (examples, objective, reading) in torch.load(given, weights_only=False).items():
+    for name, (examples, objective, reward) in torch.load(given, weights_only=False).items():
         arguments = TrainingArguments(
             output_dir=tempfile.mkdtemp(), remove_unused_columns=False, max_steps=1, report_to="none", use_cpu=True,
             dataloader_pin_memory=False, max_grad_norm=0.0, save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         trainer = GroupTrainer(
-            tiny.language_model(seed=3), arguments, objective=objective, reading=reading, train_dataset=examples
+            tiny.language_model(seed=3), arguments, objective=objective, reward=reward, train_dataset=examples
         )
         gradients[name] = of_all_examples(trainer, batch_size=1)
     if arguments.process_index == 0:

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 import tiny
 from freeprm.io.plugins import load
 from freeprm.objectives.base import Objective
-from freeprm.training.batches import Example, reading_of
+from freeprm.training.batches import Example, reward_of
 from freeprm.training.examples import GroupPreparer
 from freeprm.training.policy import load_policy
 from freeprm.training.settings import TrainSettings
@@ -36,7 +36,7 @@ def examples_of(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     def make(rollouts: Sequence[Rollout], objective: Objective, **how: Any) -> list[Example]:
         setup = set_up_training(TrainSettings(model=str(model_folder), **how))
-        own = replace(setup, objective=objective, reading=reading_of(setup.settings, objective))
+        own = replace(setup, objective=objective, reward=reward_of(setup.settings, objective))
         return GroupPreparer(own, cache).examples(group_rollouts(rollouts))
 
     return make
@@ -60,9 +60,9 @@ def make_trainer(examples_of: Callable[..., list[Example]], model_folder: Path, 
     ) -> GroupTrainer:
         chosen: Objective = load("objectives", objective)()
         settings = TrainSettings(model=str(model_folder), beta=0.5, **(how or {}))
-        reading = reading_of(settings, chosen)
+        reward = reward_of(settings, chosen)
         if model is None:
-            model = load_policy(settings, model_folder, device("cpu"), valuation=reading.valuation)
+            model = load_policy(settings, model_folder, device("cpu"), valuation=reward.valuation)
         given = {
             "learning_rate": 1e-3, "optim": "sgd", "max_grad_norm": 0.0, "lr_scheduler_type": "constant",
             "per_device_train_batch_size": 4, "max_steps": 1, "logging_steps": 1, "save_strategy": "no", "seed": 0,
@@ -72,7 +72,7 @@ def make_trainer(examples_of: Callable[..., list[Example]], model_folder: Path, 
             model,
             TrainingArguments(output_dir=str(tmp_path / "out"), remove_unused_columns=False, **given),
             objective=chosen,
-            reading=reading,
+            reward=reward,
             train_dataset=examples_of(tiny.rollouts(4) if rollouts is None else rollouts, chosen, **(how or {})),
             eval_dataset=examples_of(dev, chosen, **(how or {})) if dev else None,
         )

@@ -12,7 +12,7 @@ from freeprm.io.plugins import load
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import token_logprobs
 from freeprm.models.values import Valuation, load_valued, token_values
-from freeprm.training.batches import Example, LogRatios, Values, collate_groups, reading_of, step_reader
+from freeprm.training.batches import Example, LogRatios, Values, collate_groups, reward_of, step_reader
 from freeprm.training.examples import mismatches
 from freeprm.training.settings import TrainSettings
 from freeprm.training.steps import StepReader, in_tokens
@@ -109,14 +109,14 @@ def settings(**how: object) -> TrainSettings:
     return TrainSettings(model="m", **how)
 
 
-def reading(objective: str = "ce", **how: object):
-    return reading_of(settings(**how), load("objectives", objective)())
+def reward(objective: str = "ce", **how: object):
+    return reward_of(settings(**how), load("objectives", objective)())
 
 
 def test_a_log_ratio_has_a_beta_and_perhaps_a_reference():
-    assert reading() == LogRatios(beta=0.05, with_reference=True)
-    assert reading(beta=2.0, with_reference=False) == LogRatios(beta=2.0, with_reference=False)
-    assert reading().valuation is None
+    assert reward() == LogRatios(beta=0.05, with_reference=True)
+    assert reward(beta=2.0, with_reference=False) == LogRatios(beta=2.0, with_reference=False)
+    assert reward().valuation is None
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,13 @@ def test_a_log_ratio_has_a_beta_and_perhaps_a_reference():
     [("ce", "response"), ("dpo", "response"), ("osv", "steps"), ("step_ce", "steps"), ("step_kto", "steps")],
 )
 def test_values_are_read_where_the_objective_needs_them(objective, read_at):
-    assert reading(objective, parameterisation="linear").valuation == Valuation(
+    assert reward(objective, parameterisation="linear").valuation == Valuation(
         parameterisation="linear", read_at=read_at
     )
 
 
 def test_values_may_be_read_at_steps_for_any_objective_and_are_judged_by_the_settings_tokens():
-    valuation = reading("ipvrm", parameterisation="tokens", read_at="steps", judgement=("yes", "no")).valuation
+    valuation = reward("ipvrm", parameterisation="tokens", read_at="steps", judgement=("yes", "no")).valuation
     assert valuation == Valuation(parameterisation="tokens", read_at="steps", judgement=("yes", "no"))
 
 
@@ -145,7 +145,7 @@ def test_values_may_be_read_at_steps_for_any_objective_and_are_judged_by_the_set
 )
 def test_what_values_do_not_have_is_refused(objective, how, message):
     with pytest.raises(ConfigError, match=message):
-        reading_of(
+        reward_of(
             settings(objective=objective, parameterisation="linear", **how), load("objectives", objective)()
         )  # fmt: skip
 

@@ -34,7 +34,7 @@ def test_a_loop_of_ones_own_trains_as_the_trainer_does(model_folder, make_traine
     losses = []
     for _ in range(2):
         for batch in DataLoader(examples, batch_size=4, collate_fn=collate_groups):
-            loss = setup.objective.losses(reward_batch(model, batch, setup.reading)).mean()
+            loss = setup.objective.losses(reward_batch(model, batch, setup.reward)).mean()
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -54,12 +54,12 @@ def rewards(folder, examples, out, **precision) -> torch.Tensor:
     )
     trainer = GroupTrainer(
         load_policy(TrainSettings(model=str(folder)), folder, torch.device("cpu")),
-        told, objective=load("objectives", "ce")(), reading=LogRatios(beta=0.5), train_dataset=data, eval_dataset=data,
+        told, objective=load("objectives", "ce")(), reward=LogRatios(beta=0.5), train_dataset=data, eval_dataset=data,
     )  # fmt: skip
     trainer.evaluate()  # the parent prepares the model at its first use
     batches = [collate_groups([data[0]]), collate_groups([data[1], data[2]])]
     with torch.no_grad():
-        return torch.cat([trainer.reading.token_rewards(trainer.model, batch) for batch in batches])
+        return torch.cat([trainer.reward.token_rewards(trainer.model, batch) for batch in batches])
 
 
 @pytest.mark.parametrize("way", ["argument", "environment"])

@@ -81,7 +81,7 @@ def test_no_gradient_depends_on_the_number_of_processes(make_trainer, tmp_path):
     trainers = {
         name: make_trainer(twelve(), objective=name, model=tiny.language_model(seed=3)) for name in EVERY_OBJECTIVE
     }
-    torch.save({name: (t.train_dataset, t.objective, t.reading) for name, t in trainers.items()}, tmp_path / "given")
+    torch.save({name: (t.train_dataset, t.objective, t.reward) for name, t in trainers.items()}, tmp_path / "given")
     launched(Path(gradients.__file__), tmp_path / "given", tmp_path / "found")
     found = torch.load(tmp_path / "found")
     for name, trainer in trainers.items():
@@ -151,7 +151,7 @@ def test_accumulation_does_not_change_a_step_on_steps_or_values_either(make_trai
 
 def test_a_step_on_values_is_that_of_the_definition(make_trainer, model_folder):
     trainer = make_trainer(stepped.rollouts(2), objective="step_ce", how={"parameterisation": "tokens"})
-    valuation = trainer.reading.valuation
+    valuation = trainer.reward.valuation
     model = load_valued(str(model_folder), valuation).model
     losses = []
     for index in range(2):
@@ -414,7 +414,7 @@ BATCH = RewardBatch(
 
 
 def test_sums_are_kept_by_example():
-    sums = per_example(CE(), BATCH, torch.tensor([0.1, 0.2, 0.3, 0.4]), reading=RATIOS)
+    sums = per_example(CE(), BATCH, torch.tensor([0.1, 0.2, 0.3, 0.4]), reward=RATIOS)
     named = [dict(zip(SUMS, row, strict=True)) for row in sums.tolist()]
     # Group 0: right 1.5, wrong -1, both of the label's sign. Group 1: wrong 2 (not its sign), right 0.25.
     assert named[0] == pytest.approx({
@@ -428,12 +428,12 @@ def test_sums_are_kept_by_example():
 
 
 def test_a_pair_is_an_item_of_its_group():
-    sums = per_example(DPO(), BATCH, torch.tensor([0.1, 0.4]), reading=RATIOS)
+    sums = per_example(DPO(), BATCH, torch.tensor([0.1, 0.4]), reward=RATIOS)
     assert sums[:, :2].tolist() == [pytest.approx([0.1, 1]), pytest.approx([0.4, 1])]
 
 
 def test_means_are_over_what_they_are_means_of():
-    total = per_example(CE(), BATCH, torch.tensor([0.1, 0.2, 0.3, 0.4]), reading=RATIOS).sum(0).tolist()
+    total = per_example(CE(), BATCH, torch.tensor([0.1, 0.2, 0.3, 0.4]), reward=RATIOS).sum(0).tolist()
     assert means(total, with_reference=True) == pytest.approx({
         "responses": 4, "loss": 1.0 / 4, "sign_accuracy": 3 / 4, "reward_right": 1.75 / 2, "reward_wrong": 1 / 2,
         "margin": 0.75 / 2, "kl_to_reference": -(0.5 + 2.25) / 0.5 / 4,
@@ -445,7 +445,7 @@ def test_a_mean_over_nothing_is_left_out():
 
 
 def test_there_is_no_divergence_from_a_reference_that_is_not_there():
-    total = per_example(CE(), BATCH, torch.zeros(4), reading=RATIOS).sum(0).tolist()
+    total = per_example(CE(), BATCH, torch.zeros(4), reward=RATIOS).sum(0).tolist()
     assert "kl_to_reference" not in means(total, with_reference=False)
 
 
@@ -459,7 +459,7 @@ def test_steps_are_counted_by_the_score_that_scoring_gives_them():
         steps=torch.arange(5),
         step_labels=torch.tensor([1.0, 0.0, torch.nan, 1.0, 0.5]),
     )
-    for reading, agreeing in ((RATIOS, [2, 1]), (VALUES, [1, 1])):
-        sums = per_example(StepCE(), batch, torch.zeros(2), reading=reading)
+    for reward, agreeing in ((RATIOS, [2, 1]), (VALUES, [1, 1])):
+        sums = per_example(StepCE(), batch, torch.zeros(2), reward=reward)
         assert sums[:, -2:].tolist() == [[2, agreeing[0]], [1, agreeing[1]]]
         assert means(sums.sum(0).tolist(), with_reference=False)["step_accuracy"] == sum(agreeing) / 3

@@ -169,10 +169,10 @@ def _metrics(log: Sequence[dict[str, float]], settings: TrainSettings) -> list[M
 
 def _cost(trainer: GroupTrainer, setup: TrainingSetup, data: Data) -> Cost:
     config = load_config(setup.start, trust_remote_code=setup.settings.trust_remote_code).get_text_config()
-    reading = setup.reading
+    reward = setup.reward
     return training_cost(
-        trainer, ModelShape.of(config, n_outputs=None if reading.valuation is None else 0), data.examples,
-        held_out=data.held_out, reference_tokens=data.preparer.scored_tokens if reading.with_reference else None,
+        trainer, ModelShape.of(config, n_outputs=None if reward.valuation is None else 0), data.examples,
+        held_out=data.held_out, reference_tokens=data.preparer.scored_tokens if reward.with_reference else None,
     )  # fmt: skip
 
 

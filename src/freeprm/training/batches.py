@@ -172,11 +172,11 @@ class Values:
         return rewards.step_values
 
 
-Parameterization = LogRatios | Values
+Reward = LogRatios | Values
 """What a reward is, as far as training has to know."""
 
 
-def reading_of(settings: TrainSettings, objective: Objective) -> Parameterization:
+def reward_of(settings: TrainSettings, objective: Objective) -> Reward:
     """What the settings make of the reward, for an objective.
 
     Raises:
@@ -203,24 +203,24 @@ def reading_of(settings: TrainSettings, objective: Objective) -> Parameterizatio
 
 def step_reader(settings: TrainSettings, objective: Objective) -> StepReader | None:
     """How the steps of rows are read; None where training need not know them."""
-    valuation = reading_of(settings, objective).valuation
+    valuation = reward_of(settings, objective).valuation
     if not objective.needs_steps and (valuation is None or valuation.read_at != "steps"):
         return None
     return StepReader(splitter=settings.splitter, labels=settings.step_labels if objective.needs_step_labels else None)
 
 
-def reward_batch(model: nn.Module, batch: Batch, reading: Parameterization) -> RewardBatch:
+def reward_batch(model: nn.Module, batch: Batch, reward: Reward) -> RewardBatch:
     """The rewards of a batch under a model, as an objective takes them: `objective.losses(reward_batch(...)).mean()`.
 
     Args:
         model: the policy, in training; its forward pass is differentiated through.
         batch: of `collate_groups`; it may be on another device than the model.
-        reading: how the model's answer becomes rewards, of `reading_of`.
+        reward: how the model's answer becomes rewards, of `reward_of`.
 
     Raises:
         NonFiniteError: the model says NaN or infinity; names the response.
     """
-    token_rewards = reading.token_rewards(model, batch)
+    token_rewards = reward.token_rewards(model, batch)
     device = token_rewards.device
     return RewardBatch(
         token_rewards=token_rewards, rows=batch.rows.to(device), labels=batch.labels.to(device),

@@ -58,12 +58,12 @@ class GroupPreparer:
                 process or PartialState(),
                 mixed_precision=mixed_precision,
             )
-            if setup.reading.valuation is None
+            if setup.reward.valuation is None
             else None
         )
         """Of log-ratios, also where training goes without it; values have none."""
         self._with_logps = cache is not None
-        self._settings, self._objective, self._reading = settings, setup.objective, setup.reading
+        self._settings, self._objective, self._reward = settings, setup.objective, setup.reward
         self._step_reader = step_reader(settings, setup.objective)
         self._config = load_config(start, trust_remote_code=settings.trust_remote_code)
         context = context_length(self._config)
@@ -100,7 +100,7 @@ class GroupPreparer:
         examples = []
         for own in owned:
             responses = [prepared[index] for index in own]
-            places = [self._reading.places(one.encoded, one.steps) for one in responses]
+            places = [self._reward.places(one.encoded, one.steps) for one in responses]
             steps = [one.steps for one in responses] if self._objective.needs_steps else []
             example = Example(
                 encoded=tuple(one.encoded for one in responses),

@@ -19,57 +19,6 @@ from freeprm.training.steps import StepReader
 from freeprm.types import Group, Rollout, group_rollouts
 
 
-class Graded(NamedTuple):
-    """Groups by where they come from, and what was left out in reading."""
-
-    groups: list[Group]
-    """Of the inputs."""
-    name: str
-    """Of the inputs, for the provenance of rollouts."""
-    sources: dict[str, list[Group]]
-    """Of every other source that the recipe names."""
-    skipped: Counter[str]
-    """By reason; those of another source begin with its name."""
-
-
-def source_paths(recipe: Recipe) -> list[Path]:
-    """The files and folders that a recipe names, each once."""
-    return [Path(name) for name in dict.fromkeys([*recipe.mix, *recipe.replace])]
-
-
-def read_graded(
-    inputs: Sequence[Path], recipe: Recipe, *, columns: Mapping[str, str] | None, on_bad: OnBad,
-    expect: Sequence[str] = ("correct",),
-) -> Graded:  # fmt: skip
-    """The groups of the inputs and of each source, read one by one: their ids need not differ.
-
-    Args:
-        inputs: graded rollouts, files or run folders.
-        recipe: names the other sources by their paths.
-        columns: our column name -> theirs, in all of them.
-        on_bad: stop at a broken record, or count it.
-        expect: columns that some row of each source must have.
-
-    Raises:
-        RecordError: a broken record, or an expected column that no row of a source has.
-    """
-    groups, skipped = _read(inputs, columns=columns, on_bad=on_bad, expect=expect)
-    sources: dict[str, list[Group]] = {}
-    for path in source_paths(recipe):
-        sources[str(path)], more = _read([path], columns=columns, on_bad=on_bad, expect=expect)
-        skipped.update({f"{path}: {reason}": count for reason, count in more.items()})
-    return Graded(groups, ", ".join(map(str, inputs)), sources, skipped)
-
-
-def _read(
-    paths: Sequence[Path], *, columns: Mapping[str, str] | None, on_bad: OnBad, expect: Sequence[str]
-) -> tuple[list[Group], Counter[str]]:
-    rows = read_rollouts(paths, columns=columns, on_bad=on_bad, expect=expect)
-    groups = group_rollouts(rows.rollouts)
-    again = len(rows.rollouts) - sum(len(group.rollouts) for group in groups)
-    return groups, +(rows.skipped + Counter({"again, with the scores of another scorer": again}))
-
-
 class TrainingGroups(NamedTuple):
     """The groups to train on, and how they came about."""
 
@@ -78,11 +27,6 @@ class TrainingGroups(NamedTuple):
     """Everything left out, by reason, and where the labels of steps come from."""
     operations: list[Operation]
     """What was done to the data, in order; the last step, dividing groups by `group_size`, is in `counts` only."""
-
-
-def recipe_of(settings: TrainSettings) -> Recipe:
-    """What the settings say of the data."""
-    return Recipe(**{item.name: getattr(settings, item.name) for item in fields(Recipe)})
 
 
 def read_groups(
@@ -130,6 +74,58 @@ def read_groups(
     left_out = sum((Counter(done.left_out) for done in operations), start=read.skipped + divided)
     counts = noted + Counter({f"skipped: {reason}": count for reason, count in left_out.items()})
     return TrainingGroups(groups, counts, operations)
+
+
+def recipe_of(settings: TrainSettings) -> Recipe:
+    """What the settings say of the data."""
+    return Recipe(**{item.name: getattr(settings, item.name) for item in fields(Recipe)})
+
+
+class Graded(NamedTuple):
+    """Groups by where they come from, and what was left out in reading."""
+
+    groups: list[Group]
+    """Of the inputs."""
+    name: str
+    """Of the inputs, for the provenance of rollouts."""
+    sources: dict[str, list[Group]]
+    """Of every other source that the recipe names."""
+    skipped: Counter[str]
+    """By reason; those of another source begin with its name."""
+
+
+def source_paths(recipe: Recipe) -> list[Path]:
+    """The files and folders that a recipe names, each once."""
+    return [Path(name) for name in dict.fromkeys([*recipe.mix, *recipe.replace])]
+
+
+def read_graded(
+    inputs: Sequence[Path], recipe: Recipe, *, columns: Mapping[str, str] | None, on_bad: OnBad,
+    expect: Sequence[str] = ("correct",),
+) -> Graded:  # fmt: skip
+    """The groups of the inputs and of each source that the recipe names, read one by one: their ids need not differ.
+
+    Args:
+        inputs, columns, on_bad: as for `read_groups`.
+        recipe: names the other sources by their paths.
+        expect: columns that some row of each source must have.
+
+    Raises:
+        RecordError: a broken record, or an expected column that no row of a source has.
+    """
+
+    def read(paths: Sequence[Path]) -> tuple[list[Group], Counter[str]]:
+        rows = read_rollouts(paths, columns=columns, on_bad=on_bad, expect=expect)
+        groups = group_rollouts(rows.rollouts)
+        again = len(rows.rollouts) - sum(len(group.rollouts) for group in groups)
+        return groups, +(rows.skipped + Counter({"again, with the scores of another scorer": again}))
+
+    groups, skipped = read(inputs)
+    sources: dict[str, list[Group]] = {}
+    for path in source_paths(recipe):
+        sources[str(path)], more = read([path])
+        skipped.update({f"{path}: {reason}": count for reason, count in more.items()})
+    return Graded(groups, ", ".join(map(str, inputs)), sources, skipped)
 
 
 def groups_of_pairs(pairs: Iterable[Pair], *, size: int) -> list[Group]:
@@ -202,7 +198,9 @@ def _with_steps(read: Graded, reader: StepReader, *, on_bad: OnBad) -> tuple[Gra
             return None
         if reader.labels is None:
             return rollout
-        noted[f"responses with step labels {_origin(rollout)}"] += 1
+        labeler = rollout.extra.get("step_labeler")
+        whose = "that came with the rows" if labeler is None else f"by {labeler}"
+        noted[f"responses with step labels {whose}"] += 1
         if rollout.correct is not None:
             return rollout
         noted["responses whose outcome is that of their last labelled step"] += 1
@@ -220,12 +218,6 @@ def _with_steps(read: Graded, reader: StepReader, *, on_bad: OnBad) -> tuple[Gra
             "give rows labels with `freeprm label`, or choose the other column with --step-labels"
         )
     return read._replace(groups=groups, sources=sources, skipped=read.skipped + left_out), noted
-
-
-def _origin(rollout: Rollout) -> str:
-    """Whose labels of steps a row has."""
-    labeler = rollout.extra.get("step_labeler")
-    return "that came with the rows" if labeler is None else f"by {labeler}"
 
 
 def _is_complete(pairs: Sequence[Pair], size: int) -> bool:

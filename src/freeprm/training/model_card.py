@@ -1,6 +1,6 @@
 """What stands beside the weights of a trained model: tokenizer, reward.json, log, and a README.md that explains it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ def describe(
     log: Sequence[dict[str, float]],
 ) -> None:
     """Put beside the weights what a reader of the folder needs: tokenizer, reward.json, model card, log."""
-    settings, reading, reference = setup.settings, setup.reading, preparer.reference
-    valuation = reading.valuation
+    settings, reward, reference = setup.settings, setup.reward, preparer.reference
+    valuation = reward.valuation
     config = RewardConfig(
-        beta=reading.beta,
+        beta=reward.beta,
         base=portable(settings.model),
         reference=None if reference is None else Reference(
             source=portable(settings.reference or settings.model), revision=downloaded_revision(reference.folder),
@@ -34,7 +34,7 @@ def describe(
         parameterisation=settings.parameterisation,
         read_at=valuation.read_at if valuation else None,
         judgement=valuation.judgement if valuation else None,
-        trained_with_reference=reading.with_reference,
+        trained_with_reference=reward.with_reference,
         objective=settings.objective,
         objective_options=dict(settings.objective_options),
         template_sha256=template_hash(preparer.tokenizer),
@@ -63,7 +63,7 @@ library_name: transformers
 {base}tags: [{tags}, freeprm]
 ---
 
-{_DESCRIPTIONS[config.parameterisation](config)}
+{(_log_ratio if config.parameterisation == LOG_RATIO else _valued)(config)}
 Trained from {config.base} on {labels}, with objective `{config.objective}`.
 
 ## Data
@@ -98,22 +98,12 @@ See Yuan et al. 2024, arXiv:2412.01981. `reward.json` records beta, the referenc
 """
 
 
-def _linear(config: RewardConfig) -> str:
-    return _valued(
-        config,
-        "V = w . h, a linear head on the hidden state h that has just read the token",
-        "ForSequenceClassification",
-    )
-
-
-def _tokens(config: RewardConfig) -> str:
-    assert config.judgement is not None
-    good, bad = config.judgement
-    return _valued(config, f"V = logit({good!r}) - logit({bad!r}) of what could follow the token", "ForCausalLM")
-
-
-def _valued(config: RewardConfig, value: str, architecture: str) -> str:
+def _valued(config: RewardConfig) -> str:
     kind, place = _READ[str(config.read_at)]
+    value, architecture = "V = w . h, a linear head on the hidden state h that has just read the token", _CLASSIFIER
+    if config.judgement is not None:
+        good, bad = config.judgement
+        value, architecture = f"V = logit({good!r}) - logit({bad!r}) of what could follow the token", "ForCausalLM"
     return f"""# {kind} ({config.parameterisation}, {config.objective})
 
 A model ({architecture}) that says how likely a response is to be right, as log-odds at {place}:
@@ -127,11 +117,7 @@ is no reference. `reward.json` records what is read and where.
 """
 
 
-_DESCRIPTIONS: Mapping[str, Callable[[RewardConfig], str]] = {
-    LOG_RATIO: _log_ratio,
-    "linear": _linear,
-    "tokens": _tokens,
-}
+_CLASSIFIER = "ForSequenceClassification"
 _READ = {
     "steps": ("Process reward model", "the last token of each step"),
     "response": ("Outcome reward model", "the response's last token"),

@@ -6,7 +6,6 @@ bfloat16 with an optimizer that keeps what rounding takes from them (Kahan summa
 Rounding up or down at random does not do: over 48 such steps its noise is 2.7 times as large as the update.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType
 from typing import Any, NamedTuple
@@ -93,7 +92,7 @@ def count_weights(settings: TrainSettings, folder: Path, arguments: TrainingArgu
     """
     config = load_config(folder, trust_remote_code=settings.trust_remote_code)
     kind: Any = AutoModelForCausalLM
-    if settings.parameterisation == "linear":
+    if _has_head(settings):
         kind, config.num_labels = AutoModelForSequenceClassification, 1
     with torch.device("meta"):
         model = kind.from_config(config, trust_remote_code=settings.trust_remote_code)
@@ -198,31 +197,22 @@ def _train_all_below(part: nn.Module, mode: bool = True) -> nn.Module:
     return part
 
 
-_LANGUAGE_MODEL = {"task_type": "CAUSAL_LM"}
-
-
-# A linear head starts from zeros, so it is trained whole and saved with the adapters.
-_CLASSIFIER = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
-
-
-_ADAPTED: Mapping[str, Mapping[str, Any]] = {
-    "log_ratio": _LANGUAGE_MODEL, "tokens": _LANGUAGE_MODEL, "linear": _CLASSIFIER
-}  # fmt: skip
-
-
 def _with_lora(model: PreTrainedModel, settings: TrainSettings) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
+    # A linear head starts from zeros, so it is trained whole and saved with the adapters.
+    kind = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]} if _has_head(settings) else {"task_type": "CAUSAL_LM"}
     config = LoraConfig(
-        r=settings.lora,
-        lora_alpha=settings.lora_alpha or 2 * settings.lora,
-        target_modules="all-linear",
-        **_ADAPTED[settings.parameterisation],
-        revision=settings.revision,
-    )
+        r=settings.lora, lora_alpha=settings.lora_alpha or 2 * settings.lora, target_modules="all-linear",
+        revision=settings.revision, **kind,
+    )  # fmt: skip
     adapted = get_peft_model(model, config)
     for weight in adapted.parameters():
         if weight.requires_grad:  # peft makes float32 adapters on 16-bit weights, but leaves a head in 16 bits
             weight.data = weight.data.float()
     adapted.peft_config["default"].base_model_name_or_path = portable(settings.model)
     return adapted
+
+
+def _has_head(settings: TrainSettings) -> bool:
+    return settings.parameterisation == "linear"

@@ -77,7 +77,7 @@ class FrozenReference:
         """By index, the log-probabilities that rollouts bring from sampling, checked on some of them.
 
         They are of weights in the reference's dtype without autocast, which rounds elsewhere: under it none are taken.
-        Sampling, token by token, rounds otherwise than reading: so much, within the tolerance of `check_stored`, an
+        Sampling, token by token, rounds otherwise than reward: so much, within the tolerance of `check_stored`, an
         untrained policy earns with them instead of 0.
         """
         s = self._settings
@@ -105,11 +105,10 @@ class FrozenReference:
             return [torch.zeros(item.n_response) for group in groups for item in group]
         places = count()
         numbered = [[(next(places), item) for item in group] for group in groups]
-        asked = [[one for one in group if one[0] not in stored] for group in numbered]
-        rest = [group for group in asked if group]
+        rest = [left for group in numbered if (left := [one for one in group if one[0] not in stored])]
         computed = self._cached([[item for _, item in group] for group in rest]) if rest else []
-        known = dict(zip((place for group in rest for place, _ in group), computed, strict=True))
-        return [stored[place] if place in stored else known[place] for group in numbered for place, _ in group]
+        known = {**stored, **dict(zip((place for group in rest for place, _ in group), computed, strict=True))}
+        return [known[place] for group in numbered for place, _ in group]
 
     def _cached(self, groups: Groups) -> list[Tensor]:
         process = self._process

@@ -93,10 +93,10 @@ def read_data(setup: TrainingSetup, arguments: TrainingArguments, files: Rollout
 
 def warn_of(setup: TrainingSetup, arguments: TrainingArguments, data: Data) -> None:
     """Warn where training cannot move its loss, and where GPUs are wasted."""
-    reading = setup.reading
+    reward = setup.reward
     doubts = [too_slow(setup.settings), never_warm(arguments, n_examples=len(data.examples))]
-    if reading.with_reference and data.examples[0].ref_logps:  # a plan has none
-        doubts.append(out_of_reach(data.examples, setup.objective, beta=reading.beta))
+    if reward.with_reference and data.examples[0].ref_logps:  # a plan has none
+        doubts.append(out_of_reach(data.examples, setup.objective, beta=reward.beta))
     if arguments.n_gpu > 1:
         doubts.append(
             f"one process drives {arguments.n_gpu} GPUs, which is slow and fills the first one's memory. Start one a "
@@ -116,9 +116,9 @@ def fit(setup: TrainingSetup, arguments: TrainingArguments, data: Data) -> Group
     settings, out = setup.settings, Path(str(arguments.output_dir))
     set_seed(settings.seed)
     with ConsoleCallback() as console:
-        policy = load_policy(settings, setup.start, arguments.device, valuation=setup.reading.valuation)
+        policy = load_policy(settings, setup.start, arguments.device, valuation=setup.reward.valuation)
         trainer = GroupTrainer(
-            policy, arguments, objective=setup.objective, reading=setup.reading, train_dataset=data.examples,
+            policy, arguments, objective=setup.objective, reward=setup.reward, train_dataset=data.examples,
             eval_dataset=data.held_out if data.held_out else None, callbacks=[console],
         )  # fmt: skip
         for printing in (ProgressCallback, PrinterCallback):  # they print on stdout

@@ -14,7 +14,7 @@ from freeprm.errors import ConfigError, RewardMismatchError
 from freeprm.models.loading import resolve, weights_hash
 from freeprm.models.reward_config import LOG_RATIO, REWARD_FILE, RewardConfig, load_reward_config
 from freeprm.objectives.base import Objective, objective_named
-from freeprm.training.batches import Parameterization, reading_of
+from freeprm.training.batches import Reward, reward_of
 from freeprm.training.policy import check_precision
 from freeprm.training.settings import TrainSettings, filled
 
@@ -28,7 +28,7 @@ class TrainingSetup:
     sources: Mapping[str, str]
     """Name of a setting that was not given -> where its value comes from."""
     objective: Objective
-    reading: Parameterization
+    reward: Reward
     """What a reward is."""
     start: Path
     """Folder of the model that training starts from."""
@@ -51,7 +51,7 @@ def set_up_training(settings: TrainSettings) -> TrainingSetup:
     check_precision(whole, start)
     return TrainingSetup(
         settings=whole, sources={**dict.fromkeys(kept, f"reward.json of {settings.model}"), **sources},
-        objective=objective, reading=reading_of(whole, objective), start=start,
+        objective=objective, reward=reward_of(whole, objective), start=start,
     )  # fmt: skip
 
 

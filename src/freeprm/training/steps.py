@@ -121,26 +121,19 @@ class _Labels(NamedTuple):
 
     name: str
     expected: str
-    convert: Callable[[Any], float]
-    """Raises ValueError."""
-
-
-def _hard(value: Any) -> float:
-    if not isinstance(value, bool):
-        raise ValueError
-    return float(value)
-
-
-def _soft(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError
-    return float(value)
+    fits: Callable[[Any], bool]
+    """Whether a label, where there is one, is what is expected."""
 
 
 _COLUMNS: Mapping[str, _Labels] = {
-    "hard": _Labels("step_labels", "true, false or null for each step", _hard),
-    "soft": _Labels("step_values", "a number from 0 to 1, or null, for each step", _soft),
-}
+    "hard": _Labels(
+        "step_labels", "true, false or null for each step", lambda value: isinstance(value, bool)
+    ),
+    "soft": _Labels(
+        "step_values", "a number from 0 to 1, or null, for each step",
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1,
+    ),
+}  # fmt: skip
 
 
 def _labels(rollout: Rollout, column: _Labels) -> list[float] | None:
@@ -149,17 +142,15 @@ def _labels(rollout: Rollout, column: _Labels) -> list[float] | None:
     if given is None:
         return None
     name = response_name(rollout)
-    wrong = f"{column.name} is not {column.expected}"
+    reason = f"{column.name} is not {column.expected}"
     if not isinstance(given, Sequence) or isinstance(given, str):
-        raise RecordError(f"{name}: {column.name}: is {given!r}; expected a list: {column.expected}", reason=wrong)
-    labels = []
+        raise RecordError(f"{name}: {column.name}: is {given!r}; expected a list: {column.expected}", reason=reason)
     for index, value in enumerate(given):
-        try:
-            labels.append(nan if value is None else column.convert(value))
-        except ValueError as error:
+        if value is not None and not column.fits(value):
             raise RecordError(
-                f"{name}: {column.name}: has {value!r} for step {index}; expected {column.expected}", reason=wrong
-            ) from error
+                f"{name}: {column.name}: has {value!r} for step {index}; expected {column.expected}", reason=reason
+            )
+    labels = [nan if value is None else float(value) for value in given]
     return labels if _known(labels) else None
 
 

@@ -19,7 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from freeprm.models.logprobs import n_read, token_logprobs
 from freeprm.models.routes import prepare
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, Totals, means_of, pairs
-from freeprm.training.batches import Batch, Example, Parameterization, collate_groups, reward_batch
+from freeprm.training.batches import Batch, Example, Reward, collate_groups, reward_batch
 
 _SHARED = "GroupTrainer.shared"
 """The key, in the parent's state and so in checkpoints, of the last statistics that losses shared."""
@@ -37,7 +37,7 @@ class GroupTrainer(Trainer):
         model: the policy.
         args: of the parent class.
         objective: turns rewards and labels into losses.
-        reading: how the model's answer becomes rewards.
+        reward: how the model's answer becomes rewards.
         train_dataset, eval_dataset: examples; reference log-probabilities and places ride with them.
         callbacks: of the parent class.
     """
@@ -48,7 +48,7 @@ class GroupTrainer(Trainer):
         args: TrainingArguments,
         *,
         objective: Objective,
-        reading: Parameterization,
+        reward: Reward,
         train_dataset: Sequence[Example],
         eval_dataset: Sequence[Example] | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -58,7 +58,7 @@ class GroupTrainer(Trainer):
             compute_metrics=self._evaluated, callbacks=callbacks,
         )  # fmt: skip
         self.objective: Objective = objective
-        self.reading: Parameterization = reading
+        self.reward: Reward = reward
         self._shares = objective.needs_kl or objective.needs_means
         self._shared_in_evaluation: Tensor | None = None
         read = [example for data in (train_dataset, eval_dataset or ()) for example in data]
@@ -91,9 +91,9 @@ class GroupTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Sum of the batch's losses over the number of items in the whole step."""
-        rewards = reward_batch(model, inputs["batch"], self.reading)
+        rewards = reward_batch(model, inputs["batch"], self.reward)
         losses = self.objective.losses(rewards)
-        sums = per_example(self.objective, rewards, losses, reading=self.reading)
+        sums = per_example(self.objective, rewards, losses, reward=self.reward)
         if model.training:
             self._sums += sums.sum(0)
         n_items = max(len(losses), 1) if num_items_in_batch is None else num_items_in_batch
@@ -140,7 +140,7 @@ class GroupTrainer(Trainer):
         if "loss" in logs:
             sums = self._over_devices(self._sums[None])
             self._sums = torch.zeros_like(self._sums)
-            logs = {**logs, **means(sums.tolist(), with_reference=self.reading.with_reference)}
+            logs = {**logs, **means(sums.tolist(), with_reference=self.reward.with_reference)}
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
@@ -154,7 +154,7 @@ class GroupTrainer(Trainer):
 
     def _evaluated(self, prediction: EvalPrediction) -> dict[str, float]:
         sums = np.asarray(prediction.predictions).sum(0)  # (len(SUMS),) over examples
-        return means(sums.tolist(), with_reference=self.reading.with_reference)
+        return means(sums.tolist(), with_reference=self.reward.with_reference)
 
     @torch.no_grad()
     def _totals(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -162,11 +162,11 @@ class GroupTrainer(Trainer):
         parts = []
         if self.objective.needs_kl:  # beta times the mean log-ratio of mismatched responses: Ethayarajh et al. 2024, z0
             logps = token_logprobs(model, batch.mismatched)
-            rewards = self.reading.beta * (logps - batch.mismatched_ref_logps.to(logps.device))
+            rewards = self.reward.beta * (logps - batch.mismatched_ref_logps.to(logps.device))
             parts.append(Totals(rewards.sum()[None], rewards.new_tensor([len(batch.mismatched)])))
         if self.objective.needs_means:
             assert isinstance(self.objective, Averaging)
-            parts.append(self.objective.totals(reward_batch(model, batch, self.reading)))
+            parts.append(self.objective.totals(reward_batch(model, batch, self.reward)))
         return torch.stack([torch.cat(columns) for columns in zip(*parts, strict=True)])
 
     def _totals_of_evaluation(self, model: nn.Module) -> list[Tensor]:
@@ -225,7 +225,7 @@ SUMS = (
 """The columns of `per_example`: sums over an example's items (the first two), responses, and steps (the last two)."""
 
 
-def per_example(objective: Objective, rewards: RewardBatch, losses: Tensor, *, reading: Parameterization) -> Tensor:
+def per_example(objective: Objective, rewards: RewardBatch, losses: Tensor, *, reward: Reward) -> Tensor:
     """(E, len(SUMS)) sums of each of a batch's groups, without gradient; `losses` are (M,), of the items."""
     response, labels, groups = rewards.rewards.detach(), rewards.labels, rewards.groups
     n_examples = int(groups[-1]) + 1
@@ -234,14 +234,14 @@ def per_example(objective: Objective, rewards: RewardBatch, losses: Tensor, *, r
     right = labels.to(response.dtype)
     by_response = torch.stack(
         [one, right, 1 - right, torch.where(labels, response, zero), torch.where(labels, zero, response),
-         ((response > 0) == labels).to(response.dtype), response / reading.beta], dim=1,
+         ((response > 0) == labels).to(response.dtype), response / reward.beta], dim=1,
     )  # fmt: skip
     by_item = torch.stack([losses.detach(), torch.ones_like(losses.detach())], dim=1)  # (M, 2)
     return torch.cat(
         [
             by_item.new_zeros(n_examples, 2).index_add(0, items, by_item),
             by_response.new_zeros(n_examples, by_response.shape[1]).index_add(0, groups, by_response),
-            _by_step(rewards, reading, n_examples).to(by_response.dtype),
+            _by_step(rewards, reward, n_examples).to(by_response.dtype),
         ],
         dim=1,
     )
@@ -272,13 +272,13 @@ _MEANS = {
 }  # fmt: skip
 
 
-def _by_step(rewards: RewardBatch, reading: Parameterization, n_examples: int) -> Tensor:
+def _by_step(rewards: RewardBatch, reward: Reward, n_examples: int) -> Tensor:
     """(E, 2) labelled steps of each example, and those whose score has the label's sign; a label of 1/2 has none."""
     sums = rewards.token_rewards.new_zeros(n_examples, 2)
     if rewards.step_labels is None:
         return sums
     decided = (rewards.step_labels.isfinite() & (rewards.step_labels != 0.5)).nonzero()[:, 0]
-    agreeing = (reading.step_scores(rewards).detach() > 0)[decided] == (rewards.step_labels[decided] > 0.5)
+    agreeing = (reward.step_scores(rewards).detach() > 0)[decided] == (rewards.step_labels[decided] > 0.5)
     examples = rewards.groups[rewards.step_rows[decided]]
     return sums.index_add(0, examples, torch.stack([torch.ones_like(agreeing), agreeing], dim=1).to(sums.dtype))
 
