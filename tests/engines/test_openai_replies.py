@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from freeprm.engines.base import Sampled
-from freeprm.engines.openai.calls import Call
-from freeprm.engines.openai.replies import AttemptError, Reading, WithheldError, n_tokens_of
+from freeprm.engines.base import Sampled, SamplingParams
+from freeprm.engines.openai import replies
+from freeprm.engines.openai.calls import Call, Form
+from freeprm.engines.openai.replies import AttemptError, Reply, WithheldError
 from freeprm.errors import ModelError
 
 
@@ -14,10 +15,17 @@ def call(n: int = 1) -> Call:
     return Call(problem_id="p", prompt="?", sample_idxs=tuple(range(10, 10 + n)))
 
 
-def read(*choices: dict[str, Any], limit: int | None = 20, usage: Any = None, **reading: Any) -> list[Sampled]:
-    reply = {"choices": list(choices), **({"usage": usage} if usage is not None else {})}
-    settings = {"stop": (), "reasoning": None, **reading}
-    return Reading(**settings).samples(reply, call(max(1, len(choices))), limit=limit)
+def form(*, stop: tuple[str, ...] = (), reasoning: Any = None) -> Form:
+    return Form(model="m", api="chat", template="{prompt}", params=SamplingParams(stop=stop), reasoning=reasoning)
+
+
+def reply(*choices: dict[str, Any], limit: int | None = 20, usage: Any = None, **settings: Any) -> Reply:
+    answer = {"choices": list(choices), **({"usage": usage} if usage is not None else {})}
+    return replies.read(answer, call(max(1, len(choices))), form(**settings), limit=limit)
+
+
+def read(*choices: dict[str, Any], **settings: Any) -> list[Sampled]:
+    return reply(*choices, **settings).samples
 
 
 def choice(text: str | None = "4", *, finish: str | None = "stop", **fields: Any) -> dict[str, Any]:
@@ -114,8 +122,8 @@ def test_what_the_server_does_not_count_is_not_known():
     assert (sampled.n_prompt_tokens, sampled.n_generated_tokens) == (None, None)
     (sampled,) = read(choice(), usage={"prompt_tokens": "many", "completion_tokens": True})
     assert (sampled.n_prompt_tokens, sampled.n_generated_tokens) == (None, None)
-    assert n_tokens_of({"usage": None}) is None
-    assert n_tokens_of({"usage": {"total_tokens": 9}}) == 9
+    assert reply(choice(), usage="none").n_tokens is None
+    assert reply(choice(), usage={"total_tokens": 9}).n_tokens == 9
 
 
 def test_a_refusal_is_what_the_model_said_and_no_text_is_an_empty_response():
@@ -151,10 +159,10 @@ def test_withheld_choices_are_left_out():
             read(choice(finish=reason))
 
 
-@pytest.mark.parametrize("reply", [None, [], {}, {"choices": []}, {"choices": [1]}, {"choices": [{"message": 1}]}])
-def test_what_is_no_reply_may_be_asked_again(reply: Any):
+@pytest.mark.parametrize("answer", [None, [], {}, {"choices": []}, {"choices": [1]}, {"choices": [{"message": 1}]}])
+def test_what_is_no_reply_may_be_asked_again(answer: Any):
     with pytest.raises(AttemptError):
-        Reading(stop=(), reasoning=None).samples(reply, call(), limit=None)
+        replies.read(answer, call(), form(), limit=None)
 
 
 @pytest.mark.parametrize("finish", ["abort", "error"])

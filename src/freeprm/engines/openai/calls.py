@@ -1,4 +1,4 @@
-"""What a server is asked: which samples share a request, and what stands in it."""
+"""What is requested of a server: which samples share a request, and what stands in it."""
 
 import json
 from collections import deque
@@ -12,6 +12,7 @@ from freeprm.io.conversations import split_turn
 from freeprm.types import Prompt
 
 Api = Literal["chat", "completions"]
+Reasoning = Literal["join", "drop"]
 PATHS: Mapping[Api, str] = {"chat": "/chat/completions", "completions": "/completions"}
 PROMPT = "{prompt}"
 """Where a template takes the prompt."""
@@ -43,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """What all requests of a run have in common."""
+    """What all requests of a run have in common, and how their answers are read."""
 
     model: str
     api: Api
@@ -52,6 +53,8 @@ class Form:
     params: SamplingParams
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Fields besides, or instead of ours; None takes a field away."""
+    reasoning: Reasoning | None = None
+    """What becomes of reasoning that the server gives apart from the text; None refuses it."""
 
     def body(self, call: Call, *, variant: int = 0) -> dict[str, Any]:
         """The request, with a seed of its own; another variant has another one."""

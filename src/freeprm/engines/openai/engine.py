@@ -14,8 +14,8 @@ from threading import Thread
 from typing import Any, Literal, TypeVar
 
 from freeprm.engines.base import Request, Sampled, SamplingParams
-from freeprm.engines.openai.calls import FIXED, PATHS, PROMPT, Api, Call, Form, open_calls
-from freeprm.engines.openai.replies import AttemptError, Reading, Reasoning
+from freeprm.engines.openai.calls import FIXED, PATHS, PROMPT, Api, Call, Form, Reasoning, open_calls
+from freeprm.engines.openai.replies import AttemptError
 from freeprm.engines.openai.server import Pace, RefusedError, Server, ServerLostError
 from freeprm.errors import ConfigError, ModelError
 
@@ -136,13 +136,13 @@ class OpenAIEngine:
                 names = await server.models()
                 api = await self._api_for(calls, server)
                 form = Form(
-                    model=self.model, api=api, template=self.template, params=params, extra_body=self.extra_body
-                )
-                reading = Reading(stop=params.stop, reasoning=self.reasoning)
+                    model=self.model, api=api, template=self.template, params=params, extra_body=self.extra_body,
+                    reasoning=self.reasoning,
+                )  # fmt: skip
                 n_workers = min(self.concurrency, sum(len(call.sample_idxs) for call in calls))
                 async with asyncio.TaskGroup() as group:
                     for _ in range(n_workers):
-                        group.create_task(self._work(server, form, reading, calls, give))
+                        group.create_task(self._work(server, form, calls, give))
             except ExceptionGroup as failed:
                 first = failed.exceptions[0]
                 raise self._refusal(first, server, names) if isinstance(first, RefusedError) else first from None
@@ -152,20 +152,18 @@ class OpenAIEngine:
             counts = ", ".join(f"{reason} ({number})" for reason, number in server.retried.most_common())
             warnings.warn(f"{server.retried.total()} requests were sent again: {counts}", stacklevel=2)
 
-    async def _work(
-        self, server: Server, form: Form, reading: Reading, calls: deque[Call], give: Callable[[Sampled], None]
-    ) -> None:
+    async def _work(self, server: Server, form: Form, calls: deque[Call], give: Callable[[Sampled], None]) -> None:
         while calls:
             call, rest = calls.popleft().split(1 if server.fewer else self.samples_per_call)
             if rest:
                 calls.appendleft(rest)
-            told = server.fewer
-            samples = await server.ask(call, form, reading)
+            before = server.fewer
+            samples = await server.draw(call, form)
             for sampled in samples:
                 give(sampled)
             if len(samples) < len(call.sample_idxs):
                 calls.appendleft(replace(call, sample_idxs=call.sample_idxs[len(samples) :]))
-            if not told and server.fewer == 1:
+            if not before and server.fewer == 1:
                 warnings.warn(
                     f"the server gave {len(samples)} of {len(call.sample_idxs)} choices asked for; from here on each "
                     "sample is a request of its own (samples_per_call=1)",
@@ -204,7 +202,7 @@ class OpenAIEngine:
 
         Args:
             refused: by the server.
-            server: as it was asked.
+            server: that refused.
             names: of the models there.
         """
         if refused.status in (401, 403):

@@ -3,14 +3,12 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from freeprm.engines.base import Sampled, StopReason
-from freeprm.engines.openai.calls import Call
+from freeprm.engines.openai.calls import Call, Form, Reasoning
 from freeprm.errors import ModelError
 
-Reasoning = Literal["join", "drop"]
 _REASONING = ("reasoning", "reasoning_content")  # vLLM since 0.16; DeepSeek, llama.cpp, transformers, older vLLM
 _STOPPED_BY = ("stop_reason", "matched_stop")  # vLLM; SGLang
 # Reasons for an end, in lower case: OpenAI's and vLLM's; text-generation-inference's; Anthropic's and Gemini's behind
@@ -24,14 +22,12 @@ _BROKEN_OFF = frozenset({"abort", "cancelled", "error", "insufficient_system_res
 class AttemptError(Exception):
     """An attempt that may succeed later."""
 
-    def __init__(
-        self, reason: str, *, detail: str = "", wait_seconds: float | None = None, timed_out: bool = False
-    ):  # fmt: skip
+    def __init__(self, reason: str, *, detail: str = "", wait_seconds: float = 0.0, timed_out: bool = False):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         """The kind of failure, without what differs from time to time, so that equal ones can be counted."""
         self.wait_seconds = wait_seconds
-        """As the server asks for."""
+        """As the server requests; 0 where it does not."""
         self.timed_out = timed_out
 
 
@@ -39,141 +35,106 @@ class WithheldError(Exception):
     """A response that the server withheld; another draw may pass."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How the answers of a run are read."""
+class Reply(NamedTuple):
+    """What a server answered to a call."""
 
-    stop: tuple[str, ...]
-    reasoning: Reasoning | None
-    """What becomes of reasoning that the server gives apart from the text; None refuses it."""
+    samples: list[Sampled]
+    """One for each index of the call, as far as there are choices that were not withheld."""
+    n_choices: int
+    n_tokens: int | None
+    """That it cost, prompts included; None where the server does not say."""
 
-    def samples(self, reply: Any, call: Call, *, limit: int | None) -> list[Sampled]:
-        """The samples of a reply, one for each index of the call as far as there are choices.
 
-        Args:
-            reply: decoded JSON.
-            call: what was asked.
-            limit: tokens that a response could have, where that is known.
+def read(answer: Any, call: Call, form: Form, *, limit: int | None) -> Reply:
+    """The samples of an answer.
 
-        Raises:
-            AttemptError: not the shape of a reply, or one that the server broke off.
-            WithheldError: all choices were withheld.
-            ModelError: the reply holds what is no text, such as a tool call, or does not say why a response ended.
-        """
-        choices = choices_of(reply)
-        passed = [choice for choice in choices if _finish(choice) not in _WITHHELD]
-        if not passed:
-            raise WithheldError
-        usage = reply.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
-        n_generated = _count(usage.get("completion_tokens")) if len(choices) == 1 else None
-        return [
-            self._sample(choice, call, index, limit, _count(usage.get("prompt_tokens")), n_generated)
-            for index, choice in zip(call.sample_idxs, passed, strict=False)
-        ]
+    Args:
+        answer: decoded JSON.
+        call: what was requested.
+        form: stop texts, and what becomes of reasoning.
+        limit: tokens that a response could have, where that is known.
 
-    def _sample(
-        self, choice: Mapping[str, Any], call: Call, sample_idx: int, limit: int | None,
-        n_prompt: int | None, n_generated: int | None,
-    ) -> Sampled:  # fmt: skip
-        text = self._text(choice, call)
-        cut = min((found for one in self.stop if (found := text.find(one)) >= 0), default=None)
-        token_ids, logprobs = _token_ids(choice), _logprobs(choice)
-        if n_generated is None:
-            n_generated = len(token_ids or logprobs or ()) or None
-        return Sampled(
-            problem_id=call.problem_id, sample_idx=sample_idx, text=call.prefix + text[:cut],
-            stop_reason="stop" if cut is not None else self._reason(choice, call, n_generated, limit),
-            token_ids=token_ids, n_prompt_tokens=n_prompt, n_generated_tokens=n_generated,
-            token_logprobs=logprobs if token_ids and logprobs and len(token_ids) == len(logprobs) else None,
-        )  # fmt: skip
+    Raises:
+        AttemptError: not the shape of an answer, or one that the server broke off.
+        WithheldError: all choices were withheld.
+        ModelError: the answer holds what is no text, such as a tool call, or does not say why a response ended.
+    """
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        raise AttemptError("an answer without choices")
+    usage = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
+    passed = [choice for choice in choices if _finish(choice) not in _WITHHELD]
+    if not passed:
+        raise WithheldError
+    passed.sort(key=lambda choice: _count(choice.get("index")) or 0)
+    tokens = _Tokens(
+        n_prompt=_count(usage.get("prompt_tokens")), limit=limit,
+        n_generated=_count(usage.get("completion_tokens")) if len(choices) == 1 else None,
+    )  # fmt: skip
+    samples = [
+        _sample(choice, call, index, form, tokens)
+        for index, choice in zip(call.sample_idxs, passed, strict=False)
+    ]  # fmt: skip
+    return Reply(samples, len(choices), _count(usage.get("total_tokens")))
 
-    def _text(self, choice: Mapping[str, Any], call: Call) -> str:
-        """The response's text; a refusal is what the model said."""
-        message = choice.get("message", choice)
-        if not isinstance(message, dict):
-            raise AttemptError("an answer without a message")
-        if message.get("tool_calls") or message.get("function_call"):
-            raise ModelError(
-                f"problem {call.problem_id!r}: the server answers with a tool call; expected text. Start it without "
-                "tools, or leave the problem out"
-            )
-        text = message.get("text") if "text" in message else message.get("content")
-        thoughts = next((found for name in _REASONING if (found := message.get(name))), None)
-        if isinstance(text, list):  # of parts, as Mistral and gateways to Anthropic's models give them
-            thoughts = thoughts or "".join(_texts(part.get("thinking")) for part in text if isinstance(part, dict))
-            text = _texts(text)
-        text = message.get("refusal") or "" if text is None else text
-        if not isinstance(text, str):
-            raise ModelError(
-                f"problem {call.problem_id!r}: the server's answer is a {type(text).__name__}; expected text"
-            )
-        return whole_characters(self._joined(thoughts, text, call) if thoughts else text)
 
-    def _joined(self, thoughts: Any, text: str, call: Call) -> str:
-        if self.reasoning is None:
-            raise ModelError(
-                f"problem {call.problem_id!r}: the server gives reasoning apart from the text. Choose what becomes of "
-                "it by --engine-option: reasoning=join writes it before the text as <think>...</think>, reasoning=drop "
-                "leaves it out"
-            )
-        if self.reasoning == "drop":
-            return text
+class _Tokens(NamedTuple):
+    """Counts of one response, None where they are not known."""
+
+    n_prompt: int | None
+    n_generated: int | None
+    limit: int | None
+
+
+def _sample(choice: Mapping[str, Any], call: Call, sample_idx: int, form: Form, tokens: _Tokens) -> Sampled:
+    text = _text(choice, call, form.reasoning)
+    stop = form.params.stop
+    cut = min((found for one in stop if (found := text.find(one)) >= 0), default=None)
+    token_ids, logprobs = _token_ids(choice), _logprobs(choice)
+    if tokens.n_generated is None:
+        tokens = tokens._replace(n_generated=len(token_ids or logprobs or ()) or None)
+    return Sampled(
+        problem_id=call.problem_id, sample_idx=sample_idx, text=call.prefix + text[:cut],
+        stop_reason="stop" if cut is not None else _reason(choice, call, stop, tokens),
+        token_ids=token_ids, n_prompt_tokens=tokens.n_prompt, n_generated_tokens=tokens.n_generated,
+        token_logprobs=logprobs if token_ids and logprobs and len(token_ids) == len(logprobs) else None,
+    )  # fmt: skip
+
+
+def _text(choice: Mapping[str, Any], call: Call, reasoning: Reasoning | None) -> str:
+    """The response's text; a refusal is what the model said."""
+    message = choice.get("message", choice)
+    if not isinstance(message, dict):
+        raise AttemptError("an answer without a message")
+    if message.get("tool_calls") or message.get("function_call"):
+        raise ModelError(
+            f"problem {call.problem_id!r}: the server answers with a tool call; expected text. Start it without "
+            "tools, or leave the problem out"
+        )
+    text = message.get("text") if "text" in message else message.get("content")
+    thoughts = next((found for name in _REASONING if (found := message.get(name))), None)
+    if isinstance(text, list):  # of parts, as Mistral and gateways to Anthropic's models give them
+        thoughts = thoughts or "".join(_texts(part.get("thinking")) for part in text if isinstance(part, dict))
+        text = _texts(text)
+    text = message.get("refusal") or "" if text is None else text
+    if not isinstance(text, str):
+        raise ModelError(f"problem {call.problem_id!r}: the server's answer is a {type(text).__name__}; expected text")
+    if thoughts and reasoning is None:
+        raise ModelError(
+            f"problem {call.problem_id!r}: the server gives reasoning apart from the text. Choose what becomes of "
+            "it by --engine-option: reasoning=join writes it before the text as <think>...</think>, reasoning=drop "
+            "leaves it out"
+        )
+    if thoughts and reasoning == "join":
         if not isinstance(thoughts, str):
             raise ModelError(
                 f"problem {call.problem_id!r}: the server's reasoning is a {type(thoughts).__name__}; expected text. "
                 "Leave it out by --engine-option reasoning=drop"
             )
         end = f"\n</think>\n\n{text}" if text else ""  # cut off while it was thinking
-        return f"<think>\n{thoughts.strip()}{end}"
-
-    def _reason(
-        self, choice: Mapping[str, Any], call: Call, n_generated: int | None, limit: int | None
-    ) -> StopReason:  # fmt: skip
-        finish = _finish(choice)
-        has_room = None if n_generated is None or limit is None else n_generated < limit
-        if finish is None and has_room is not None:
-            warnings.warn(
-                "the server does not say why responses end: those with fewer tokens than allowed count as whole",
-                stacklevel=2,
-            )
-            finish = "stop" if has_room else "length"
-        if finish in _FULL:
-            return "context" if has_room else "length"
-        if finish in _ENDED:
-            stopped = finish == "stop_sequence" or any(choice.get(name) in self.stop for name in _STOPPED_BY)
-            return "stop" if stopped and self.stop else "end"
-        if finish in _BROKEN_OFF:
-            raise AttemptError(f"a response that ended by {choice['finish_reason']!r}")
-        said = "does not say why the response ended" if finish is None else f"ended it by {choice['finish_reason']!r}"
-        raise ModelError(
-            f"problem {call.problem_id!r}: the server {said}; expected finish_reason 'stop' or 'length', or a count of "
-            "tokens (usage.completion_tokens), which tells a whole response from one that was cut off. Ask a server "
-            "that says it, or leave the problem out"
-        )
-
-
-def whole_characters(text: str) -> str:
-    """The text with each half of a surrogate pair, which no file can hold, replaced by U+FFFD; pairs are joined."""
+        text = f"<think>\n{thoughts.strip()}{end}"
+    # Half of a surrogate pair, which no file can hold, becomes U+FFFD; pairs are joined.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def choices_of(reply: Any) -> list[dict[str, Any]]:
-    """The choices of a reply in order, one at least.
-
-    Raises:
-        AttemptError: there are none.
-    """
-    choices = reply.get("choices") if isinstance(reply, dict) else None
-    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
-        raise AttemptError("an answer without choices")
-    return sorted(choices, key=lambda choice: _count(choice.get("index")) or 0)
-
-
-def _finish(choice: Mapping[str, Any]) -> str | None:
-    """Why the response ended, in lower case; None where the server does not say."""
-    said = choice.get("finish_reason")
-    return str(said).lower() if said is not None else None
 
 
 def _texts(parts: Any) -> str:
@@ -184,10 +145,35 @@ def _texts(parts: Any) -> str:
     return "".join(text for text in found if isinstance(text, str))
 
 
-def n_tokens_of(reply: Any) -> int | None:
-    """Tokens that the reply says it cost, prompt included."""
-    usage = reply.get("usage") if isinstance(reply, dict) else None
-    return _count(usage.get("total_tokens")) if isinstance(usage, dict) else None
+def _reason(choice: Mapping[str, Any], call: Call, stop: Sequence[str], tokens: _Tokens) -> StopReason:
+    finish = _finish(choice)
+    n_generated, limit = tokens.n_generated, tokens.limit
+    has_room = None if n_generated is None or limit is None else n_generated < limit
+    if finish is None and has_room is not None:
+        warnings.warn(
+            "the server does not say why responses end: those with fewer tokens than allowed count as whole",
+            stacklevel=2,
+        )
+        finish = "stop" if has_room else "length"
+    if finish in _FULL:
+        return "context" if has_room else "length"
+    if finish in _ENDED:
+        stopped = finish == "stop_sequence" or any(choice.get(name) in stop for name in _STOPPED_BY)
+        return "stop" if stopped and stop else "end"
+    if finish in _BROKEN_OFF:
+        raise AttemptError(f"a response that ended by {choice['finish_reason']!r}")
+    said = "does not say why the response ended" if finish is None else f"ended it by {choice['finish_reason']!r}"
+    raise ModelError(
+        f"problem {call.problem_id!r}: the server {said}; expected finish_reason 'stop' or 'length', or a count of "
+        "tokens (usage.completion_tokens), which tells a whole response from one that was cut off. Use a server "
+        "that says it, or leave the problem out"
+    )
+
+
+def _finish(choice: Mapping[str, Any]) -> str | None:
+    """Why the response ended, in lower case; None where the server does not say."""
+    said = choice.get("finish_reason")
+    return str(said).lower() if said is not None else None
 
 
 def _token_ids(choice: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 
 from freeprm.engines.base import Sampled
 from freeprm.engines.openai.calls import PATHS, Call, Form
-from freeprm.engines.openai.replies import AttemptError, Reading, WithheldError, choices_of, n_tokens_of
+from freeprm.engines.openai.replies import AttemptError, WithheldError, read
 from freeprm.errors import ConfigError, ModelError, needs_extra
 
 _CONNECT_SECONDS, _LISTING_SECONDS = 10.0, 30.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds; doubled from one attempt to the next
-_LONGEST_ASKED_WAIT = 300.0  # seconds that a server may ask for; beyond it the run stops
+_LONGEST_REQUESTED_WAIT = 300.0  # seconds that a server may ask for; beyond it the run stops
 _TIMEOUTS = 2  # retries after no answer in time, which are long
 _FILTERED = 3  # draws of a response that is withheld
 _CHARACTERS_PER_TOKEN = 4  # for the first estimates
@@ -76,7 +76,7 @@ class Pace:
 
 
 class Server:
-    """One address, asked by many at a time; its `client` is to be closed.
+    """One address, for many requests at a time; its `client` is to be closed.
 
     Args:
         base_url: as far as `/v1`.
@@ -111,7 +111,7 @@ class Server:
         )  # fmt: skip
         self._n_samples, self._n_tokens = 0, 0.0
         self.fewer = 0
-        """Answers with fewer choices than were asked for."""
+        """Answers with fewer choices than were requested."""
         self.retried: Counter[str] = Counter()
         """Requests sent again, by reason."""
 
@@ -144,7 +144,7 @@ class Server:
         except (RefusedError, AttemptError, KeyError, TypeError):
             return []  # not every server lists its models; a real fault shows at the first request
 
-    async def ask(self, call: Call, form: Form, reading: Reading) -> list[Sampled]:
+    async def draw(self, call: Call, form: Form) -> list[Sampled]:
         """Samples of the call: all of them, the first ones, or none from a server that takes one at a time only.
 
         Raises:
@@ -155,7 +155,7 @@ class Server:
         n_timeouts = n_filtered = 0
         for attempt in count():
             try:
-                return await self._once(call, form, reading, variant=n_filtered)
+                return await self._once(call, form, variant=n_filtered)
             except WithheldError:
                 n_filtered += 1
                 if n_filtered == _FILTERED:
@@ -166,14 +166,14 @@ class Server:
                 self._note("a response that the server withheld")
             except AttemptError as failed:
                 n_timeouts += failed.timed_out
-                asked = failed.wait_seconds or 0.0
-                if attempt >= self._max_retries or n_timeouts > _TIMEOUTS or asked > _LONGEST_ASKED_WAIT:
-                    wait = f" and asks to wait {asked:.0f} seconds" if asked else ""
+                wait = failed.wait_seconds
+                if attempt >= self._max_retries or n_timeouts > _TIMEOUTS or wait > _LONGEST_REQUESTED_WAIT:
+                    asks = f" and asks to wait {wait:.0f} seconds" if wait else ""
                     raise ServerLostError(
-                        f"{self.url}: {failed}{wait}, after {attempt + 1} attempts for problem {call.problem_id!r}."
+                        f"{self.url}: {failed}{asks}, after {attempt + 1} attempts for problem {call.problem_id!r}."
                     ) from None
                 self._note(failed.reason)
-                self._requests.pause(asked)
+                self._requests.pause(wait)
                 # By chance between half and all of 1, 2, 4, ... up to 30 seconds.
                 await asyncio.sleep(min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * random.uniform(0.5, 1.0))
             except RefusedError as refused:
@@ -186,27 +186,25 @@ class Server:
                 ) from None
         raise AssertionError
 
-    async def _once(self, call: Call, form: Form, reading: Reading, *, variant: int) -> list[Sampled]:
+    async def _once(self, call: Call, form: Form, *, variant: int) -> list[Sampled]:
         body = form.body(call, variant=variant)
         estimate = self._estimate(call, form)
         await self._requests.turn(1)
         await self._tokens.turn(estimate)
         try:
-            reply = await self.post(PATHS[form.api], body)
+            answer = await self.post(PATHS[form.api], body)
         except (AttemptError, RefusedError) as error:
             self._tokens.correct(-estimate)
             if len(call.sample_idxs) > 1 and _ONE_CHOICE in str(error).lower():
                 self.fewer += 1
                 return []
             raise
-        limit = body.get("max_tokens", body.get("max_completion_tokens"))
-        samples = reading.samples(reply, call, limit=limit)
-        self.fewer += len(choices_of(reply)) < len(call.sample_idxs)
-        used = n_tokens_of(reply)
-        if used is not None:
-            self._tokens.correct(used - estimate)
-            self._n_samples, self._n_tokens = self._n_samples + len(samples), self._n_tokens + used
-        return samples
+        reply = read(answer, call, form, limit=body.get("max_tokens", body.get("max_completion_tokens")))
+        self.fewer += reply.n_choices < len(call.sample_idxs)
+        if reply.n_tokens is not None:
+            self._tokens.correct(reply.n_tokens - estimate)
+            self._n_samples, self._n_tokens = self._n_samples + len(reply.samples), self._n_tokens + reply.n_tokens
+        return reply.samples
 
     def _estimate(self, call: Call, form: Form) -> float:
         """Tokens that a call will cost: as those before it, or at most what it may."""
@@ -241,7 +239,7 @@ class Server:
             kind = f"{error.status_code} {error.response.reason_phrase}".strip()
             final = error.status_code == 429 and "insufficient_quota" in error.response.text
             raise self._fault(
-                kind, error.status_code, self._words(error.body), asked=_retry_after(error.response), final=final
+                kind, error.status_code, self._words(error.body), wait_seconds=_retry_after(error.response), final=final
             ) from error
 
     def _json(self, text: str) -> Any:
@@ -258,10 +256,10 @@ class Server:
 
     @staticmethod
     def _fault(
-        kind: str, status: int, words: str, *, asked: float | None = None, final: bool = False
+        kind: str, status: int, words: str, *, wait_seconds: float = 0.0, final: bool = False
     ) -> AttemptError | RefusedError:
         if (status in _TRY_AGAIN or status >= 500) and not final:
-            return AttemptError(kind, detail=words, wait_seconds=asked)
+            return AttemptError(kind, detail=words, wait_seconds=wait_seconds)
         return RefusedError(status, words)
 
     def _words(self, found: Any) -> str:
@@ -281,8 +279,8 @@ def _said_status(answer: dict[str, Any]) -> int:
     return next((code for code in codes if isinstance(code, int) and 400 <= code < 600), 500)
 
 
-def _retry_after(response: Any) -> float | None:
-    """Seconds that the server asks to wait: a number, or a date."""
+def _retry_after(response: Any) -> float:
+    """Seconds that the server asks to wait, as a number or a date; 0 where it does not."""
     value = response.headers.get("retry-after", "").strip()
     try:
         return max(0.0, float(value))
@@ -291,4 +289,4 @@ def _retry_after(response: Any) -> float | None:
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
-        return None
+        return 0.0
