@@ -52,13 +52,13 @@ def test_long_segments_are_attended_in_parts_to_the_same_effect(architecture, en
     model = tiny.language_model(architecture)
     expected = padded_logprobs(model, encoded)
     prepare(model)
-    monkeypatch.setitem(module._QUERIES, "cpu", 5)
+    monkeypatch.setattr(module, "_CPU_QUERIES", 5)
     found, _ = read(model, encoded, least_shared=4)
     assert_near(found, expected)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_taught_model_reads_and_writes_as_before(architecture, encoded):
+def test_a_patched_model_reads_and_writes_as_before(architecture, encoded):
     model, plain = tiny.language_model(architecture), tiny.language_model(architecture)
     assert prepare(model)
     ids = torch.tensor(encoded[0].ids.tolist())[None]

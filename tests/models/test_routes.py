@@ -17,7 +17,7 @@ from freeprm.models.encoding import Encoded
 from freeprm.models.incremental import IncrementalReader, Piece, ReadPrompt
 from freeprm.models.lengths import last_of_kind
 from freeprm.models.logprobs import n_read, score_tokens, token_logprobs
-from freeprm.models.routes import groups, prepare
+from freeprm.models.routes import passes, prepare
 
 LIMIT = 16
 """Of windows, chunks and pretraining; below and above it there are responses, and at it."""
@@ -183,7 +183,7 @@ def test_rows_beyond_a_limit_are_packed_where_that_gives_the_same(name):
 @pytest.mark.parametrize("name", ["windows in the mask", "windows in the mask of all"])
 def test_rows_within_a_window_of_the_mask_are_still_packed(name):
     model = fresh(name)
-    assert [(group.packed, group.rows) for group in groups(model, [16, 17, 5])] == [(True, [0, 2]), (False, [1])]
+    assert [(group.packed, group.rows) for group in passes(model, [16, 17, 5])] == [(True, [0, 2]), (False, [1])]
 
 
 def test_a_trial_beyond_a_limit_waits_for_rows_that_pass_it(monkeypatch):
@@ -194,7 +194,7 @@ def test_a_trial_beyond_a_limit_waits_for_rows_that_pass_it(monkeypatch):
     )
     model = fresh("windows")
     for lengths in ([5, 16], [16], [17], [100], [3]):
-        groups(model, lengths)
+        passes(model, lengths)
     assert tried == [0, 16]
 
 

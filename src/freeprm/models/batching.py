@@ -17,6 +17,16 @@ from freeprm.models.encoding import Encoded
 from freeprm.models.output_head import logprobs_at
 from freeprm.models.packed_forward import core
 
+CPU_BUDGET, GPU_BUDGETS = 4096, (4096, 131_072)
+"""Default tokens in a batch: what a processor's caches take; on a GPU between these two, as much as half of its free
+memory holds."""
+NOT_FINITE = (
+    "the model's weights or its dtype are at fault (float16 overflows where bfloat16 does not), or training diverged"
+)
+"""Why a model gives NaN or infinity, for messages."""
+Advance = Callable[[int, int], None]
+"""Called after each batch with the tokens that went through the model, and the different responses."""
+
 
 def padded_logprobs(model: nn.Module, batch: Sequence[Encoded]) -> Tensor:
     """log pi(y_t | x, y_<t) of every response token, differentiable.
@@ -75,20 +85,8 @@ def padded_ids(batch: Sequence[Row]) -> Tensor:
     return ids
 
 
-CPU_BUDGET, GPU_BUDGETS = 4096, (4096, 131_072)
-"""Tokens in a batch of scoring, unless told otherwise: what a processor's caches take; on a GPU between these two,
-as much as half of its free memory holds."""
-
-NOT_FINITE = (
-    "the model's weights or its dtype are at fault (float16 overflows where bfloat16 does not), or training diverged"
-)
-"""Why a model gives a number that is none, for messages."""
-Advance = Callable[[int, int], None]
-"""Told of each finished batch the tokens that went through the model, and the different responses."""
-
-
 class NotFinite(NamedTuple):
-    """A number that a model should not give."""
+    """Where a NaN or infinity stands."""
 
     row: int
     place: int
@@ -99,7 +97,7 @@ class NotFinite(NamedTuple):
 def in_batches(
     batches: Iterable[Sequence[int]], read: Callable[[Sequence[int]], tuple[Sequence[Tensor], int]], *, advance: Advance
 ) -> dict[int, Tensor]:
-    """What a model says of each row, batch after batch; a batch that does not fit the memory is halved.
+    """Results of each row, batch after batch; a batch that does not fit the memory is halved.
 
     Args:
         batches: indices of rows.
@@ -130,7 +128,7 @@ def in_batches(
 
 
 def budget(model: nn.Module) -> int:
-    """Tokens in a batch that a model on its device should read."""
+    """Default tokens in a batch, for a model on its device."""
     weight = next(model.parameters())
     if weight.device.type == "cpu":
         return CPU_BUDGET
@@ -149,14 +147,9 @@ def first_not_finite(numbers: Tensor, sizes: Sequence[int]) -> NotFinite | None:
     finite = numbers.isfinite()
     if bool(finite.all()):
         return None
-    at = int((~finite).nonzero()[0])
-    value = numbers[at].item()
-    row, start = next((row, start) for row, start in _starts(sizes) if at < start + sizes[row])
-    return NotFinite(row, at - start, value)
-
-
-def _starts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    start = 0
-    for row, size in enumerate(sizes):
-        yield row, start
-        start += size
+    at = place = int((~finite).nonzero()[0])
+    row = 0
+    while place >= sizes[row]:
+        place -= sizes[row]
+        row += 1
+    return NotFinite(row, place, numbers[at].item())

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 _AT_MOST = 1 << 26
-"""Weights that are looked at: a second or two, whatever the model's size."""
+"""Weights that are compared: a second or two, whatever the model's size."""
 
 
 class Kept(NamedTuple):

@@ -137,12 +137,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> l
 
 
 def check_vocabulary(encoded: Sequence[Encoded], config: PreTrainedConfig, *, model: str) -> None:
-    """Refuse tokens that a model has no embedding for.
-
-    Args:
-        encoded: any number.
-        config: of the model.
-        model: its name, for the message.
+    """Refuse tokens that a model, of this configuration and name, has no embedding for.
 
     Raises:
         ModelError: names the first response with such a token.

@@ -87,13 +87,10 @@ class Backbone:
 
 
 def load_backbone(source: str, options: LoadOptions = DEFAULT_OPTIONS, *, revision: str | None = None) -> Backbone:
-    """Load a model with its tokenizer, ready for inference.
+    """Load a model with its tokenizer, ready for inference; see `resolve` for its source.
 
-    Args:
-        source: see `resolve`; a folder with a LoRA adapter loads its base model too, unmerged, since merging
-            would round a small difference away in bfloat16.
-        options: device, dtype and the like.
-        revision: of a hub model.
+    A folder with a LoRA adapter loads its base model too, unmerged: merging would round a small difference away in
+    bfloat16.
 
     Raises:
         ModelError: not a causal language model, or weights are missing from the checkpoint.
@@ -131,16 +128,11 @@ def check_dtype(name: str) -> Dtype:
 def load_tokenizer(
     folder: Path, *, trust_remote_code: bool = False, template_date: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer, with a chat template that tells the same day whenever it is used.
-
-    Args:
-        folder: the model's.
-        trust_remote_code: see `LoadOptions`, as for the next.
-        template_date: by default the one that the template tells already, else `prompts.CLOCK_DATE`.
+    """The folder's tokenizer, with a chat template that renders one day whenever it is used; see `prompts.pin_date`.
 
     Raises:
         ConfigError: not a day.
-        ModelError: there is none, or its template tells another day already.
+        ModelError: there is none, or its template renders another day already.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)

@@ -1,4 +1,4 @@
-"""Token log-probabilities of responses under a causal language model: what everything here is paid in.
+"""Token log-probabilities of responses under a causal language model: what scoring and training spend their time on.
 
 Prompts and responses are packed into one row as a prefix tree (see `packing`): no padding, a shared beginning read
 once, and the logits of a few rows at a time, never of all. A model that cannot be patched for that (see
@@ -16,7 +16,7 @@ from freeprm.models.batching import NOT_FINITE, Advance, first_not_finite, in_ba
 from freeprm.models.encoding import Encoded
 from freeprm.models.packed_forward import Tree, packed_logprobs
 from freeprm.models.packing import pack
-from freeprm.models.routes import divide, groups, read
+from freeprm.models.routes import divide, passes, read
 
 
 def token_logprobs(model: nn.Module, batch: Sequence[Encoded]) -> Tensor:
@@ -51,8 +51,7 @@ def score_tokens(
     Args:
         model: see `token_logprobs`.
         encoded: any number of prompts with responses, in any order.
-        token_budget: tokens in a batch; a single longer row is a batch of its own. By default `batching.budget`. A
-            batch that does not fit after all is halved.
+        token_budget: tokens in a batch; a single longer row is a batch of its own. By default `batching.budget`.
         advance: see `batching.Advance`.
 
     Returns:
@@ -79,8 +78,11 @@ def score_tokens(
 def n_read(model: nn.Module, batch: Sequence[Encoded]) -> int:
     """Tokens that go through a model for a batch: each different beginning once, or each different response."""
     unique, _ = distinct(batch)
-    parts = [(packed, [unique[row] for row in rows]) for packed, rows in groups(model, [len(i.ids) for i in unique])]
-    return sum(len(pack(part)) if packed else sum(len(item.ids) for item in part) for packed, part in parts)
+    lengths = [len(item.ids) for item in unique]
+    return sum(
+        len(pack([unique[row] for row in rows])) if packed else sum(lengths[row] for row in rows)
+        for packed, rows in passes(model, lengths)
+    )
 
 
 def distinct(encoded: Sequence[Encoded]) -> tuple[list[Encoded], list[int]]:
@@ -119,11 +121,11 @@ def check_finite(logps: Tensor, batch: Sequence[Encoded]) -> None:
 def _read(model: nn.Module, batch: Sequence[Encoded]) -> tuple[Tensor, int]:
     """(T_total,) log-probabilities of a batch without repetitions, and the tokens that were read for them."""
 
-    def reading(is_packed: bool, rows: Sequence[int]) -> tuple[Tensor, int]:
+    def read_pass(is_packed: bool, rows: Sequence[int]) -> tuple[Tensor, int]:
         part = [batch[row] for row in rows]
         if not is_packed:
             return padded_logprobs(model, part), sum(len(item.ids) for item in part)
         packed = pack(part)
         return packed_logprobs(model, packed, Tree(packed.segments)), len(packed)
 
-    return read(model, batch, [item.n_response for item in batch], reading)
+    return read(model, batch, [item.n_response for item in batch], read_pass)

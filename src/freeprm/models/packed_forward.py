@@ -12,8 +12,8 @@ activation checkpointing) works as ever. A model that cannot be patched is left 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, wraps
+from dataclasses import dataclass, field
+from functools import wraps
 from types import MethodType, NoneType
 from typing import Any, NamedTuple, Protocol
 
@@ -30,12 +30,16 @@ from freeprm.models.output_head import Readout, chosen_logprobs
 from freeprm.models.packing import Index, Packed, Segment
 
 NAME = "freeprm_tree"
-"""Of the implementation, among those of transformers."""
+"""Of the attention implementation, among those of transformers."""
+_PATCHED = "freeprm_patched"
+"""Attribute of a model that was tried: whether its forward is patched."""
+_REPLACED = ("sdpa", "eager", NAME)
+_ATTENDING = {"full_attention", "sliding_attention"}
 _BEYOND = ("s_aux", "position_bias")
-"""What a layer may ask of its attention, and this one does not do: a call that asks does not count."""
-_QUERIES = {"cpu": 64}
-"""Of a segment attended at a time: what a causal mask hides from all of them is not computed."""
-_GPU_QUERIES = 1024  # fewer kernels; bounds the mask
+"""Options of a layer's attention that tree attention ignores: a call with one of them does not count."""
+_CPU_QUERIES, _GPU_QUERIES = 64, 1024
+"""Queries of a segment at a time: keys that the causal mask hides from all of them are not computed. On a GPU more of
+them, for fewer kernels; it bounds the mask."""
 
 
 @dataclass(eq=False)
@@ -44,17 +48,9 @@ class Tree:
 
     segments: tuple[Segment, ...]
     calls: int = 0
-    """One a layer; fewer mean that some layer goes another way."""
-
-    @cached_property
-    def sizes(self) -> list[int]:
-        """Tokens of each segment."""
-        return [segment.stop - segment.start for segment in self.segments]
-
-    @cached_property
-    def masks(self) -> dict[tuple[int, int, int | None], Tensor]:
-        """Made once for all layers."""
-        return {}
+    """One a layer; fewer mean that some layer attends in another way."""
+    masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
+    """(t, L) bool by t, L and window: made once for all layers and all segments of this shape."""
 
 
 def tree_attention(
@@ -72,11 +68,11 @@ def tree_attention(
     Args:
         module: the layer's attention.
         query: (1, H, T, D)
-        key: (1, H or fewer, T, D)
+        key: (1, H or fewer, T, D), as is the value.
         value: like the key.
         attention_mask: used only without a tree.
         tree: the row's segments.
-        options: what the layer tells its attention: `scaling`, `sliding_window`, `softcap`, ...
+        options: of the layer's attention: `scaling`, `sliding_window`, `softcap`, ...
 
     Returns:
         (1, T, H, D), and no weights.
@@ -98,8 +94,9 @@ def tree_attention(
 def _over_tree(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, *, window: int | None, cap: float | None, scale: float | None
 ) -> Tensor:
-    """(1, H, T, D), segment after segment."""
-    queries, keys, values = (states.split(tree.sizes, dim=2) for states in (query, key, value))
+    """(1, H, T, D), segment after segment: each over the keys of its ancestors, in order, and its own."""
+    sizes = [segment.stop - segment.start for segment in tree.segments]
+    queries, keys, values = (states.split(sizes, dim=2) for states in (query, key, value))
     attended = [
         _attend(
             queries[index],
@@ -115,16 +112,20 @@ def _over_tree(
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, *, window: int | None, cap: float | None, scale: float | None
 ) -> Tensor:
-    """A segment's (1, H, t, D) queries over the (1, H, L, D) keys of its ancestors and itself."""
+    """A segment's (1, H, t, D) queries over the (1, H, L, D) keys of its ancestors and itself, which come last."""
     n_queries, n_keys = query.shape[2], key.shape[2]
+    # A root without a window needs no mask: torch's causal kernels serve.
     if n_queries == n_keys and cap is None and (window is None or window >= n_keys):
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
     parts = []
-    size = _QUERIES.get(query.device.type, _GPU_QUERIES)
+    size = _CPU_QUERIES if query.device.type == "cpu" else _GPU_QUERIES
     for start in range(0, n_queries, size):
         part = query[:, :, start : start + size]
         stop = n_keys - n_queries + start + part.shape[2]  # keys that the last of these queries sees
-        mask = _mask(tree, part.shape[2], stop, window, query.device)
+        shape = (part.shape[2], stop, window)
+        if shape not in tree.masks:
+            tree.masks[shape] = _causal(part.shape[2], stop, query.device, window=window)
+        mask = tree.masks[shape]
         seen = key[:, :, :stop], value[:, :, :stop]
         parts.append(
             scaled_dot_product_attention(part, *seen, attn_mask=mask, scale=scale)
@@ -132,14 +133,6 @@ def _attend(
             else _capped(part, *seen, mask, cap=cap, scale=scale)
         )
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-
-
-def _mask(tree: Tree, n_queries: int, n_keys: int, window: int | None, device: torch.device) -> Tensor:
-    """(t, L) see `_causal`; made once for all layers and all segments of this shape."""
-    shape = (n_queries, n_keys, window)
-    if shape not in tree.masks:
-        tree.masks[shape] = _causal(n_queries, n_keys, device, window=window)
-    return tree.masks[shape]
 
 
 def _causal(n_queries: int, n_keys: int, device: torch.device, *, window: int | None = None) -> Tensor:
@@ -163,11 +156,6 @@ AttentionInterface.register(NAME, tree_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-_TAUGHT = "freeprm_taught"
-_REPLACED = ("sdpa", "eager", NAME)
-_ATTENDING = {"full_attention", "sliding_attention"}
-
-
 class Head(Protocol):
     """What is read off hidden states."""
 
@@ -177,7 +165,7 @@ class Head(Protocol):
 
 
 class Reads(NamedTuple):
-    """Where a model is asked for what."""
+    """The positions at which a head is read."""
 
     positions: Tensor
     """(n,) in the row; of several padded rows, counted through."""
@@ -185,7 +173,7 @@ class Reads(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Which log-probabilities are asked for."""
+    """The tokens whose log-probabilities are wanted."""
 
     predictors: Tensor
     """(n,) positions in the row."""
@@ -194,19 +182,19 @@ class Targets(NamedTuple):
 
 
 def inputs(packed: Packed, tree: Tree, device: torch.device) -> dict[str, Any]:
-    """What a patched model is called with for log-probabilities; the tree is that of the packed segments."""
+    """Arguments of a patched model for log-probabilities; the tree is that of the packed segments."""
     targets = Targets(*(on_device(array, device) for array in (packed.predictors, packed.targets)))
     return {**row(packed, tree, device), "targets": targets}
 
 
 def packed_logprobs(model: nn.Module, packed: Packed, tree: Tree) -> Tensor:
-    """(T_total,) what a patched model says of a packed row, response after response."""
+    """(T_total,) of a packed row under a patched model, response after response."""
     answers: Tensor = model(**inputs(packed, tree, next(model.parameters()).device))
     return answers.index_select(0, torch.from_numpy(np.concatenate(packed.places)).to(answers.device))
 
 
 def row(packed: Packed, tree: Tree, device: torch.device) -> dict[str, Any]:
-    """A packed row as a patched model takes it, without what is asked."""
+    """Arguments of a patched model for a packed row; targets or reads come with them."""
     return {
         "input_ids": on_device(packed.ids, device)[None], "position_ids": on_device(packed.positions, device)[None],
         "use_cache": False,
@@ -217,14 +205,14 @@ def row(packed: Packed, tree: Tree, device: torch.device) -> dict[str, Any]:
 
 
 def on_device(array: Index, device: torch.device) -> Tensor:
-    """The same numbers there, without waiting for them: a GPU fetches them from memory that stays in its place."""
+    """The same numbers on a device, copied without waiting: a GPU fetches them from pinned memory."""
     numbers = torch.from_numpy(array)
     return (numbers.pin_memory() if device.type == "cuda" else numbers).to(device, non_blocking=True)
 
 
 def is_patched(model: nn.Module) -> bool | None:
-    """Whether a model, wrapped or not, answers for packed rows; None where it has not been tried."""
-    return getattr(core(model), _TAUGHT, None)
+    """Whether a model, wrapped or not, reads packed rows; None where it has not been tried."""
+    return getattr(core(model), _PATCHED, None)
 
 
 def core(model: nn.Module) -> Any:
@@ -236,23 +224,32 @@ def core(model: nn.Module) -> Any:
 
 
 def patch_forward(model: nn.Module, *, examine: Callable[[nn.Module], bool]) -> bool:
-    """Teach a model, before anything distributed wraps it; once.
+    """Patch a model's forward to read packed rows, before anything distributed wraps it; once.
 
     Args:
         model: a causal model, perhaps with adapters.
-        examine: whether the patched model answers as it did before; asked unless its weights are elsewhere.
+        examine: whether the patched model gives what it gave before; called unless its weights are elsewhere.
 
     Returns:
-        Whether it answers for packed rows now. One without an output head that does not, and so could not be asked
-        otherwise, still answers where `Reads` of padded rows ask.
+        Whether it reads packed rows now. One without an output head that does not still takes `Reads` of padded rows.
     """
     inner = core(model)
-    if (known := getattr(inner, _TAUGHT, None)) is not None:
-        return bool(known)
-    patched = _can_be_patched(inner) and _is_patched_now(inner, examine)
+    if (known := is_patched(inner)) is not None:
+        return known
+    # A method, and not a closure: a deep copy of the model has to answer with its own weights.
+    answering = MethodType(_answering(type(inner).forward), inner)
+    patched = _can_be_patched(inner)
+    if patched:
+        before = inner.config._attn_implementation
+        inner.set_attn_implementation(NAME)
+        inner.forward = answering
+        if inner.device.type != "meta" and not examine(inner):
+            del inner.forward
+            inner.set_attn_implementation(before)
+            patched = False
     if not patched and isinstance(inner, PreTrainedModel) and not has_output_head(inner):
-        _let_answer(inner)
-    setattr(inner, _TAUGHT, patched)
+        inner.forward = answering
+    setattr(inner, _PATCHED, patched)
     return patched
 
 
@@ -268,25 +265,8 @@ def readout_of(model: PreTrainedModel) -> Readout:
     return Readout(model.get_output_embeddings(), scale=scale, cap=getattr(config, "final_logit_softcapping", None))
 
 
-def _is_patched_now(inner: Any, examine: Callable[[nn.Module], bool]) -> bool:
-    """Teach; and take it back from a model that does not pass."""
-    before = inner.config._attn_implementation
-    inner.set_attn_implementation(NAME)
-    _let_answer(inner)
-    if inner.device.type == "meta" or examine(inner):
-        return True
-    del inner.forward
-    inner.set_attn_implementation(before)
-    return False
-
-
-def _let_answer(inner: Any) -> None:
-    # A method, and not a closure: a deep copy of the model has to answer with its own weights.
-    inner.forward = MethodType(_answering(type(inner).forward), inner)
-
-
 def _answering(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """The forward of a class of models, which also answers what is asked."""
+    """The forward of a class of models, which also takes targets or reads."""
 
     @wraps(plain)
     def forward(

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.errors import DataError, ModelError
+from freeprm.models.batching import Advance
 from freeprm.models.encoding import Encoded
 from freeprm.models.lengths import kind_of
 from freeprm.models.loading import template_hash, weights_hash
@@ -42,7 +43,7 @@ class ReferenceCache:
     """Token log-probabilities under one frozen model, from disk where they are known.
 
     Args:
-        folder: where entries rest; made if need be.
+        folder: of the entries; made if need be.
         model_key: tells this model and its precision from every other.
         together: read each group in a batch of its own, as training reads a micro-batch of one group. In 16 bits a
             batch decides how its rows are rounded: read with others, an untrained model of 135 million weights was off
@@ -64,15 +65,11 @@ class ReferenceCache:
         chunks: Sequence[Groups],
         *,
         token_budget: int | None = None,
-        advance: Callable[[int, int], None] = lambda n_tokens, n_responses: None,
+        advance: Advance = lambda n_tokens, n_responses: None,
     ) -> None:
-        """Put chunks on disk, each whole or not at all.
+        """Put chunks, as `missing` gives them, on disk, each whole or not at all.
 
-        Args:
-            model: the reference.
-            chunks: as `missing` gives them.
-            token_budget: see `score_tokens`; not heeded by groups that are read together.
-            advance: see `score_tokens`.
+        `token_budget` and `advance` are those of `score_tokens`; groups that are read together ignore the budget.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in chunks:
@@ -143,21 +140,20 @@ def key_of(folder: Path, tokenizer: PreTrainedTokenizerBase, *, dtype: str, logi
 
 
 def model_key(*, weights_sha256: str, template_sha256: str | None, dtype: str, logits: str = "float32") -> str:
-    """Tells a model from every other that could have drawn a response.
+    """Tells a model from every other that could have drawn a response: by the hashes of its weights and chat template.
 
     Args:
         weights_sha256: of its folder.
-        template_sha256: of the chat template; None where it has none.
+        template_sha256: None where it has none.
         dtype: of the weights.
-        logits: what a 16-bit model's logits are kept in; rounded ones are as far off as two near models (see
-            `output_head`).
+        logits: dtype of a 16-bit model's logits; rounded ones are as far off as two near models (see `output_head`).
     """
     precision = dtype if dtype in _TOLERANCE else f"{dtype}, logits in {logits}"
     return f"{weights_sha256[:16]}/{(template_sha256 or 'no template')[:16]}/{precision}"
 
 
 def noted_of(key: str, prompt_ids: Sequence[int]) -> str:
-    """What log-probabilities are of: a model by its key, and the tokens of the prompt that it read before them."""
+    """The column `logprobs_of`: a model by its key, and the tokens of the prompt that it read."""
     return f"{key}/{hashlib.sha256(np.array(prompt_ids, dtype=np.int64).tobytes()).hexdigest()[:16]}"
 
 
@@ -169,8 +165,7 @@ def stored_logprobs(
     config: PreTrainedConfig,
     counts: Counter[str],
 ) -> dict[int, Tensor]:
-    """By index, the (T,) log-probabilities that rollouts bring for exactly the tokens, behind exactly the prompt, that
-    would be computed.
+    """By index, the (T,) log-probabilities that rollouts have for exactly the prompt and tokens that would be computed.
 
     Args:
         rollouts: B of them.
@@ -178,7 +173,7 @@ def stored_logprobs(
         key: of the model whose log-probabilities are wanted.
         config: of that model. Where it reads a whole response otherwise than the beginnings that tokens were drawn
             from (see `models.lengths`), what was noted is not what would be computed.
-        counts: how many were taken, and why others were not, is added; nothing where none brings any.
+        counts: is added how many were taken, and why others were not.
     """
     found: dict[int, Tensor] = {}
     for index, (rollout, item) in enumerate(zip(rollouts, encoded, strict=True)):
@@ -206,13 +201,7 @@ def check_stored(
     dtype: str,
     compute: Callable[[Sequence[Encoded]], Sequence[Tensor]],
 ) -> None:
-    """Compute some responses again and compare.
-
-    Args:
-        stored: see `stored_logprobs`.
-        encoded: what its indices mean.
-        dtype: of the reference.
-        compute: the reference's own (T,) log-probabilities of responses.
+    """Compute some responses again, in the reference's `dtype`, and compare.
 
     Raises:
         DataError: they differ on average by more than rounding explains; names the response.

@@ -25,7 +25,7 @@ from freeprm.models.loading import (
     resolve,
 )
 from freeprm.models.reward_config import stored_config
-from freeprm.models.routes import groups
+from freeprm.models.routes import passes
 from freeprm.models.scoring_input import ScoringInput
 
 _CPU_BUDGET, _GPU_BUDGET = 4096, 16_384  # tokens in a batch, padding included
@@ -140,7 +140,7 @@ def read_marked(
 
     lengths = [len(item.ids) for item in items]
     # Nothing is known of how a checkpoint's own code treats its neighbours: there they are read one by one.
-    together = [group.rows for group in groups(transformer, lengths)] if model.head else [list(range(len(items)))]
+    together = [one.rows for one in passes(transformer, lengths)] if model.head else [list(range(len(items)))]
     budget = token_budget or (_CPU_BUDGET if transformer.device.type == "cpu" else _GPU_BUDGET)
     batches = (
         [rows[place] for place in batch]

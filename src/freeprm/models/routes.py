@@ -1,6 +1,6 @@
-"""How a model is read: rows packed, padded, or each alone, and which rows together. Every path asks here.
+"""The route of rows through a model: packed, padded, or each alone, and which rows share a pass.
 
-A response's numbers must not depend on what is read beside it or before it. What may share a batch is decided by the
+A response's numbers must not depend on what is read beside it or before it. What may share a pass is decided by the
 configuration (see `lengths`) and by a trial: rows read together have to give what each gives by itself. A trial of some
 tokens comes first; where rows are longer than a length that the configuration names (a window, a chunk, the length of
 pretraining), another one reaches past it, once, before they are read.
@@ -28,19 +28,19 @@ from freeprm.models.lengths import forget_lengths, kind_of, splits_every_length,
 from freeprm.models.loading import context_length
 from freeprm.models.output_head import give_float32_logits
 from freeprm.models.packed_forward import Tree, core, has_output_head, is_patched, packed_logprobs, patch_forward
-from freeprm.models.packing import Index, pack, packed_batches
+from freeprm.models.packing import pack, packed_batches
 from freeprm.models.reads import packed_reads, padded_reads
 
-Way = Literal["packed", "padded", "alone"]
-_WAYS = "freeprm_ways"
+Route = Literal["packed", "padded", "alone"]
+_ROUTES = "freeprm_routes"
 _EXACT_ERROR, _ROUNDED_ERROR = 1e-2, 0.1
 """Nats by which a trial's two readings may differ: at most in float32, on average in 16 bits."""
 _PROMPT, _ENDS = 5, (4, 6)  # tokens of a trial
 _BEYOND = 8, 0.25  # tokens by which a trial passes a length, at least, and as a share of it
 
 
-class Group(NamedTuple):
-    """Rows that are read together."""
+class Pass(NamedTuple):
+    """Rows that may be read together."""
 
     packed: bool
     """As one row with shared beginnings once; else padded."""
@@ -48,7 +48,7 @@ class Group(NamedTuple):
 
 
 def prepare(model: nn.Module, *, longest: int = 0) -> bool:
-    """Find out how a model is read; done unasked, but to be called before anything distributed wraps it.
+    """Find a model's route; done when it is first read, but to be called before anything distributed wraps it.
 
     Args:
         model: a causal model or a classifier, perhaps with adapters.
@@ -62,77 +62,71 @@ def prepare(model: nn.Module, *, longest: int = 0) -> bool:
     """
     config = _inner(model).config
     limits = [limit for limit in thresholds(config) if limit < longest]
-    return [_way(model, n_tokens) for n_tokens in (0, *limits, longest)][-1] == "packed"
+    return [_route(model, n_tokens) for n_tokens in (0, *limits, longest)][-1] == "packed"
 
 
-def groups(model: nn.Module, lengths: Sequence[int]) -> list[Group]:
-    """Rows of these lengths, in tokens, in groups within which none changes what another gives."""
+def passes(model: nn.Module, lengths: Sequence[int]) -> list[Pass]:
+    """Rows of these lengths, in tokens, in passes within which none changes what another gives."""
     config = _inner(model).config
-    found: dict[object, Group] = {}
+    found: dict[object, Pass] = {}
     for row, n_tokens in enumerate(lengths):
-        way = _way(model, n_tokens)
-        key = row if way == "alone" else (way, kind_of(config, n_tokens))
-        found.setdefault(key, Group(way == "packed", [])).rows.append(row)
+        route = _route(model, n_tokens)
+        key = row if route == "alone" else (route, kind_of(config, n_tokens))
+        found.setdefault(key, Pass(route == "packed", [])).rows.append(row)
     return list(found.values())
 
 
 def divide(model: nn.Module, encoded: Sequence[Encoded], *, token_budget: int | None) -> Iterator[list[int]]:
-    """Indices in batches as a model reads them; see `groups`, `packed_batches` and `padded_batches`."""
-    for group in groups(model, [len(item.ids) for item in encoded]):
-        divide_group = packed_batches if group.packed else padded_batches
-        for batch in divide_group([encoded[row] for row in group.rows], token_budget=token_budget or budget(model)):
-            yield [group.rows[place] for place in batch]
+    """Indices in batches as a model reads them; see `passes`, `packed_batches` and `padded_batches`."""
+    for one in passes(model, [len(item.ids) for item in encoded]):
+        in_budget = packed_batches if one.packed else padded_batches
+        for batch in in_budget([encoded[row] for row in one.rows], token_budget=token_budget or budget(model)):
+            yield [one.rows[place] for place in batch]
 
 
 def read(
     model: nn.Module,
     batch: Sequence[Encoded],
     sizes: Sequence[int],
-    reading: Callable[[bool, Sequence[int]], tuple[Tensor, int]],
+    read_pass: Callable[[bool, Sequence[int]], tuple[Tensor, int]],
 ) -> tuple[Tensor, int]:
-    """What a model says of a batch, group by group.
+    """Numbers of a batch, pass by pass.
 
     Args:
         model: perhaps wrapped.
         batch: B prompts with responses.
-        sizes: how many numbers each of them gives.
-        reading: of whether rows are packed, and their indices, their numbers one after another and the tokens read.
+        sizes: how many numbers each of them has.
+        read_pass: whether rows are packed, and their indices -> their numbers one after another, and the tokens read.
 
     Returns:
         (n_total,) the numbers, response after response, and all the tokens read.
     """
-    todo = groups(model, [len(item.ids) for item in batch])
-    answers = [reading(group.packed, group.rows) for group in todo]
-    n_tokens = sum(n for _, n in answers)
-    flat = answers[0][0] if len(todo) == 1 else _in_order(todo, [numbers for numbers, _ in answers], sizes)
+    todo = passes(model, [len(item.ids) for item in batch])
+    results = [read_pass(one.packed, one.rows) for one in todo]
+    flat = results[0][0]
+    if len(todo) > 1:
+        parts = {
+            row: part
+            for one, (numbers, _) in zip(todo, results, strict=True)
+            for row, part in zip(one.rows, numbers.split([sizes[row] for row in one.rows]), strict=True)
+        }
+        flat = torch.cat([parts[row] for row in range(len(sizes))])
     for _ in range(_spare_passes(model, len(todo))):
-        flat = flat + 0.0 * reading(todo[0].packed, todo[0].rows)[0].sum()
-    return flat, n_tokens
-
-
-def _in_order(todo: Sequence[Group], answers: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
-    parts = {
-        row: part
-        for group, numbers in zip(todo, answers, strict=True)
-        for row, part in zip(group.rows, numbers.split([sizes[row] for row in group.rows]), strict=True)
-    }
-    return torch.cat([parts[row] for row in range(len(sizes))])
+        flat = flat + 0.0 * read_pass(todo[0].packed, todo[0].rows)[0].sum()
+    return flat, sum(n_tokens for _, n_tokens in results)
 
 
 def _spare_passes(model: nn.Module, n_passes: int) -> int:
     """Passes by which another process has more: what distributes a model waits for each pass in all of them."""
     wrapped = core(model) is not model or isinstance(model, FSDPModule)
-    if not (wrapped and is_initialized() and _may_part(model)):
+    if not (wrapped and is_initialized()):
+        return 0
+    routes = set(_routes(model).values())
+    if not kind_of(core(model).config, 0) and "alone" not in routes and len(routes) < 2:  # always one pass
         return 0
     most = torch.tensor(n_passes, device=next(model.parameters()).device)
     all_reduce(most, ReduceOp.MAX)
     return int(most) - n_passes
-
-
-def _may_part(model: nn.Module) -> bool:
-    """Whether some batches are read in several passes."""
-    ways = set(_ways(model).values())
-    return bool(kind_of(core(model).config, 0)) or "alone" in ways or len(ways) > 1
 
 
 def _inner(model: nn.Module) -> PreTrainedModel:
@@ -144,59 +138,58 @@ def _inner(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
-def _ways(model: nn.Module) -> dict[int, Way]:
-    """By the number of lengths that a row passes, how it is read; as far as known."""
-    ways: dict[int, Way] = vars(core(model)).setdefault(_WAYS, {})
-    return ways
+def _routes(model: nn.Module) -> dict[int, Route]:
+    """By how many of the configuration's `thresholds` a row passes; as far as known."""
+    routes: dict[int, Route] = vars(core(model)).setdefault(_ROUTES, {})
+    return routes
 
 
-def _way(model: nn.Module, n_tokens: int) -> Way:
-    """How a row of this length is read, tried where it is not known."""
-    inner, ways = _inner(model), _ways(model)
+def _route(model: nn.Module, n_tokens: int) -> Route:
+    """The route of a row of this length, tried where it is not known."""
+    inner, routes = _inner(model), _routes(model)
     limits = thresholds(inner.config)
     tier = bisect_left(limits, n_tokens)
-    if tier and 0 not in ways:
-        _way(model, 0)  # first, because what is patched is decided by it
-    if tier not in ways:
+    if tier and 0 not in routes:
+        _route(model, 0)  # first, because what is patched is decided by it
+    if tier not in routes:
         forget_lengths(inner)
         give_float32_logits(inner)
-        ways[tier] = _tried(inner, n_tokens, passed=limits[tier - 1] if tier else 0)
-        _tell(inner, n_tokens, ways[tier])
-    return ways[tier]
+        routes[tier] = _tried(inner, n_tokens, passed=limits[tier - 1] if tier else 0)
+        _warn(inner, n_tokens, routes[tier])
+    return routes[tier]
 
 
-def _tell(inner: PreTrainedModel, n_tokens: int, way: Way) -> None:
-    """Say once of a model that its rows are read one by one."""
-    what = f"{type(inner).__name__}: rows"
-    if limits := [limit for limit in thresholds(inner.config) if limit < n_tokens]:
-        what += f" of more than {limits[-1]:,} tokens"
-    if way == "alone":
-        warnings.warn(
-            f"{what} are read one by one, because in a trial rows that were read together gave other numbers than each "
-            "by itself; prompts are read again for each response, so reading takes about as many times as long as a "
-            "prompt has responses, and more on a GPU",
-            stacklevel=2,
-        )
+def _warn(inner: PreTrainedModel, n_tokens: int, route: Route) -> None:
+    """Warn once where a model's rows are read one by one."""
+    if route == "alone":
+        why = ", because in a trial rows that were read together gave other numbers than each by itself"
     elif splits_every_length(inner.config, n_tokens):
-        warnings.warn(
-            f"{what} are read one by one, but for those of equal length, because its rotary embedding (dynamic NTK) "
-            "depends on the length of the whole; prompts are read again for each response, so reading takes about as "
-            "many times as long as a prompt has responses, and more on a GPU",
-            stacklevel=2,
+        why = (
+            ", but for those of equal length, because its rotary embedding (dynamic NTK) depends on the length of the "
+            "whole"
         )
+    else:
+        return
+    limits = [limit for limit in thresholds(inner.config) if limit < n_tokens]
+    which = f" of more than {limits[-1]:,} tokens" if limits else ""
+    warnings.warn(
+        f"{type(inner).__name__}: rows{which} are read one by one{why}; prompts are read again for each response, so "
+        "reading takes about as many times as long as a prompt has responses, and more on a GPU",
+        stacklevel=2,
+    )
 
 
-def _tried(inner: PreTrainedModel, n_tokens: int, *, passed: int) -> Way:
-    """The fastest way in which rows on trial give what each gives by itself.
+def _tried(inner: PreTrainedModel, n_tokens: int, *, passed: int) -> Route:
+    """The fastest route on which trial rows give what each gives by itself.
 
     Args:
         inner: the model itself.
         n_tokens: of the row that is to be read.
-        passed: the last length named by the configuration that it passes; 0 for none.
+        passed: the last of the configuration's `thresholds` that it passes; 0 for none.
     """
     if inner.device.type == "meta":  # its weights are in another process
         return "packed" if patch_forward(inner, examine=lambda model: True) else "padded"
-    batch = _on_trial(inner, n_tokens, passed)
+    batch = _trial_rows(inner, n_tokens, passed)
     with _evaluated(inner), torch.inference_mode():
         alone = _each_alone(inner, batch)
         again = _each_alone(inner, batch[:2])
@@ -211,8 +204,8 @@ def _tried(inner: PreTrainedModel, n_tokens: int, *, passed: int) -> Way:
         return "padded" if _together(inner, batch, alone, _read_padded) else "alone"
 
 
-def _on_trial(inner: PreTrainedModel, n_tokens: int, passed: int) -> list[Encoded]:
-    """Two short responses to a prompt, and where a length is passed, two that pass it."""
+def _trial_rows(inner: PreTrainedModel, n_tokens: int, passed: int) -> list[Encoded]:
+    """Two short responses to a prompt, and two that pass a length where one is passed."""
     most = max(n_tokens, context_length(inner.config))
     prompts = [_PROMPT]
     if passed:
@@ -234,7 +227,7 @@ def _on_trial(inner: PreTrainedModel, n_tokens: int, passed: int) -> list[Encode
 
 
 def _each_alone(inner: PreTrainedModel, batch: Sequence[Encoded]) -> list[Tensor]:
-    """What a plain pass of each row says."""
+    """Numbers of a plain pass of each row: log-probabilities, or reads of a model without an output head."""
     if has_output_head(inner):
         return [padded_logprobs(inner, [item]) for item in batch]
     body: Any = inner.base_model
@@ -260,25 +253,21 @@ def _together(
 
 
 def _read_packed(inner: PreTrainedModel, batch: Sequence[Encoded]) -> Tensor | None:
-    """What a patched model says of a packed row; None where some layers go another way."""
+    """Numbers of a packed row from a patched model; None where some layers attend in another way."""
     packed = pack(batch, least_shared=1)
     tree = Tree(packed.segments)
-    given = (
-        packed_logprobs(inner, packed, tree)
-        if has_output_head(inner)
-        else packed_reads(inner, packed, tree, _everywhere(batch), _trial_head)
-    )
+    if has_output_head(inner):
+        given = packed_logprobs(inner, packed, tree)
+    else:
+        everywhere = [np.arange(item.n_response) for item in batch]
+        given = packed_reads(inner, packed, tree, everywhere, _trial_head)
     return given if tree.calls == inner.config.get_text_config().num_hidden_layers else None
 
 
 def _read_padded(inner: PreTrainedModel, batch: Sequence[Encoded]) -> Tensor:
     if has_output_head(inner):
         return padded_logprobs(inner, batch)
-    return padded_reads(inner, batch, _everywhere(batch), _trial_head)
-
-
-def _everywhere(batch: Sequence[Encoded]) -> list[Index]:
-    return [np.arange(item.n_response) for item in batch]
+    return padded_reads(inner, batch, [np.arange(item.n_response) for item in batch], _trial_head)
 
 
 def _trial_head(model: PreTrainedModel, hidden: Tensor) -> Tensor:
@@ -296,7 +285,7 @@ def _alike(inner: PreTrainedModel, given: Tensor, expected: Tensor) -> bool:
 
 @contextmanager
 def _evaluated(model: nn.Module) -> Iterator[None]:
-    """Without the noise that some models have in training."""
+    """Without the noise of training (dropout, routers)."""
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
