@@ -24,8 +24,7 @@ from freeprm.experiments.comparison.measures import (
     step_metrics,
     tie_metrics,
 )
-from freeprm.experiments.comparison.runs import Folders
-from freeprm.experiments.comparison.settings import Comparison
+from freeprm.experiments.comparison.settings import Comparison, Folders
 from freeprm.experiments.comparison.tables import MethodCost, all_tables, method_costs
 from freeprm.io.config import build
 from freeprm.io.runs import read_manifest, read_metrics

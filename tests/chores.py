@@ -1,27 +1,28 @@
-"""Jobs for tests/experiments/test_graph.py, in a module that other processes can import."""
+"""Stages of toys for tests/experiments/test_graph.py, in a module that other processes can import."""
 
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from freeprm.errors import DataError
 
 
-def write(path: Path, needed: tuple[Path, ...]) -> None:
-    assert all(other.exists() for other in needed), f"{path} came before what it needs"
+def write(inputs: Sequence[Path] = (), *, out: Path) -> None:
+    assert all(other.exists() for other in inputs), f"{out} came before what it needs"
     time.sleep(0.1)
-    print(f"made {path.name} in {os.getpid()}")
-    path.write_text(str(os.getpid()))
+    print(f"made {out.name} in {os.getpid()}")
+    out.write_text(str(os.getpid()))
 
 
-def fail(message: str) -> None:
+def fail(inputs: Sequence[Path] = (), *, message: str, out: Path) -> None:
     raise DataError(message)
 
 
-def crash() -> None:
+def crash(*, out: Path) -> None:
     raise ZeroDivisionError("nothing to divide by")
 
 
-def die() -> None:
+def die(*, out: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)

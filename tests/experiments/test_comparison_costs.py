@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from freeprm.experiments.comparison.runs import Folders
-from freeprm.experiments.comparison.settings import Comparison, Generator, Labels, Method
+from freeprm.experiments.comparison.settings import Comparison, Folders, Generator, Labels, Method
 from freeprm.experiments.comparison.tables import cost_tables, method_costs, total_cost
 from freeprm.io.rows import write_json
 from freeprm.types import Charge, Cost

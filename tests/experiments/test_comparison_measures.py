@@ -13,8 +13,7 @@ from freeprm.experiments.comparison.measures import (
     measured,
     read_accuracies,
 )
-from freeprm.experiments.comparison.runs import Folders
-from freeprm.experiments.comparison.settings import Comparison, Generator, Method
+from freeprm.experiments.comparison.settings import Comparison, Folders, Generator, Method
 from freeprm.experiments.comparison.tables import all_tables
 from freeprm.io.files import read_rows
 from freeprm.io.rows import write_json, write_rows

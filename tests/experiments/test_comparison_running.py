@@ -7,8 +7,7 @@ import pytest
 
 from freeprm.errors import ConfigError, RunFolderError
 from freeprm.experiments.comparison.running import Compared, compare
-from freeprm.experiments.comparison.runs import Folders
-from freeprm.experiments.comparison.settings import Comparison, load_comparison
+from freeprm.experiments.comparison.settings import Comparison, Folders, load_comparison
 from freeprm.experiments.comparison.tuning import tune
 from freeprm.io.runs import read_manifest
 

@@ -4,15 +4,19 @@ Every stage keeps its run folder under one folder, so that the same command goes
 interrupted, and each can be looked at, or run again by hand with the command of the same name.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from freeprm.core.answers import canonical
+from freeprm.experiments.graph import PlannedRun, make_runs
 from freeprm.io.manifest import read_cost
 from freeprm.io.rollouts import read_rollouts
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.models.loading import LoadOptions
 from freeprm.report.metrics import cost_table
 from freeprm.report.page import (
     SOLUTION_NOTE,
@@ -27,14 +31,14 @@ from freeprm.report.page import (
     settings_table,
     training_figures,
 )
-from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.scorers.base import ScorerSource
 from freeprm.stages.evaluation import evaluate
 from freeprm.stages.grading import grade
 from freeprm.stages.sampling import sample
 from freeprm.stages.scoring import score
 from freeprm.stages.selection import select
 from freeprm.stages.training import train
-from freeprm.training.settings import TrainSettings, load_settings
+from freeprm.training.settings import load_settings
 from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 
 FOUR = ("ce", "dpo", "kto", "nca")
@@ -84,83 +88,73 @@ def demo(*, out: Path, settings: DemoSettings, command: str) -> Demo:
         out: the folder of all run folders.
         settings: size, objectives and seed.
         command: the command line that makes this run, for the report.
+
+    Raises:
+        FreePRMError: see the stages.
     """
     report = out / "report.html"
     with RunFolder(out, stage="demo", settings=asdict(settings)) as run:
         if run.complete and report.exists():
             cost = read_cost((read_manifest(out) or {})["cost"])
             return Demo(folder=out, report=report, metrics=read_metrics(out), cost=cost)
-        costs: dict[str, Cost] = {}
-        graded = {split: _rollouts(split, out, settings, costs) for split in ("train", "dev", "test")}
-        scored: dict[str, list[Path]] = {"dev": [], "test": []}
-        logs = {}
-        for objective in settings.objectives:
-            folder = out / f"prm-{objective}"
-            trained = train(
-                [graded["train"]], settings=_train_settings(objective, settings), out=folder, cache=out / "reference"
-            )
-            costs[f"train {objective}"], logs[objective] = trained.cost, trained.log
-            prm = ImplicitPRM.from_pretrained(folder)
-            for split, folders in scored.items():
-                folders.append(_scores(prm, objective, split, graded[split], out, settings, costs))
-        sizes = [n for n in (1, 4, 16, 64) if n < settings.test_samples] + [settings.test_samples]
-        selection = select(scored["test"], out=out / "selection", n=sizes, by=["level"], seed=settings.seed)
-        evaluation = evaluate(scored["test"], out=out / "evaluation", dev=scored["dev"], seed=settings.seed)
-        metrics = [*selection.metrics, *evaluation.metrics]
-        made = DemoRun(metrics=metrics, costs=costs, logs=logs, scored=scored["test"][0])
-        report.write_text(render(demo_page(made, settings, command=command)), encoding="utf-8")
+        runs = list(planned(out, settings))
+        make_runs(runs, out=out, description="demo", ended=run.save_time)
+        metrics = [*read_metrics(out / "selection"), *read_metrics(out / "evaluation")]
+        costs = _costs(runs)
+        page = demo_page(out, settings, metrics=metrics, costs=costs, command=command)
+        report.write_text(render(page), encoding="utf-8")
         run.write_metrics(metrics)
-        cost = run.finish(cost=sum(costs.values(), Cost()), counts=selection.counts)
+        counts = (read_manifest(out / "selection") or {})["counts"]
+        cost = run.finish(cost=sum(costs.values(), Cost()), counts=counts)
     return Demo(folder=out, report=report, metrics=metrics, cost=cost)
 
 
-def _rollouts(split: str, out: Path, settings: DemoSettings, costs: dict[str, Cost]) -> Path:
-    """Sampled and graded rollouts of one split."""
-    n_problems, n = {
+def planned(out: Path, settings: DemoSettings) -> Iterator[PlannedRun]:
+    """The runs of a demo; the first objective's scores have those by the reference alone beside them."""
+    sizes = {
         "train": (settings.train_problems, settings.train_samples),
         "dev": (settings.dev_problems, settings.train_samples),
         "test": (settings.test_problems, settings.test_samples),
-    }[split]
-    sampled = sample(
-        "arithmetic",
-        model=f"solver:{settings.solver}",
-        out=out / f"rollouts-{split}",
-        split=split,
-        n_problems=n_problems,
-        n=n,
-        temperature=settings.temperature,
-        max_new_tokens=MAX_NEW_TOKENS,
-        seed=settings.seed,
-        problem_seed=settings.seed,
-        logprobs=True,  # the solver is the reference too, which then costs nothing
-    )
-    graded = grade([sampled.folder], out=out / f"graded-{split}")
-    costs[f"sample {split}"] = sampled.cost
-    return graded.folder
+    }
+    model, seed = f"solver:{settings.solver}", settings.seed
+    for split, (n_problems, n) in sizes.items():
+        draw = partial(
+            sample, "arithmetic", model=model, split=split, n_problems=n_problems, n=n,
+            temperature=settings.temperature, max_new_tokens=MAX_NEW_TOKENS, seed=seed, problem_seed=seed,
+            logprobs=True,  # the solver is the reference too, which then costs nothing
+        )  # fmt: skip
+        yield PlannedRun(folder=out / f"rollouts-{split}", stage=draw)
+        yield PlannedRun(folder=out / f"graded-{split}", stage=grade, inputs=(out / f"rollouts-{split}",))
+    scores: dict[str, tuple[Path, ...]] = {"dev": (), "test": ()}
+    for objective in settings.objectives:
+        prm = out / f"prm-{objective}"
+        training = load_settings(options={"model": model, "objective": objective, "seed": seed}, preset=PRESET)
+        fit = partial(train, settings=training, cache=out / "reference")
+        yield PlannedRun(folder=prm, stage=fit, inputs=(out / "graded-train",))
+        rewards = ["with-reference", "without-reference"]
+        rewards += ["reference-only"] if objective == settings.objectives[0] else []
+        source = ScorerSource(source=str(prm), options=LoadOptions(dtype="float32"))
+        for split in scores:
+            folder = out / f"scores-{split}-{objective}"
+            by = partial(score, prm=source, rewards=rewards, name=objective)
+            yield PlannedRun(folder=folder, stage=by, inputs=(out / f"graded-{split}",), needs=(prm,))
+            scores[split] += (folder,)
+    ns = [n for n in (1, 4, 16, 64) if n < settings.test_samples] + [settings.test_samples]
+    choose = partial(select, n=ns, by=["level"], seed=seed)
+    yield PlannedRun(folder=out / "selection", stage=choose, inputs=scores["test"])
+    measure = partial(evaluate, dev=list(scores["dev"]), seed=seed)
+    yield PlannedRun(folder=out / "evaluation", stage=measure, inputs=scores["test"], needs=scores["dev"])
 
 
-def _train_settings(objective: str, settings: DemoSettings) -> TrainSettings:
-    return load_settings(
-        options={"model": f"solver:{settings.solver}", "objective": objective, "seed": settings.seed}, preset=PRESET
-    )
-
-
-def _scores(
-    prm: ImplicitPRM,
-    objective: str,
-    split: str,
-    rollouts: Path,
-    out: Path,
-    settings: DemoSettings,
-    costs: dict[str, Cost],
-) -> Path:
-    """Rollouts scored with and without the reference; by the reference alone only the first time."""
-    rewards = ["with-reference", "without-reference"]
-    if objective == settings.objectives[0]:
-        rewards.append("reference-only")
-    scored = score([rollouts], prm=prm, out=out / f"scores-{split}-{objective}", rewards=rewards, name=objective)
-    costs[f"score {split} {objective}"] = scored.cost
-    return scored.folder
+def _costs(runs: Sequence[PlannedRun]) -> dict[str, Cost]:
+    """What was paid for, named for the reader: `train ce` for prm-ce."""
+    stages = {"rollouts": "sample", "prm": "train", "scores": "score"}
+    costs = {}
+    for folder in (run.folder for run in runs):
+        kind, *of = folder.name.split("-")
+        if kind in stages:
+            costs[" ".join([stages[kind], *of])] = read_cost((read_manifest(folder) or {})["cost"])
+    return costs
 
 
 SHOWN_PROBLEMS = 8
@@ -182,23 +176,13 @@ _CURVES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoRun:
-    """What the stages gave the report."""
-
-    metrics: Sequence[Metric]
-    costs: Mapping[str, Cost]
-    logs: Mapping[str, Sequence[Mapping[str, float]]]
-    """Training log by objective."""
-    scored: Path
-    """Score folder of the first objective on the test problems."""
-
-
-def demo_page(made: DemoRun, settings: DemoSettings, *, command: str) -> Page:
+def demo_page(
+    out: Path, settings: DemoSettings, *, metrics: Sequence[Metric], costs: Mapping[str, Cost], command: str
+) -> Page:
     """The page of a finished demo."""
     first = settings.objectives[0]
     claim = claim_over(
-        made.metrics,
+        metrics,
         scorer=f"{first} {CLAIMED}",
         selector=SELECTOR,
         n=settings.test_samples,
@@ -221,21 +205,22 @@ def demo_page(made: DemoRun, settings: DemoSettings, *, command: str) -> Page:
         disclosure=DISCLOSURE,
         claim=claim,
         sections=(
-            *metric_sections(made.metrics),
-            Section(title="Training", figures=training_figures(list(_curves(made.logs)))),
+            *metric_sections(metrics),
+            Section(title="Training", figures=training_figures(list(_curves(out, settings.objectives)))),
             Section(
                 title="Solutions",
                 note=SOLUTION_NOTE,
-                solutions=tuple(_solutions(made.scored / f"{first}-{CLAIMED}.jsonl")),
+                solutions=tuple(_solutions(out / f"scores-test-{first}" / f"{first}-{CLAIMED}.jsonl")),
             ),
-            Section(title="Cost", tables=(cost_table(made.costs),)),
+            Section(title="Cost", tables=(cost_table(costs),)),
             Section(title="Settings", tables=(settings_table(described),)),
         ),
     )
 
 
-def _curves(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> Iterator[Curve]:
-    for objective, log in logs.items():
+def _curves(out: Path, objectives: Sequence[str]) -> Iterator[Curve]:
+    for objective in objectives:
+        log = json.loads((out / f"prm-{objective}" / "log.json").read_text(encoding="utf-8"))
         for key, (panel, name) in _CURVES.items():
             points = tuple((entry["step"], entry[key]) for entry in log if key in entry)
             if points:

@@ -1,218 +1,289 @@
-"""Jobs that need each other, in processes that last: two small models on two cores.
+"""The run graph: an experiment is a list of runs, each a stage with its settings, in a folder of its own.
 
-The processes are programs of their own, as those of `freeprm.engines.hf.workers` are, and end with their parent,
-however that ends. Whatever a job or its libraries print goes to its log.
+    runs = [
+        PlannedRun(folder=out / "rollouts", stage=partial(sample, "arithmetic", model="solver:base"), alone=True),
+        PlannedRun(folder=out / "graded", stage=grade, inputs=(out / "rollouts",)),
+    ]
+    make_runs(runs, out=out, workers=2, description="demo")
+
+A run begins when the runs are finished whose folders it takes. Every stage resumes from its own folder, so the same
+list goes on where it was interrupted, and what is finished stays as it is.
 """
 
 import os
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe, wait
+from datetime import timedelta
+from functools import partial
+from graphlib import TopologicalSorter
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from freeprm.errors import FreePRMError, WorkerError
-from freeprm.io.progress import bar
+from freeprm.io.processes import Process
+from freeprm.io.progress import bar, tell
+from freeprm.io.runs import read_manifest
 from freeprm.io.sandbox import cores
+
+SHOWN = 8
+"""Runs named in a message, of those that were not made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What one process does at a time; it can be pickled."""
+class PlannedRun:
+    """A run of an experiment; it can be pickled, unless it is made in this process."""
 
-    name: str
-    needs: frozenset[str]
-    """Names of the jobs that must be finished before."""
-    work: Callable[[], None]
-    log: Path
-    """Where what is printed goes, where the job has a process of its own."""
+    folder: Path
+    """Its run folder, by which others take it."""
+    stage: Callable[..., object]
+    """Called with the inputs, where there are any, and `out`: a stage with its settings, by `functools.partial`."""
+    inputs: tuple[Path, ...] = ()
+    """Files and folders, of other runs of the list or made before."""
+    needs: tuple[Path, ...] = ()
+    """Folders of other runs that its settings name: models, thresholds."""
+    alone: bool = False
+    """It starts processes or threads of its own: made in this process, before those that are made side by side."""
+    log: str = ""
+    """Name of the log in `out/logs` for what it prints in a process of its own; by default as the folder."""
 
 
-class Plan:
-    """What is left of some jobs, what is done, and what has failed.
+def make_runs(
+    runs: Sequence[PlannedRun],
+    *,
+    out: Path,
+    workers: int = 1,
+    description: str,
+    ended: Callable[[], None] = lambda: None,
+) -> None:
+    """Make all runs, one after the other in this process, or several at a time in others.
+
+    One that fails stops none but those that need it; the failure is raised when the others are done.
 
     Args:
-        jobs: in the order in which they are to begin, as far as their needs allow.
+        runs: in any order; of those that may begin, the first begins first where they are made one after the other.
+        out: the experiment's folder; messages and logs name runs by their folders below it.
+        workers: processes; with 1 all is done in this one.
+        description: of the experiment, for progress.
+        ended: called whenever a run has ended.
+
+    Raises:
+        WorkerError: a process failed or was lost.
+        FreePRMError: what the first run to fail raised, with the names of those that failed so before the message.
     """
+    graph = _Graph(runs, out, ended)
+    in_this_process = workers == 1 or len(runs) < 2
+    while taken := graph.take(1, among=lambda run: run.alone or in_this_process):
+        if not graph.was_made(taken[0]):
+            tell(f"{description}: {graph.name(taken[0])}; {graph.progress()}")
+        graph.end(taken[0], _attempt(taken[0]))
+    if graph.can_go_on:
+        _side_by_side(graph, n_workers=min(workers, graph.n_left), description=description)
+    graph.close()
 
-    def __init__(self, jobs: Sequence[Job]):
-        self._left = list(jobs)
-        self._done: set[str] = set()
-        self._failures: list[FreePRMError] = []
 
-    def take(self, n: int) -> list[Job]:
-        """At most `n` jobs that wait for nothing; they count as begun."""
-        taken = [job for job in self._left if job.needs <= self._done][:n]
-        self._left = [job for job in self._left if job not in taken]
+def chain_lengths(needs: dict[Path, set[Path]]) -> dict[Path, int]:
+    """For each run, how many runs are in the longest chain of needs that it is a part of, itself aside."""
+    order = list(TopologicalSorter(needs).static_order())
+    before, after = dict.fromkeys(order, 0), dict.fromkeys(order, 0)
+    for run in order:
+        before[run] = max((before[need] + 1 for need in needs[run]), default=0)
+    for run in reversed(order):
+        for need in needs[run]:
+            after[need] = max(after[need], after[run] + 1)
+    return {run: before[run] + after[run] for run in order}
+
+
+class _Graph:
+    """What is left of some runs, what is done, and what has failed."""
+
+    def __init__(self, runs: Sequence[PlannedRun], out: Path, ended: Callable[[], None]):
+        self._out, self._ended = out, ended
+        self._runs: dict[Path, PlannedRun] = {}
+        for run in runs:
+            same = self._runs.setdefault(run.folder, run)
+            assert _settings(same) == _settings(run), f"{run.folder}: two runs of one folder"
+        needs = {run.folder: {*run.inputs, *run.needs} & self._runs.keys() for run in self._runs.values()}
+        self._chains = chain_lengths(needs)
+        self._sorter = TopologicalSorter(needs)
+        self._sorter.prepare()
+        self._waiting = dict(self._runs)
+        self._ready: list[PlannedRun] = []
+        self._done: list[PlannedRun] = []
+        self._failures: dict[str, tuple[FreePRMError, list[str]]] = {}
+        self._clock = _Clock(self._runs.values())
+
+    @property
+    def n_left(self) -> int:
+        """Runs that have not begun."""
+        return len(self._waiting)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether some run waits for nothing."""
+        return bool(self._ready)
+
+    def was_made(self, run: PlannedRun) -> bool:
+        """Whether it was finished before this began."""
+        return run not in self._clock.todo
+
+    def name(self, run: PlannedRun) -> str:
+        """As messages have it."""
+        return run.folder.relative_to(self._out).as_posix() if run.folder.is_relative_to(self._out) else str(run.folder)
+
+    def log(self, run: PlannedRun) -> Path:
+        """Where what it prints goes."""
+        return self._out / "logs" / f"{run.log or self.name(run).replace('/', '-')}.log"
+
+    def progress(self, n_workers: int = 1) -> str:
+        """`3 of 14 runs made, about 0:02:10 left`."""
+        left = self._clock.left(n_workers)
+        return f"{len(self._done)} of {len(self._runs)} runs made{f', about {left} left' if left else ''}"
+
+    def take(
+        self, n: int, *, among: Callable[[PlannedRun], bool] = lambda run: True, chains_first: bool = False
+    ) -> list[PlannedRun]:
+        """At most `n` runs that wait for nothing; they count as begun."""
+        self._ready += [self._runs[folder] for folder in self._sorter.get_ready()]
+        order = list(self._runs)
+        self._ready.sort(key=lambda run: (-self._chains[run.folder] if chains_first else 0, order.index(run.folder)))
+        taken = list(filter(among, self._ready))[:n]
+        for run in taken:
+            self._ready.remove(run)
+            del self._waiting[run.folder]
+            self._clock.begin(run)
         return taken
 
-    def end(self, job: Job, failure: FreePRMError | None) -> None:
-        """A job has ended."""
+    def end(self, run: PlannedRun, failure: FreePRMError | None) -> None:
+        """A run has ended."""
+        self._clock.end(run)
         if failure is None:
-            self._done.add(job.name)
+            self._done.append(run)
+            self._sorter.done(run.folder)
         else:
-            self._failures.append(failure)
+            self._failures.setdefault(str(failure), (failure, []))[1].append(self.name(run))
+        self._ended()
 
     def close(self) -> None:
         """Raise what failed, if anything did, with what is missing for want of it."""
         if not self._failures:
             return
-        missing = ", ".join(job.name for job in self._left)
-        text = "; ".join([*map(str, self._failures), *([f"not made for want of it: {missing}"] if missing else [])])
-        raise type(self._failures[0])(f"{text}. All else is done ({len(self._done)} jobs), and stays so")
+        said = [f"{', '.join(names)}: {text}" for text, (_, names) in self._failures.items()]
+        if missing := [self.name(run) for run in self._waiting.values()]:
+            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            said.append(f"not made for want of it: {', '.join(missing[:SHOWN])}{more}")
+        first, _ = next(iter(self._failures.values()))
+        raise type(first)(f"{'; '.join(said)}. All else is done ({len(self._done)} runs), and stays so") from first
 
 
-def chains_first(jobs: Sequence[Job]) -> list[Job]:
-    """Those in the longest chains of needs first, so that the last one to be done is not one that had to wait.
+class _Clock:
+    """Guesses how long the runs that are left will take: each as long as those of its stage took on average."""
 
-    Args:
-        jobs: each behind those that it needs.
-    """
-    before: dict[str, int] = {}
-    for job in jobs:
-        before[job.name] = max((before[need] + 1 for need in job.needs), default=0)
-    after = dict.fromkeys(before, 0)
-    for job in reversed(jobs):
-        for need in job.needs:
-            after[need] = max(after[need], after[job.name] + 1)
-    return sorted(jobs, key=lambda job: -(before[job.name] + after[job.name]))
+    def __init__(self, runs: Iterable[PlannedRun]):
+        # What was finished before takes no time, and would make all else seem as quick.
+        self.todo = [run for run in runs if (read_manifest(run.folder) or {}).get("status") != "complete"]
+        self._begun: dict[Path, float] = {}
+        self._took: dict[str, list[float]] = {}
 
+    def begin(self, run: PlannedRun) -> None:
+        self._begun[run.folder] = time.monotonic()
 
-def attempt(job: Job) -> FreePRMError | None:
-    """Do a job; what it could not do, with its name."""
-    try:
-        job.work()
-    except FreePRMError as error:
-        return type(error)(f"{job.name}: {error}")
-    return None
+    def end(self, run: PlannedRun) -> None:
+        if run in self.todo:
+            self.todo.remove(run)
+            self._took.setdefault(_stage_name(run), []).append(time.monotonic() - self._begun[run.folder])
 
-
-def run_jobs(jobs: Sequence[Job], *, workers: int, description: str, ended: Callable[[], None] = lambda: None) -> None:
-    """Do all jobs, one after the other in this process, or several at a time in others.
-
-    One that fails stops none but those that need it; the failure is raised when the others are done.
-
-    Args:
-        jobs: each behind those that it needs.
-        workers: processes; with 1 the work is done in this one.
-        description: what the progress bar says is being done.
-        ended: called whenever a job has ended.
-
-    Raises:
-        WorkerError: a process failed or was lost.
-        FreePRMError: what the first job to fail raised, with the job's name before its message.
-    """
-    if workers == 1 or len(jobs) < 2:
-        plan = Plan(jobs)
-        while taken := plan.take(1):
-            plan.end(taken[0], attempt(taken[0]))
-            ended()
-    else:
-        plan = Plan(chains_first(jobs))
-        _side_by_side(plan, n_jobs=len(jobs), n_workers=min(workers, len(jobs)), description=description, ended=ended)
-    plan.close()
+    def left(self, n_workers: int) -> timedelta | None:
+        """None where nothing is known yet, or left."""
+        every = [seconds for took in self._took.values() for seconds in took]
+        if not every or not self.todo:
+            return None
+        means = [_mean(self._took.get(_stage_name(run), every)) for run in self.todo]
+        return timedelta(seconds=round(sum(means) / n_workers))
 
 
-def _side_by_side(plan: Plan, *, n_jobs: int, n_workers: int, description: str, ended: Callable[[], None]) -> None:
+def _side_by_side(graph: _Graph, *, n_workers: int, description: str) -> None:
     n_threads = max(1, cores() // n_workers)
     with ExitStack() as stack:
-        idle = [_Worker(n_threads, stack) for _ in range(n_workers)]
-        advance = stack.enter_context(bar(description, n_jobs, unit="jobs"))
-        busy: dict[Connection, tuple[_Worker, Job]] = {}
+        idle = [Process(_serve, stack, n_threads=n_threads) for _ in range(n_workers)]
+        advance = stack.enter_context(bar(description, graph.n_left, unit="runs"))
+        busy: dict[Connection, tuple[Process, PlannedRun]] = {}
         while True:
-            for job in plan.take(len(idle)):
-                worker = idle.pop()
-                worker.give(job)
-                busy[worker.connection] = worker, job
+            for run in graph.take(len(idle), chains_first=True):
+                process = idle.pop()
+                process.send((run, graph.log(run)))
+                busy[process.connection] = process, run
             if not busy:
                 return
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
-                worker, job = busy.pop(connection)
-                failure = worker.receive(job)
-                plan.end(job, failure)
-                ended()
-                idle.append(_Worker(n_threads, stack) if worker.is_lost else worker)
-                advance(1, note=f"{job.name} finished" if failure is None else str(failure))
+                process, run = busy.pop(connection)
+                try:
+                    failure = process.receive()
+                except EOFError:
+                    failure = _lost(process, graph.log(run))
+                    process = Process(_serve, stack, n_threads=n_threads)
+                idle.append(process)
+                graph.end(run, failure)
+                said = f"{graph.name(run)} {'finished' if failure is None else f'failed: {failure}'}"
+                advance(1, note=f"{said}; {graph.progress(n_workers)}")
 
 
-class _Worker:
-    """The parent's side of one process, stopped when the stack is left."""
-
-    def __init__(self, n_threads: int, stack: ExitStack):
-        self.connection, theirs = Pipe()
-        stack.callback(self.connection.close)
-        command = [sys.executable, "-c", f"from {__name__} import serve; serve({theirs.fileno()})"]
-        self.is_lost = False
-        """Its process has ended."""
-        # Its own session, so that an interrupt from the keyboard reaches the parent alone, which then stops it.
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], start_new_session=True,
-            env={"OMP_NUM_THREADS": str(n_threads), **os.environ},
-        )  # fmt: skip
-        stack.callback(self._stop)
-        theirs.close()
-
-    def give(self, job: Job) -> None:
-        """Have the process do a job; one that is gone is noticed when the answer is waited for."""
-        with suppress(ConnectionError):
-            self.connection.send(job)
-
-    def receive(self, job: Job) -> FreePRMError | None:
-        """What went wrong with the job, if anything."""
-        try:
-            failure: FreePRMError | None = self.connection.recv()
-        except (EOFError, ConnectionError):
-            self.is_lost = True
-            return self._lost(job)
-        return failure
-
-    def _lost(self, job: Job) -> WorkerError:
-        code = self._process.wait()
-        return WorkerError(
-            f"{job.name}: its process ended with exit code {code}; a negative one is a signal, -9 mostly too little "
-            f"memory. {job.log} may say more; the same command goes on, and with one worker it needs less memory"
-        )
-
-    def _stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+def _lost(process: Process, log: Path) -> WorkerError:
+    return WorkerError(
+        f"its process ended with {process.ending()}. {log} may say more; the same command goes on, and with one worker "
+        "it needs less memory"
+    )
 
 
-def serve(fileno: int) -> None:
-    """The worker's side: do jobs until the parent has no more."""
-    connection = Connection(fileno)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _serve(connection: Connection) -> None:
+    """A worker's side: make runs until the parent has no more."""
     sys.path.append(os.getcwd())  # so that package.module:Name finds the user's own files, as in the parent
     while True:
         try:
-            job: Job = connection.recv()
+            run, log = connection.recv()
         except EOFError:
             return  # the parent is done with us
-        connection.send(_failure(job))
+        connection.send(_logged(run, log))
 
 
-def _failure(job: Job) -> FreePRMError | None:
-    """Do a job; what went wrong with it."""
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("a", encoding="utf-8") as log:
+def _logged(run: PlannedRun, log: Path) -> FreePRMError | None:
+    """Make a run, with all that it prints in its log; what went wrong with it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
         for standard in (1, 2):
-            os.dup2(log.fileno(), standard)
+            os.dup2(file.fileno(), standard)
     try:
-        return attempt(job)
+        failure = _attempt(run)
+        return failure and type(failure)(str(failure))  # without what it may hold that cannot be sent
     except Exception as error:  # whatever it was, the parent must hear of it
-        return WorkerError(f"{job.name}: {type(error).__name__}: {error}. {job.log} may say more")
+        return WorkerError(f"{type(error).__name__}: {error}. {log} may say more")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
 
 
-def _end_with_parent() -> None:
-    """Wait for the parent's end of standard input to close, and end this process."""
-    sys.stdin.buffer.read()
-    os._exit(1)
+def _attempt(run: PlannedRun) -> FreePRMError | None:
+    """Make a run; what it could not do."""
+    try:
+        run.stage(*([list(run.inputs)] if run.inputs else []), out=run.folder)
+    except FreePRMError as error:
+        return error
+    return None
+
+
+def _settings(run: PlannedRun) -> tuple[object, ...]:
+    """What decides a run, so that equal ones compare equal, which partial functions do not."""
+    stage = run.stage
+    called = (stage.func, stage.args, stage.keywords) if isinstance(stage, partial) else (stage, (), {})
+    return *called, run.inputs
+
+
+def _stage_name(run: PlannedRun) -> str:
+    return str(getattr(run.stage.func if isinstance(run.stage, partial) else run.stage, "__name__", run.stage))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

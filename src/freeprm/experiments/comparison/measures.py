@@ -15,8 +15,7 @@ import numpy as np
 
 from freeprm.core.intervals import Floats, Interval, bootstrap, percentile_interval, resample
 from freeprm.errors import DataError, RecordError
-from freeprm.experiments.comparison.runs import Folders, test_split
-from freeprm.experiments.comparison.settings import Comparison
+from freeprm.experiments.comparison.settings import Comparison, Folders, test_split
 from freeprm.io.files import read_rows
 from freeprm.io.runs import METRICS, read_metrics
 from freeprm.types import Metric

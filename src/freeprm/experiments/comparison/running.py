@@ -1,19 +1,28 @@
-"""A whole comparison: rollouts, labels, methods side by side, and what they gave; resumed by the same command."""
+"""A whole comparison: the runs that it is made of, and what they gave; resumed by the same command."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from freeprm.experiments.comparison.measures import measured
-from freeprm.experiments.comparison.runs import Folders, make_labels, make_method, make_rollouts, test_split
-from freeprm.experiments.comparison.settings import Comparison, Generator
+from freeprm.experiments.comparison.settings import UNTRAINED, Comparison, Folders, Generator, Split, test_split
 from freeprm.experiments.comparison.tables import all_tables, method_costs, total_cost
-from freeprm.experiments.graph import Job, run_jobs
+from freeprm.experiments.graph import PlannedRun, make_runs
+from freeprm.io.files import read_rows
 from freeprm.io.rows import write_json
 from freeprm.io.runs import RunFolder
 from freeprm.report.table import Table, markdown
+from freeprm.scorers.base import ScorerSource
+from freeprm.stages.evaluation import evaluate
+from freeprm.stages.grading import grade
+from freeprm.stages.labeling import label
+from freeprm.stages.sampling import sample
+from freeprm.stages.scoring import score
 from freeprm.stages.selection import select
+from freeprm.stages.training import train
+from freeprm.training.settings import load_settings
 from freeprm.types import Cost, Metric
 
 
@@ -50,13 +59,8 @@ def compare(comparison: Comparison, *, out: Path, seed: int, workers: int, comma
     with RunFolder(out, stage="compare", settings={**comparison.shared(), "seed": seed}) as run:
         if run.complete:
             run.reopen()  # methods may have been added
-        make_rollouts(comparison, folders, seed=seed)
-        for split in map(test_split, comparison.generators):
-            select([folders.graded(split)], out=folders.baseline(split), n=comparison.sizes, seed=seed)
-        for name, labels in comparison.labels.items():
-            if labels.model_of is None:
-                make_labels(comparison, folders, name, seed=seed)  # draws in processes of its own
-        run_jobs(_jobs(comparison, folders, seed), workers=workers, description="compare", ended=run.save_time)
+        runs = list(planned(comparison, folders, seed=seed))
+        make_runs(runs, out=out, workers=workers, description="compare", ended=run.save_time)
         found = measured(comparison, folders, seed=seed)
         bills = method_costs(comparison, folders)
         tables = all_tables(comparison, found, bills)
@@ -72,25 +76,143 @@ def compare(comparison: Comparison, *, out: Path, seed: int, workers: int, comma
     return Compared(folder=out, metrics=found.metrics, tables=tables, counts=counts, cost=cost)
 
 
-def _jobs(comparison: Comparison, folders: Folders, seed: int) -> list[Job]:
-    """A job for each method, and one for labels that need a method's model, each behind those that it needs."""
-    jobs: list[Job] = []
-    made: set[str] = set()
-    for name in comparison.order():
-        needs = set(comparison.parents(name))
-        labels = comparison.methods[name].labels
-        if labels is not None and (labeler := comparison.labels[labels].model_of) is not None:
-            needs.add(f"labels-{labels}")
-            if labels not in made:
-                work = partial(make_labels, comparison, folders, labels, seed=seed)
-                jobs.append(_job(folders, f"labels-{labels}", {labeler}, work))
-                made.add(labels)
-        jobs.append(_job(folders, name, needs, partial(make_method, comparison, folders, name, seed=seed)))
-    return jobs
+def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[PlannedRun]:
+    """All runs of a comparison; the test problems are the same for all generators.
+
+    Raises:
+        ConfigError: a method's settings of training have an unknown name or a bad value.
+    """
+    yield from rollouts(comparison, folders, "train", comparison.train, seed=seed)
+    yield from rollouts(comparison, folders, "dev", comparison.dev, seed=seed)
+    for name, generator in comparison.generators.items():
+        test = Split(n_problems=comparison.test.n_problems, n=comparison.test.n, rollouts=generator.rollouts)
+        yield from rollouts(comparison, folders, test_split(name), test, seed=seed, model=generator.model)
+    for split in map(test_split, comparison.generators):
+        yield PlannedRun(
+            folder=folders.baseline(split), stage=partial(select, n=comparison.sizes, seed=seed),
+            inputs=(folders.graded(split),), log="baselines",
+        )  # fmt: skip
+    wanted = {method.labels for method in comparison.methods.values()}
+    for name, labels in comparison.labels.items():
+        if name in wanted or labels.model_of is None:
+            yield labelled(comparison, folders, name, seed=seed)
+    for name, method in comparison.methods.items():
+        if method.train is not None:
+            yield trained(comparison, folders, name, seed=seed)
+        yield scored(comparison, folders, name, "dev")
+        for split in map(test_split, comparison.generators):
+            yield scored(comparison, folders, name, split)
+            yield chosen(comparison, folders, name, split, n=comparison.sizes, seed=seed)
+            dev = folders.scores(name, "dev")
+            yield PlannedRun(
+                folder=folders.evaluation(name, split),
+                stage=partial(evaluate_steps, dev=dev, aggregator=method.aggregator, seed=seed),
+                inputs=(folders.scores(name, split),), needs=(dev,), log=name,
+            )  # fmt: skip
 
 
-def _job(folders: Folders, name: str, needs: set[str], work: "partial[None]") -> Job:
-    return Job(name=name, needs=frozenset(needs), work=work, log=folders.log(name))
+def rollouts(
+    comparison: Comparison, folders: Folders, name: str, split: Split, *, seed: int, model: str | None = None
+) -> Iterator[PlannedRun]:
+    """Draw a split's rollouts, unless they are given, and grade them.
+
+    Args:
+        comparison: how to draw.
+        folders: where.
+        name: train, dev, or test-GENERATOR.
+        split: how much, or what to take instead.
+        seed: of problems and samples.
+        model: who draws; the model that everything starts from if not given.
+    """
+    inputs = tuple(map(Path, split.rollouts))
+    if not inputs:
+        drawing = comparison.sampling
+        drawer = model or comparison.model
+        draw = partial(
+            sample, drawing.problems, model=drawer, split=name.partition("-")[0], n_problems=split.n_problems,
+            n=split.n, temperature=drawing.temperature, top_p=drawing.top_p, max_new_tokens=drawing.max_new_tokens,
+            seed=seed, problem_seed=seed, engine=drawing.engine, dataset_options=drawing.dataset_options,
+            engine_options=drawing.engine_options, logprobs=drawing.logprobs and drawer == comparison.model,
+        )  # fmt: skip
+        inputs = (folders.sampled(name),)
+        yield PlannedRun(folder=inputs[0], stage=draw, alone=True)
+    yield PlannedRun(folder=folders.graded(name), stage=grade, inputs=inputs, alone=True)
+
+
+def labelled(comparison: Comparison, folders: Folders, name: str, *, seed: int) -> PlannedRun:
+    """Label the steps of the training rollouts."""
+    labels = comparison.labels[name]
+    options = dict(labels.options)
+    needs = () if labels.model_of is None else (folders.model(labels.model_of),)
+    if needs:
+        options["model"] = str(needs[0])
+    return PlannedRun(
+        folder=folders.labels(name), stage=partial(label, labeler=labels.labeler, options=options, seed=seed),
+        inputs=(folders.graded("train"),), needs=needs, alone=not needs, log=f"labels-{name}",
+    )  # fmt: skip
+
+
+def trained(comparison: Comparison, folders: Folders, name: str, *, seed: int) -> PlannedRun:
+    """Train a method's model on the training rollouts, or on those with the step labels that it asks for.
+
+    Raises:
+        ConfigError: an unknown setting or a bad value.
+    """
+    method = comparison.methods[name]
+    start = folders.model(method.start) if method.start else None
+    merged = overlaid(comparison.training, method.train or {})
+    settings = load_settings(options={**merged, "model": str(start or comparison.model), "seed": seed})
+    return PlannedRun(
+        folder=folders.model(name), stage=partial(train, settings=settings, cache=folders.reference),
+        inputs=(folders.labels(method.labels) if method.labels else folders.graded("train"),),
+        needs=(start,) if start else (), log=name,
+    )  # fmt: skip
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of training over others; their `trainer` tables are merged too."""
+    trainer = {**below.get("trainer", {}), **above.get("trainer", {})}
+    return {**below, **above, **({"trainer": trainer} if trainer else {})}
+
+
+def scored(comparison: Comparison, folders: Folders, name: str, split: str) -> PlannedRun:
+    """Score a split's rollouts by a method."""
+    method = comparison.methods[name]
+    model = folders.model(method.of or name) if method.train is not None or method.of is not None else None
+    rewards = [method.reward] if method.reward else []
+    splitter = None
+    if method.scorer is not None and method.model is not None:
+        source = ScorerSource(source=method.model, scorer=method.scorer, reference=method.scorer_reference)
+    elif model is not None:
+        source = ScorerSource(source=str(model), load_reference=rewards != ["without-reference"])
+    else:
+        source = ScorerSource(source=comparison.model, scorer="untrained", beta=comparison.training.get("beta"))
+        rewards, splitter = [UNTRAINED], comparison.training.get("splitter")
+    return PlannedRun(
+        folder=folders.scores(name, split),
+        stage=partial(score, prm=source, rewards=rewards, splitter=splitter, name=name),
+        inputs=(folders.graded(split),), needs=(model,) if model else (), log=name,
+    )  # fmt: skip
+
+
+def chosen(
+    comparison: Comparison, folders: Folders, name: str, split: str, *, n: Sequence[int], seed: int
+) -> PlannedRun:
+    """Choose among a split's responses by a method's scores."""
+    method = comparison.methods[name]
+    by = partial(select, n=n, aggregators=[method.aggregator], weighting=method.weighting, seed=seed)
+    return PlannedRun(folder=folders.selection(name, split), stage=by, inputs=(folders.scores(name, split),), log=name)
+
+
+def evaluate_steps(inputs: Sequence[Path], *, dev: Path, aggregator: str, seed: int, out: Path) -> None:
+    """Evaluate scores, at a threshold from dev where it is known which steps are right.
+
+    Raises:
+        FreePRMError: see the stage.
+    """
+    row = next((row for _, row in read_rows(inputs[0]) if isinstance(row, Mapping)), {})
+    has_truth = row.get("step_scores") is not None and "first_error" in row
+    evaluate(inputs, out=out, dev=[dev] if has_truth else [], aggregators=[aggregator], seed=seed)
 
 
 def page(comparison: Comparison, tables: Sequence[Table], cost: Cost, *, seed: int, command: str) -> str:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from freeprm.core.ledger import ALL_IN, AS_PUBLISHED, DEVELOPMENT, TRAINING, USE, Ledger, Total, under
 from freeprm.experiments.bills import bill
 from freeprm.experiments.comparison.measures import BASELINES, NULL, Measured, Place
-from freeprm.experiments.comparison.runs import Folders, test_split
-from freeprm.experiments.comparison.settings import Comparison
+from freeprm.experiments.comparison.settings import Comparison, Folders, test_split
 from freeprm.io.manifest import read_cost
 from freeprm.io.runs import read_manifest
 from freeprm.report.metrics import metric_cell

@@ -11,18 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.errors import ConfigError
-from freeprm.experiments.comparison.runs import (
-    Folders,
-    choose,
-    make_labels,
-    make_split,
-    overlaid,
-    score_split,
-    train_method,
-)
-from freeprm.experiments.comparison.settings import Comparison, Method
+from freeprm.experiments.comparison.running import chosen, labelled, overlaid, rollouts, scored, trained
+from freeprm.experiments.comparison.settings import Comparison, Folders, Method
 from freeprm.experiments.comparison.tables import total_cost
-from freeprm.experiments.graph import Job, run_jobs
+from freeprm.experiments.graph import PlannedRun, make_runs
 from freeprm.io.runs import RunFolder, read_metrics
 from freeprm.report.metrics import metric_cell
 from freeprm.report.table import Cell, Row, Table, markdown
@@ -80,16 +72,17 @@ def tune(comparison: Comparison, *, out: Path, seed: int, workers: int, command:
     with RunFolder(out, stage="tune", settings=settings) as run:
         if run.complete:
             run.reopen()  # methods or tries may have been added
-        make_split(comparison, folders, "train", comparison.train, seed=seed)
-        make_split(comparison, folders, DEV, dev, seed=seed)
+        shared = [
+            *rollouts(comparison, folders, "train", comparison.train, seed=seed),
+            *rollouts(comparison, folders, DEV, dev, seed=seed),
+        ]
+        make = partial(make_runs, out=out, workers=workers, description="tune", ended=run.save_time)
+        make(shared)
         trials: list[Trial] = []
         best: dict[str, str] = {}
         while wave := [name for name in tried if name not in best and set(comparison.parents(name)) <= set(best)]:
             derived = _derived(comparison, {name: tried[name] for name in wave}, best)
-            for labels in dict.fromkeys(filter(None, (comparison.methods[name].labels for name in wave))):
-                make_labels(derived, folders, labels, seed=seed)
-            jobs = [_job(derived, folders, name, seed) for name in derived.methods]
-            run_jobs(jobs, workers=workers, description="tune", ended=run.save_time)
+            make(list(_planned(derived, folders, seed=seed)))
             for name in wave:
                 found = list(_measured(folders, name, tried[name]))
                 trials += found
@@ -128,21 +121,15 @@ def _derived(
     return replace(comparison, methods=methods, labels=labels)
 
 
-def _job(derived: Comparison, folders: Folders, name: str, seed: int) -> Job:
-    work = partial(make_trial, derived, folders, name, seed=seed)
-    return Job(name=name, needs=frozenset(), work=work, log=folders.log(name))
-
-
-def make_trial(derived: Comparison, folders: Folders, name: str, *, seed: int) -> None:
-    """Train one trial, score dev and choose.
-
-    Raises:
-        FreePRMError: see the stages.
-    """
-    method = derived.methods[name]
-    train_method(derived, folders, name, method.train or {}, seed=seed)
-    score_split(derived, folders, name, DEV)
-    choose(derived, folders, name, DEV, n=[derived.tuning.n], seed=seed)
+def _planned(derived: Comparison, folders: Folders, *, seed: int) -> Iterator[PlannedRun]:
+    """Each trial: trained, scored on dev, and chosen by; before them the step labels that they are trained on."""
+    for labels in dict.fromkeys(method.labels for method in derived.methods.values()):
+        if labels is not None:
+            yield labelled(derived, folders, labels, seed=seed)
+    for name in derived.methods:
+        yield trained(derived, folders, name, seed=seed)
+        yield scored(derived, folders, name, DEV)
+        yield chosen(derived, folders, name, DEV, n=[derived.tuning.n], seed=seed)
 
 
 def _measured(folders: Folders, name: str, tries: Sequence[Mapping[str, Any]]) -> Iterator[Trial]:
