@@ -33,11 +33,11 @@ def test_scales_multiply_and_percent_is_told() -> None:
     assert measured(["per", "cent"], [])[1]
 
 
-def test_words_that_turn_a_meaning_are_told_from_nouns() -> None:
+def test_words_that_change_a_meaning_are_told_from_nouns() -> None:
     assert measured(["p.m."], [])[2] == Unit(qualifiers=frozenset({"pm"}))
     assert measured(["red", "apples"], ["about"])[2] == Unit(nouns=frozenset({"red", "apple"}))
     assert measured([], ["Adam", "loses"])[2] == Unit(nouns=frozenset({"adam"}), leading=frozenset({"loses"}))
-    assert measured([], ["at", "least"])[2].turns == {"least"}
+    assert measured([], ["at", "least"])[2].qualifiers == {"least"}
 
 
 @pytest.mark.parametrize(

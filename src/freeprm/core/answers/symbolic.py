@@ -1,6 +1,6 @@
 """What math-verify and sympy say of two answers: the part that may take long.
 
-Whoever calls this in a process that must not hang asks `expression_limits.py` first, and holds a limit: see
+Whoever calls this in a process that must not hang asks `limits.py` first, and holds a limit: see
 `io/sandbox.py`.
 """
 
