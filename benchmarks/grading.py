@@ -19,7 +19,7 @@ from benchmarks.rows import Row
 from freeprm.core.answers import Verdict, at_once
 from freeprm.core.answers.extraction import extract
 from freeprm.errors import BenchmarkError
-from freeprm.graders.base import Pair, judging
+from freeprm.graders.base import AnswerPair, judging
 from freeprm.io.sandbox import Limits
 
 WORKERS = 2
@@ -34,7 +34,7 @@ class Sample(NamedTuple):
     """Answers to be graded."""
 
     name: str
-    pairs: Sequence[Pair]
+    pairs: Sequence[AnswerPair]
     """One an answer, repetitions included."""
 
 
@@ -52,19 +52,21 @@ def _samples(*, quick: bool) -> Iterator[Sample]:
     folder = Path(os.environ.get(_DATA, ""))
     if _DATA in os.environ and folder.is_dir():
         solutions = _read(folder / "qwen_rm_maj_100x8" / "rollouts.jsonl")
-        pairs = [Pair(extract(row["response"]) or "", row["answer"]) for row in solutions]
+        pairs = [AnswerPair(extract(row["response"]) or "", row["answer"]) for row in solutions]
         yield Sample("800 responses of Qwen2.5-Math to MATH", [pair for pair in pairs if pair.pred])
         problems = sorted(_read(folder / "math" / "test.jsonl"), key=lambda row: (row["type"], row["level"]))
         answers = [row["answer"] for row in problems]
-        wrong = [Pair(pred, gold) for pred, gold in pairwise(answers)]
-        mixed = [pair for right, other in zip(answers, wrong, strict=False) for pair in (Pair(right, right), other)]
+        wrong = [AnswerPair(pred, gold) for pred, gold in pairwise(answers)]
+        mixed = [
+            pair for right, other in zip(answers, wrong, strict=False) for pair in (AnswerPair(right, right), other)
+        ]
         yield Sample("MATH gold answers, right and another problem's by turns", _some(mixed, 1_000 if quick else 8_000))
         yield Sample("MATH gold answers of another problem", _some(wrong, 500 if quick else 4_000))
     else:
         yield Sample("generated answers", list(_generated(1_000 if quick else 8_000)))
 
 
-def _some(pairs: Sequence[Pair], count: int) -> list[Pair]:
+def _some(pairs: Sequence[AnswerPair], count: int) -> list[AnswerPair]:
     return random.Random(0).sample(pairs, min(count, len(pairs)))
 
 
@@ -72,7 +74,7 @@ def _read(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _generated(count: int) -> Iterator[Pair]:
+def _generated(count: int) -> Iterator[AnswerPair]:
     """Of the kinds of MATH's gold answers, as often as there: of 100, 66 numbers, 17 constants, 17 expressions."""
     rng = random.Random(0)
     for _ in range(count):
@@ -85,7 +87,7 @@ def _generated(count: int) -> Iterator[Pair]:
             f"[{a}, \\infty)",
         ]
         kinds = rng.choices([[str(a), f"{a},{b}00"], constants, others], weights=[66, 17, 17])[0]
-        yield Pair(rng.choice(kinds), rng.choice(kinds))
+        yield AnswerPair(rng.choice(kinds), rng.choice(kinds))
 
 
 def compare(sample: Sample, *, peer_answers: int) -> Iterator[Row]:
@@ -123,7 +125,7 @@ def _cpu_seconds() -> float:
     return sum(part.ru_utime + part.ru_stime for part in map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN)))
 
 
-def _plain(pairs: Sequence[Pair]) -> tuple[float, list[bool]]:
+def _plain(pairs: Sequence[AnswerPair]) -> tuple[float, list[bool]]:
     """Answers a second of math-verify as its documentation shows it, and its verdicts."""
     from math_verify import parse, verify
 
@@ -132,7 +134,7 @@ def _plain(pairs: Sequence[Pair]) -> tuple[float, list[bool]]:
     return len(pairs) / (time.perf_counter() - started), verdicts
 
 
-def _check(pairs: Sequence[Pair], ours: dict[Pair, Verdict | None], theirs: Sequence[bool]) -> None:
+def _check(pairs: Sequence[AnswerPair], ours: dict[AnswerPair, Verdict | None], theirs: Sequence[bool]) -> None:
     unlike = [
         (pair, verdict)
         for pair, peer in zip(pairs, theirs, strict=True)

@@ -5,15 +5,15 @@ import pytest
 from benchmarks import grading
 from benchmarks.grading import Sample, compare
 from freeprm.errors import BenchmarkError
-from freeprm.graders.base import Pair
+from freeprm.graders.base import AnswerPair
 
 PAIRS = [
-    Pair("5", "5"),
-    Pair("5", "6"),
-    Pair("\\sum_{n=1}^{3} n", "6"),
-    Pair("\\sum_{n=1}^{3} n", "7"),
-    Pair("\\sum_{n=1}^{3} n", "6"),
-    Pair("\\frac{1}{2}", "0.5"),
+    AnswerPair("5", "5"),
+    AnswerPair("5", "6"),
+    AnswerPair("\\sum_{n=1}^{3} n", "6"),
+    AnswerPair("\\sum_{n=1}^{3} n", "7"),
+    AnswerPair("\\sum_{n=1}^{3} n", "6"),
+    AnswerPair("\\frac{1}{2}", "0.5"),
 ]
 
 
@@ -28,7 +28,9 @@ def test_grading_has_a_row_for_math_verify_and_one_for_what_is_required(well_for
 
 def test_grading_refuses_to_compare_where_verdicts_differ():
     with pytest.raises(BenchmarkError, match="1 of 1 verdicts differ from math-verify's"):
-        list(compare(Sample("words", [Pair("east", "seat")]), peer_answers=1))  # to it, products of the same letters
+        list(
+            compare(Sample("words", [AnswerPair("east", "seat")]), peer_answers=1)
+        )  # to it, products of the same letters
 
 
 def test_answers_are_generated_where_there_is_no_data(monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from freeprm.core.early_stopping import BestFirst, Found, Step, best_first, check_aggregator
+from freeprm.core.early_stopping import BestFirst, BestResponse, ScoredStep, best_first, check_aggregator
 from freeprm.core.rewards import AGGREGATORS
 from freeprm.core.voting import best_of_n
 from freeprm.errors import ConfigError, DataError, NonFiniteError
@@ -14,15 +14,15 @@ from freeprm.errors import ConfigError, DataError, NonFiniteError
 Responses = Sequence[Sequence[float]]
 
 
-def search(responses: Responses, *, aggregator: str = "min", batch: int = 1) -> Found:
+def search(responses: Responses, *, aggregator: str = "min", batch: int = 1) -> BestResponse:
     """Best-first over step scores that are known, which are given out one by one."""
     given = [0] * len(responses)
 
-    def advance(wanted: Sequence[int]) -> list[Step]:
+    def advance(wanted: Sequence[int]) -> list[ScoredStep]:
         steps = []
         for index in wanted:
             given[index] += 1
-            steps.append(Step(responses[index][given[index] - 1], given[index] == len(responses[index])))
+            steps.append(ScoredStep(responses[index][given[index] - 1], given[index] == len(responses[index])))
         return steps
 
     found = best_first(len(responses), advance, aggregator=aggregator, batch=batch)
@@ -85,7 +85,7 @@ def test_a_worked_example():
     # 0: 3 2 5, 1: 1 9 9, 2: 4 0 7. After the first steps 2 leads with 4 and falls to 0; 0 leads with 3, falls to 2,
     # and ends at 2, above 1 (1) and 2 (0). Six of nine steps.
     found = search([[3, 2, 5], [1, 9, 9], [4, 0, 7]])
-    assert found == Found(best=0, score=2, running=(2, 1, 0), n_steps=(3, 1, 2))
+    assert found == BestResponse(best=0, score=2, running=(2, 1, 0), n_steps=(3, 1, 2))
 
 
 def test_the_first_of_equals_is_chosen_even_where_a_later_one_ends_first():
@@ -106,10 +106,10 @@ def test_the_running_score_of_a_finished_response_is_its_score():
 def test_nothing_behind_a_finished_response_is_asked_for():
     race = BestFirst(3, batch=3)
     assert race.wanted() == [0, 1, 2]
-    race.take({0: Step(0.5, False), 1: Step(0.4, True), 2: Step(0.4, False)})
+    race.take({0: ScoredStep(0.5, False), 1: ScoredStep(0.4, True), 2: ScoredStep(0.4, False)})
     assert race.found is None
     assert race.wanted() == [0]  # 2 is level with 1, but after it
-    race.take({0: Step(0.1, False)})
+    race.take({0: ScoredStep(0.1, False)})
     found = race.found
     assert found is not None
     assert found.best == 1
@@ -118,9 +118,9 @@ def test_nothing_behind_a_finished_response_is_asked_for():
 
 def test_a_step_after_the_last_is_refused():
     race = BestFirst(1)
-    race.take({0: Step(0.5, True)})
+    race.take({0: ScoredStep(0.5, True)})
     with pytest.raises(DataError, match="response 0 has a step after its last one"):
-        race.take({0: Step(0.5, True)})
+        race.take({0: ScoredStep(0.5, True)})
 
 
 @pytest.mark.parametrize("name", sorted(AGGREGATORS.keys() - {"min", "prod"}))
@@ -168,9 +168,9 @@ def test_a_response_that_was_dropped_is_never_chosen_whatever_it_scored():
     race = BestFirst(3)
     race.drop(0)  # before it was seen
     assert race.wanted() == [1, 2]
-    race.take({1: Step(0.9, False), 2: Step(0.5, True)})
+    race.take({1: ScoredStep(0.9, False), 2: ScoredStep(0.5, True)})
     race.drop(1)
-    assert race.found == Found(best=2, score=0.5, running=(inf, 0.9, 0.5), n_steps=(0, 1, 1))
+    assert race.found == BestResponse(best=2, score=0.5, running=(inf, 0.9, 0.5), n_steps=(0, 1, 1))
     race.drop(2)
     assert race.found is None
     assert race.wanted() == []

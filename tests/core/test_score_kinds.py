@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from freeprm.core.score_kinds import BY_KIND, MAX_CLASSES, Meaning, check_kinds, scored, weightings
+from freeprm.core.score_kinds import BY_KIND, MAX_CLASSES, Meaning, check_kinds, class_scores, weightings
 from freeprm.errors import ConfigError, DataError
 from freeprm.types import Rollout
 
@@ -80,41 +80,43 @@ def test_lists_for_each_step_give_the_good_class_of_each():
         [0.0006361007690429688, 0.99951171875], [0.81884765625, 0.1812744140625], [0.025543212890625, 0.974609375],
         [0.0004382133483886719, 0.99951171875],
     ]  # fmt: skip
-    assert scored(outputs, SECOND) == ((0.99951171875, 0.1812744140625, 0.974609375, 0.99951171875), None)
-    assert scored({"index": 0, "object": "pooling", "data": outputs}, SECOND) == scored(outputs, SECOND)
+    assert class_scores(outputs, SECOND) == ((0.99951171875, 0.1812744140625, 0.974609375, 0.99951171875), None)
+    assert class_scores({"index": 0, "object": "pooling", "data": outputs}, SECOND) == class_scores(outputs, SECOND)
 
 
 def test_the_good_class_is_the_one_that_is_said():
-    assert scored([[0.75, 0.25]], Meaning(good=0)).steps == (0.75,)  # "+" stands before "-" in Math-Shepherd's ids
+    assert class_scores([[0.75, 0.25]], Meaning(good=0)).steps == (
+        0.75,
+    )  # "+" stands before "-" in Math-Shepherd's ids
     with pytest.raises(ConfigError, match="good: is None; expected the index of the class that means right, 0 to 1"):
-        scored([[0.75, 0.25]], Meaning())
+        class_scores([[0.75, 0.25]], Meaning())
     with pytest.raises(ConfigError, match="good: is 2; expected the index of the class that means right, 0 to 1"):
-        scored([[0.75, 0.25]], Meaning(good=2))
+        class_scores([[0.75, 0.25]], Meaning(good=2))
 
 
 def test_one_list_of_classes_is_the_response_s():
     # docs/models/pooling_models/classify.md of vllm-project/vllm
     item = {"index": 1, "label": "Spoiled", "probs": [0.26448777318000793, 0.7355121970176697], "num_classes": 2}
-    assert scored(item, SECOND) == (None, 0.7355121970176697)
-    assert scored({"index": 0, "object": "pooling", "data": [0.25, 0.75]}, SECOND) == (None, 0.75)
-    assert scored({"index": 0, "object": "score", "score": 0.5}, Meaning()) == (None, 0.5)
-    assert scored(0.5, Meaning()) == (None, 0.5)
+    assert class_scores(item, SECOND) == (None, 0.7355121970176697)
+    assert class_scores({"index": 0, "object": "pooling", "data": [0.25, 0.75]}, SECOND) == (None, 0.75)
+    assert class_scores({"index": 0, "object": "score", "score": 0.5}, Meaning()) == (None, 0.5)
+    assert class_scores(0.5, Meaning()) == (None, 0.5)
 
 
 def test_logits_go_through_the_softmax_over_the_classes_and_one_logit_through_the_sigmoid():
-    two = scored([[0.0, math.log(3)], [5.0, 5.0]], Meaning(good=1, values="logits")).steps
+    two = class_scores([[0.0, math.log(3)], [5.0, 5.0]], Meaning(good=1, values="logits")).steps
     assert two == pytest.approx((3 / 4, 1 / 2))  # e^log 3 / (e^0 + e^log 3)
-    three = scored([math.log(2), math.log(3), math.log(5)], Meaning(good=2, values="logits")).response
+    three = class_scores([math.log(2), math.log(3), math.log(5)], Meaning(good=2, values="logits")).response
     assert three == pytest.approx(1 / 2)
-    assert scored([[math.log(4)]], Meaning(values="logits")).steps == pytest.approx((4 / 5,))  # 1 / (1 + 1/4)
+    assert class_scores([[math.log(4)]], Meaning(values="logits")).steps == pytest.approx((4 / 5,))  # 1 / (1 + 1/4)
     for far in (1e4, -1e4):
-        assert scored([0.0, far], Meaning(good=1, values="logits")).response == (far > 0)
+        assert class_scores([0.0, far], Meaning(good=1, values="logits")).response == (far > 0)
 
 
 def test_scores_stay_as_they_are():
-    assert scored({"score": -7.25}, Meaning(values="scores")) == (None, -7.25)
-    assert scored([[3.5], [-1.0]], Meaning(values="scores")).steps == (3.5, -1.0)
-    assert scored([[0.9, 0.8]], Meaning(good=1, values="scores")).steps == (
+    assert class_scores({"score": -7.25}, Meaning(values="scores")) == (None, -7.25)
+    assert class_scores([[3.5], [-1.0]], Meaning(values="scores")).steps == (3.5, -1.0)
+    assert class_scores([[0.9, 0.8]], Meaning(good=1, values="scores")).steps == (
         0.8,
     )  # labels that do not exclude each other
 
@@ -125,24 +127,24 @@ def test_a_pipeline_tells_the_likelier_label_and_how_likely_it_is():
         {"entity": "LABEL_1", "score": 0.875, "index": 24, "word": "Ċ", "start": 40, "end": 41},
         {"entity": "LABEL_0", "score": 0.75, "index": 48, "word": "Ċ", "start": 80, "end": 81},
     ]
-    assert scored(items, Meaning(good="LABEL_1")).steps == (0.875, 0.25)
-    assert scored(items, Meaning(good="LABEL_0")).steps == (0.125, 0.75)
+    assert class_scores(items, Meaning(good="LABEL_1")).steps == (0.875, 0.25)
+    assert class_scores(items, Meaning(good="LABEL_0")).steps == (0.125, 0.75)
     with pytest.raises(ConfigError, match="good: is 1; expected the label of right steps, such as 'LABEL_1'"):
-        scored(items, SECOND)
+        class_scores(items, SECOND)
     with pytest.raises(DataError, match="names the labels LABEL_0, LABEL_1, and GOOD is good; expected two labels"):
-        scored(items, Meaning(good="GOOD"))
+        class_scores(items, Meaning(good="GOOD"))
     with pytest.raises(DataError, match="something else than"):
-        scored([items[0], {"score": 0.5}], Meaning(good="LABEL_1"))
+        class_scores([items[0], {"score": 0.5}], Meaning(good="LABEL_1"))
 
 
 @pytest.mark.parametrize("outputs", [[[1.5, -0.5]], [[0.2, 0.2]], [[-0.5, 1.5]], {"score": 3.0}, [0.6, 0.6]])
 def test_numbers_that_are_no_probabilities_are_not_taken_for_them(outputs: Any):
     with pytest.raises(DataError, match="which are no probabilities of classes; if no softmax was applied, say values"):
-        scored(outputs, SECOND if not isinstance(outputs, dict) else Meaning())
+        class_scores(outputs, SECOND if not isinstance(outputs, dict) else Meaning())
 
 
 def test_probabilities_may_miss_one_by_rounding():
-    assert scored([[0.00390625, 0.9921875]], SECOND).steps == (0.9921875,)  # bfloat16: they sum to 0.996
+    assert class_scores([[0.00390625, 0.9921875]], SECOND).steps == (0.9921875,)  # bfloat16: they sum to 0.996
 
 
 def test_hidden_states_and_whole_vocabularies_are_no_classes():
@@ -151,7 +153,7 @@ def test_hidden_states_and_whole_vocabularies_are_no_classes():
         with pytest.raises(
             DataError, match=r"has 33 numbers at one place; .* hidden states or the logits of a language"
         ):
-            scored(wide, meaning)
+            class_scores(wide, meaning)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_hidden_states_and_whole_vocabularies_are_no_classes():
 )
 def test_what_is_no_output_of_a_classifier_is_refused_with_its_cause(outputs: Any, message: str):
     with pytest.raises(DataError, match=message):
-        scored(outputs, SECOND)
+        class_scores(outputs, SECOND)
 
 
 def test_what_numbers_mean_must_be_one_of_three_things():

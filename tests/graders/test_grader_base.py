@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from freeprm.core.answers import Verdict
 from freeprm.errors import ConfigError, PluginError
-from freeprm.graders.base import Found, Own, Pair, QuickGrader, Work, extracting, grader, judging
+from freeprm.graders.base import AnswerPair, ExtractedAnswer, Own, QuickGrader, Work, extracting, grader, judging
 from freeprm.io.plugins import names
 from freeprm.io.sandbox import Limits
 from patience import PATIENCE
@@ -136,13 +136,13 @@ HOSTILE = {
 
 
 @pytest.fixture(scope="module")
-def judge() -> Work[Pair, Verdict]:
+def judge() -> Work[AnswerPair, Verdict]:
     made = judging("math", {}, n_workers=2, limits=LIMITS)
-    dict(made([Pair("x+1", "1+x")]))
+    dict(made([AnswerPair("x+1", "1+x")]))
     return made
 
 
-def verdicts(judge: Work[Pair, Verdict], pairs: list[Pair]) -> dict[Pair, Verdict]:
+def verdicts(judge: Work[AnswerPair, Verdict], pairs: list[AnswerPair]) -> dict[AnswerPair, Verdict]:
     found = dict(judge(pairs))
     assert found.keys() == set(pairs)
     for verdict in found.values():
@@ -150,9 +150,11 @@ def verdicts(judge: Work[Pair, Verdict], pairs: list[Pair]) -> dict[Pair, Verdic
     return found
 
 
-def test_hostile_answers_cost_their_own_verdicts_and_no_more_than_their_limits(judge: Work[Pair, Verdict]) -> None:
-    ordinary = [Pair(f"{number}x + {number}", f"{number}(1 + x)") for number in range(2, 22)]
-    hostile = [Pair(text, "x^2 + 1") for text in HOSTILE.values()]
+def test_hostile_answers_cost_their_own_verdicts_and_no_more_than_their_limits(
+    judge: Work[AnswerPair, Verdict],
+) -> None:
+    ordinary = [AnswerPair(f"{number}x + {number}", f"{number}(1 + x)") for number in range(2, 22)]
+    hostile = [AnswerPair(text, "x^2 + 1") for text in HOSTILE.values()]
     started = time.monotonic()
     found = verdicts(judge, [pair for both in zip(hostile, ordinary * 3, strict=False) for pair in both])
     assert time.monotonic() - started < len(hostile) * SECONDS + PATIENCE
@@ -163,13 +165,15 @@ def test_hostile_answers_cost_their_own_verdicts_and_no_more_than_their_limits(j
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_answer_comes_back_within_its_limit(judge: Work[Pair, Verdict], name: str) -> None:
-    hostile = [Pair(HOSTILE[name], "x^2 + 1"), Pair("x^2 + 1", HOSTILE[name])]
+def test_a_hostile_answer_comes_back_within_its_limit(judge: Work[AnswerPair, Verdict], name: str) -> None:
+    hostile = [AnswerPair(HOSTILE[name], "x^2 + 1"), AnswerPair("x^2 + 1", HOSTILE[name])]
     started = time.monotonic()
-    found = verdicts(judge, [Pair("2x", "x + x"), *hostile, Pair("x(x+1)", "x^2")])  # the two of them side by side
+    found = verdicts(
+        judge, [AnswerPair("2x", "x + x"), *hostile, AnswerPair("x(x+1)", "x^2")]
+    )  # the two of them side by side
     assert time.monotonic() - started < PATIENCE
     assert all(found[pair].correct is not True for pair in hostile)
-    for pair, right in ((Pair("2x", "x + x"), True), (Pair("x(x+1)", "x^2"), False)):
+    for pair, right in ((AnswerPair("2x", "x + x"), True), (AnswerPair("x(x+1)", "x^2"), False)):
         assert found[pair].correct is right or found[pair].reason == LATE
 
 
@@ -187,9 +191,9 @@ TEXTS = st.builds(
 )
 
 
-def fuzz(judge: Work[Pair, Verdict], pred: str, gold: str) -> None:
+def fuzz(judge: Work[AnswerPair, Verdict], pred: str, gold: str) -> None:
     started = time.monotonic()
-    verdicts(judge, [Pair(pred, gold)])
+    verdicts(judge, [AnswerPair(pred, gold)])
     assert time.monotonic() - started < PATIENCE
 
 
@@ -198,14 +202,16 @@ RELAXED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthChe
 
 @given(TEXTS, TEXTS | st.just("x^2 + 1"))
 @settings(max_examples=15, derandomize=True, **RELAXED)
-def test_any_text_comes_back_within_its_limit(judge: Work[Pair, Verdict], pred: str, gold: str) -> None:
+def test_any_text_comes_back_within_its_limit(judge: Work[AnswerPair, Verdict], pred: str, gold: str) -> None:
     fuzz(judge, pred, gold)
 
 
 @pytest.mark.slow
 @given(TEXTS, TEXTS | st.just("x^2 + 1"))
 @settings(max_examples=5000, **RELAXED)
-def test_thousands_of_texts_come_back_within_their_limit(judge: Work[Pair, Verdict], pred: str, gold: str) -> None:
+def test_thousands_of_texts_come_back_within_their_limit(
+    judge: Work[AnswerPair, Verdict], pred: str, gold: str
+) -> None:
     fuzz(judge, pred, gold)
 
 
@@ -214,7 +220,7 @@ def test_a_users_own_grader_may_hang_or_break_and_says_how() -> None:
     judge = judging("hostile:judge", {}, n_workers=2, limits=limits)
     started = time.monotonic()
     names = ["a loop in C", "memory", "a crash", "an error", "?", "-", "5", "6", "sleep"]
-    found = verdicts(judge, [Pair(name, "5") for name in names])
+    found = verdicts(judge, [AnswerPair(name, "5") for name in names])
     assert time.monotonic() - started < PATIENCE
     assert {pair.pred: verdict.reason or verdict.correct for pair, verdict in found.items()} == {
         "a loop in C": "took longer than 5 s",
@@ -233,15 +239,15 @@ def test_a_users_own_extractor_works_within_limits_too() -> None:
     find = extracting(["boxed", "hostile:find"], n_workers=1, limits=LIMITS)
     found = dict(find(["\\boxed{4}", "so 5", "", "a loop in C", "an error"]))
     assert found == {
-        "\\boxed{4}": Found("4", None),
-        "so 5": Found("5", None),
-        "": Found(None, None),
-        "a loop in C": Found(None, "took longer than 1 s"),
-        "an error": Found(None, "ValueError: invalid literal for int() with base 10: 'x'"),
+        "\\boxed{4}": ExtractedAnswer("4", None),
+        "so 5": ExtractedAnswer("5", None),
+        "": ExtractedAnswer(None, None),
+        "a loop in C": ExtractedAnswer(None, "took longer than 1 s"),
+        "an error": ExtractedAnswer(None, "ValueError: invalid literal for int() with base 10: 'x'"),
     }
 
 
 def test_verdicts_do_not_depend_on_the_number_of_workers() -> None:
-    pairs = [Pair(f"{a}x + {b}", f"{b} + x{c}") for a in range(2, 5) for b in range(3) for c in range(2, 5)]
+    pairs = [AnswerPair(f"{a}x + {b}", f"{b} + x{c}") for a in range(2, 5) for b in range(3) for c in range(2, 5)]
     make = partial(judging, "math", {}, limits=Limits(seconds=60))
     assert dict(make(n_workers=1)(pairs)) == dict(make(n_workers=3)(pairs))

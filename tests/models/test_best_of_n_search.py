@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freeprm.core.early_stopping import Found, Step, best_first
+from freeprm.core.early_stopping import BestResponse, ScoredStep, best_first
 from freeprm.core.voting import best_of_n
 from freeprm.errors import ConfigError
 from freeprm.models.best_of_n_search import CandidatePool, Decided, GivenResponses, passed, search
@@ -66,15 +66,15 @@ def searched(made: Sequence[CandidatePool], rewards: Known, **settings: Any) -> 
     return search(made, source=GivenResponses(rewards), **settings)
 
 
-def alone(pool: CandidatePool, n: int, batch: int) -> Found:
+def alone(pool: CandidatePool, n: int, batch: int) -> BestResponse:
     """The same search, of one pool for one n."""
     given = [0] * n
 
-    def advance(wanted: Sequence[int]) -> list[Step]:
+    def advance(wanted: Sequence[int]) -> list[ScoredStep]:
         steps = []
         for index in wanted:
             item = pool.responses[index]
-            steps.append(Step(known(item, given[index]), given[index] + 1 == len(item.steps)))
+            steps.append(ScoredStep(known(item, given[index]), given[index] + 1 == len(item.steps)))
             given[index] += 1
         return steps
 
@@ -84,7 +84,7 @@ def alone(pool: CandidatePool, n: int, batch: int) -> Found:
 @pytest.mark.parametrize("batch", [1, 3, 8])
 def test_each_pool_finds_what_it_finds_alone_for_every_n(batch):
     made = pools(60)
-    found: dict[str, Mapping[int, Found]] = {
+    found: dict[str, Mapping[int, BestResponse]] = {
         one.problem.name: one.found for one in searched(made, Known(), batch=batch, rows=16)
     }
     for pool in made:

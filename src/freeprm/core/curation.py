@@ -13,7 +13,6 @@ from freeprm.core.groups import (
     Kept,
     Pair,
     Size,
-    choose,
     classes,
     graded,
     group_key,
@@ -29,6 +28,7 @@ from freeprm.core.groups import (
 )
 from freeprm.core.mixing import marked, mix, replace_responses
 from freeprm.errors import ConfigError
+from freeprm.io.config import lookup
 from freeprm.types import Group, Rollout
 
 Sources = Mapping[str, Sequence[Group]]
@@ -103,8 +103,7 @@ def curate(
         needs_both: see `trainable`.
 
     Raises:
-        ConfigError: a setting out of range.
-        DataError: see each operation.
+        ConfigError, DataError: of an operation.
     """
     r, others = recipe, dict(sources or {})
     if r.mix or r.replace:
@@ -203,7 +202,7 @@ def balance(groups: Sequence[Group], *, how: str, seed: int = 0) -> Kept:
 
     Source: Yuan et al. 2024, arXiv:2412.01981, section 4.1 (CE, dataset-wise and instruction-wise balanced).
     """
-    method = choose(BALANCES, how, setting="balance")
+    method = lookup(BALANCES, how, setting="balance")
     require_both(groups, given=groups)
     return method(groups, seed)
 
@@ -215,21 +214,17 @@ def _none(groups: Sequence[Group], seed: int) -> Kept:
 def _dataset(groups: Sequence[Group], seed: int) -> Kept:
     drawn = {rollout_key(rollout) for rollout in _halves([r for group in groups for r in group.rollouts], seed)}
     kept = keep(groups, lambda group: (r for r in group.rollouts if rollout_key(r) in drawn))
-    empty = Counter({"groups left empty": len(groups) - len(kept)})
-    return Kept(kept, +(_responses(groups, kept) + empty), Counter())
+    return _balanced(groups, kept, Counter({"groups left empty": len(groups) - len(kept)}))
 
 
 def _instruction(groups: Sequence[Group], seed: int) -> Kept:
     kept = keep(groups, lambda group: _halves(group.rollouts, seed))
-    single = Counter(reason for group in groups if (reason := lacks(group)))
-    return Kept(kept, +(_responses(groups, kept) + single), Counter())
+    return _balanced(groups, kept, Counter(reason for group in groups if (reason := lacks(group))))
 
 
 BALANCES: Mapping[str, Callable[[Sequence[Group], int], Kept]] = {
-    "none": _none,
-    "dataset": _dataset,
-    "instruction": _instruction,
-}
+    "none": _none, "dataset": _dataset, "instruction": _instruction,
+}  # fmt: skip
 
 
 def _halves(rollouts: Sequence[Rollout], seed: int) -> list[Rollout]:
@@ -239,11 +234,14 @@ def _halves(rollouts: Sequence[Rollout], seed: int) -> list[Rollout]:
     return [r for side in sides for r in sample(side, count, key=rollout_key, seed=seed, purpose="balance")]
 
 
-def _responses(groups: Sequence[Group], kept: Sequence[Group]) -> Counter[str]:
-    """Responses left out, by reason."""
-    ungraded = n_responses(groups) - sum(len(graded(group.rollouts)) for group in groups)
-    majority = n_responses(groups) - ungraded - n_responses(kept)
-    return Counter({"ungraded responses": ungraded, "responses of a majority class": majority})
+def _balanced(groups: Sequence[Group], kept: list[Group], groups_left_out: Counter[str]) -> Kept:
+    """With the responses that were left out, by reason."""
+    n_graded = sum(len(graded(group.rollouts)) for group in groups)
+    dropped = Counter({
+        "ungraded responses": n_responses(groups) - n_graded,
+        "responses of a majority class": n_graded - n_responses(kept),
+    })  # fmt: skip
+    return Kept(kept, +(dropped + groups_left_out), Counter())
 
 
 def subsample_instructions(groups: Sequence[Group], share: float, *, seed: int = 0) -> Kept:
@@ -278,9 +276,8 @@ def subsample_responses(groups: Sequence[Group], k: int, *, seed: int = 0) -> Ke
     if k < 1:
         raise ConfigError(f"responses: is {k}; expected a whole number from 1")
     kept = keep(groups, lambda group: sample(group.rollouts, k, key=rollout_key, seed=seed, purpose="responses"))
-    return Kept(
-        kept, +Counter({"responses left out by subsampling": n_responses(groups) - n_responses(kept)}), Counter()
-    )
+    dropped = Counter({"responses left out by subsampling": n_responses(groups) - n_responses(kept)})
+    return Kept(kept, +dropped, Counter())
 
 
 GRAM = 8
@@ -316,14 +313,8 @@ def _repeats(group: Group, threshold: float) -> Iterator[tuple[Rollout, Rollout]
     kept: list[tuple[Rollout, Grams]] = []
     for rollout in sorted(group.rollouts, key=lambda rollout: rollout.sample_idx):
         grams = _grams(rollout.response)
-        first = next(
-            (
-                earlier
-                for earlier, theirs in kept
-                if earlier.truncated is rollout.truncated and _overlaps(grams, theirs, threshold)
-            ),
-            None,
-        )
+        alike = ((earlier, theirs) for earlier, theirs in kept if earlier.truncated is rollout.truncated)
+        first = next((earlier for earlier, theirs in alike if _overlaps(grams, theirs, threshold)), None)
         if first is None:
             kept.append((rollout, grams))
         else:

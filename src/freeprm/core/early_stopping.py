@@ -18,14 +18,14 @@ from freeprm.core.rewards import aggregator
 from freeprm.errors import ConfigError, DataError, NonFiniteError
 
 
-class Step(NamedTuple):
+class ScoredStep(NamedTuple):
     """The next step of a response, scored."""
 
     score: float
     is_last: bool
 
 
-class Found(NamedTuple):
+class BestResponse(NamedTuple):
     """A best response: no other one's score is higher, and no earlier one's is as high."""
 
     best: int
@@ -102,7 +102,7 @@ class BestFirst:
         ahead = order[: next((place for place, index in enumerate(order) if self._is_finished[index]), len(order))]
         return ahead[: self._batch]
 
-    def take(self, steps: Mapping[int, Step]) -> None:
+    def take(self, steps: Mapping[int, ScoredStep]) -> None:
         """Note the next step of some responses.
 
         Raises:
@@ -128,13 +128,13 @@ class BestFirst:
         return self._n_steps[index]
 
     @property
-    def found(self) -> Found | None:
+    def found(self) -> BestResponse | None:
         """The response chosen, None while that is open, and where all were dropped."""
         order = self._order()
         if not order or not self._is_finished[order[0]] or any(self._n_steps[index] == 0 for index in order):
             return None
         best = order[0]
-        return Found(best, self._running[best], tuple(self._running), tuple(self._n_steps))
+        return BestResponse(best, self._running[best], tuple(self._running), tuple(self._n_steps))
 
     def _order(self) -> list[int]:
         return sorted(set(range(len(self._running))) - self._dropped, key=self._key)
@@ -144,8 +144,8 @@ class BestFirst:
 
 
 def best_first(
-    count: int, advance: Callable[[Sequence[int]], Sequence[Step]], *, aggregator: str = "min", batch: int = 1
-) -> Found:
+    count: int, advance: Callable[[Sequence[int]], Sequence[ScoredStep]], *, aggregator: str = "min", batch: int = 1
+) -> BestResponse:
     """What `best_of_n` chooses by the aggregate of all step scores, found with as few of them as possible.
 
     Args:

@@ -13,11 +13,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import NamedTuple, TypeVar
 
 from freeprm.errors import ConfigError, DataError
+from freeprm.io.config import lookup
 from freeprm.types import Group, Rollout
+
+T = TypeVar("T")
+Key = tuple[object, ...]
 
 
 class Kept(NamedTuple):
@@ -28,6 +31,20 @@ class Kept(NamedTuple):
     """How many were left out, by reason."""
     noted: Counter[str]
     """What else is worth knowing of those left out, or of those that came in."""
+
+
+class Pair(NamedTuple):
+    """A right response and a wrong one to the same problem."""
+
+    chosen: Rollout
+    rejected: Rollout
+
+
+class Paired(NamedTuple):
+    """The pairs, group after group, and how many of what gave none."""
+
+    pairs: list[Pair]
+    dropped: Counter[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +81,17 @@ def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = 
         DataError: no response is left in the whole data, none of a class that is needed, or no group has both classes
             where pairs are needed.
     """
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    n_graded = sum(len(graded(group.rollouts)) for group in groups)
     kept = keep(groups, lambda group: (r for r in graded(group.rollouts) if r.response.strip()))
-    dropped = Counter({"ungraded responses": len(rollouts) - len(graded(rollouts))})
-    dropped["empty responses"] = len(graded(rollouts)) - n_responses(kept)
+    dropped = Counter({"ungraded responses": n_responses(groups) - n_graded})
+    dropped["empty responses"] = n_graded - n_responses(kept)
     dropped["groups without a usable response"] = len(groups) - len(kept)
     if needs_both or not kept:
         require_both(kept, given=groups)
     if needs_pairs:
-        for group, reason in [(group, lacks(group)) for group in kept]:
-            dropped.update({reason: 1, f"responses in {reason}": len(group.rollouts)} if reason else {})
+        for group in kept:
+            if reason := lacks(group):
+                dropped.update({reason: 1, f"responses in {reason}": len(group.rollouts)})
         kept = [group for group in kept if not lacks(group)]
     if not kept:
         raise DataError(
@@ -81,6 +99,63 @@ def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = 
             "Sample more responses a problem, or train with an objective that needs no pairs, such as ce."
         )
     return Kept(kept, +dropped, Counter())
+
+
+def pair(groups: Sequence[Group], *, pairing: str = "cartesian", max_pairs: int | None = None, seed: int = 0) -> Paired:
+    """Pairs of a right and a wrong response inside each group; ungraded responses take no part.
+
+    Args:
+        groups: graded groups.
+        pairing: one of `PAIRINGS`. The paper's text pairs "each correct rollout with an incorrect counterpart"
+            (`one_to_one`); its released code, and the costs it prints, take all of them (`cartesian`).
+        max_pairs: at most so many pairs of one group, drawn at random; None for no limit.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: no such pairing, or `max_pairs` below 1.
+        DataError: no right or no wrong response in the whole data.
+    """
+    make = lookup(PAIRINGS, pairing, setting="pairing")
+    if max_pairs is not None and max_pairs < 1:
+        raise ConfigError(f"max_pairs: is {max_pairs}; expected a whole number from 1, or none for no limit")
+    require_both(groups, given=groups)
+    pairs: list[Pair] = []
+    dropped: Counter[str] = Counter()
+    for group in groups:
+        made = kept = make(group, seed)
+        if max_pairs is not None:
+            kept = sample(made, max_pairs, key=_pair_key, seed=seed, purpose="max_pairs")
+        right, wrong = classes(group.rollouts)
+        n_used, n_kept = (len({rollout.sample_idx for one in some for rollout in one}) for some in (made, kept))
+        dropped.update({
+            "ungraded responses": len(group.rollouts) - len(right) - len(wrong),
+            "responses without a counterpart": len(right) + len(wrong) - n_used,
+            "responses only in pairs above max_pairs": n_used - n_kept,
+            "pairs that the pairing does not make": len(right) * len(wrong) - len(made),
+            "pairs above max_pairs": len(made) - len(kept),
+        })  # fmt: skip
+        if reason := lacks(group):
+            dropped[reason] += 1
+        pairs += kept
+    return Paired(pairs, +dropped)
+
+
+def _cartesian(group: Group, seed: int) -> list[Pair]:
+    """Every right response with every wrong one, ordered by chosen, then rejected."""
+    right, wrong = classes(group.rollouts)
+    return [Pair(chosen, rejected) for chosen in right for rejected in wrong]
+
+
+def _one_to_one(group: Group, seed: int) -> list[Pair]:
+    """Each right response with a distinct wrong one, at random: as many pairs as the rarer class has responses."""
+    right, wrong = (order(side, key=rollout_key, seed=seed, purpose="one_to_one") for side in classes(group.rollouts))
+    return [Pair(chosen, rejected) for chosen, rejected in zip(right, wrong, strict=False)]
+
+
+PAIRINGS: Mapping[str, Callable[[Group, int], list[Pair]]] = {"cartesian": _cartesian, "one_to_one": _one_to_one}
+
+
+# What is in groups.
 
 
 def keep(groups: Sequence[Group], choose: Callable[[Group], Iterable[Rollout]]) -> list[Group]:
@@ -139,8 +214,7 @@ def require_both(groups: Sequence[Group], *, given: Sequence[Group]) -> None:
         )
 
 
-T = TypeVar("T")
-Key = tuple[object, ...]
+# Random choices.
 
 
 def draw(seed: int, purpose: str, key: Key) -> bytes:
@@ -157,7 +231,7 @@ def sample(items: Sequence[T], count: int, *, key: Callable[[T], Key], seed: int
     """The `count` items with the lowest draws, or all where there are fewer; in the order given."""
     if count >= len(items):
         return list(items)
-    lowest = sorted(range(len(items)), key=lambda index: draw(seed, purpose, key(items[index])))[:count]
+    lowest = order(range(len(items)), key=lambda index: key(items[index]), seed=seed, purpose=purpose)[:count]
     return [items[index] for index in sorted(lowest)]
 
 
@@ -169,94 +243,6 @@ def rollout_key(rollout: Rollout) -> Key:
 def group_key(group: Group) -> Key:
     """What tells a group from all others."""
     return (group.problem_id,)
-
-
-class Pair(NamedTuple):
-    """A right response and a wrong one to the same problem."""
-
-    chosen: Rollout
-    rejected: Rollout
-
-
-class Paired(NamedTuple):
-    """The pairs, group after group, and how many of what gave none."""
-
-    pairs: list[Pair]
-    dropped: Counter[str]
-
-
-def pair(groups: Sequence[Group], *, pairing: str = "cartesian", max_pairs: int | None = None, seed: int = 0) -> Paired:
-    """Pairs of a right and a wrong response inside each group; ungraded responses take no part.
-
-    Args:
-        groups: graded groups.
-        pairing: one of `PAIRINGS`. The paper's text pairs "each correct rollout with an incorrect counterpart"
-            (`one_to_one`); its released code, and the costs it prints, take all of them (`cartesian`).
-        max_pairs: at most so many pairs of one group, drawn at random; None for no limit.
-        seed: of the draws.
-
-    Raises:
-        ConfigError: no such pairing, or `max_pairs` below 1.
-        DataError: no right or no wrong response in the whole data.
-    """
-    make = choose(PAIRINGS, pairing, setting="pairing")
-    if max_pairs is not None and max_pairs < 1:
-        raise ConfigError(f"max_pairs: is {max_pairs}; expected a whole number from 1, or none for no limit")
-    require_both(groups, given=groups)
-    pairs: list[Pair] = []
-    dropped: Counter[str] = Counter()
-    for group in groups:
-        made = make(group, seed)
-        kept = made if max_pairs is None else sample(made, max_pairs, key=_pair_key, seed=seed, purpose="max_pairs")
-        dropped.update(_left_out(group, made, kept))
-        if reason := lacks(group):
-            dropped[reason] += 1
-        pairs += kept
-    return Paired(pairs, +dropped)
-
-
-def _left_out(group: Group, made: Sequence[Pair], kept: Sequence[Pair]) -> dict[str, int]:
-    """What of a group is in none of the pairs kept, each response and pair once."""
-    right, wrong = classes(group.rollouts)
-    return {
-        "ungraded responses": len(group.rollouts) - len(graded(group.rollouts)),
-        "responses without a counterpart": len(right) + len(wrong) - _n_used(made),
-        "responses only in pairs above max_pairs": _n_used(made) - _n_used(kept),
-        "pairs that the pairing does not make": len(right) * len(wrong) - len(made),
-        "pairs above max_pairs": len(made) - len(kept),
-    }
-
-
-def _n_used(pairs: Sequence[Pair]) -> int:
-    return len({rollout.sample_idx for one in pairs for rollout in one})
-
-
-def _cartesian(group: Group, seed: int) -> list[Pair]:
-    """Every right response with every wrong one, ordered by chosen, then rejected."""
-    right, wrong = classes(group.rollouts)
-    return [Pair(chosen, rejected) for chosen in right for rejected in wrong]
-
-
-def _one_to_one(group: Group, seed: int) -> list[Pair]:
-    """Each right response with a distinct wrong one, at random: as many pairs as the rarer class has responses."""
-    right, wrong = (order(side, key=rollout_key, seed=seed, purpose="one_to_one") for side in classes(group.rollouts))
-    return [Pair(chosen, rejected) for chosen, rejected in zip(right, wrong, strict=False)]
-
-
-PAIRINGS: Mapping[str, Callable[[Group, int], list[Pair]]] = {"cartesian": _cartesian, "one_to_one": _one_to_one}
-
-
-def choose(table: Mapping[str, T], name: str, *, setting: str) -> T:
-    """The entry of a name.
-
-    Raises:
-        ConfigError: there is none; names those there are.
-    """
-    if name not in table:
-        close = get_close_matches(name, table, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"{setting}: no {name!r}; expected one of {', '.join(table)}.{hint}")
-    return table[name]
 
 
 def _pair_key(one: Pair) -> Key:

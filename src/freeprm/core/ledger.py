@@ -19,9 +19,9 @@ from typing import Literal, NamedTuple
 from freeprm.errors import ConfigError
 from freeprm.types import Charge, Cost
 
-Group = Literal["generation", "annotation", "reference", "training", "scoring", "other"]
+ChargeGroup = Literal["generation", "annotation", "reference", "training", "scoring", "other"]
 """What can be switched on and off."""
-GROUPS: tuple[Group, ...] = ("generation", "annotation", "reference", "training", "scoring", "other")
+GROUPS: tuple[ChargeGroup, ...] = ("generation", "annotation", "reference", "training", "scoring", "other")
 Purpose = Literal["development", "use"]
 """To make a reward model, or to use one: what a trained model descends from is development."""
 DEVELOPMENT: Purpose = "development"
@@ -34,7 +34,7 @@ TRAINING, RECOMPUTED, KL, MEANS, EVALUATED = (
 )  # fmt: skip
 UNTIMED = "time not itemised"
 """The entry of a run's other seconds."""
-_OF_CHARGE: Mapping[str, Group] = {
+_OF_CHARGE: Mapping[str, ChargeGroup] = {
     PREFILL: "generation",
     DECODE: "generation",
     POLICY: "scoring",
@@ -46,7 +46,7 @@ _OF_CHARGE: Mapping[str, Group] = {
     MEANS: "training",
     EVALUATED: "training",
 }
-_OF_STAGE: Mapping[str, Group] = {
+_OF_STAGE: Mapping[str, ChargeGroup] = {
     "sample": "generation", "label": "annotation", "train": "training", "score": "scoring",
 }  # fmt: skip
 
@@ -68,7 +68,7 @@ class Entry:
     folder: str
     stage: str
     purpose: Purpose
-    group: Group
+    group: ChargeGroup
     what: str
     tokens: int
     parameter_flops: int | None
@@ -105,7 +105,7 @@ class Ledger:
 
     entries: tuple[Entry, ...] = ()
 
-    def only(self, purpose: Purpose | None = None, *, charged: Collection[Group] = GROUPS) -> "Ledger":
+    def only(self, purpose: Purpose | None = None, *, charged: Collection[ChargeGroup] = GROUPS) -> "Ledger":
         """The entries for a purpose, and of the groups that are charged."""
         kept = (entry for entry in self.entries if purpose is None or entry.purpose == purpose)
         return Ledger(tuple(entry for entry in kept if entry.group in charged))
@@ -144,7 +144,7 @@ def ledger_of(runs: Iterable[Paid]) -> Ledger:
     return Ledger(tuple(entry for run in {run.folder: run for run in runs}.values() for entry in _entries(run)))
 
 
-def group_of(stage: str, what: str) -> Group:
+def group_of(stage: str, what: str) -> ChargeGroup:
     """Where a charge belongs: a labeler's are annotation but for the reference, others go by what they are."""
     by_stage = _OF_STAGE.get(stage, "other")
     by_charge = _OF_CHARGE.get(what, by_stage)
@@ -182,7 +182,7 @@ class Convention:
     """Which charges of a method's development count, and how."""
 
     name: str
-    charged: tuple[Group, ...]
+    charged: tuple[ChargeGroup, ...]
     attention: bool = True
     """Count what grows with the context."""
     by_sequence: bool = False

@@ -146,7 +146,7 @@ class Meaning:
             raise ConfigError(f"values: is {self.values!r}; expected one of {', '.join(get_args(Values))}")
 
 
-class Scored(NamedTuple):
+class ClassScores(NamedTuple):
     """One of the two."""
 
     steps: tuple[float, ...] | None
@@ -154,7 +154,7 @@ class Scored(NamedTuple):
     response: float | None
 
 
-def scored(outputs: Any, meaning: Meaning) -> Scored:
+def class_scores(outputs: Any, meaning: Meaning) -> ClassScores:
     """The scores in the outputs for one response.
 
     Args:
@@ -172,20 +172,20 @@ def scored(outputs: Any, meaning: Meaning) -> Scored:
     if isinstance(outputs, str):
         raise DataError("holds text; ask the server for encoding_format 'float'")
     if not isinstance(outputs, Sequence):
-        return Scored(None, _score([outputs], meaning))
+        return ClassScores(None, _score([outputs], meaning))
     if not outputs:
         raise DataError("holds no numbers at all: no step marker was found in the scored text")
     if isinstance(outputs[0], Mapping):
-        return Scored(_of_entities(outputs, meaning), None)
+        return ClassScores(_of_entities(outputs, meaning), None)
     if isinstance(outputs[0], Sequence) and not isinstance(outputs[0], str):
-        return Scored(_of_steps(outputs, meaning), None)
-    return Scored(None, _score(outputs, meaning))
+        return ClassScores(_of_steps(outputs, meaning), None)
+    return ClassScores(None, _score(outputs, meaning))
 
 
-def _of_item(item: Mapping[str, Any], meaning: Meaning) -> Scored:
+def _of_item(item: Mapping[str, Any], meaning: Meaning) -> ClassScores:
     for name in ("data", "probs", "score"):
         if item.get(name) is not None:
-            return scored(item[name], meaning)
+            return class_scores(item[name], meaning)
     raise DataError(f"has {', '.join(map(str, item)) or 'nothing'}; expected one of data, probs, score")
 
 

@@ -190,7 +190,7 @@ class Selector(NamedTuple):
     name: str
 
 
-class Choice(NamedTuple):
+class Chosen(NamedTuple):
     """What a selector chooses from one problem's samples."""
 
     samples: Indices
@@ -231,7 +231,7 @@ def choose(
     subsets: Subsets = "resample",
     draws: int = 256,
     seed: int = 0,
-) -> dict[Selector, Choice]:
+) -> dict[Selector, Chosen]:
     """Majority vote, and by each scorer and aggregator best-of-n and weighted vote.
 
     Args:
@@ -245,7 +245,7 @@ def choose(
     nobody = Scores(np.arange(len(problem.rollouts)), np.zeros(len(problem.rollouts)))
     columns: list[tuple[str | None, str, Scores]] = [(None, "majority", nobody)]
     columns += [(scorer, name, scores) for (scorer, name), scores in problem.scores.items()]
-    found: dict[Selector, Choice] = {}
+    found: dict[Selector, Chosen] = {}
     for scorer, name, (samples, values) in columns:
         if n is not None and len(samples) < n:
             continue
@@ -259,12 +259,12 @@ def choose(
             weigh=uniform if scorer is None else weigh[scorer],
             subsets=draw_subsets(len(samples), size, draws=draws, seed=seed),
         )
-        voted = Choice(samples, vote.samples, problem.answer_correct[samples], vote.tied)
+        voted = Chosen(samples, vote.samples, problem.answer_correct[samples], vote.tied)
         if scorer is None:
             found[Selector(None, name)] = voted
             continue
         best = best_of_n_chances(values, size, texts=problem.texts[samples])
-        found[Selector(scorer, f"best_of_n/{name}")] = Choice(
+        found[Selector(scorer, f"best_of_n/{name}")] = Chosen(
             samples, best.samples, problem.correct[samples], best.tied
         )
         found[Selector(scorer, f"weighted_vote/{name}")] = voted

@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from freeprm.core.intervals import percentile_interval, resample
-from freeprm.core.step_metrics import Named, ScoredSteps, estimates
+from freeprm.core.step_metrics import Estimate, MetricName, ScoredSteps, drawn_problems, estimates, mean_estimate
 from freeprm.core.steps import SPLITTERS, auto
 from freeprm.errors import DataError
 from freeprm.types import Metric, Rollout
@@ -44,14 +43,14 @@ class LabelledSteps(NamedTuple):
         return self.steps[: len(labels)], labels
 
 
-class JudgedSteps(NamedTuple):
+class JudgedResponse(NamedTuple):
     """A response whose outcome and first error are known."""
 
     correct: bool
     labelled: LabelledSteps
 
 
-def judged_steps(rollout: Rollout) -> JudgedSteps:
+def judged_response(rollout: Rollout) -> JudgedResponse:
     """The outcome of a response, and its steps with labels that say which is the first wrong one.
 
     Raises:
@@ -63,7 +62,7 @@ def judged_steps(rollout: Rollout) -> JudgedSteps:
     labelled = labelled_steps(rollout)
     if None in labelled.labels[: labelled.first_error]:
         raise DataError("responses with a step of unknown label and no wrong one before it")
-    return JudgedSteps(rollout.correct, labelled)
+    return JudgedResponse(rollout.correct, labelled)
 
 
 def first_error(labels: Sequence[bool | None]) -> int | None:
@@ -154,66 +153,49 @@ def label_errors(responses: Sequence[LabelledResponse], *, labeler: str, seed: i
         seed: of the bootstrap.
 
     Raises:
-        DataError: see `localisation.estimates`.
+        DataError: a response without steps; see `step_metrics.estimates`.
     """
-    shares = _Shares(sorted({item.problem for item in responses}), labeler, seed)
-    found: list[Metric] = []
-    for selector, true in ((ALL, _all), (JUDGED, _judged), (REFERENCE, _reachable)):
-        steps = _steps(responses, true)
-        found += shares.metric("step_accuracy", selector, steps, lambda step: step.given == step.true)
-        called_wrong = [step for step in steps if not step.given]
-        found += shares.metric("step_precision", selector, called_wrong, lambda step: not step.true)
-        wrong = [step for step in steps if not step.true]
-        found += shares.metric("step_recall", selector, wrong, lambda step: not step.given)
-    found += _located(responses, labeler=labeler, seed=seed)
-    values = _values(responses)
-    found += shares.metric("step_value_mae", None, values, lambda value: abs(value.given - value.true))
-    return found + shares.metric("step_value_bias", None, values, lambda value: value.given - value.true)
+    if not responses:
+        return []
+    units, times = drawn_problems([item.problem for item in responses], seed)
+    found: dict[MetricName, Estimate | None] = {}
+
+    def mean(metric: str, selector: str | None, steps: Sequence[_Step], amount: Callable[[_Step], float]) -> None:
+        amounts = np.array([amount(step) for step in steps], dtype=float)
+        owners = units[np.array([step.response for step in steps], dtype=np.int64)]
+        found[MetricName(metric, selector)] = mean_estimate(amounts, owners, times)
+
+    for selector, truth in ((ALL, _all), (JUDGED, _judged), (REFERENCE, _reachable)):
+        steps = _steps([(item.labels, truth(item)) for item in responses])
+        mean("step_accuracy", selector, steps, lambda step: step.given == step.true)
+        mean("step_precision", selector, [s for s in steps if not s.given], lambda step: not step.true)
+        mean("step_recall", selector, [s for s in steps if not s.true], lambda step: not step.given)
+    found |= _first_errors(responses, seed=seed)
+    values = _steps([(item.values[:-1], (item.true_values or ())[:-1]) for item in responses])
+    mean("step_value_mae", None, values, lambda value: abs(value.given - value.true))
+    mean("step_value_bias", None, values, lambda value: value.given - value.true)
+    return [
+        item.metric(name, scorer=labeler, seed=seed, group=None) for name, item in found.items() if item is not None
+    ]
 
 
 class _Step(NamedTuple):
     """A step with what is held against each other."""
 
-    problem: str
+    response: int
     given: float
     """The label, or the value."""
     true: float
 
 
-class _Shares:
-    """Means over steps, with intervals over problems.
-
-    Args:
-        problems: names of all.
-        labeler: of whom the metrics are.
-        seed: of the bootstrap.
-    """
-
-    def __init__(self, problems: Sequence[str], labeler: str, seed: int):
-        self._units = {name: index for index, name in enumerate(problems)}
-        self._labeler, self._seed = labeler, seed
-
-    def metric(
-        self, name: str, selector: str | None, steps: Sequence[_Step], amount: Callable[[_Step], float]
-    ) -> list[Metric]:
-        """The mean amount of a step; nothing where there are none."""
-        if not steps:
-            return []
-        units = [self._units[step.problem] for step in steps]
-        amounts = np.array([amount(step) for step in steps], dtype=float)
-        times = resample(len(self._units), seed=self._seed)  # (R, P)
-        above, below = (
-            times @ np.bincount(units, weights=weights, minlength=len(self._units))
-            for weights in (amounts, np.ones(len(amounts)))
-        )
-        drawn = np.divide(above, below, out=np.full(len(times), np.nan), where=below > 0)
-        value, low, high = percentile_interval(float(amounts.mean()), drawn)
-        return [
-            Metric(
-                metric=name, selector=selector, value=value, low=low, high=high, count=len(amounts),
-                scorer=self._labeler, seed=self._seed,
-            )
-        ]  # fmt: skip
+def _steps(sides: Sequence[tuple[Sequence[float | None], Sequence[float | None]]]) -> list[_Step]:
+    """The steps of which both sides are known, by response what is given and what is true."""
+    return [
+        _Step(response, given, true)
+        for response, (labels, truths) in enumerate(sides)
+        for given, true in zip(labels, truths, strict=False)
+        if given is not None and true is not None
+    ]
 
 
 def _all(response: LabelledResponse) -> Sequence[bool | None]:
@@ -231,46 +213,20 @@ def _reachable(response: LabelledResponse) -> Sequence[bool | None]:
     return [None if value is None else value > 0 for value in (response.true_values or ())[:-1]]
 
 
-def _steps(
-    responses: Sequence[LabelledResponse], true: Callable[[LabelledResponse], Sequence[bool | None]]
-) -> list[_Step]:
-    """Those of which both are known."""
-    return [
-        _Step(response.problem, label, right)
-        for response in responses
-        for label, right in zip(response.labels, true(response), strict=False)
-        if label is not None and right is not None
-    ]
-
-
-def _located(responses: Sequence[LabelledResponse], *, labeler: str, seed: int) -> list[Metric]:
-    """First errors, and the order of soft labels, on responses of which everything is known."""
+def _first_errors(responses: Sequence[LabelledResponse], *, seed: int) -> dict[MetricName, Estimate]:
+    """Of hard labels, and the order of soft ones, on responses of which everything is known."""
     judged = [item for item in responses if item.truth and None not in item.labels and None not in item.values]
-    scored = ScoredSteps(
-        step_scores=[[float(label or False) for label in item.labels] for item in judged],
-        first_errors=[first_error(item.truth or ()) for item in judged],
-        problems=[item.problem for item in judged],
-    )
     if not judged:
-        return []
-    hard = estimates(scored, thresholds=_HARD, seed=seed)
-    values = [[float(value or 0.0) for value in item.values] for item in judged]
-    soft = estimates(
-        ScoredSteps(step_scores=values, first_errors=scored.first_errors, problems=scored.problems),
-        thresholds={}, seed=seed,
-    )  # fmt: skip
-    kept = {
-        **{Named(name.metric, None): item for name, item in hard.items() if name.selector in _HARD},
-        **{name: item for name, item in soft.items() if name.metric == "step_auc"},
-    }
-    return [item.metric(name, scorer=labeler, seed=seed, group=None) for name, item in kept.items()]
-
-
-def _values(responses: Sequence[LabelledResponse]) -> list[_Step]:
-    """The steps before the last."""
-    return [
-        _Step(response.problem, value, true)
-        for response in responses
-        for value, true in zip(response.values[:-1], (response.true_values or ())[:-1], strict=False)
-        if value is not None and true is not None
-    ]
+        return {}
+    hard, soft = (
+        ScoredSteps(
+            step_scores=[[float(score or 0.0) for score in scores] for scores in step_scores],
+            first_errors=[first_error(item.truth or ()) for item in judged],
+            problems=[item.problem for item in judged],
+        )
+        for step_scores in ([item.labels for item in judged], [item.values for item in judged])
+    )
+    located = estimates(hard, thresholds=_HARD, seed=seed)
+    order = MetricName("step_auc", None)
+    kept = {MetricName(name.metric, None): item for name, item in located.items() if name.selector in _HARD}
+    return kept | {name: item for name, item in estimates(soft, thresholds={}, seed=seed).items() if name == order}

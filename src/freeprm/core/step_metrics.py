@@ -195,7 +195,7 @@ class ScoredSteps:
     """Problem of each response; see `intervals.problem_text`."""
 
 
-class Named(NamedTuple):
+class MetricName(NamedTuple):
     """Which metric, of which way of deciding."""
 
     metric: str
@@ -211,7 +211,7 @@ class Estimate(NamedTuple):
     n_items: int
     """Responses; steps for `step_auc`; problems with both outcomes for `response_auc_within_problems`."""
 
-    def metric(self, name: Named, *, scorer: str, seed: int, group: str | None) -> Metric:
+    def metric(self, name: MetricName, *, scorer: str, seed: int, group: str | None) -> Metric:
         """With its 95 % interval."""
         value, low, high = percentile_interval(self.value, self.replicates)
         return Metric(
@@ -220,7 +220,7 @@ class Estimate(NamedTuple):
         )  # fmt: skip
 
 
-def estimates(scored: ScoredSteps, *, thresholds: Mapping[str, float], seed: int) -> dict[Named, Estimate]:
+def estimates(scored: ScoredSteps, *, thresholds: Mapping[str, float], seed: int) -> dict[MetricName, Estimate]:
     """Every metric of steps that is defined on these responses.
 
     processbench_f1, accuracy_erroneous, accuracy_correct by threshold; first_error_accuracy; step_auc (right steps
@@ -234,26 +234,25 @@ def estimates(scored: ScoredSteps, *, thresholds: Mapping[str, float], seed: int
     Raises:
         DataError, NonFiniteError: as `step_metrics.found`.
     """
-    units, times = _drawn(scored.problems, seed)
+    units, times = drawn_problems(scored.problems, seed)
     erroneous = np.array([error is not None for error in scored.first_errors], dtype=bool)
-    result: dict[Named, Estimate | None] = {}
+    result: dict[MetricName, Estimate | None] = {}
     for selector, threshold in thresholds.items():
         hits = found(scored.step_scores, scored.first_errors, threshold)
-        first = _share(hits[erroneous], units[erroneous], times)
-        second = _share(hits[~erroneous], units[~erroneous], times)
-        result[Named("processbench_f1", selector)] = _harmonic(first, second)
-        result[Named("accuracy_erroneous", selector)] = first
-        result[Named("accuracy_correct", selector)] = second
+        first, second = (mean_estimate(hits[kind], units[kind], times) for kind in (erroneous, ~erroneous))
+        result[MetricName("processbench_f1", selector)] = _harmonic(first, second)
+        result[MetricName("accuracy_erroneous", selector)] = first
+        result[MetricName("accuracy_correct", selector)] = second
     named = first_error_found(scored.step_scores, scored.first_errors)
-    result[Named("first_error_accuracy", None)] = _share(named, units[erroneous], times)
+    result[MetricName("first_error_accuracy", None)] = mean_estimate(named, units[erroneous], times)
     steps = judged_steps(scored.step_scores, scored.first_errors)
-    result[Named("step_auc", None)] = _auc(steps.scores, steps.right, units[steps.responses], times)
+    result[MetricName("step_auc", None)] = _auc(steps.scores, steps.right, units[steps.responses], times)
     return {name: estimate for name, estimate in result.items() if estimate is not None}
 
 
 def response_areas(
     scores: Mapping[str, Sequence[float]], *, correct: Sequence[bool | None], problems: Sequence[str], seed: int
-) -> dict[Named, Estimate]:
+) -> dict[MetricName, Estimate]:
     """How well scores tell right final answers from wrong ones, as far as that is defined on these responses.
 
     response_auc pools all responses, so that it also rewards knowing which problems are hard.
@@ -269,15 +268,16 @@ def response_areas(
     Raises:
         NonFiniteError: a score is NaN or infinite.
     """
-    units, times = _drawn(problems, seed)
+    units, times = drawn_problems(problems, seed)
     graded = np.array([label is not None for label in correct], dtype=bool)
     labels = np.array([label is True for label in correct], dtype=bool)[graded]
-    result: dict[Named, Estimate | None] = {}
+    result: dict[MetricName, Estimate | None] = {}
     for name, values in scores.items():
         given = np.asarray(values, dtype=np.float64)[graded]
-        result[Named("response_auc", name)] = _auc(given, labels, units[graded], times)
+        result[MetricName("response_auc", name)] = _auc(given, labels, units[graded], times)
         inside = unit_aucs(given, labels, units[graded], times.shape[1])
-        result[Named("response_auc_within_problems", name)] = _mean(inside, times)
+        defined = np.flatnonzero(~np.isnan(inside))
+        result[MetricName("response_auc_within_problems", name)] = mean_estimate(inside[defined], defined, times)
     return {name: estimate for name, estimate in result.items() if estimate is not None}
 
 
@@ -286,29 +286,33 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(a.value - b.value, a.replicates - b.replicates, a.n_items)
 
 
-def _drawn(problems: Sequence[str], seed: int) -> tuple[NDArray[np.int64], Floats]:
+def drawn_problems(problems: Sequence[str], seed: int) -> tuple[NDArray[np.int64], Floats]:
     """(B,) the unit of each response, and (R, P) how often each unit is drawn."""
     names, units = np.unique(np.array(problems, dtype=object), return_inverse=True)
     return units.astype(np.int64), resample(len(names), seed=seed)
 
 
-def _mean(values: Floats, times: Floats) -> Estimate | None:
-    """Over the units where it is defined."""
-    defined = ~np.isnan(values)  # (P,)
-    if not defined.any():
+def mean_estimate(amounts: ArrayLike, units: NDArray[np.int64], times: Floats) -> Estimate | None:
+    """The mean of M amounts, drawn with the unit that each belongs to; None where there is none.
+
+    Args:
+        amounts: (M,)
+        units: (M,) index of a unit.
+        times: (R, P) how often each of P units is drawn.
+    """
+    values = np.asarray(amounts, dtype=np.float64)
+    if not values.size:
         return None
-    drawn = times @ defined  # (R,)
-    means = np.divide(times @ np.nan_to_num(values), drawn, out=np.full(len(times), np.nan), where=drawn > 0)
-    return Estimate(float(values[defined].mean()), means, int(defined.sum()))
+    total, count = (
+        times @ np.bincount(units, weights=weights, minlength=times.shape[1])
+        for weights in (values, np.ones(len(values)))
+    )
+    return Estimate(float(values.mean()), _quotient(total, count), values.size)
 
 
-def _share(hits: NDArray[np.bool_], units: NDArray[np.int64], times: Floats) -> Estimate | None:
-    if not hits.size:
-        return None
-    n_hits, n_all = (np.bincount(units, weights=w, minlength=times.shape[1]) for w in (hits, np.ones(len(hits))))
-    drawn = times @ n_all  # (R,)
-    shares = np.divide(times @ n_hits, drawn, out=np.full(len(times), np.nan), where=drawn > 0)
-    return Estimate(float(hits.mean()), shares, hits.size)
+def _quotient(above: Floats, below: Floats) -> Floats:
+    """NaN where nothing was drawn."""
+    return np.asarray(np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0))
 
 
 def _harmonic(first: Estimate | None, second: Estimate | None) -> Estimate | None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from freeprm.core.ledger import GROUPS, REFERENCE, Convention, Group, Ledger, Total
+from freeprm.core.ledger import GROUPS, REFERENCE, ChargeGroup, Convention, Ledger, Total
 from freeprm.errors import ConfigError
 from freeprm.experiments.bills import BestOfN, Billed, base_of, best_of_n, ratio
 from freeprm.experiments.paper_costs import published_tables
@@ -16,7 +16,7 @@ from freeprm.report.svg import MARKERS, element
 from freeprm.report.table import NONE, Cell, Row, Table, texts
 
 TITLE = "What methods cost"
-_USED: tuple[Group, ...] = ("generation", "scoring", "reference")
+_USED: tuple[ChargeGroup, ...] = ("generation", "scoring", "reference")
 _UNITS = ((1e18, "EFLOPs"), (1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"), (1e6, "MFLOPs"), (1.0, "FLOPs"))
 _COLOURS = 8
 

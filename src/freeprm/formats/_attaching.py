@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from freeprm.core import score_kinds
-from freeprm.core.score_kinds import Meaning, Scored, Values, scored
+from freeprm.core.score_kinds import ClassScores, Meaning, Values, class_scores
 from freeprm.core.selectors import named
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, DataError, RecordError
@@ -164,7 +164,7 @@ def attached(
     for match in matched:
         place = f"{match.answer.source}, {named(match.rollout)}" if match.answer.source else named(match.rollout)
         try:
-            scores = scored(match.outputs, meaning)
+            scores = class_scores(match.outputs, meaning)
             known = _check_number(scores, match.rollout, told)
         except ConfigError as error:
             raise ConfigError(f"{place}: {name}: {error}") from error
@@ -192,7 +192,7 @@ def attached(
     return found
 
 
-def _check_number(scores: Scored, row: Rollout, told: ScoreOptions) -> bool:
+def _check_number(scores: ClassScores, row: Rollout, told: ScoreOptions) -> bool:
     """Whether there is a score for each step, as far as the steps are known."""
     if scores.steps is None:
         return True

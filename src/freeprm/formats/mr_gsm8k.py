@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainValidator
 
-from freeprm.core.step_labels import judged_steps
+from freeprm.core.step_labels import judged_response
 from freeprm.formats.base import Written, rollouts_of, write_each
 from freeprm.io.columns import Answer, Expected, Filled, ForeignRow, Identifier, Texts, id_from
 from freeprm.io.conversations import as_text
@@ -98,7 +98,7 @@ class MRGSM8K:
 
 
 def _row(rollout: Rollout, skipped: Counter[str]) -> Row:
-    correct, labelled = judged_steps(rollout)
+    correct, labelled = judged_response(rollout)
     error = labelled.first_error
     says = {True: "correct", False: "wrong"}
     return {

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Strict
 
-from freeprm.core.step_labels import judged_steps
+from freeprm.core.step_labels import judged_response
 from freeprm.formats.base import Written, write_each
 from freeprm.io.columns import Expected, Filled, ForeignRow, Numbers, Texts
 from freeprm.io.conversations import as_text
@@ -87,7 +87,7 @@ def _alone(groups: Iterable[Group]) -> Iterator[tuple[str, Rollout]]:
 
 def _row(item: tuple[str, Rollout], skipped: Counter[str]) -> Row:
     own_id, rollout = item
-    correct, labelled = judged_steps(rollout)
+    correct, labelled = judged_response(rollout)
     error = labelled.first_error
     return {
         "id": own_id,

@@ -109,14 +109,14 @@ Work = Callable[[Sequence[T]], Iterator[tuple[T, R]]]
 """Turns a block into its items, each with its result, in any order."""
 
 
-class Pair(NamedTuple):
+class AnswerPair(NamedTuple):
     """What a grader compares."""
 
     pred: str
     gold: str
 
 
-class Found(NamedTuple):
+class ExtractedAnswer(NamedTuple):
     """What an extractor found in a response."""
 
     pred: str | None
@@ -124,7 +124,7 @@ class Found(NamedTuple):
     """Why the search failed: the extractor's error, or the limit that it met."""
 
 
-def judging(name: str, options: Mapping[str, Any], *, n_workers: int, limits: Limits) -> Work[Pair, Verdict]:
+def judging(name: str, options: Mapping[str, Any], *, n_workers: int, limits: Limits) -> Work[AnswerPair, Verdict]:
     """What turns pairs into verdicts.
 
     Args:
@@ -139,7 +139,7 @@ def judging(name: str, options: Mapping[str, Any], *, n_workers: int, limits: Li
     return partial(_judged, pool)
 
 
-def extracting(names: Sequence[str], *, n_workers: int, limits: Limits) -> Work[str, Found]:
+def extracting(names: Sequence[str], *, n_workers: int, limits: Limits) -> Work[str, ExtractedAnswer]:
     """What turns responses into the answers found in them.
 
     Args:
@@ -150,14 +150,14 @@ def extracting(names: Sequence[str], *, n_workers: int, limits: Limits) -> Work[
     return partial(_extracted, Pool(partial(_extract, names), n_workers=n_workers, limits=limits))
 
 
-def _judged(pool: Pool, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Verdict]]:
+def _judged(pool: Pool, pairs: Sequence[AnswerPair]) -> Iterator[tuple[AnswerPair, Verdict]]:
     for index, outcome in pool.run(pairs):
         yield pairs[index], Verdict(None, outcome.failure) if outcome.value is None else outcome.value
 
 
-def _extracted(pool: Pool, responses: Sequence[str]) -> Iterator[tuple[str, Found]]:
+def _extracted(pool: Pool, responses: Sequence[str]) -> Iterator[tuple[str, ExtractedAnswer]]:
     for index, outcome in pool.run(responses):
-        yield responses[index], Found(outcome.value, outcome.failure)
+        yield responses[index], ExtractedAnswer(outcome.value, outcome.failure)
 
 
 def _prepare(name: str, options: Mapping[str, Any]) -> None:
@@ -168,7 +168,7 @@ def _prepare(name: str, options: Mapping[str, Any]) -> None:
             made.warm()
 
 
-def _judge(name: str, options: Mapping[str, Any]) -> Callable[[Pair], Verdict]:
+def _judge(name: str, options: Mapping[str, Any]) -> Callable[[AnswerPair], Verdict]:
     judge = grader(name, options)
     return lambda pair: judge(*pair)
 

@@ -103,6 +103,17 @@ def suggestion(name: object, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def lookup(table: Mapping[str, T], name: str, *, setting: str) -> T:
+    """The entry of a name.
+
+    Raises:
+        ConfigError: there is none; names those there are, and the closest.
+    """
+    if name not in table:
+        raise ConfigError(f"{setting}: no {name!r}; expected one of {', '.join(table)}.{suggestion(name, table)}")
+    return table[name]
+
+
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():

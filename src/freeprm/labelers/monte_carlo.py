@@ -28,7 +28,7 @@ from freeprm.core.ledger import DECODE, PREFILL
 from freeprm.core.steps import Prefix, Prefixes, prefixes
 from freeprm.engines.base import Engine, Request, Sampled, SamplingParams, devices_of
 from freeprm.errors import ConfigError
-from freeprm.graders.base import Found, Pair, QuickGrader, extracting, grader, judging, missing
+from freeprm.graders.base import AnswerPair, ExtractedAnswer, QuickGrader, extracting, grader, judging, missing
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
 from freeprm.io.sandbox import Limits, cores
@@ -208,16 +208,16 @@ class MonteCarlo:
                 note()
         return sorted(known, key=lambda completion: completion[:2])
 
-    def _found(self, responses: Sequence[str]) -> dict[str, Found]:
+    def _found(self, responses: Sequence[str]) -> dict[str, ExtractedAnswer]:
         """The answer in each response; extractors of the user's own work in processes with limits."""
         different = list(dict.fromkeys(responses))
         if {*self.extractors} <= {*EXTRACTORS}:
-            return {response: Found(extract(response, self.extractors), None) for response in different}
+            return {response: ExtractedAnswer(extract(response, self.extractors), None) for response in different}
         return dict(extracting(self.extractors, n_workers=cores(), limits=self._limits)(different))
 
     def _tallies(self, completions: Sequence[Completion], golds: Sequence[str]) -> list[Tally]:
         """For each prefix, from the completions of all and each one's gold answer; equal answers are judged once."""
-        pairs = [Pair(item.pred or "", golds[item.prefix]) for item in completions]
+        pairs = [AnswerPair(item.pred or "", golds[item.prefix]) for item in completions]
         answered = [missing(item.pred, golds[item.prefix]) is None for item in completions]
         verdicts = self._verdicts(dict.fromkeys(pair for pair, has in zip(pairs, answered, strict=True) if has))
         tallies = [Tally()] * len(golds)
@@ -232,7 +232,7 @@ class MonteCarlo:
             tallies[item.prefix] = tally
         return tallies
 
-    def _verdicts(self, pairs: Mapping[Pair, None]) -> dict[Pair, Verdict]:
+    def _verdicts(self, pairs: Mapping[AnswerPair, None]) -> dict[AnswerPair, Verdict]:
         judge = grader(self.grader, self.grader_options)
         quick = {pair: judge.at_once(*pair) if isinstance(judge, QuickGrader) else None for pair in pairs}
         verdicts = {pair: verdict for pair, verdict in quick.items() if verdict is not None}
@@ -249,7 +249,7 @@ def _unfit(response: Divided) -> str | None:
     return "not labelled: without a gold answer" if missing("an answer", response.rollout.answer) else None
 
 
-def _kept(sampled: Sampled, prefix: int, found: Found) -> Completion:
+def _kept(sampled: Sampled, prefix: int, found: ExtractedAnswer) -> Completion:
     return Completion(
         prefix, sampled.sample_idx, *found, sampled.truncated, sampled.n_prompt_tokens, sampled.n_read_tokens,
         sampled.n_generated_tokens,

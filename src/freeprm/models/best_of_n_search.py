@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from freeprm.core.early_stopping import BestFirst, Found, Step, check_aggregator
+from freeprm.core.early_stopping import BestFirst, BestResponse, ScoredStep, check_aggregator
 from freeprm.errors import ConfigError
 from freeprm.models.incremental import ReadPrompt, Stepped, StepwiseRewards, WantedStep, shared_prompt
 
@@ -32,7 +32,7 @@ class CandidateSource(Protocol[_Given, _Candidate]):
         """The candidates in order, and by n how many of them are among the first n samples."""
         ...
 
-    def advance(self, candidates: Sequence[_Candidate]) -> Sequence[Step | None]:
+    def advance(self, candidates: Sequence[_Candidate]) -> Sequence[ScoredStep | None]:
         """The next step of each, scored; None for one that cannot be scored, and is never chosen."""
         ...
 
@@ -46,7 +46,7 @@ class Decided(NamedTuple, Generic[_Problem, _Candidate]):
 
     problem: _Problem
     candidates: Sequence[_Candidate]
-    found: Mapping[int, Found]
+    found: Mapping[int, BestResponse]
     """By n; none where no candidate can be scored."""
 
 
@@ -102,7 +102,7 @@ class _Open(Generic[_Problem, _Candidate]):
 
     def __init__(self, problem: _Problem, candidates: Sequence[_Candidate], searches: Mapping[int, BestFirst]):
         self.problem, self.candidates, self._searches = problem, candidates, searches
-        self.steps: list[list[Step | None]] = [[] for _ in candidates]
+        self.steps: list[list[ScoredStep | None]] = [[] for _ in candidates]
         """Of each candidate those that were scored, perhaps more than a search has needed so far."""
         self.wanted: list[int] = []
         """Candidates whose next steps must be scored for a search to go on; none once all have found theirs."""
@@ -126,7 +126,7 @@ class _Open(Generic[_Problem, _Candidate]):
         self.wanted = list(missing)
 
     @property
-    def found(self) -> dict[int, Found]:
+    def found(self) -> dict[int, BestResponse]:
         """See `Decided`."""
         found = {n: search.found for n, search in self._searches.items()}
         return {n: one for n, one in found.items() if one is not None}
@@ -176,13 +176,14 @@ class GivenResponses:
         read = [ReadResponse(shared_prompt(prompts, item.encoded), item) for item in problem.responses]
         return read, problem.sizes
 
-    def advance(self, candidates: Sequence[ReadResponse]) -> list[Step | None]:
+    def advance(self, candidates: Sequence[ReadResponse]) -> list[ScoredStep | None]:
         """See `CandidateSource`."""
         scores = self.rewards.rewards([WantedStep(one.prompt, one.stepped, one.n_steps) for one in candidates])
         for one in candidates:
             one.n_steps += 1
         return [
-            Step(score, one.n_steps == len(one.stepped.steps)) for one, score in zip(candidates, scores, strict=True)
+            ScoredStep(score, one.n_steps == len(one.stepped.steps))
+            for one, score in zip(candidates, scores, strict=True)
         ]
 
     def close(self, candidates: Sequence[ReadResponse]) -> None:

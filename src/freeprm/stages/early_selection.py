@@ -19,7 +19,7 @@ import numpy as np
 
 from freeprm.core.answers import equivalent
 from freeprm.core.answers.extraction import extract
-from freeprm.core.early_stopping import Found, check_aggregator
+from freeprm.core.early_stopping import BestResponse, check_aggregator
 from freeprm.core.flops import ModelShape, forward_charges
 from freeprm.core.intervals import percentile_interval, resample
 from freeprm.core.selectors import Cell, Selector, accuracy_metrics
@@ -166,7 +166,7 @@ class _Field:
                 rollouts = [present[index] for index in fitted.kept[: sizes[-1]]]
                 yield self._pool(group.problem_id, fitted.encoded[: sizes[-1]], rollouts, sizes)
 
-    def rows(self, pool: CandidatePool, found: Mapping[int, Found], *, scorer: str, selector: str) -> list[Row]:
+    def rows(self, pool: CandidatePool, found: Mapping[int, BestResponse], *, scorer: str, selector: str) -> list[Row]:
         """A row for each n; the pool is decided."""
         rollouts = self._rollouts.pop(pool.name)
         return [

@@ -28,7 +28,7 @@ from freeprm.core.rewards import aggregator
 from freeprm.core.selectors import UNNAMED, WHOLE, named
 from freeprm.core.step_metrics import (
     Estimate,
-    Named,
+    MetricName,
     ScoredSteps,
     difference,
     estimates,
@@ -277,10 +277,10 @@ def _scored(rows: Sequence[Rollout]) -> ScoredSteps:
     )
 
 
-def _areas(rows: Sequence[Rollout], aggregators: Sequence[str], seed: int) -> dict[Named, Estimate]:
+def _areas(rows: Sequence[Rollout], aggregators: Sequence[str], seed: int) -> dict[MetricName, Estimate]:
     """By each aggregator of step scores, and by the one score of a response, over the rows that have them."""
     functions = {name: aggregator(name) for name in aggregators}
-    found: dict[Named, Estimate] = {}
+    found: dict[MetricName, Estimate] = {}
     for name in (*functions, WHOLE):
         have = [row for row in rows if (row.score is not None if name == WHOLE else row.step_scores)]
         if have:
@@ -296,13 +296,13 @@ def _metrics(
     rows: Rows, thresholds: Mapping[str, Mapping[str, float]], *, aggregators: Sequence[str], seed: int,
     group: str | None, counts: Counter[str],
 ) -> Iterator[Metric]:  # fmt: skip
-    found: dict[str, dict[Named, Estimate]] = {}
+    found: dict[str, dict[MetricName, Estimate]] = {}
     located = _with_step_truth(rows)
     for scorer, part in rows.items():
         found[scorer] = {}
         if scorer in located:
             found[scorer] |= estimates(_scored(located[scorer]), thresholds=thresholds[scorer], seed=seed)
-            if Named("step_auc", None) not in found[scorer]:
+            if MetricName("step_auc", None) not in found[scorer]:
                 counts[f"without errors, or with nothing else: {scorer}, {group or 'all'}"] = len(part)
         found[scorer] |= _areas(part, aggregators, seed)
         for name, estimate in found[scorer].items():
@@ -313,7 +313,7 @@ def _metrics(
             continue
         for name in [name for name in found[first] if name in found[second]]:
             gap = difference(found[first][name], found[second][name])
-            renamed = Named(f"{name.metric}_difference", name.selector)
+            renamed = MetricName(f"{name.metric}_difference", name.selector)
             yield gap.metric(renamed, scorer=f"{first} - {second}", seed=seed, group=group)
 
 

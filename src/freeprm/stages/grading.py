@@ -20,7 +20,7 @@ from freeprm.core.step_labels import first_error
 from freeprm.core.steps import step_markers
 from freeprm.errors import ConfigError, DataError, RecordError
 from freeprm.executors.base import Executor
-from freeprm.graders.base import Found, Pair, QuickGrader, extracting, judging, missing
+from freeprm.graders.base import AnswerPair, ExtractedAnswer, QuickGrader, extracting, judging, missing
 from freeprm.graders.base import grader as find_grader
 from freeprm.io.files import read_rows
 from freeprm.io.plugins import built
@@ -178,14 +178,14 @@ class _Judges:
     limits: Limits
     n_workers: int
 
-    def found(self, responses: Sequence[str]) -> dict[str, Found]:
+    def found(self, responses: Sequence[str]) -> dict[str, ExtractedAnswer]:
         """The answer in each response; extractors of the user's own work in processes with limits."""
         if {*self.extractors} <= {*EXTRACTORS}:
-            return {response: Found(extract(response, self.extractors), None) for response in responses}
+            return {response: ExtractedAnswer(extract(response, self.extractors), None) for response in responses}
         make = partial(extracting, self.extractors, n_workers=self.n_workers, limits=self.limits)
         return dict(self.place.run(make, self._blocks(responses)))
 
-    def verdicts(self, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Verdict]]:
+    def verdicts(self, pairs: Sequence[AnswerPair]) -> Iterator[tuple[AnswerPair, Verdict]]:
         """Those that are plain, then the others as they are finished."""
         judge = find_grader(self.grader, self.options)
         others = []
@@ -206,31 +206,31 @@ class _Judges:
 def _graded(rollouts: Sequence[Rollout], done: Sequence[Row], judges: _Judges, no_answer: NoAnswer) -> Iterator[Row]:
     """The rows that are not done, in order, each as soon as it and those before it are known."""
     known = {
-        Pair(row["pred"], rollout.answer): Verdict(row.get("correct"), row.get("grade_reason"))
+        AnswerPair(row["pred"], rollout.answer): Verdict(row.get("correct"), row.get("grade_reason"))
         for rollout, row in zip(rollouts, done, strict=False)
         if rollout.correct is None and rollout.answer is not None and row.get("pred") is not None
     }
     todo = rollouts[len(done) :]
     found = judges.found(list(dict.fromkeys(rollout.response for rollout in todo if rollout.pred is None)))
     answered = [
-        (rollout, Found(rollout.pred, None) if rollout.pred is not None else found[rollout.response])
+        (rollout, ExtractedAnswer(rollout.pred, None) if rollout.pred is not None else found[rollout.response])
         for rollout in todo
     ]
     asked = dict.fromkeys(
-        Pair(answer.pred or "", rollout.answer or "")
+        AnswerPair(answer.pred or "", rollout.answer or "")
         for rollout, answer in answered
         if rollout.correct is None and missing(answer.pred, rollout.answer) is None
     )
     verdicts = judges.verdicts([pair for pair in asked if pair not in known])
     for rollout, answer in answered:
-        pair = Pair(answer.pred or "", rollout.answer or "")
+        pair = AnswerPair(answer.pred or "", rollout.answer or "")
         while pair in asked and pair not in known:
             known.update([next(verdicts)])
         verdict = known[pair] if pair in asked else _absent(rollout, answer, no_answer)
         yield _row(rollout, answer.pred, verdict)
 
 
-def _absent(rollout: Rollout, answer: Found, no_answer: NoAnswer) -> Verdict:
+def _absent(rollout: Rollout, answer: ExtractedAnswer, no_answer: NoAnswer) -> Verdict:
     """The verdict where an answer is missing."""
     verdict = missing(answer.pred, rollout.answer) or Verdict(None, NO_ANSWER)
     if verdict.reason != NO_ANSWER:

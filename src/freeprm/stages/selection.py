@@ -26,7 +26,7 @@ from freeprm.core.score_kinds import BY_KIND, Weighed, check_kinds, weightings
 from freeprm.core.selectors import (
     Candidates,
     Cell,
-    Choice,
+    Chosen,
     Sample,
     Selector,
     Subsets,
@@ -236,7 +236,7 @@ def _rows(
                 yield _row(problem, selector, choice, len(choice.samples))
 
 
-def _row(problem: Candidates, selector: Selector, choice: Choice, n: int) -> Row:
+def _row(problem: Candidates, selector: Selector, choice: Chosen, n: int) -> Row:
     chosen = None if choice.sample is None else problem.rollouts[choice.sample]
     return {
         "problem_id": problem.problem_id,

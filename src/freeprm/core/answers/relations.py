@@ -135,7 +135,7 @@ def difference(relation: Node) -> Node:
     return Node("add", (left, Node("neg", (right,))))
 
 
-class Interval(NamedTuple):
+class RealInterval(NamedTuple):
     low: Node
     high: Node
     closed: tuple[bool, bool]
@@ -147,10 +147,10 @@ class Interval(NamedTuple):
 _MINUS, _PLUS = Node("neg", (Node("oo"),)), Node("oo")
 
 
-_ALL = Interval(_MINUS, _PLUS, (False, False), (float("-inf"), float("inf")))
+_ALL = RealInterval(_MINUS, _PLUS, (False, False), (float("-inf"), float("inf")))
 
 
-def as_intervals(node: Node) -> list[Interval] | None:
+def as_intervals(node: Node) -> list[RealInterval] | None:
     """A set of real numbers as intervals in order, none of which touch; None where it is no such set, or not surely."""
     if node.kind == "numbers":
         return [_ALL] if node.name == "R" else None
@@ -175,7 +175,9 @@ def as_intervals(node: Node) -> list[Interval] | None:
     return _solved(node) if node.kind == "relation" else None
 
 
-def _combined(kind: str, ours: list[Interval] | None, theirs: list[Interval] | None) -> list[Interval] | None:
+def _combined(
+    kind: str, ours: list[RealInterval] | None, theirs: list[RealInterval] | None
+) -> list[RealInterval] | None:
     if ours is None or theirs is None:
         return None
     if kind == "cup":
@@ -191,14 +193,14 @@ def only_letter(node: Node) -> str | None:
     return next(iter(names)) if len(names) == 1 else None
 
 
-def _interval(low: Node, high: Node, closed: tuple[bool, bool]) -> list[Interval] | None:
+def _interval(low: Node, high: Node, closed: tuple[bool, bool]) -> list[RealInterval] | None:
     low, high = measured_part(low)[0], measured_part(high)[0]
     ends = _end(low), _end(high)
     if ends[0] is None or ends[1] is None or ends[0] > ends[1]:
         return None
     inf = float("inf")
     closed = (closed[0] and ends[0] != -inf, closed[1] and ends[1] != inf)
-    return [Interval(low, high, closed, (ends[0], ends[1]))]
+    return [RealInterval(low, high, closed, (ends[0], ends[1]))]
 
 
 def _end(node: Node) -> float | None:
@@ -214,8 +216,8 @@ def _end(node: Node) -> float | None:
     return float(value) if isinstance(value, Fraction) or value.imag == 0 else None
 
 
-def _united(intervals: list[Interval]) -> list[Interval]:
-    found: list[Interval] = []
+def _united(intervals: list[RealInterval]) -> list[RealInterval]:
+    found: list[RealInterval] = []
     for interval in sorted(intervals, key=lambda item: (item.ends[0], not item.closed[0], item.ends[1])):
         last = found[-1] if found else None
         if last and (
@@ -223,41 +225,43 @@ def _united(intervals: list[Interval]) -> list[Interval]:
             or (interval.ends[0] == last.ends[1] and (interval.closed[0] or last.closed[1]))
         ):
             upper = max(last, interval, key=lambda item: (item.ends[1], item.closed[1]))
-            found[-1] = Interval(last.low, upper.high, (last.closed[0], upper.closed[1]), (last.ends[0], upper.ends[1]))
+            found[-1] = RealInterval(
+                last.low, upper.high, (last.closed[0], upper.closed[1]), (last.ends[0], upper.ends[1])
+            )
         else:
             found.append(interval)
     return found
 
 
-def _met(a: Interval, b: Interval) -> Interval | None:
+def _met(a: RealInterval, b: RealInterval) -> RealInterval | None:
     lower = max(a, b, key=lambda item: (item.ends[0], not item.closed[0]))
     upper = min(a, b, key=lambda item: (item.ends[1], item.closed[1]))
     closed = (lower.closed[0], upper.closed[1])
     if lower.ends[0] > upper.ends[1] or (lower.ends[0] == upper.ends[1] and not all(closed)):
         return None
-    return Interval(lower.low, upper.high, closed, (lower.ends[0], upper.ends[1]))
+    return RealInterval(lower.low, upper.high, closed, (lower.ends[0], upper.ends[1]))
 
 
-def _complement(intervals: list[Interval]) -> list[Interval]:
+def _complement(intervals: list[RealInterval]) -> list[RealInterval]:
     found, low, closed = [], _ALL.low, False
     at = float("-inf")
     for interval in intervals:
         if interval.ends[0] > at or (closed and not interval.closed[0] and interval.ends[0] == at):
-            found.append(Interval(low, interval.low, (closed, not interval.closed[0]), (at, interval.ends[0])))
+            found.append(RealInterval(low, interval.low, (closed, not interval.closed[0]), (at, interval.ends[0])))
         low, closed, at = interval.high, not interval.closed[1], interval.ends[1]
     if at < float("inf"):
-        found.append(Interval(low, _PLUS, (closed, False), (at, float("inf"))))
+        found.append(RealInterval(low, _PLUS, (closed, False), (at, float("inf"))))
     return found
 
 
-def _solved(node: Node) -> list[Interval] | None:
+def _solved(node: Node) -> list[RealInterval] | None:
     """The numbers for which inequalities in one variable hold, where it stands alone or in a linear expression."""
     signs = node.name.split()
     if signs == ["in"]:
         return as_intervals(node.parts[1]) if is_name(node.parts[0]) else None
     if {*signs} - {"<", ">", "<=", ">=", "!="}:
         return None
-    found: list[Interval] | None = [_ALL]
+    found: list[RealInterval] | None = [_ALL]
     for left, sign, right in zip(node.parts, signs, node.parts[1:], strict=False):
         left, right = measured_part(left)[0], measured_part(right)[0]
         if not letters(left) and letters(right):
@@ -268,14 +272,14 @@ def _solved(node: Node) -> list[Interval] | None:
     return found
 
 
-def _half_line(left: Node, sign: str, bound: Node) -> list[Interval] | None:
+def _half_line(left: Node, sign: str, bound: Node) -> list[RealInterval] | None:
     if left.kind == "call" and left.name == "abs" and left.parts[0].kind == "sym":
         inner = _half_line(left.parts[0], sign, bound)
         positive = _combined("cap", inner, _interval(num(0), _PLUS, (True, False)))
         if positive is None:
             return None
         mirrored = [
-            Interval(_minus(item.high), _minus(item.low), item.closed[::-1], (-item.ends[1], -item.ends[0]))
+            RealInterval(_minus(item.high), _minus(item.low), item.closed[::-1], (-item.ends[1], -item.ends[0]))
             for item in positive
         ]
         return _united([*positive, *mirrored])

@@ -11,7 +11,7 @@ from freeprm.core.answers.limits import exceeded_limit
 from freeprm.core.answers.parsing import parse
 from freeprm.core.answers.relations import (
     SCALARS,
-    Interval,
+    RealInterval,
     as_intervals,
     difference,
     infinite,
@@ -146,7 +146,7 @@ def _quantity_key(node: Node, *, units: bool) -> str:
     )
 
 
-def _interval_key(interval: Interval) -> str:
+def _interval_key(interval: RealInterval) -> str:
     low, high = _scalar_key(interval.low), _scalar_key(interval.high)
     if low == high:
         return f"{{{low}}}"

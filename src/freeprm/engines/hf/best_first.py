@@ -19,7 +19,7 @@ from torch import LongTensor, Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicLayer
 
-from freeprm.core.early_stopping import Step
+from freeprm.core.early_stopping import ScoredStep
 from freeprm.core.steps import check_settling, settled_steps, splitter, token_spans
 from freeprm.engines.base import Sampled, SamplingParams, StopReason
 from freeprm.engines.hf.decoding import Wanted
@@ -386,7 +386,7 @@ class _Drawn:
         candidates = [_Candidate(draft, prompts, noted) for draft in self._writer.open(problem)]
         return candidates, {len(candidates): len(candidates)}
 
-    def advance(self, candidates: Sequence[_Candidate]) -> list[Step | None]:
+    def advance(self, candidates: Sequence[_Candidate]) -> list[ScoredStep | None]:
         """See `CandidateSource`; a token may end several steps, which are one here."""
         n_scored = {id(one.draft): len(one.scores) for one in candidates}
 
@@ -397,7 +397,9 @@ class _Drawn:
         self._writer.write([one.draft for one in candidates], is_enough)
         self._score(candidates)
         return [
-            None if one.is_out else Step(min(one.scores[n_scored[id(one.draft)] :]), one.draft.stop_reason is not None)
+            None
+            if one.is_out
+            else ScoredStep(min(one.scores[n_scored[id(one.draft)] :]), one.draft.stop_reason is not None)
             for one in candidates
         ]
 
