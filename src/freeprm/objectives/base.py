@@ -7,7 +7,7 @@ last value, and the running sums are the values.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -232,6 +232,14 @@ class Averaging(Protocol):
     def totals(self, batch: RewardBatch) -> Totals:
         """What any part of the step adds; its `means` are not there yet."""
         ...
+
+
+def with_means(objective: Objective, batch: RewardBatch) -> RewardBatch:
+    """The batch with the means over itself, as where it is a whole optimisation step, if the objective needs them."""
+    if not objective.needs_means:
+        return batch
+    assert isinstance(objective, Averaging)
+    return replace(batch, means=means_of(objective.totals(batch)))
 
 
 def means_of(totals: Totals, *, otherwise: Tensor | None = None) -> Tensor:

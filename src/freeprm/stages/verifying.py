@@ -8,7 +8,7 @@ reward is a good one. It says nothing of rewards that are no log-ratios, as the 
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from math import log
 from pathlib import Path
@@ -33,7 +33,7 @@ from freeprm.core.theory import (
 from freeprm.errors import NonFiniteError
 from freeprm.io import plugins
 from freeprm.io.runs import RunFolder
-from freeprm.objectives.base import Averaging, Objective, RewardBatch, means_of
+from freeprm.objectives.base import Objective, RewardBatch, with_means
 from freeprm.types import Cost, Metric
 
 VOCABULARY = 3
@@ -208,10 +208,7 @@ def _train(name: str, reference: Tables, labels: Tensor, *, step_labels: Tensor)
     losses: list[float] = []
     for step in range(STEPS + 1):
         batch = _batch(logits, frozen, labels, step_labels)
-        if objective.needs_means:
-            assert isinstance(objective, Averaging)
-            batch = replace(batch, means=means_of(objective.totals(batch)))
-        loss = objective.losses(batch).mean()
+        loss = objective.losses(with_means(objective, batch)).mean()
         if not loss.isfinite():
             raise NonFiniteError(f"{name}: the loss is {loss.item()} after {step} steps; expected a finite number")
         losses.append(loss.item())

@@ -2,8 +2,9 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,7 +96,8 @@ class GroupPreparer:
         if self._objective.needs_kl:
             prepared, others = self._with_mismatched(groups, prepared, counts)
         by_row = {one.row: index for index, one in enumerate(prepared)}
-        owned = [[by_row[row] for row in rows if row in by_row] for rows in _rows_of(groups)]
+        row = count()
+        owned = [[by_row[at] for at in islice(row, len(one.rollouts)) if at in by_row] for one in groups]
         logps = self._reference_logps(rollouts, prepared, others, owned, counts)
         examples = []
         for own in owned:
@@ -209,11 +211,3 @@ def mismatches(groups: Sequence[Group], *, seed: int) -> list[Rollout]:
             other = rng.choice(rollouts)
         drawn.append(replace(other, problem_id=own.problem_id, prompt=own.prompt, correct=None))
     return drawn
-
-
-def _rows_of(groups: Sequence[Group]) -> Iterator[range]:
-    """The range of each group's rollouts, when all are counted through."""
-    start = 0
-    for group in groups:
-        yield range(start, start + len(group.rollouts))
-        start += len(group.rollouts)

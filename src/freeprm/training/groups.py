@@ -149,15 +149,9 @@ def groups_of_pairs(pairs: Iterable[Pair], *, size: int) -> list[Group]:
 
 
 def divide(groups: Iterable[Group], *, size: int, needs_pairs: bool) -> tuple[list[Group], Counter[str]]:
-    """Groups of at most `size` responses, each with its share of both classes.
+    """Groups of at most `size` responses, each with its share of both classes; and the count of what that leaves out.
 
-    Args:
-        groups: graded.
-        size: most responses in one group.
-        needs_pairs: leave out parts with one class, which give no pairs.
-
-    Returns:
-        The groups, and the count of what dividing leaves out.
+    Where pairs are needed, parts with one class are left out.
     """
     divided: list[Group] = []
     counts: Counter[str] = Counter()

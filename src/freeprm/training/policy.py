@@ -25,12 +25,9 @@ from freeprm.training.settings import KAHAN_OPTIMIZER, TrainSettings
 def load_policy(
     settings: TrainSettings, folder: Path, where: device, *, valuation: Valuation | None = None
 ) -> nn.Module:
-    """The policy, ready to be trained.
+    """The policy of a folder, on the device of this process, ready to be trained.
 
     Args:
-        settings: of the training run.
-        folder: of the model that training starts from.
-        where: the device of this process.
         valuation: how it says values; None for the log-probabilities of a language model.
 
     Raises:
@@ -55,11 +52,7 @@ def load_policy(
 
 
 def check_precision(settings: TrainSettings, folder: Path) -> None:
-    """Refuse weights that small steps would be rounded away from, before anything is loaded.
-
-    Args:
-        settings: of the training run.
-        folder: of the model that training starts from.
+    """Refuse weights that small steps would be rounded away from, before the model of the folder is loaded.
 
     Raises:
         ConfigError: 16-bit weights would be trained by an optimizer that does not keep what rounding takes.
@@ -83,13 +76,7 @@ class Weights(NamedTuple):
 
 
 def count_weights(settings: TrainSettings, folder: Path, arguments: TrainingArguments) -> Weights:
-    """Count the weights that would be trained, without loading any.
-
-    Args:
-        settings: of the training run.
-        folder: of the model that training starts from.
-        arguments: of the trainer; they name the optimizer.
-    """
+    """Count the weights of a folder's model that would be trained, without loading any."""
     config = load_config(folder, trust_remote_code=settings.trust_remote_code)
     kind: Any = AutoModelForCausalLM
     if _has_head(settings):

@@ -4,15 +4,14 @@ A run that cannot is not an error, and nothing about it looks wrong: its loss st
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from transformers import TrainingArguments
 
-from freeprm.objectives.base import Averaging, Objective, RewardBatch, means_of
+from freeprm.objectives.base import Objective, RewardBatch, with_means
 from freeprm.training.batches import Example, collate_groups
 from freeprm.training.settings import TrainSettings, filled, n_steps
 
@@ -48,11 +47,6 @@ def reach(examples: Sequence[Example], objective: Objective, *, beta: float) -> 
     right response, or step where those are labelled, is given all of that, and a wrong one as much below zero, which a
     policy can always do.
 
-    Args:
-        examples: with the reference's log-probabilities.
-        objective: gives the losses.
-        beta: reward scale.
-
     Returns:
         None where nothing is right, or a loss has no item.
     """
@@ -69,10 +63,7 @@ def reach(examples: Sequence[Example], objective: Objective, *, beta: float) -> 
     )  # fmt: skip
 
     def loss(scale: float) -> float:
-        scaled = replace(whole, token_rewards=whole.token_rewards * scale)
-        if objective.needs_means:
-            assert isinstance(objective, Averaging)
-            scaled = replace(scaled, means=means_of(objective.totals(scaled)))
+        scaled = with_means(objective, replace(whole, token_rewards=whole.token_rewards * scale))
         return float(objective.losses(scaled).mean())
 
     start = loss(0.0)
@@ -88,14 +79,8 @@ def reach(examples: Sequence[Example], objective: Objective, *, beta: float) -> 
         return start - least(beta) >= LEAST_SHARE * (start - best) > 0
 
     enough = next((beta * raised for raised in (1.0, *_RAISES) if suffices(beta * raised)), None)
-    earned = -beta * sum(float(logps.sum()) for logps, label in _responses(examples) if label)
-    n_right = sum(label for _, label in _responses(examples))
-    return Reach(earned / max(n_right, 1), start, least(beta), suffices=enough == beta, enough=enough)
-
-
-def _responses(examples: Sequence[Example]) -> Iterator[tuple[Tensor, bool]]:
-    for example in examples[:_SAMPLE]:
-        yield from zip(example.ref_logps, example.labels, strict=True)
+    earned = -beta * float(batch.ref_logps[batch.labels[batch.rows]].sum()) / max(int(batch.labels.sum()), 1)
+    return Reach(earned, start, least(beta), suffices=enough == beta, enough=enough)
 
 
 def out_of_reach(examples: Sequence[Example], objective: Objective, *, beta: float) -> str | None:
@@ -116,11 +101,7 @@ def out_of_reach(examples: Sequence[Example], objective: Objective, *, beta: flo
 
 
 def too_slow(settings: TrainSettings) -> str | None:
-    """What to warn of where the learning rate is far below the one that is published; None where it is not.
-
-    Args:
-        settings: filled.
-    """
+    """What to warn of where the learning rate of filled settings is far below the one that is published; else None."""
     rate = settings.trainer["learning_rate"]
     trainer = {name: value for name, value in settings.trainer.items() if name != "learning_rate"}
     fitting = filled(replace(settings, trainer=trainer))

@@ -247,11 +247,7 @@ def load_settings(
 
 
 def given_by(
-    *,
-    options: Mapping[str, Any],
-    preset: str | None = None,
-    file: Path | None = None,
-    assignments: Sequence[str] = (),
+    *, options: Mapping[str, Any], preset: str | None = None, file: Path | None = None, assignments: Sequence[str] = ()
 ) -> dict[str, str]:
     """Name of each setting that a layer of `load_settings` gives -> the layer whose value counts."""
     layers = _layers(options=options, preset=preset, file=file, assignments=assignments)
@@ -297,11 +293,9 @@ def _preset_layers(name: str, objective: str) -> tuple[dict[str, Any], dict[str,
 
 
 def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool = False) -> TrainingArguments:
-    """The arguments of `transformers.Trainer`, with the settings filled.
+    """The arguments of `transformers.Trainer`, with the settings filled; checkpoints go to `out`.
 
     Args:
-        settings: of the training run.
-        out: where checkpoints go.
         evaluates: there are held-out responses; they are evaluated on once an epoch unless the settings say otherwise.
 
     Raises:

@@ -89,14 +89,7 @@ class StepReader:
 
 
 def in_tokens(steps: TextSteps, item: Encoded, response: str, counts: Counter[str]) -> TokenSteps:
-    """The tokens of steps, as far as they were kept.
-
-    Args:
-        steps: of the response.
-        item: the response as the model reads it, perhaps cut.
-        response: its text.
-        counts: labels that were lost are added, by reason.
-    """
+    """The tokens of a response's steps, as far as the model reads it; adds labels that are lost to `counts`."""
     covered = item.spans
     text = response[: covered[-1].stop]  # less than the response only if that was cut
     begun = [span for span in steps.spans if span.start < len(text)]

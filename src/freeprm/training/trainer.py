@@ -43,16 +43,10 @@ class GroupTrainer(Trainer):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        args: TrainingArguments,
-        *,
-        objective: Objective,
-        reward: Reward,
-        train_dataset: Sequence[Example],
-        eval_dataset: Sequence[Example] | None = None,
+        self, model: nn.Module, args: TrainingArguments, *, objective: Objective, reward: Reward,
+        train_dataset: Sequence[Example], eval_dataset: Sequence[Example] | None = None,
         callbacks: list[TrainerCallback] | None = None,
-    ):
+    ):  # fmt: skip
         super().__init__(
             model=model, args=args, data_collator=_collated, train_dataset=train_dataset, eval_dataset=eval_dataset,
             compute_metrics=self._evaluated, callbacks=callbacks,
@@ -84,12 +78,9 @@ class GroupTrainer(Trainer):
         return samples, counts[0].clamp(min=1)
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """Sum of the batch's losses over the number of items in the whole step."""
         rewards = reward_batch(model, inputs["batch"], self.reward)
         losses = self.objective.losses(rewards)
@@ -104,11 +95,7 @@ class GroupTrainer(Trainer):
         return (loss, sums) if return_outputs else loss
 
     def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """What is measured of each example of an evaluation batch; the parent class puts batches and devices together.
 
@@ -124,13 +111,9 @@ class GroupTrainer(Trainer):
         return None, sums, sums[:, :1]  # the parent wants labels too; they are not looked at
 
     def evaluation_loop(
-        self,
-        dataloader: DataLoader[Any],
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
+        self, dataloader: DataLoader[Any], description: str, prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:  # fmt: skip
         """The parent's; statistics that losses share are taken anew, by its first prediction."""
         self._shared_in_evaluation = None
         return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
