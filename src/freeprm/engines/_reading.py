@@ -51,12 +51,12 @@ def begin(
         ModelError: a prompt, with its beginning, fills the context by itself, or has a token that the model does not
             know; names the problem.
     """
-    asked = [
+    rollouts = [
         Rollout(problem_id=item.problem_id, sample_idx=0, prompt=item.prompt, response=item.prefix, truncated=True)
         for item in requests
     ]
     begun = []
-    read = encode(tokenizer, asked)
+    read = encode(tokenizer, rollouts)
     check_vocabulary(read, config, model=model)
     for request, encoded in zip(requests, read, strict=True):
         ids, prefix = encoded.ids, request.prefix

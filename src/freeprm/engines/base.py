@@ -1,7 +1,7 @@
-"""What a source of rollouts must be (`Engine`), what it is asked for and what it gives.
+"""What a source of rollouts must be (`Engine`), what is requested of it and what it gives.
 
 An engine is a frozen dataclass: `model` and its options are its fields, and it loads nothing before
-it is asked for samples.
+the first request.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,7 +77,7 @@ class Sampled:
     n_generated_tokens: int | None = None
     """Tokens drawn, end-of-turn token included; None where the engine does not say."""
     token_logprobs: tuple[float, ...] | None = None
-    """log-probability of each of `token_ids` under the model itself; None unless asked for and the engine knows it."""
+    """log-probability of each of `token_ids` under the model itself; None unless requested and known to the engine."""
     logprobs_of: str | None = None
     """Which model that is, behind which prompt, see `models.reference_logprobs.noted_of`; None where the engine cannot
     tell."""
@@ -128,23 +128,23 @@ class Counting(Protocol):
     def counted(
         self, requests: Sequence[Request], *, params: SamplingParams, count: Callable[[int], None]
     ) -> Iterator[Sampled]:
-        """As `Engine.sample`; `count` is told of tokens since it was told last."""
+        """As `Engine.sample`; `count` is called with the number of tokens drawn since its last call."""
         ...
 
 
 @runtime_checkable
 class Choosing(Protocol):
-    """An engine that decides something for itself which decides its responses, by measuring.
+    """An engine that settles one of its options by measuring.
 
-    The choice is made once for a run and kept with it, since another measurement may come out otherwise.
+    It is done once for a run and kept with it, since another measurement may come out otherwise.
     """
 
     def choose(self, params: SamplingParams) -> Mapping[str, Any]:
-        """What is chosen, with the reasons, as JSON can hold it: `said` tells a person. Loads no weights."""
+        """The choice with its reasons, as JSON can hold it; `said` is for a person to read. Loads no weights."""
         ...
 
     def chosen(self, choice: Mapping[str, Any]) -> Self:
-        """The engine that does what was chosen, here or earlier."""
+        """The engine with what was chosen, in this run or when it was begun."""
         ...
 
 

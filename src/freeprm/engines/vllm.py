@@ -191,8 +191,8 @@ class VLLMEngine:
     def _head_in_float32(self) -> dict[str, Any]:
         """Logits that are not rounded to 16 bits, unless weights are quantised or the options override the model's
         configuration themselves. A vLLM that has this for classifiers alone says so and goes on without."""
-        asked = self.quantization is None and "hf_overrides" not in self.options
-        return {"hf_overrides": {"head_dtype": "float32"}} if asked else {}
+        free = self.quantization is None and "hf_overrides" not in self.options
+        return {"hf_overrides": {"head_dtype": "float32"}} if free else {}
 
     @cached_property
     def _folder(self) -> Path:

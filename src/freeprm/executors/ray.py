@@ -126,7 +126,7 @@ class _Actor:
         self._error: FreePRMError | None = None
         try:
             self._worker = make()
-        except Exception as error:  # told with the first block, since an actor cannot say why it was not made
+        except Exception as error:  # raised with the first block, since an actor cannot say why it was not made
             self._error = _ours(error)
 
     def __call__(self, table: Any) -> Any:
@@ -141,7 +141,7 @@ class _Actor:
             return [], self._error
         try:
             return list(self._worker(block)), None
-        except Exception as error:  # whatever it was, the caller must hear of it
+        except Exception as error:  # whatever it was, it is raised where the results are read
             return [], _ours(error)
 
 
