@@ -3,22 +3,18 @@
 import json
 from pathlib import Path
 
-import typer
 from typer.testing import CliRunner
 
-from freeprm.cli.label import label
+from freeprm.cli.main import app
 from freeprm.io.rows import write_rows
-
-APP = typer.Typer()
-APP.command()(label)
 
 
 def test_options_of_the_labeler_reach_it(tmp_path: Path):
     base = {"problem_id": "p", "prompt": "3+4?", "answer": "7", "correct": True}
     write_rows(tmp_path / "graded.jsonl", [{**base, "response": "a2.\nx", "step_labels": [True, True]}])
-    given = [str(tmp_path / "graded.jsonl"), "--out", str(tmp_path / "out"), "--splitter", "lines", "--json"]
+    given = ["label", str(tmp_path / "graded.jsonl"), "--out", str(tmp_path / "out"), "--splitter", "lines", "--json"]
     options = ["--set", "model=m", "--set", "engine=scripted:Scripted", "--set", "n=3"]
-    done = CliRunner().invoke(APP, [*given, *options])
+    done = CliRunner().invoke(app, [*given, *options])
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     assert result["counts"]["completions"] == 3

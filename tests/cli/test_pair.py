@@ -11,7 +11,7 @@ from rich.console import Console
 
 import tiny
 from freeprm.cli import main, output
-from freeprm.cli.data_options import read_shares
+from freeprm.cli.values import read_shares
 from freeprm.errors import ConfigError
 from freeprm.io.rollouts import rollout_row
 
@@ -68,11 +68,11 @@ def test_rollouts_can_be_kept(run: Any, data: Path, tmp_path: Path):
 @pytest.mark.parametrize("given", ["runs/b", "runs/b=", "=0.5", "runs/b=half"])
 def test_a_share_that_is_none_is_refused(given: str):
     with pytest.raises(ConfigError, match=rf"--mix {given}: expected ROLLOUTS=SHARE"):
-        read_shares([given], option="--mix")
+        read_shares([given], "--mix")
 
 
 def test_a_source_twice_is_refused():
     with pytest.raises(ConfigError, match="expected each source once"):
-        read_shares(["a=0.5", "a=0.2"], option="--replace")
-    assert read_shares(["a=b=0.5"], option="--replace") == {"a=b": 0.5}
-    assert read_shares(None, option="--mix") is None
+        read_shares(["a=0.5", "a=0.2"], "--replace")
+    assert read_shares(["a=b=0.5"], "--replace") == {"a=b": 0.5}
+    assert read_shares([], "--mix") == {}

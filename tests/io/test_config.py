@@ -51,7 +51,7 @@ def test_an_unknown_key_is_refused_with_a_suggestion():
         ({}, "model: is not given; give it as an option, in a file, or by --set"),
         ({"model": "a", "beta": "big"}, "beta: is 'big'; input should be a valid number"),
         ({"model": 3}, "model: is 3; input should be a valid string"),
-        ({"model": "a", "balance": "datset"}, "balance: is 'datset'; input should be 'none' or 'dataset'"),
+        ({"model": "a", "balance": "datset"}, "balance: is 'datset'; expected one of none, dataset"),
         ({"model": "a", "max_length": 1.5}, "max_length: is 1.5; input should be a valid integer"),
         ({"model": "a", "beta": {"x": 1}}, "beta: is {'x': 1}; input should be a valid number"),
         ({"model": "a", "beta": "x" * 999}, "beta: is 'x{79}\\.\\.\\.; input should"),

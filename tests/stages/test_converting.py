@@ -49,16 +49,15 @@ def said(rollouts: Sequence[Rollout]) -> set[tuple[str, str, bool | None]]:
 @pytest.mark.parametrize("name", ["out.jsonl", "out.json", "out.csv", "out.parquet", "out"])
 def test_rows_survive_every_container(rollouts: Path, tmp_path: Path, name: str):
     made = convert([rollouts], out=tmp_path / "made" / name)
-    assert made.counts == {"rows read": 6, "rollouts": 6, "rows written": 6}
-    assert made.formats == {str(rollouts): "rows"}
-    assert read_rollouts([made.path]).rollouts == read_rollouts([rollouts]).rollouts
+    assert made.counts == {"rows read": 6, "rollouts": 6, "rows written": 6, "files read as rows": 1}
+    assert read_rollouts([made.folder]).rollouts == read_rollouts([rollouts]).rollouts
 
 
 def test_a_folder_is_a_run_folder_that_the_next_stage_takes(rollouts: Path, tmp_path: Path):
     convert([rollouts], out=tmp_path / "trl", to="trl_unpaired")
     made = convert([tmp_path / "trl"], out=tmp_path / "ours")
-    assert (read_manifest(made.path) or {})["stage"] == "convert"
-    assert grade([made.path], out=tmp_path / "graded").counts["labels kept"] == 6
+    assert (read_manifest(made.folder) or {})["stage"] == "convert"
+    assert grade([made.folder], out=tmp_path / "graded").counts["labels kept"] == 6
 
 
 def test_a_file_has_its_manifest_beside_it_and_is_made_once(rollouts: Path, tmp_path: Path):
@@ -68,7 +67,8 @@ def test_a_file_has_its_manifest_beside_it_and_is_made_once(rollouts: Path, tmp_
     assert manifest["stage"] == "convert"
     assert manifest["status"] == "complete"
     assert manifest["settings"]["write_options"] == {"dataset": "mine"}
-    assert manifest["counts"]["counted"] == first.counts == {"rows read": 6, "rollouts": 6, "rows written": 2}
+    assert manifest["counts"] == first.counts
+    assert first.counts == {"rows read": 6, "rollouts": 6, "rows written": 2, "files read as rows": 1}
     before = out.stat().st_mtime_ns
     assert convert([rollouts], out=out, to="ultrainteract_rollout", write_options={"dataset": "mine"}) == first
     assert out.stat().st_mtime_ns == before
@@ -118,6 +118,7 @@ def test_what_is_skipped_and_what_is_not_written_is_counted_by_reason(tmp_path: 
     assert made.counts == {
         "rows read": 8, "rollouts": 7, "rows written": 2, "skipped: correct is not true, false, 1 or 0": 1,
         "not written: responses without label, to problems that have labelled ones": 1,
+        "files read as rows": 1,
     }  # fmt: skip
 
 
@@ -136,20 +137,20 @@ def test_real_files_are_recognised_and_survive_a_table(
     real_data: Path, tmp_path: Path, file: str, name: str, n_rollouts: int
 ):
     made = convert([real_data / file], out=tmp_path / "ours.csv")
-    assert list(made.formats.values()) == [name]
+    assert made.counts[f"files read as {name}"] == 1
     assert made.counts["rollouts"] == n_rollouts
     assert {key for key in made.counts if key.startswith("skipped")} == set()
     read = read_records([real_data / file]).rollouts
-    assert said(read_rollouts([made.path]).rollouts) == said(read)
-    again = convert([made.path], out=tmp_path / "theirs.parquet", to=name)
-    assert said(read_records([again.path], format=name).rollouts) == said(read)
+    assert said(read_rollouts([made.folder]).rollouts) == said(read)
+    again = convert([made.folder], out=tmp_path / "theirs.parquet", to=name)
+    assert said(read_records([again.folder], format=name).rollouts) == said(read)
 
 
 def test_the_real_gsm8k_solutions_become_a_row_a_problem_as_the_papers_data_has_them(real_data: Path, tmp_path: Path):
     source = real_data / "gsm8k" / "rollouts_example_model_solutions.jsonl"
     made = convert([source], out=tmp_path / "out.parquet", to="ultrainteract_rollout")
-    assert made.counts == {"rows read": 5276, "rollouts": 5276, "rows written": 1319}
-    written = rows(made.path)
+    assert made.counts == {"rows read": 5276, "rollouts": 5276, "rows written": 1319, "files read as rows": 1}
+    written = rows(made.folder)
     assert {len(row["completions"]) for row in written} == {4}
     right = sum(label for row in written for label in row["correctness"])
     assert right == sum(row["correct"] for row in rows(source))
@@ -159,7 +160,7 @@ def test_the_real_gsm8k_solutions_become_a_row_a_problem_as_the_papers_data_has_
 def test_the_published_step_ratings_in_parquet_become_ours(real_data: Path, tmp_path: Path):
     source = real_data / "prm800k_phase1" / "train_step_candidates.parquet"
     made = convert([source], out=tmp_path / "ours.jsonl")
-    assert list(made.formats.values()) == ["prm800k_candidates"]
+    assert made.counts["files read as prm800k_candidates"] == 1
     assert made.counts["rows read"] == made.counts["rollouts"] == made.counts["rows written"] == 51835
 
 

@@ -9,7 +9,8 @@ from freeprm.errors import ConfigError, RunFolderError
 from freeprm.models.loading import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.scorers.implicit import ImplicitPRM
-from freeprm.stages.early_sampling import EarlySampling, sample_early
+from freeprm.stages.base import RunResult
+from freeprm.stages.early_sampling import sample_early
 from freeprm.stages.grading import grade
 from freeprm.stages.sampling import sample
 from freeprm.stages.selection import select
@@ -31,7 +32,7 @@ def prm() -> ImplicitPRM:
 
 
 @pytest.fixture(scope="module")
-def made(prm, tmp_path_factory) -> EarlySampling:
+def made(prm, tmp_path_factory) -> RunResult:
     return sample_early("arithmetic", prm=prm, out=tmp_path_factory.mktemp("runs") / "early", **SETTINGS)
 
 
@@ -103,9 +104,9 @@ def test_an_interrupted_run_ends_as_one_that_was_not(prm, made, tmp_path, monkey
     ("settings", "message"),
     [
         ({"splitter": "auto"}, "choose one of step_markers, lines, blank_lines, sentences"),
-        ({"n": 0}, "n is 0"),
-        ({"batch": 0}, "batch 0"),
-        ({"temperature": 0.0}, "one sample at temperature 0"),
+        ({"n": 0}, "n: is 0"),
+        ({"batch": 0}, "batch: is 0"),
+        ({"temperature": 0.0}, "at temperature 0, where all samples of a problem are the same"),
         ({"reward": "no"}, "expected one of"),
     ],
 )

@@ -15,7 +15,8 @@ from freeprm.io.runs import read_metrics
 from freeprm.models.loading import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.scorers.implicit import ImplicitPRM
-from freeprm.stages.early_selection import EarlySelection, select_early
+from freeprm.stages.base import RunResult
+from freeprm.stages.early_selection import select_early
 from freeprm.stages.scoring import score
 from freeprm.stages.selection import select
 from freeprm.types import Rollout
@@ -47,7 +48,7 @@ def data(tmp_path: Path) -> Path:
     return write(tmp_path / "rollouts.jsonl", ROLLOUTS)
 
 
-def rows(made: EarlySelection) -> list[dict[str, Any]]:
+def rows(made: RunResult) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (made.folder / "selections.jsonl").read_text().splitlines()]
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from freeprm.errors import ConfigError, DataError
 from freeprm.io.rows import Row, write_rows
-from freeprm.stages.evaluation import EvaluationResult, evaluate
+from freeprm.stages.base import RunResult
+from freeprm.stages.evaluation import evaluate
 from freeprm.types import Metric
 
 
@@ -27,12 +28,12 @@ ROWS = [
 ]
 
 
-def run(folder: Path, rows: list[Row], **settings: Any) -> EvaluationResult:
+def run(folder: Path, rows: list[Row], **settings: Any) -> RunResult:
     write_rows(folder / "rows.jsonl", rows)
     return evaluate([folder / "rows.jsonl"], out=folder / "out", **settings)
 
 
-def at(result: EvaluationResult, metric: str, selector: str | None = None, scorer: str = "a", group=None) -> Metric:
+def at(result: RunResult, metric: str, selector: str | None = None, scorer: str = "a", group=None) -> Metric:
     found = [
         m for m in result.metrics if (m.metric, m.selector, m.scorer, m.group) == (metric, selector, scorer, group)
     ]
@@ -237,7 +238,7 @@ def test_rows_without_truth_or_scores_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"dev": Path("x"), "threshold": 0.5}, ConfigError, "both given"),
+        ({"dev": [Path("x")], "threshold": 0.5}, ConfigError, "both given"),
         ({"dev_share": 1.0}, ConfigError, "dev_share is 1.0"),
         ({"aggregators": ("mni",)}, ConfigError, "Did you mean 'min'"),
     ],

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from freeprm.engines.base import Request, Sampled, SamplingParams
-from freeprm.engines.hf import HFEngine
+from freeprm.engines.hf.engine import HFEngine
 from freeprm.errors import ConfigError, DataError, RunFolderError, SpanError
 from freeprm.io.rows import Row, write_rows
 from freeprm.io.runs import read_manifest
+from freeprm.stages.base import RunResult
 from freeprm.stages.grading import grade
-from freeprm.stages.labeling import LabelResult, label
+from freeprm.stages.labeling import label
 from freeprm.stages.sampling import sample
 from scripted import Scripted
 
@@ -36,7 +37,7 @@ def graded(tmp_path: Path) -> Path:
     return path
 
 
-def rows_of(made: LabelResult) -> list[dict[str, Any]]:
+def rows_of(made: RunResult) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (made.folder / "rollouts.jsonl").read_text().splitlines()]
 
 

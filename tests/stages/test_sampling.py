@@ -11,12 +11,13 @@ import pytest
 import freeprm.stages.sampling as module
 from freeprm.core.flops import generation_flops
 from freeprm.engines.base import Request, Sampled, SamplingParams
-from freeprm.engines.hf import HFEngine
+from freeprm.engines.hf.engine import HFEngine
 from freeprm.errors import ConfigError, DataError, ModelError, RunFolderError
 from freeprm.io.rollouts import read_rollouts
 from freeprm.io.runs import read_manifest
 from freeprm.models.loading import device_name
-from freeprm.stages.sampling import SamplingResult, sample
+from freeprm.stages.base import RunResult
+from freeprm.stages.sampling import sample
 from freeprm.types import Problem
 
 PROBLEMS = [
@@ -47,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def run(model: str, out: Path, **changed: Any) -> SamplingResult:
+def run(model: str, out: Path, **changed: Any) -> RunResult:
     options: dict[str, Any] = {"n": 3, "max_new_tokens": 12, "temperature": 1.0, "engine_options": {"max_rows": 4}}
     return sample(changed.pop("problems", PROBLEMS), model=model, out=out, **{**options, **changed})
 

@@ -8,7 +8,8 @@ from freeprm.core.answers import equivalent, extract
 from freeprm.errors import ConfigError, DataError, RecordError, RunFolderError
 from freeprm.io.rows import Row, write_rows
 from freeprm.io.runs import read_metrics
-from freeprm.stages.selection import SelectionResult, select
+from freeprm.stages.base import RunResult
+from freeprm.stages.selection import select
 from freeprm.types import Metric
 
 UPSTREAM = ("scatyf3_llama3b_10x4", "rajlm10_llama1b_1x4")
@@ -42,14 +43,12 @@ def two_problems(scorer: str | None = "a", sign: float = 1.0) -> list[Row]:
     ]
 
 
-def run(folder: Path, rows: list[Row], **settings: Any) -> SelectionResult:
+def run(folder: Path, rows: list[Row], **settings: Any) -> RunResult:
     write_rows(folder / "rows.jsonl", rows)
     return select([folder / "rows.jsonl"], out=folder / "out", **settings)
 
 
-def at(
-    result: SelectionResult, selector: str | None, n: int, *, scorer: str | None = None, metric="accuracy"
-) -> Metric:
+def at(result: RunResult, selector: str | None, n: int, *, scorer: str | None = None, metric="accuracy") -> Metric:
     found = [
         m for m in result.metrics
         if (m.metric, m.selector, m.n, m.scorer, m.group) == (metric, selector, n, scorer, None)
@@ -216,7 +215,7 @@ def test_answers_vote_by_value_or_by_form(tmp_path: Path):
     assert run(tmp_path, rows, n=[5]).counts["answers whose responses have different labels"] == 1
     votes = read_metrics(tmp_path / "form" / "out")
     assert next(m.value for m in votes if m.selector == "majority" and m.n == 5) == 0.0
-    with pytest.raises(ConfigError, match="answers_by is 'shape'; expected one of value, form"):
+    with pytest.raises(ConfigError, match="answers_by: is 'shape'; expected one of value, form"):
         run(tmp_path, rows, answers_by="shape")
 
 

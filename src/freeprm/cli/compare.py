@@ -51,4 +51,6 @@ def compare(
             made = run(comparison, out=out, seed=seed or 0, workers=n_workers, command=command)
     if not as_json:
         print_tables(output.console, made.tables)
-    output.show(out=out, metrics=made.metrics if as_json else (), counts=made.counts, cost=made.cost, as_json=as_json)
+    output.show_parts(
+        out=out, metrics=made.metrics if as_json else (), counts=made.counts, cost=made.cost, as_json=as_json
+    )

@@ -35,4 +35,4 @@ def demo(
     with output.working():
         made = run(out=out, settings=settings, command=" ".join(["freeprm", *sys.argv[1:]]))
     shown = made.metrics if as_json else [metric for metric in made.metrics if metric.group is None]
-    output.show(out=made.report, metrics=shown, cost=made.cost, as_json=as_json)
+    output.show_parts(out=made.report, metrics=shown, cost=made.cost, as_json=as_json)

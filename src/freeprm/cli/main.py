@@ -9,21 +9,17 @@ import typer
 
 import freeprm
 from freeprm.cli import (
+    builder,
+    commands,
     compare,
-    convert,
     cost,
     demo,
-    evaluate,
-    grade,
-    label,
     output,
-    pair,
-    sample,
     score,
-    select,
     train,
     verify,
 )
+from freeprm.cli.advice import advice
 from freeprm.errors import FreePRMError
 
 INTERRUPTED = 130
@@ -38,10 +34,12 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (
-    demo.demo, sample.sample, grade.grade, train.train, score.score, select.select, evaluate.evaluate, verify.verify,
-    convert.convert, pair.pair, label.label, compare.compare, cost.cost,
+    demo.demo, train.train, score.score, verify.verify,
+    compare.compare, cost.cost,
 ):  # fmt: skip
     app.command()(command)
+for made in commands.COMMANDS:
+    builder.add(app, made)
 
 
 def _version(value: bool) -> None:
@@ -74,7 +72,7 @@ def _outcome() -> tuple[int | str | None, str]:
     try:
         app()
     except FreePRMError as error:
-        return 1, f"{type(error).__name__}: {error}{convert.advice(error)}"
+        return 1, f"{type(error).__name__}: {error}{advice(error)}"
     except SystemExit as exit_:
         interrupted = exit_.code == INTERRUPTED
         return exit_.code, "interrupted; the same command goes on from here" if interrupted else ""

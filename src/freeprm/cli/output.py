@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from freeprm.core.curation import Operation
 from freeprm.types import Cost, Metric
+
+if TYPE_CHECKING:
+    from freeprm.core.curation import Operation
+    from freeprm.stages.base import RunResult
 
 console = Console()
 
@@ -37,9 +40,17 @@ def show_warning(
     print(f"warning: {message}", file=file or sys.stderr)
 
 
-def show(
+def show(made: "RunResult", *, as_json: bool) -> None:
+    """Print a stage's result."""
+    show_parts(
+        out=made.folder, metrics=made.metrics, counts=made.counts, cost=made.cost, operations=made.operations,
+        as_json=as_json,
+    )  # fmt: skip
+
+
+def show_parts(
     *, out: Path, metrics: Sequence[Metric] = (), counts: Mapping[str, Any] | None = None, cost: Cost | None = None,
-    operations: Sequence[Operation] = (), as_json: bool,
+    operations: Sequence["Operation"] = (), as_json: bool,
 ) -> None:  # fmt: skip
     """Print a stage's result."""
     if as_json:
@@ -61,7 +72,7 @@ def show(
     console.print(Text.assemble("written to ", (str(out), "bold")), soft_wrap=True)
 
 
-def show_work(*, operations: Sequence[Operation], counts: Mapping[str, Any]) -> None:
+def show_work(*, operations: Sequence["Operation"], counts: Mapping[str, Any]) -> None:
     """Print what was done to data, and what was counted."""
     if operations:
         from freeprm.report.metrics import operations_table

@@ -124,7 +124,7 @@ def score(
             executor=executor,
             executor_options=read_assignments(executor_options or ()),
         )
-    output.show(out=out, counts=made.counts, cost=made.cost, as_json=as_json)
+    output.show_parts(out=out, counts=made.counts, cost=made.cost, as_json=as_json)
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:

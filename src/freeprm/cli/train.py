@@ -119,7 +119,7 @@ def train(
             cache=cache,
         )
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
-        output.show(
+        output.show_parts(
             out=out, metrics=made.metrics, operations=made.operations, counts=made.counts, cost=made.cost,
             as_json=as_json,
         )  # fmt: skip

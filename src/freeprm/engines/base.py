@@ -9,38 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from freeprm.core.flops import ModelShape
-from freeprm.errors import ConfigError
+from freeprm.settings import SamplingParams as SamplingParams
 from freeprm.types import Prompt
 
 StopReason = Literal["end", "stop", "length", "context", "abandoned"]
 """The model ended its turn; a stop string; `max_new_tokens` were drawn; the model's context was full; the sample could
 not be the best any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingParams:
-    """How tokens are drawn."""
-
-    temperature: float = 0.8
-    """Logits are divided by it; 0 takes the most likely token."""
-    top_p: float = 1.0
-    """Tokens are drawn from the smallest set of the most likely ones that holds this share of the probability."""
-    max_new_tokens: int = 512
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-    """A response ends before the first of these, which is not part of it."""
-    logprobs: bool = False
-    """Also give each token's log-probability under the model itself: at temperature 1, nothing truncated."""
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ConfigError(f"temperature: is {self.temperature}; expected 0 (the most likely token) or more")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p: is {self.top_p}; expected a share above 0 and up to 1")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens: is {self.max_new_tokens}; expected 1 or more")
-        if "" in self.stop:
-            raise ConfigError("stop: holds an empty text, which would end every response at once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,9 @@ def convert(kind: Any, value: Any, *, name: str) -> Any:
             raise ConfigError(f"{where}: is not given; give it as an option, in a file, or by --set") from error
         given = repr(first["input"])
         given = given if len(given) <= 80 else f"{given[:80]}..."
+        if first["type"] == "literal_error":
+            choices = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
+            raise ConfigError(f"{where}: is {given}; expected one of {choices}") from error
         raise ConfigError(f"{where}: is {given}; {first['msg'][0].lower()}{first['msg'][1:]}") from error
 
 

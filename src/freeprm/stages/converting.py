@@ -8,7 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,82 +19,49 @@ from freeprm.formats.base import Format, Written
 from freeprm.io.files import MANIFEST, content_hash, table_writer
 from freeprm.io.manifest import difference, plain, versions
 from freeprm.io.rollouts import OURS, Rollouts, rollout_row
-from freeprm.io.rows import OnBad, Row, write_json
-from freeprm.io.runs import RunFolder, read_manifest
+from freeprm.io.rows import Row, write_json
+from freeprm.io.runs import RunFolder
+from freeprm.settings import ConvertSettings
+from freeprm.stages.base import RunResult, stage
 from freeprm.types import Cost, group_rollouts
 
 STAGE = "convert"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Converted:
-    """What converting made."""
-
-    path: Path
-    """The file, or the run folder."""
-    formats: Mapping[str, str]
-    """The format of each input."""
-    counts: Mapping[str, int]
-    """Rows read, rollouts, rows written, and what was skipped, by reason."""
-
-
-def convert(
-    inputs: Sequence[Path],
-    *,
-    out: Path,
-    source: str | None = None,
-    to: str = OURS,
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-    read_options: Mapping[str, Any] | None = None,
-    write_options: Mapping[str, Any] | None = None,
-    scores: Sequence[Path] = (),
-    score_options: Mapping[str, Any] | None = None,
-) -> Converted:
+@stage(ConvertSettings)
+def convert(inputs: Sequence[Path], settings: ConvertSettings, out: Path) -> RunResult:
     """Write the inputs in another format; the same call on what it has made makes it no second time.
 
-    Args:
-        inputs: files, folders or hub names, of the same format or of several.
-        out: a file by its ending, or else a run folder that the next stage takes.
-        source: name of the inputs' format; each one's own if not given, told from its first row.
-        to: name of the format to write.
-        columns: name of a column in the inputs' format -> the name that it has in the rows.
-        on_bad: stop at the first broken record, or leave it out and count it.
-        read_options: fields of the inputs' format.
-        write_options: fields of the format to write.
-        scores: files of a server's answers on the inputs, whose scores are written along.
-        score_options: what their numbers mean, or in which column of the inputs such outputs are; fields of
-            `formats.attaching.ScoreOptions`.
+    `out` is a file by its ending, or else a run folder that the next stage takes.
 
     Raises:
         DataError: no format recognises the rows, or nothing can be written of them; says what they lack.
         RunFolderError: `out` is an input, or holds something else.
-        FreePRMError: see the errors of records, settings and plug-ins.
     """
-    settings = {
-        "source": source, "to": to, "columns": dict(columns or {}), "on_bad": on_bad,
-        "read_options": dict(read_options or {}), "write_options": dict(write_options or {}),
-        "scores": list(scores), "score_options": dict(score_options or {}),
-    }  # fmt: skip
-    writer = load_format(to, write_options)
-    if source is not None:
-        load_format(source, read_options)
+    writer = load_format(settings.to, settings.write_options)
+    if settings.source is not None:
+        load_format(settings.source, settings.read_options)
+    scores = [Path(file) for file in settings.scores]
 
     def make() -> _Made:
-        read = read_records(inputs, format=source, options=read_options, columns=columns, on_bad=on_bad)
-        rollouts, scored = with_scores(read.rollouts, scores=scores, options=score_options, on_bad=on_bad)
-        return _made(read._replace(rollouts=rollouts), writer, to=to, scored=scored)
+        read = read_records(
+            inputs, format=settings.source, options=settings.read_options, columns=settings.columns,
+            on_bad=settings.on_bad,
+        )  # fmt: skip
+        rollouts, scored = with_scores(
+            read.rollouts, scores=scores, options=settings.score_options, on_bad=settings.on_bad
+        )  # fmt: skip
+        return _made(read._replace(rollouts=rollouts), writer, to=settings.to, scored=scored)
 
-    to_file = out.suffix and not out.is_dir()
-    hashed = [*inputs, *scores]
-    manifest = _to_file(out, hashed, settings, make) if to_file else _to_folder(out, hashed, settings, make)
-    return Converted(path=out, formats=manifest["counts"]["formats"], counts=manifest["counts"]["counted"])
+    write = _to_file if out.suffix and not out.is_dir() else _to_folder
+    write(out, [*inputs, *scores], settings.deciding(), make)
+    return RunResult.load(out)
 
 
 class _Made(NamedTuple):
     rows: list[Row]
     counts: dict[str, Any]
-    """As the manifest keeps them: what was counted, and the format of each input."""
+    """What was counted, and the format of each input."""
 
 
 def _made(read: Rollouts, writer: Format, *, to: str, scored: Counter[str]) -> _Made:
@@ -111,23 +78,19 @@ def _made(read: Rollouts, writer: Format, *, to: str, scored: Counter[str]) -> _
         written = writer.write(groups)
     counts["rows written"] = len(written.rows)
     counts.update({f"not written: {reason}": count for reason, count in written.skipped.items()})
-    return _Made(written.rows, {"counted": dict(+counts), "formats": {str(k): v for k, v in read.formats.items()}})
+    formats = Counter(f"files read as {name}" for name in read.formats.values())
+    return _Made(written.rows, dict(+(counts + formats)))
 
 
-def _to_folder(
-    out: Path, inputs: Sequence[Path], settings: Mapping[str, Any], make: Callable[[], _Made]
-) -> Mapping[str, Any]:
+def _to_folder(out: Path, inputs: Sequence[Path], settings: Mapping[str, Any], make: Callable[[], _Made]) -> None:
     with RunFolder(out, stage=STAGE, settings=settings, inputs=inputs) as run:
         if not run.complete:
             made = make()
             run.rewrite("rollouts" if settings["to"] == OURS else settings["to"].rpartition(":")[2], made.rows)
             run.finish(cost=Cost(), counts=made.counts)
-    return read_manifest(out) or {}
 
 
-def _to_file(
-    out: Path, inputs: Sequence[Path], settings: Mapping[str, Any], make: Callable[[], _Made]
-) -> Mapping[str, Any]:
+def _to_file(out: Path, inputs: Sequence[Path], settings: Mapping[str, Any], make: Callable[[], _Made]) -> None:
     """Raises: RunFolderError, if the file is an input, or is not what the same call has made."""
     write = table_writer(out)
     if any(out.resolve() == item.resolve() for item in inputs):
@@ -137,21 +100,21 @@ def _to_file(
     }  # fmt: skip
     beside = out.with_name(f"{out.name}.{MANIFEST}")
     if out.exists():
-        return _same(out, beside, identity)
+        _check_same(out, beside, identity)
+        return
     started = time.perf_counter()
     made = make()
     out.parent.mkdir(parents=True, exist_ok=True)
     write(out, made.rows)
+    cost = Cost(seconds=round(time.perf_counter() - started, 3))
     manifest = {
-        **identity, "status": "complete", "counts": made.counts, "versions": versions(),
-        "seconds": round(time.perf_counter() - started, 3),
+        **identity, "status": "complete", "counts": made.counts, "cost": asdict(cost), "versions": versions(),
     }  # fmt: skip
     write_json(beside, manifest)
-    return manifest
 
 
-def _same(out: Path, beside: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The manifest of a file that stands there already."""
+def _check_same(out: Path, beside: Path, identity: Mapping[str, Any]) -> None:
+    """Raises: RunFolderError, if the file that stands there already is another."""
     try:
         manifest: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
@@ -161,4 +124,3 @@ def _same(out: Path, beside: Path, identity: Mapping[str, Any]) -> Mapping[str, 
     for key, ours in identity.items():
         if found := difference(key, manifest.get(key), ours):
             raise RunFolderError(f"{out} holds something else: {found}. Remove it, or choose another --out")
-    return manifest

@@ -11,128 +11,76 @@ Selected is the sample that drawing all of them, scoring all of them and taking 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from freeprm.core import score_kinds
 from freeprm.core.flops import ModelShape, forward_charges, generation_charges
 from freeprm.core.steps import check_settling
-from freeprm.datasets._reading import limited, load_problems, problems_hash
-from freeprm.engines.base import Request, SamplingParams
+from freeprm.datasets._reading import problems_hash
+from freeprm.engines.base import Request
 from freeprm.engines.hf.best_first import Judge, ScoredSample
 from freeprm.engines.hf.engine import HFEngine
 from freeprm.errors import ConfigError
-from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import Row
-from freeprm.io.runs import RunFolder, read_manifest
+from freeprm.io.runs import RunFolder
 from freeprm.models.incremental import StepwiseRewards
 from freeprm.models.reference_logprobs import key_of
 from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.settings import SampleEarlySettings
+from freeprm.stages.base import RunResult, choose_problems, loaded_prm, problems_of, stage
 from freeprm.types import Cost, Problem, Rollout
 
 ROWS = "rollouts"
+_OF_EARLY = ("prm", "reward", "reference", "splitter", "batch", "logprobs")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EarlySampling:
-    """What sampling with early stopping made."""
-
-    folder: Path
-    """Holds `rollouts.jsonl`."""
-    counts: Mapping[str, int]
-    """Problems, samples, those abandoned or cut, and those that the reward model cannot score."""
-    cost: Cost
-
-
-def sample_early(
-    problems: str | Path | Sequence[Problem],
-    *,
-    model: str,
-    prm: ImplicitPRM,
-    out: Path,
-    split: str = "train",
-    n_problems: int | None = None,
-    n: int = 8,
-    temperature: float = 0.8,
-    top_p: float = 1.0,
-    max_new_tokens: int = 512,
-    stop: Sequence[str] = (),
-    seed: int = 0,
-    problem_seed: int = 0,
-    dataset_options: Mapping[str, Any] | None = None,
-    engine_options: Mapping[str, Any] | None = None,
-    reward: str = "with-reference",
-    splitter: str | None = None,
-    batch: int = 1,
-) -> EarlySampling:
+@stage(SampleEarlySettings, read=problems_of)
+def sample_early(problems: Sequence[str | Problem], settings: SampleEarlySettings, out: Path) -> RunResult:
     """The best of n samples by the lowest step reward, with as little drawing as finds it; resumed by the same call.
 
-    Args:
-        problems: as for `sample`, like all that follows up to `engine_options`, which are those of the `hf` engine.
-        prm: see `ImplicitPRM`.
-        reward: a name in `freeprm.core.rewards.REWARDS`; only the models that it takes are run. Where the reference is
-            the model that draws, its log-probabilities are those noted while drawing.
-        splitter: a name in `freeprm.core.steps.SETTLING`; the reward model's own by default.
-        batch: samples of a problem that are written on in a round; decides what is drawn, not what is selected.
+    Where the reference is the model that draws, its log-probabilities are those noted while drawing.
 
     Raises:
         ConfigError: a splitter whose steps are not known before the end, or another setting out of range.
-        FreePRMError: see the errors of records, data and models.
     """
-    params = SamplingParams(
-        temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed, stop=tuple(stop)
-    )
-    name = check_settling(splitter or prm.config.splitter)
-    if n < 1 or batch < 1 or (temperature == 0 and n > 1):
-        raise ConfigError(f"n is {n} and batch {batch}; expected 1 or more of each, and one sample at temperature 0")
-    if isinstance(problems, str | Path):
-        chosen = load_problems(problems, split=split, limit=n_problems, seed=problem_seed, options=dataset_options)
-    else:
-        chosen = limited(problems, n_problems, problem_seed)
-    engine: HFEngine = built("engines", "hf", [engine_options or {}, {"model": model}])
-    rewards = StepwiseRewards(policy=prm.policy, reference=prm.reference, reward=reward, beta=prm.config.beta)
+    if settings.splitter is not None:
+        check_settling(settings.splitter)
+    if settings.batch < 1:
+        raise ConfigError(f"batch: is {settings.batch}; expected 1 or more")
+    prm = loaded_prm(settings, device=settings.engine_options.get("device"), dtype=settings.engine_options.get("dtype"))
+    splitter = check_settling(settings.splitter or prm.config.splitter)
+    name, chosen = choose_problems(problems, settings)
+    engine: HFEngine = built("engines", "hf", [settings.engine_options, {"model": settings.model}])
+    rewards = StepwiseRewards(policy=prm.policy, reference=prm.reference, reward=settings.reward, beta=prm.config.beta)
     judge = Judge(
-        rewards=rewards, tokenizer=prm.policy.tokenizer, max_length=prm.policy.max_length, splitter=name,
+        rewards=rewards, tokenizer=prm.policy.tokenizer, max_length=prm.policy.max_length, splitter=splitter,
         reference_draws=_draws(engine, prm),
     )  # fmt: skip
-    settings = {
-        "problems": str(problems) if isinstance(problems, str | Path) else "given",
-        "problems_sha256": problems_hash(chosen),
-        "model": model,
-        "engine": "hf",
-        **engine.identity(),
-        "n": n,
-        "temperature": temperature,
-        "top_p": top_p,
-        "max_new_tokens": max_new_tokens,
-        "stop": list(stop),
-        "seed": seed,
-        "early_stop": {"prm": prm.identity(), "reward": reward, "splitter": name, "batch": batch},
-    }
-    with RunFolder(out, stage="sample", settings=settings) as run:
-        if run.complete:
-            manifest = read_manifest(out) or {}
-            return EarlySampling(folder=out, counts=manifest["counts"], cost=read_cost(manifest["cost"]))
-        _draw(run, engine, params, chosen, n=n, judge=judge, batch=batch, scorer=reward)
-        rank = {problem.problem_id: index for index, problem in enumerate(chosen)}
-        rows = sorted(run.rows(ROWS), key=lambda row: (rank[row["problem_id"]], row["sample_idx"]))
-        run.rewrite(ROWS, rows)
-        counts = _counts(rows)
-        cost = _cost(rows, run.parts(), engine, prm)
-        cost = run.finish(cost=cost, counts=counts, models={"policy": prm.policy.source})
-    return EarlySampling(folder=out, counts=counts, cost=cost)
+    early = {"prm": prm.identity(), "reward": settings.reward, "splitter": splitter, "batch": settings.batch}
+    identity = {
+        "problems": name, "problems_sha256": problems_hash(chosen), "engine": "hf", **engine.identity(),
+        **{key: value for key, value in settings.deciding().items() if key not in _OF_EARLY}, "early_stop": early,
+    }  # fmt: skip
+    with RunFolder(out, stage="sample", settings=identity) as run:
+        if not run.complete:
+            _draw(run, engine, settings, chosen, judge=judge)
+            rank = {problem.problem_id: index for index, problem in enumerate(chosen)}
+            rows = sorted(run.rows(ROWS), key=lambda row: (rank[row["problem_id"]], row["sample_idx"]))
+            run.rewrite(ROWS, rows)
+            cost = _cost(rows, run.parts(), engine, prm)
+            run.finish(cost=cost, counts=_counts(rows), models={"policy": prm.policy.source})
+    return RunResult.load(out)
 
 
 def _draw(
-    run: RunFolder, engine: HFEngine, params: SamplingParams, problems: Sequence[Problem], *, n: int, judge: Judge,
-    batch: int, scorer: str,
-) -> None:  # fmt: skip
+    run: RunFolder, engine: HFEngine, settings: SampleEarlySettings, problems: Sequence[Problem], *, judge: Judge
+) -> None:
     """Decide the problems that are open, and append the rows of each as it is decided."""
+    n = settings.n
     by_id = {problem.problem_id: problem for problem in problems}
     done = _done(run, n)
     requests = [
@@ -142,10 +90,10 @@ def _draw(
     ]
     before, n_tokens = Counter[str](), 0
     with bar("sample", len(problems), unit="problems", done=len(done)) as advance:
-        for decided in engine.best_first(requests, params=params, judge=judge, batch=batch):
+        for decided in engine.best_first(requests, params=settings.params(), judge=judge, batch=settings.batch):
             problem = by_id[decided.problem_id]
             rows = [
-                _row(problem, written, scorer=scorer, selected=place == decided.best)
+                _row(problem, written, scorer=settings.reward, selected=place == decided.best)
                 for place, written in enumerate(decided.samples)
             ]
             run.append(ROWS, rows)

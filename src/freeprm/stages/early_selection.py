@@ -12,7 +12,6 @@ are not all known, so what is counted is where another response may share it.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +25,18 @@ from freeprm.core.selectors import Cell, Selector, accuracy_metrics
 from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, SpanError
-from freeprm.io.manifest import read_cost
 from freeprm.io.progress import bar
 from freeprm.io.rollouts import read_rollouts
-from freeprm.io.rows import OnBad, Row
-from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.io.rows import Row
+from freeprm.io.runs import RunFolder
 from freeprm.models.best_of_n_search import CandidatePool, GivenResponses, passed, search
 from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
 from freeprm.models.incremental import Stepped, StepwiseRewards
 from freeprm.models.loading import device_name
 from freeprm.scorers.base import steps_of
 from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.settings import SelectEarlySettings
+from freeprm.stages.base import RunResult, loaded_prm, stage
 from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 
 ROWS = "selections"
@@ -44,84 +44,40 @@ SHARES = ("steps", "tokens", "distinct_tokens")
 """Of each, `<name>_scored` in a row is what was scored and `<name>` what different responses have in all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EarlySelection:
-    """What selection with early stopping found."""
+@stage(SelectEarlySettings)
+def select_early(inputs: Sequence[Path], settings: SelectEarlySettings, out: Path) -> RunResult:
+    """Best-of-n with as little scoring as finds it; scores that rollouts carry are not looked at.
 
-    folder: Path
-    metrics: list[Metric]
-    counts: Mapping[str, int]
-    """Problems, responses, and whatever was missing, derived or left out, by reason."""
-    cost: Cost
-
-
-def select_early(
-    inputs: Sequence[Path],
-    *,
-    prm: ImplicitPRM,
-    out: Path,
-    reward: str = "with-reference",
-    aggregator: str = "min",
-    n: Sequence[int] | None = None,
-    batch: int = 1,
-    splitter: str | None = None,
-    too_long: TooLong = "exclude",
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-    seed: int = 0,
-) -> EarlySelection:
-    """Best-of-n with as little scoring as finds it; resumed by the same call.
-
-    Args:
-        inputs: rollouts; scores that they carry are not looked at.
-        prm: see `ImplicitPRM`.
-        out: run folder.
-        reward: a name in `freeprm.core.rewards.REWARDS`; only the models that it takes are run.
-        aggregator: see `check_aggregator`.
-        n: samples to choose among, the first n of each problem; by default as many as most problems have. A problem
-            with fewer is left out for that n, and counted.
-        batch: responses of a problem that are advanced in a round; decides what is scored, not what is chosen.
-        splitter: as for `score`, like the next three.
-        too_long: responses that the context does not hold.
-        columns: our column name -> theirs.
-        on_bad: stop at a broken record, or count it.
-        seed: of the bootstrap.
-
-    Raises:
-        FreePRMError: see the errors of records, settings, data and models.
+    Resumed by the same call. Only the models that the reward takes are run.
     """
-    check_aggregator(aggregator)
-    if splitter is not None and splitter != TOKENS:
-        splitter_named(splitter)
-    settings = {
-        "early_stop": True,
-        **prm.identity(),
-        "reward": reward,
-        "aggregator": aggregator,
-        "n": n,
-        "batch": batch,
-        "splitter": splitter or prm.config.splitter,
-        "too_long": too_long,
-        "columns": dict(columns or {}),
-        "on_bad": on_bad,
-        "seed": seed,
-    }
-    with RunFolder(out, stage="select", settings=settings, inputs=inputs) as run:
+    check_aggregator(settings.aggregator)
+    if settings.splitter is not None and settings.splitter != TOKENS:
+        splitter_named(settings.splitter)
+    prm = loaded_prm(settings, device=settings.device, dtype=settings.dtype)
+    splitter = settings.splitter or prm.config.splitter
+    decided = {name: value for name, value in settings.deciding().items() if name not in ("prm", "reference")}
+    identity = {"early_stop": True, **prm.identity(), **decided, "splitter": splitter}
+    with RunFolder(out, stage="select", settings=identity, inputs=inputs) as run:
         if run.complete:
-            manifest = read_manifest(out) or {}
-            cost = read_cost(manifest["cost"])
-            return EarlySelection(folder=out, metrics=read_metrics(out), counts=manifest["counts"], cost=cost)
-        read = read_rollouts(inputs, columns=columns, on_bad=on_bad)
+            return RunResult.load(out)
+        read = read_rollouts(inputs, columns=settings.columns, on_bad=settings.on_bad)
         counts = Counter({f"skipped: {reason}": count for reason, count in read.skipped.items()})
         groups = group_rollouts(read.rollouts)
-        field = _Field(prm, _sizes(n, groups), splitter=splitter, too_long=too_long, counts=counts)
-        rewards = StepwiseRewards(policy=prm.policy, reference=prm.reference, reward=reward, beta=prm.config.beta)
+        field = _Field(
+            prm, _sizes(settings.n, groups), splitter=splitter, too_long=settings.too_long, counts=counts
+        )  # fmt: skip
+        rewards = StepwiseRewards(
+            policy=prm.policy, reference=prm.reference, reward=settings.reward, beta=prm.config.beta
+        )
         done, before = _done(run), Counter[str]()
         with bar("select", len(groups), unit="problems") as advance:
             advance(len(done))
             pools = field.pools(group for group in groups if group.problem_id not in done)
-            for pool, _, found in search(pools, source=GivenResponses(rewards), aggregator=aggregator, batch=batch):
-                run.append(ROWS, field.rows(pool, found, scorer=reward, selector=f"best_of_n/{aggregator}"))
+            source, selector = GivenResponses(rewards), f"best_of_n/{settings.aggregator}"
+            for pool, _, found in search(
+                pools, source=source, aggregator=settings.aggregator, batch=settings.batch
+            ):  # fmt: skip
+                run.append(ROWS, field.rows(pool, found, scorer=settings.reward, selector=selector))
                 tokens = Counter(rewards.read)
                 run.log_part({**field.part(pool), "read": {what: n - before[what] for what, n in tokens.items()}})
                 before = tokens
@@ -129,23 +85,22 @@ def select_early(
         rows = _sorted(run.rows(ROWS), groups)
         run.rewrite(ROWS, rows)
         _count(rows, groups, counts)
-        metrics = list(_metrics(rows, seed=seed))
-        run.write_metrics(metrics)
+        run.write_metrics(list(_metrics(rows, seed=settings.seed)))
         parts = {part["problem_id"]: part for part in run.parts()}  # the last of those that are there twice
         for part in parts.values():
             counts.update(part["left_out"])
-        cost = run.finish(cost=_cost(prm, run.parts()), counts=+counts, models={"policy": prm.policy.source})
-    return EarlySelection(folder=out, metrics=metrics, counts=+counts, cost=cost)
+        run.finish(cost=_cost(prm, run.parts()), counts=+counts, models={"policy": prm.policy.source})
+    return RunResult.load(out)
 
 
 class _Field:
     """Rollouts as candidate pools, and what was found in a pool as rows."""
 
     def __init__(
-        self, prm: ImplicitPRM, sizes: Sequence[int], *, splitter: str | None, too_long: TooLong, counts: Counter[str]
+        self, prm: ImplicitPRM, sizes: Sequence[int], *, splitter: str, too_long: TooLong, counts: Counter[str]
     ):
         self._prm, self._sizes, self._counts = prm, sizes, counts
-        self._splitter, self._too_long = splitter or prm.config.splitter, too_long
+        self._splitter, self._too_long = splitter, too_long
         self._rollouts: dict[str, list[Rollout]] = {}  # of the pools that are open
         self._left_out: dict[str, Counter[str]] = {}
 

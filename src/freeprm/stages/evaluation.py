@@ -15,7 +15,6 @@ responses reported on, stands beside it as an upper bound and is not a result.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -39,105 +38,67 @@ from freeprm.core.step_metrics import (
 from freeprm.errors import ConfigError, DataError
 from freeprm.formats._scored import read_scored
 from freeprm.io.rows import OnBad, Row
-from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.io.runs import RunFolder
+from freeprm.settings import EvaluateSettings
+from freeprm.stages.base import RunResult, stage
 from freeprm.types import Cost, Metric, Rollout
 
 Rows = dict[str, list[Rollout]]
 """By scorer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationResult:
-    """What evaluation measured."""
-
-    folder: Path
-    metrics: list[Metric]
-    counts: Mapping[str, int]
-    """Responses reported on and fitted on, and what was left out, by reason."""
-
-
-def evaluate(
-    inputs: Sequence[Path],
-    *,
-    out: Path,
-    dev: Sequence[Path] = (),
-    threshold: float | None = None,
-    dev_share: float = 0.3,
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-    scores: Sequence[Path] = (),
-    score_options: Mapping[str, Any] | None = None,
-    aggregators: Sequence[str] = ("min",),
-    by: Sequence[str] = (),
-    seed: int = 0,
-) -> EvaluationResult:
+@stage(EvaluateSettings)
+def evaluate(inputs: Sequence[Path], settings: EvaluateSettings, out: Path) -> RunResult:
     """ProcessBench F1 at a threshold that was not fitted on what is reported, and what needs no threshold.
 
-    Args:
-        inputs: rows with `step_scores` or `score`, and `first_error` (null: none) or `correct`, in any format; or with
-            these two, beside scores from elsewhere.
-        out: run folder.
-        dev: the like on other problems, to fit each scorer's threshold on.
-        threshold: the threshold itself, for all scorers.
-        dev_share: without either, the share of the problems to fit on, drawn at random; the rest is reported on.
-        columns: our column name -> theirs.
-        on_bad: stop at the first broken record, or leave it out and count it.
-        scores: files of a server's answers on the inputs.
-        score_options: what their numbers mean, or in which column of the inputs, and of `dev`, such outputs are; fields
-            of `formats.attaching.ScoreOptions`.
-        aggregators: step scores -> score, for the response AUC; names in `core.rewards.AGGREGATORS`.
-        by: columns to break metrics down by, e.g. `generator`.
-        seed: of split and bootstrap.
-
-    Raises:
-        FreePRMError: see the errors of records, settings and data.
+    The inputs are rows with `step_scores` or `score`, and `first_error` (null: none) or `correct`, in any format; or
+    with these two, beside scores from elsewhere.
     """
-    _check(dev, threshold, dev_share, aggregators)
-    settings = {
-        "dev": list(dev), "threshold": threshold, "dev_share": dev_share, "columns": dict(columns or {}),
-        "on_bad": on_bad, "scores": list(scores), "score_options": dict(score_options or {}),
-        "aggregators": list(aggregators), "by": list(by), "seed": seed,
-    }  # fmt: skip
-    with RunFolder(out, stage="evaluate", settings=settings, inputs=[*inputs, *dev, *scores]) as run:
-        if run.complete:
-            return EvaluationResult(folder=out, metrics=read_metrics(out), counts=(read_manifest(out) or {})["counts"])
-        counts: Counter[str] = Counter()
-        read = partial(_read, columns=columns, on_bad=on_bad, counts=counts)
-        rows, fitted_on = read(inputs, scores=scores, options=score_options or {}), Rows()
-        if dev:
-            in_rows = score_options if score_options and "column" in score_options else {}
-            fitted_on = read(dev, scores=(), options=in_rows)
-            _refuse_shared_problems(rows, fitted_on)
-        measured = _with_step_truth(rows)
-        _check_truth(rows, measured, dev, threshold)
-        if threshold is None and not dev and measured:
-            fitted_on, rows = _split(rows, dev_share, seed)
-        source = "given" if threshold is not None else "dev" if dev else "split"
-        _count(rows, fitted_on, counts)
-        test, train = _with_step_truth(rows), _with_step_truth(fitted_on)
-        thresholds: dict[str, dict[str, float]] = {}
-        metrics: list[Metric] = []
-        for scorer in measured:
-            parts = test.get(scorer, []), train.get(scorer, [])
-            fits = _fits(scorer, *parts, fit_needed=threshold is None, source=source)
-            given = {} if threshold is None else {"threshold=given": threshold}
-            thresholds[scorer] = {**given, **{str(fit.selector): fit.value for fit in fits}}
-            metrics += fits
-        for group, members in [(None, rows), *_groups(rows, by, counts)]:
-            metrics += _metrics(members, thresholds, aggregators=aggregators, seed=seed, group=group, counts=counts)
-        run.write_metrics(metrics)
-        run.rewrite("predictions", _predictions(test, thresholds, f"threshold={source}"))
-        run.finish(cost=Cost(), counts=+counts)
-    return EvaluationResult(folder=out, metrics=metrics, counts=+counts)
-
-
-def _check(dev: Sequence[Path], threshold: float | None, dev_share: float, aggregators: Sequence[str]) -> None:
-    for name in aggregators:
+    dev, scores = [Path(file) for file in settings.dev], [Path(file) for file in settings.scores]
+    for name in settings.aggregators:
         aggregator(name)
-    if dev and threshold is not None:
+    if dev and settings.threshold is not None:
         raise ConfigError("dev and threshold are both given; a threshold is either fitted or given")
-    if not 0 < dev_share < 1:
-        raise ConfigError(f"dev_share is {dev_share}; expected a share between 0 and 1")
+    if not 0 < settings.dev_share < 1:
+        raise ConfigError(f"dev_share is {settings.dev_share}; expected a share between 0 and 1")
+    with RunFolder(out, stage="evaluate", settings=settings.deciding(), inputs=[*inputs, *dev, *scores]) as run:
+        if not run.complete:
+            _evaluate(run, inputs, settings, dev, scores)
+    return RunResult.load(out)
+
+
+def _evaluate(
+    run: RunFolder, inputs: Sequence[Path], settings: EvaluateSettings, dev: Sequence[Path], scores: Sequence[Path]
+) -> None:
+    counts: Counter[str] = Counter()
+    options, threshold = settings.score_options, settings.threshold
+    read = partial(_read, columns=settings.columns, on_bad=settings.on_bad, counts=counts)
+    rows, fitted_on = read(inputs, scores=scores, options=options), Rows()
+    if dev:
+        fitted_on = read(dev, scores=(), options=options if "column" in options else {})
+        _refuse_shared_problems(rows, fitted_on)
+    measured = _with_step_truth(rows)
+    _check_truth(rows, measured, dev, threshold)
+    if threshold is None and not dev and measured:
+        fitted_on, rows = _split(rows, settings.dev_share, settings.seed)
+    source = "given" if threshold is not None else "dev" if dev else "split"
+    _count(rows, fitted_on, counts)
+    test, train = _with_step_truth(rows), _with_step_truth(fitted_on)
+    thresholds: dict[str, dict[str, float]] = {}
+    metrics: list[Metric] = []
+    for scorer in measured:
+        parts = test.get(scorer, []), train.get(scorer, [])
+        fits = _fits(scorer, *parts, fit_needed=threshold is None, source=source)
+        given = {} if threshold is None else {"threshold=given": threshold}
+        thresholds[scorer] = {**given, **{str(fit.selector): fit.value for fit in fits}}
+        metrics += fits
+    for group, members in [(None, rows), *_groups(rows, settings.by, counts)]:
+        metrics += _metrics(
+            members, thresholds, aggregators=settings.aggregators, seed=settings.seed, group=group, counts=counts
+        )
+    run.write_metrics(metrics)
+    run.rewrite("predictions", _predictions(test, thresholds, f"threshold={source}"))
+    run.finish(cost=Cost(), counts=+counts)
 
 
 def _read(

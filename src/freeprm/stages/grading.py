@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from freeprm.core.answers import NO_ANSWER, Verdict
-from freeprm.core.answers.extraction import DEFAULT_EXTRACTORS, EXTRACTORS, extract, extractor
+from freeprm.core.answers.extraction import EXTRACTORS, extract, extractor
 from freeprm.core.intervals import wilson
 from freeprm.core.step_labels import first_error
 from freeprm.core.steps import step_markers
@@ -26,9 +26,11 @@ from freeprm.io.files import read_rows
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
 from freeprm.io.rollouts import read_rollouts, rollout_row
-from freeprm.io.rows import OnBad, Row
-from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.io.rows import Row
+from freeprm.io.runs import RunFolder
 from freeprm.io.sandbox import Limits, cores
+from freeprm.settings import GradeSettings
+from freeprm.stages.base import RunResult, stage
 from freeprm.types import Cost, Metric, Prompt, Rollout
 from freeprm.world.problems import WordProblem, parse
 from freeprm.world.solutions import check_steps
@@ -42,109 +44,58 @@ _FLUSH_ROWS, _FLUSH_SECONDS = 256, 1.0
 _TRUNCATED, _ABANDONED = f"{NO_ANSWER}, truncated", f"{NO_ANSWER}, abandoned"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GradingResult:
-    """What grading made."""
-
-    folder: Path
-    """Holds `rollouts.jsonl`."""
-    metrics: list[Metric]
-    """The pass rate among responses with a label; nothing where none has one."""
-    counts: Mapping[str, int]
-    """Responses, those graded and those whose label was kept, those ungraded and those skipped by reason."""
-
-
-def grade(
-    inputs: Sequence[Path],
-    *,
-    out: Path,
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-    regrade: bool = False,
-    extractors: Sequence[str] = DEFAULT_EXTRACTORS,
-    gold: Path | None = None,
-    grader: str = "math",
-    grader_options: Mapping[str, Any] | None = None,
-    no_answer: NoAnswer = "wrong",
-    timeout: float = Limits().seconds,
-    memory_mib: int = Limits().memory_mib,
-    workers: int | None = None,
-    executor: str = "local",
-    executor_options: Mapping[str, Any] | None = None,
-) -> GradingResult:
+@stage(GradeSettings)
+def grade(inputs: Sequence[Path], settings: GradeSettings, out: Path) -> RunResult:
     """Give every response its label; resumed by the same call.
 
     A label or an answer (`pred`) that a row brings is kept. Each pair of answer and gold answer is judged once, in a
     worker process unless it is plain. The interval of the pass rate is Wilson's, over responses as if each were drawn
     by itself; several to a problem are worth less than that.
 
-    Args:
-        inputs: rollouts, files or run folders.
-        out: run folder.
-        columns: our column name -> theirs, e.g. {"answer": "gt"}.
-        on_bad: stop at the first broken record, or leave it out and count it.
-        regrade: find and judge every answer anew, whatever label and `pred` the row brings; both are replaced.
-        extractors: see `core.answers.extraction.extractor`; the first that finds an answer decides.
-        gold: problems with `problem_id` and `answer`, whose answers replace those of the rows.
-        grader: a member of `graders`, or `package.module:name`, a function `(pred, gold) -> bool | None | Verdict`.
-        grader_options: the grader's fields.
-        no_answer: `wrong` labels a response in which no answer is found wrong, cut off or not, as the paper's released
-            code does: it is wrong in training as in selection. `none` leaves it without a label, with the reason, and
-            so out of training; to select it is not right all the same.
-        timeout: seconds for one pair, or one response where an extractor is the user's own.
-        memory_mib: MiB for a worker process.
-        workers: processes; as many as cores here, one for each worker of another executor, if not given.
-        executor: name of an executor.
-        executor_options: the executor's fields.
-
     Raises:
         DataError: no row has a gold answer (or a label to keep).
-        FreePRMError: see the errors of records, settings, plug-ins, workers and run folders.
     """
-    place: Executor = built("executors", executor, [executor_options or {}])
+    place: Executor = built("executors", settings.executor, [settings.executor_options])
+    if settings.workers is not None and settings.workers < 1:
+        raise ConfigError(f"workers: is {settings.workers}; expected 1 or more")
     judges = _Judges(
         place=place,
-        grader=grader,
-        options=dict(grader_options or {}),
-        extractors=tuple(extractors),
-        limits=Limits(seconds=timeout, memory_mib=memory_mib),
-        n_workers=workers or (1 if place.remote else cores()),
+        grader=settings.grader,
+        options=settings.grader_options,
+        extractors=tuple(settings.extractors),
+        limits=Limits(seconds=settings.timeout, memory_mib=settings.memory_mib),
+        n_workers=settings.workers or (1 if place.remote else cores()),
     )
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers: is {workers}; expected 1 or more")
-    find_grader(grader, grader_options)  # refused before anything is read, like the next two
-    for name in extractors:
+    find_grader(settings.grader, settings.grader_options)  # refused before anything is read, like the next
+    for name in settings.extractors:
         extractor(name)
-    if no_answer not in get_args(NoAnswer):
-        raise ConfigError(f"no_answer: is {no_answer!r}; expected one of {', '.join(get_args(NoAnswer))}")
-    settings = {
-        "columns": dict(columns or {}), "on_bad": on_bad, "regrade": regrade, "extractors": list(extractors),
-        "grader": grader, "grader_options": judges.options, "no_answer": no_answer, "timeout": timeout,
-        "memory_mib": memory_mib,
-    }  # fmt: skip
-    sources = [*inputs, *([gold] if gold else [])]
-    with RunFolder(out, stage="grade", settings=settings, inputs=sources) as run:
-        if run.complete:
-            return GradingResult(folder=out, metrics=read_metrics(out), counts=(read_manifest(out) or {})["counts"])
-        read = read_rollouts(inputs, columns=columns, on_bad=on_bad)
-        rollouts = read.rollouts if gold is None else _with_gold(read.rollouts, gold)
-        _check_gradable(rollouts, regrade=regrade)
-        if regrade:
-            rollouts = [replace(rollout, pred=None, correct=None) for rollout in rollouts]
-        done = run.rows(ROWS)
-        written = [*done]
-        labels = Counter(row.get("correct") for row in done)
-        with bar("grade", len(rollouts), unit="responses", done=len(done)) as advance:
-            for rows in _by_time(_graded(rollouts, done, judges, no_answer)):
-                run.append(ROWS, rows)
-                labels.update(row.get("correct") for row in rows)
-                advance(len(rows), note=f"pass rate {labels[True] / max(labels[True] + labels[False], 1):.1%}")
-                written += rows
-        counts = _counts(rollouts, written, read.skipped)
-        metrics = _pass_rate(written)
-        run.write_metrics(metrics)
-        run.finish(cost=Cost(), counts=counts)
-    return GradingResult(folder=out, metrics=metrics, counts=counts)
+    gold = None if settings.gold is None else Path(settings.gold)
+    identity = {name: value for name, value in settings.deciding().items() if name != "gold"}
+    with RunFolder(out, stage="grade", settings=identity, inputs=[*inputs, *([gold] if gold else [])]) as run:
+        if not run.complete:
+            read = read_rollouts(inputs, columns=settings.columns, on_bad=settings.on_bad)
+            rollouts = read.rollouts if gold is None else _with_gold(read.rollouts, gold)
+            _check_gradable(rollouts, regrade=settings.regrade)
+            if settings.regrade:
+                rollouts = [replace(rollout, pred=None, correct=None) for rollout in rollouts]
+            written = _write(run, rollouts, judges, settings.no_answer)
+            run.write_metrics(_pass_rate(written))
+            run.finish(cost=Cost(), counts=_counts(rollouts, written, read.skipped))
+    return RunResult.load(out)
+
+
+def _write(run: RunFolder, rollouts: Sequence[Rollout], judges: "_Judges", no_answer: NoAnswer) -> list[Row]:
+    """Grade what is not graded yet; all rows."""
+    done = run.rows(ROWS)
+    written = [*done]
+    labels = Counter(row.get("correct") for row in done)
+    with bar("grade", len(rollouts), unit="responses", done=len(done)) as advance:
+        for rows in _by_time(_graded(rollouts, done, judges, no_answer)):
+            run.append(ROWS, rows)
+            labels.update(row.get("correct") for row in rows)
+            advance(len(rows), note=f"pass rate {labels[True] / max(labels[True] + labels[False], 1):.1%}")
+            written += rows
+    return written
 
 
 def _with_gold(rollouts: Iterable[Rollout], gold: Path) -> list[Rollout]:

@@ -7,9 +7,8 @@ out/metrics.json      errors of the labels, where there is a truth
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from freeprm.core.intervals import problem_text
 from freeprm.core.step_labels import LabelledResponse, first_error, label_errors, labelled_steps, steps_of
@@ -17,13 +16,13 @@ from freeprm.core.steps import given_steps
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import DataError, SpanError
 from freeprm.formats._reading import read_responses
-from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
 from freeprm.io.rollouts import read_rollouts, rollout_row
-from freeprm.io.rows import OnBad
-from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.io.runs import RunFolder
 from freeprm.labelers.base import Divided, Labeler, Notebook, StepLabels
-from freeprm.types import Cost, Metric, Rollout
+from freeprm.settings import LabelSettings
+from freeprm.stages.base import RunResult, stage
+from freeprm.types import Rollout
 
 ROWS = "rollouts"
 _ESTIMATES = ("step_labels", "first_error", "step_values", "step_completions", "step_labeler")
@@ -31,82 +30,40 @@ _ESTIMATES = ("step_labels", "first_error", "step_values", "step_completions", "
 _TRUTH = {"step_labels": "true_step_labels", "first_error": "true_first_error"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelResult:
-    """What labeling made."""
-
-    folder: Path
-    """Holds `rollouts.jsonl`."""
-    counts: Mapping[str, int]
-    """Responses, those labelled and those not by reason, and what the labeler counts."""
-    metrics: list[Metric]
-    """Errors of the labels; nothing where there is no truth to hold them against."""
-    cost: Cost
-
-
-def label(
-    inputs: Sequence[Path],
-    *,
-    labeler: str,
-    out: Path,
-    options: Mapping[str, Any] | None = None,
-    splitter: str | None = None,
-    reference: Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-    seed: int = 0,
-) -> LabelResult:
+@stage(LabelSettings)
+def label(inputs: Sequence[Path], settings: LabelSettings, out: Path) -> RunResult:
     """Give every step of every response its label; resumed by the same call, with the same rows.
 
-    Every response keeps its row; one that cannot be labelled has no labels in it, and is counted by reason.
-
-    Args:
-        inputs: graded rollouts, files or run folders.
-        labeler: name of a labeler, `monte_carlo` or `autopsv`.
-        out: run folder.
-        options: the labeler's fields.
-        splitter: how responses are cut into steps, unless their rows bring steps, or labels for as many steps as one of
-            the splitters finds.
-        reference: labels of the same responses whose `step_values` are taken for the truth, e.g. of `monte_carlo` with
-            many more completions; they become the column `true_step_values`.
-        columns: our column name -> theirs.
-        on_bad: stop at a broken record, or count it.
-        seed: of the completions, and of the intervals.
-
-    Raises:
-        FreePRMError: see the errors of records, settings, data, models and run folders.
+    Every response keeps its row; one that cannot be labelled has no labels in it, and is counted by reason. The metrics
+    are the errors of the labels, where there is a truth to hold them against.
     """
+    splitter, seed = settings.splitter, settings.seed
     if splitter is not None:
         splitter_named(splitter)
-    made: Labeler = built("labelers", labeler, [options or {}])
-    settings = {
-        "labeler": labeler, **made.identity(), "splitter": splitter, "columns": dict(columns or {}), "on_bad": on_bad,
-        "seed": seed, "reference": None if reference is None else str(reference),
-    }  # fmt: skip
-    sources = [*inputs, *([reference] if reference else [])]
-    with RunFolder(out, stage="label", settings=settings, inputs=sources) as run:
+    labeler: Labeler = built("labelers", settings.labeler, [settings.options])
+    reference = None if settings.reference is None else Path(settings.reference)
+    decided = {name: value for name, value in settings.deciding().items() if name != "options"}
+    identity = {**decided, **labeler.identity()}
+    with RunFolder(out, stage="label", settings=identity, inputs=[*inputs, *([reference] if reference else [])]) as run:
         if run.complete:
-            manifest = read_manifest(out) or {}
-            return LabelResult(
-                folder=out, counts=manifest["counts"], metrics=read_metrics(out), cost=read_cost(manifest["cost"])
-            )
-        read, counts = read_responses(inputs, columns=columns, on_bad=on_bad)
+            return RunResult.load(out)
+        read, counts = read_responses(inputs, columns=settings.columns, on_bad=settings.on_bad)
         rollouts = [_with_truth(rollout) for rollout in read]
         rollouts = rollouts if reference is None else _with_reference(rollouts, reference)
         divided = {index: item for index, rollout in enumerate(rollouts) if (item := _divided(rollout, splitter))}
         notebook = Notebook(known=run.parts(), note=run.log_part)
-        done = made.label(list(divided.values()), seed=seed, notebook=notebook)
+        done = labeler.label(list(divided.values()), seed=seed, notebook=notebook)
         places = list(divided)
         labels = {places[index]: given for index, given in done.labels.items()}
         rows = [
-            _labelled(rollout, divided.get(index), labels.get(index), labeler) for index, rollout in enumerate(rollouts)
+            _labelled(rollout, divided.get(index), labels.get(index), settings.labeler)
+            for index, rollout in enumerate(rollouts)
         ]
         run.rewrite(ROWS, [rollout_row(row) for row in rows])
         counts = _counts(rollouts, divided, labels) + counts + done.counts
-        metrics = label_errors(_judged(rows, labels, counts), labeler=labeler, seed=seed)
-        run.write_metrics(metrics)
-        cost = run.finish(cost=done.cost, counts=counts, models=made.models())
-    return LabelResult(folder=out, counts=counts, metrics=metrics, cost=cost)
+        run.write_metrics(label_errors(_judged(rows, labels, counts), labeler=settings.labeler, seed=seed))
+        run.finish(cost=done.cost, counts=counts, models=labeler.models())
+    return RunResult.load(out)
 
 
 def _with_truth(rollout: Rollout) -> Rollout:

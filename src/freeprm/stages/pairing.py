@@ -6,73 +6,43 @@ out/manifest.json     counts every operation: what was there, what is left, what
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
 
-from freeprm.core.curation import Operation, Recipe, curate, make_pairs, recalled, recorded
+from freeprm.core.curation import Operation, Recipe, curate, make_pairs, recorded
 from freeprm.core.groups import Pair, rollout_key
 from freeprm.core.mixing import SOURCE
 from freeprm.formats.trl_preference import TRLPreference
 from freeprm.io.rollouts import rollout_row
-from freeprm.io.rows import OnBad, Row
-from freeprm.io.runs import RunFolder, read_manifest
+from freeprm.io.rows import Row
+from freeprm.io.runs import RunFolder
+from freeprm.settings import PairSettings
+from freeprm.stages.base import RunResult, stage
 from freeprm.training.groups import Graded, read_graded, source_paths
 from freeprm.types import Cost, Group
 
-Keep = Literal["pairs", "rollouts"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairingResult:
-    """What pairing made."""
-
-    folder: Path
-    """Holds `pairs.jsonl`, or `rollouts.jsonl`."""
-    counts: Mapping[str, int]
-    """Rows written, and records skipped in reading by reason."""
-    operations: list[Operation]
-    """What was done to the data, in order."""
-
-
-def pair(
-    inputs: Sequence[Path],
-    *,
-    recipe: Recipe,
-    out: Path,
-    keep: Keep = "pairs",
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-) -> PairingResult:
+@stage(PairSettings)
+def pair(inputs: Sequence[Path], settings: PairSettings, out: Path) -> RunResult:
     """Make training data of graded rollouts: the same that `train` makes for itself under the same settings.
 
-    Args:
-        inputs: graded rollouts, files or run folders.
-        recipe: what is done; the sources that it names are read too.
-        out: run folder.
-        keep: what is written. Rollouts of groups with one class stay among `rollouts`, unless the recipe says how to
-            pair: then those that are in a pair are written.
-        columns: our column name -> theirs.
-        on_bad: stop at the first broken record, or leave it out and count it.
-
-    Raises:
-        FreePRMError: see the errors of records, settings, data and run folders.
+    Where rollouts are kept, those of groups with one class stay, unless it is said how to pair.
     """
-    settings = {**asdict(recipe), "keep": keep, "columns": dict(columns or {}), "on_bad": on_bad}
-    with RunFolder(out, stage="pair", settings=settings, inputs=[*inputs, *source_paths(recipe)]) as run:
-        if run.complete:
-            counts, operations = recalled((read_manifest(out) or {})["counts"])
-            return PairingResult(folder=out, counts=counts, operations=operations)
-        read = read_graded(inputs, recipe, columns=columns, on_bad=on_bad)
-        rows, operations = _rows(read, recipe, keep)
-        run.rewrite(keep, rows)
-        counts = {keep: len(rows), **{f"skipped: {reason}": count for reason, count in read.skipped.items()}}
-        run.finish(cost=Cost(), counts=recorded(counts, operations))
-    return PairingResult(folder=out, counts=counts, operations=operations)
+    recipe = Recipe(**{item.name: getattr(settings, item.name) for item in fields(Recipe)})
+    with RunFolder(
+        out, stage="pair", settings=settings.deciding(), inputs=[*inputs, *source_paths(recipe)]
+    ) as run:  # fmt: skip
+        if not run.complete:
+            read = read_graded(inputs, recipe, columns=settings.columns, on_bad=settings.on_bad)
+            rows, operations = _rows(read, recipe, settings.keep)
+            run.rewrite(settings.keep, rows)
+            skipped = {f"skipped: {reason}": count for reason, count in read.skipped.items()}
+            run.finish(cost=Cost(), counts=recorded({settings.keep: len(rows), **skipped}, operations))
+    return RunResult.load(out)
 
 
-def _rows(read: Graded, recipe: Recipe, keep: Keep) -> tuple[list[Row], list[Operation]]:
+def _rows(read: Graded, recipe: Recipe, keep: str) -> tuple[list[Row], list[Operation]]:
     in_pairs = keep == "pairs" or recipe.pairing != "cartesian" or recipe.max_pairs is not None
     groups, operations = curate(read.groups, recipe, sources=read.sources, name=read.name, needs_pairs=in_pairs)
     if not in_pairs:

@@ -2,23 +2,23 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from freeprm.core.flops import generation_charges
-from freeprm.datasets._reading import limited, load_problems, problems_hash
+from freeprm.datasets._reading import problems_hash
 from freeprm.engines.base import Choosing, Counting, Engine, Request, Sampled, SamplingParams, devices_of
-from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
-from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar, tell
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import Row
-from freeprm.io.runs import RunFolder, read_manifest
+from freeprm.io.runs import RunFolder
+from freeprm.settings import SampleSettings
+from freeprm.stages.base import RunResult, choose_problems, problems_of, stage
 from freeprm.types import Cost, Problem, Rollout
 
 ROWS = "rollouts"
@@ -29,117 +29,31 @@ _SYNC_SECONDS = 1.0
 _TRUNCATED = {"length": "truncated: max_new_tokens", "context": "truncated: context"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingResult:
-    """What sampling made."""
-
-    folder: Path
-    """Holds `rollouts.jsonl`."""
-    counts: Mapping[str, int]
-    """Problems, samples, those found from an earlier session, those truncated by reason."""
-    cost: Cost
-
-
-def sample(
-    problems: str | Path | Sequence[Problem],
-    *,
-    model: str,
-    out: Path,
-    split: str = "train",
-    n_problems: int | None = None,
-    n: int = 8,
-    temperature: float = 0.8,
-    top_p: float = 1.0,
-    max_new_tokens: int = 512,
-    stop: Sequence[str] = (),
-    seed: int = 0,
-    problem_seed: int = 0,
-    engine: str = "hf",
-    workers: int | None = None,
-    dataset_options: Mapping[str, Any] | None = None,
-    engine_options: Mapping[str, Any] | None = None,
-    logprobs: bool = False,
-    executor: str = "local",
-    executor_options: Mapping[str, Any] | None = None,
-) -> SamplingResult:
-    """Draw `n` responses to each problem.
+@stage(SampleSettings, read=problems_of)
+def sample(problems: Sequence[str | Problem], settings: SampleSettings, out: Path) -> RunResult:
+    """Draw `n` responses to each problem: of a dataset by its name, of a file of problems, or of problems themselves.
 
     A row of `rollouts.jsonl` is a rollout with the problem's own columns, `n_prompt_tokens`, `n_generated_tokens` and
-    `stop_reason`; with `logprobs` also the columns of `models.reference_logprobs`, by which the reference costs nothing
+    `stop_reason`; with `logprobs` also the columns of `models.stored_logprobs`, by which the reference costs nothing
     later where it is the model that drew. An interrupted and an uninterrupted run end in the same file.
-
-    Args:
-        problems: see `load_problems`, or problems themselves.
-        model: as the engine takes it; for `hf` a folder, a hub id, or `solver:base`.
-        out: run folder.
-        split: of a dataset.
-        n_problems: how many to take; all if not given.
-        n: samples a problem.
-        temperature: 0 takes the most likely token, and allows one sample a problem.
-        top_p: see `SamplingParams`, as for `stop`.
-        max_new_tokens: responses are cut there, and marked truncated.
-        stop: texts that end a response.
-        seed: of the sampling.
-        problem_seed: of the choice of problems.
-        engine: name of an engine.
-        workers: processes to draw in; the engine decides if not given.
-        dataset_options: the dataset's other fields, e.g. `difficulty` of `arithmetic`.
-        engine_options: the engine's other fields, e.g. `dtype` of `hf`.
-        logprobs: note each token's log-probability under the model.
-        executor: name of an executor: where engines work, `local` or `ray`.
-        executor_options: the executor's fields.
-
-    Raises:
-        FreePRMError: see the errors of records, settings, data and models.
     """
-    params = SamplingParams(
-        temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed, stop=tuple(stop),
-        logprobs=logprobs,
-    )  # fmt: skip
-    _check(n, params)
-    if isinstance(problems, str | Path):
-        name = str(problems)
-        chosen = load_problems(problems, split=split, limit=n_problems, seed=problem_seed, options=dataset_options)
-    else:
-        name, chosen = "given", limited(problems, n_problems, problem_seed)
-    asked = {"model": model} if workers is None else {"model": model, "workers": workers}
-    drawer: Engine = built("engines", engine, [engine_options or {}, asked])
-    place: Executor = built("executors", executor, [executor_options or {}])
-    settings = {
-        "problems": name,
-        "problems_sha256": problems_hash(chosen),
-        "model": model,
-        "engine": engine,
-        **drawer.identity(),
-        "n": n,
-        "temperature": temperature,
-        "top_p": top_p,
-        "max_new_tokens": max_new_tokens,
-        "stop": list(stop),
-        "seed": seed,
-        "logprobs": logprobs,
-    }
-    with RunFolder(out, stage="sample", settings=settings) as run:
-        if run.complete:
-            manifest = read_manifest(out) or {}
-            return SamplingResult(folder=out, counts=manifest["counts"], cost=read_cost(manifest["cost"]))
-        n_before = len(run.rows(ROWS))
-        if isinstance(drawer, Choosing) and not place.remote:
-            drawer = _chosen(run, drawer, params)
-        _draw(run, place, drawer, params, chosen, n)
-        rows = _finished(run, chosen)
-        counts = _counts(rows, n_before)
-        cost = run.finish(cost=_cost(rows, drawer, place), counts=counts)
-    return SamplingResult(folder=out, counts=counts, cost=cost)
-
-
-def _check(n: int, params: SamplingParams) -> None:
-    if n < 1:
-        raise ConfigError(f"n: is {n}; expected 1 sample a problem or more")
-    if params.temperature == 0 and n > 1:
-        raise ConfigError(
-            f"n: is {n} at temperature 0, where all samples of a problem are the same; set n = 1, or a temperature"
-        )
+    name, chosen = choose_problems(problems, settings)
+    workers = {} if settings.workers is None else {"workers": settings.workers}
+    engine: Engine = built("engines", settings.engine, [settings.engine_options, {"model": settings.model, **workers}])
+    place: Executor = built("executors", settings.executor, [settings.executor_options])
+    identity = {
+        "problems": name, "problems_sha256": problems_hash(chosen), **settings.deciding(), **engine.identity(),
+    }  # fmt: skip
+    with RunFolder(out, stage="sample", settings=identity) as run:
+        if not run.complete:
+            n_before = len(run.rows(ROWS))
+            params = settings.params()
+            if isinstance(engine, Choosing) and not place.remote:
+                engine = _chosen(run, engine, params)
+            _draw(run, place, engine, params, chosen, settings.n)
+            rows = _finished(run, chosen)
+            run.finish(cost=_cost(rows, engine, place), counts=_counts(rows, n_before))
+    return RunResult.load(out)
 
 
 def _chosen(run: RunFolder, engine: Choosing, params: SamplingParams) -> Engine:
@@ -278,7 +192,7 @@ def _row(problem: Problem, sampled: Sampled) -> Row:
 
 
 def _noted(sampled: Sampled) -> Row:
-    """The columns of `models.reference_logprobs`; none where they are not known."""
+    """The columns of `models.stored_logprobs`; none where they are not known."""
     if sampled.token_logprobs is None or sampled.token_ids is None:
         return {}
     logprobs = [round(value, 6) for value in sampled.token_logprobs]

@@ -15,14 +15,14 @@ without scores, the majority vote, pass@k and the bounds `oracle` and `random` r
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import NamedTuple
 
 from freeprm.core.answers import Verdict, equivalent, extract, key_among
 from freeprm.core.rewards import aggregator
-from freeprm.core.score_kinds import BY_KIND, Weighed, check_kinds, weightings
+from freeprm.core.score_kinds import ScoreKind, Weighed, check_kinds, weightings
 from freeprm.core.selectors import (
     Candidates,
     Cell,
@@ -42,136 +42,69 @@ from freeprm.core.voting import Floats, Weighting, pass_at_k
 from freeprm.core.voting import weighting as weighting_named
 from freeprm.errors import ConfigError, DataError
 from freeprm.formats._scored import read_scored
-from freeprm.io.rows import OnBad, Row
-from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.io.rows import Row
+from freeprm.io.runs import RunFolder
+from freeprm.settings import SelectSettings
+from freeprm.stages.base import RunResult, stage
 from freeprm.types import Cost, Metric, Rollout
 
 DRAWS = 256
 """Random subsets for a vote: their noise was 4 % of the standard error over 200 problems (16 of 64 samples)."""
-AnswersBy = Literal["value", "form"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelectionResult:
-    """What selection measured."""
-
-    folder: Path
-    metrics: list[Metric]
-    counts: Mapping[str, int]
-    """Problems, responses, and whatever was missing, derived or left out, by reason."""
-
-
-def select(
-    inputs: Sequence[Path],
-    *,
-    out: Path,
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-    scores: Sequence[Path] = (),
-    score_options: Mapping[str, Any] | None = None,
-    n: Sequence[int] | None = None,
-    aggregators: Sequence[str] = ("min",),
-    weighting: str = BY_KIND,
-    score_kinds: str | Mapping[str, str] = "",
-    weight_scale: float = 1.0,
-    subsets: Subsets = "resample",
-    by: Sequence[str] = (),
-    answers_by: AnswersBy = "value",
-    seed: int = 0,
-) -> SelectionResult:
+@stage(SelectSettings)
+def select(inputs: Sequence[Path], settings: SelectSettings, out: Path) -> RunResult:
     """Best-of-n and weighted vote by every scorer, beside majority vote, pass@k, oracle and random choice.
 
-    Args:
-        inputs: rollouts, several scorers' or one's; rows without scores are samples all the same.
-        out: run folder.
-        columns: our column name -> theirs, e.g. {"score": "rm_score"}.
-        on_bad: stop at the first broken record, or leave it out and count it.
-        scores: files of a server's answers on the rollouts.
-        score_options: what their numbers mean, or in which column of the rollouts such outputs are; fields of
-            `formats.attaching.ScoreOptions`.
-        n: samples to choose among; powers of two up to the number that most problems have, and that number.
-            A problem with fewer is left out for that n, and counted.
-        aggregators: step scores -> score, names in `core.rewards.AGGREGATORS`.
-        weighting: score -> weight in a vote, a name in `core.voting.WEIGHTINGS`; by default that of the scores' kind.
-        score_kinds: what scores are whose rows do not say it: a name in `core.score_kinds` for all scorers, or for
-            each by name. Without it scores within 0..1 are taken for probabilities, and all others for unbounded.
-        weight_scale: what scores are multiplied by before that; sigmoid and exp weights depend on it as on beta.
-        subsets: `resample` averages over random subsets of a problem's samples, `first` takes the first n.
-        by: columns to break accuracies down by, e.g. `level`.
-        answers_by: what answers must share to vote together: their value, or the form of the expression, where that
-            is the answer (the game of 24).
-        seed: of subsets and bootstrap.
-
-    Raises:
-        FreePRMError: see the errors of records, settings and data.
+    The inputs are rollouts with several scorers' or one's scores; rows without scores are samples all the same.
     """
-    for name in aggregators:
+    for name in settings.aggregators:
         aggregator(name)
-    if subsets not in get_args(Subsets):
-        raise ConfigError(f"subsets is {subsets!r}; expected one of {', '.join(get_args(Subsets))}")
-    told = check_kinds(score_kinds, weighting)
-    if not weight_scale > 0:
-        raise ConfigError(f"weight_scale is {weight_scale}; expected a number above 0")
-    check_answers_by(answers_by)
-    settings = {
-        "columns": dict(columns or {}),
-        "on_bad": on_bad,
-        "scores": list(scores),
-        "score_options": dict(score_options or {}),
-        "n": n,
-        "aggregators": list(aggregators),
-        "weighting": weighting,
-        "score_kinds": told,
-        "weight_scale": weight_scale,
-        "subsets": subsets,
-        "by": list(by),
-        "answers_by": answers_by,
-        "seed": seed,
-    }
-    with RunFolder(out, stage="select", settings=settings, inputs=[*inputs, *scores]) as run:
-        if run.complete:
-            return SelectionResult(folder=out, metrics=read_metrics(out), counts=(read_manifest(out) or {})["counts"])
-        read = read_scored(inputs, columns=columns, on_bad=on_bad, scores=scores, options=score_options)
-        counts = Counter(read.skipped)
-        weighed = weightings(read.rollouts, weighting=weighting, told=told)
-        counts.update(
-            {f"votes of {name} weighted by {how.weighting}: {how.why}": how.n_rows for name, how in weighed.items()}
+    told = check_kinds(settings.score_kinds, settings.weighting)
+    if not settings.weight_scale > 0:
+        raise ConfigError(f"weight_scale is {settings.weight_scale}; expected a number above 0")
+    scores = [Path(file) for file in settings.scores]
+    identity = {**settings.deciding(), "score_kinds": told}
+    with RunFolder(out, stage="select", settings=identity, inputs=[*inputs, *scores]) as run:
+        if not run.complete:
+            _select(run, inputs, settings, told, scores)
+    return RunResult.load(out)
+
+
+def _select(
+    run: RunFolder, inputs: Sequence[Path], settings: SelectSettings, told: Mapping[str, ScoreKind],
+    scores: Sequence[Path],
+) -> None:  # fmt: skip
+    seed, subsets = settings.seed, settings.subsets
+    read = read_scored(
+        inputs, columns=settings.columns, on_bad=settings.on_bad, scores=scores, options=settings.score_options
+    )
+    counts = Counter(read.skipped)
+    weighed = weightings(read.rollouts, weighting=settings.weighting, told=told)
+    counts.update(
+        {f"votes of {name} weighted by {how.weighting}: {how.why}": how.n_rows for name, how in weighed.items()}
+    )
+    weigh = {scorer: _scaled(weighting_named(how.weighting), settings.weight_scale) for scorer, how in weighed.items()}
+    problems = [
+        candidates(
+            samples,
+            aggregators=settings.aggregators,
+            key=key_among((sample.rollout.pred for sample in samples), form=settings.answers_by == "form"),
         )
-        weigh = {scorer: _scaled(weighting_named(how.weighting), weight_scale) for scorer, how in weighed.items()}
-        problems = [
-            candidates(
-                samples,
-                aggregators=aggregators,
-                key=key_among((sample.rollout.pred for sample in samples), form=answers_by == "form"),
-            )
-            for samples in _completed(merge_scorers(read.rollouts), counts)
-        ]
-        _count(problems, counts)
-        sizes = _sizes(n, problems, counts)
-        tables = _tables(problems, sizes, weigh=weigh, subsets=subsets, seed=seed)
-        metrics = [*tables.metrics(seed), *difference_metrics(tables.accuracy, seed=seed)]
-        metrics += accuracy_metrics(tables.tied, metric="tied", seed=seed)
-        for group, members in _groups(problems, by, counts):
-            metrics += tables.metrics(seed, group=group, problems=members)
-        metrics = [_with_weighting(metric, weighed) for metric in metrics]
-        run.write_metrics(metrics)
-        run.rewrite("accuracies", tables.rows())
-        shown = sizes if subsets == "first" else [None]
-        run.rewrite("selections", _rows(problems, shown, weigh=weigh, subsets=subsets, seed=seed))
-        run.finish(cost=Cost(), counts=+counts)
-    return SelectionResult(folder=out, metrics=metrics, counts=+counts)
-
-
-def check_answers_by(name: str) -> AnswersBy:
-    """The name, as what votes may go by.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    for known in get_args(AnswersBy):
-        if name == known:
-            return cast(AnswersBy, known)
-    raise ConfigError(f"answers_by is {name!r}; expected one of {', '.join(get_args(AnswersBy))}")
+        for samples in _completed(merge_scorers(read.rollouts), counts)
+    ]
+    _count(problems, counts)
+    sizes = _sizes(settings.n, problems, counts)
+    tables = _tables(problems, sizes, weigh=weigh, subsets=subsets, seed=seed)
+    metrics = [*tables.metrics(seed), *difference_metrics(tables.accuracy, seed=seed)]
+    metrics += accuracy_metrics(tables.tied, metric="tied", seed=seed)
+    for group, members in _groups(problems, settings.by, counts):
+        metrics += tables.metrics(seed, group=group, problems=members)
+    run.write_metrics([_with_weighting(metric, weighed) for metric in metrics])
+    run.rewrite("accuracies", tables.rows())
+    shown = sizes if subsets == "first" else [None]
+    run.rewrite("selections", _rows(problems, shown, weigh=weigh, subsets=subsets, seed=seed))
+    run.finish(cost=Cost(), counts=+counts)
 
 
 class _Tables(NamedTuple):

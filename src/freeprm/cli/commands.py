@@ -1,0 +1,81 @@
+"""The commands, each with the settings it takes and what it does with them."""
+
+from collections.abc import Callable
+from importlib import import_module
+from inspect import Parameter
+from typing import Annotated, Any
+
+import typer
+
+from freeprm.cli import output
+from freeprm.cli.builder import INPUTS, Call, Command
+from freeprm.settings import (
+    ConvertSettings,
+    EvaluateSettings,
+    GradeSettings,
+    LabelSettings,
+    PairSettings,
+    SampleEarlySettings,
+    SampleSettings,
+    SelectEarlySettings,
+    SelectSettings,
+)
+
+PROBLEMS = (
+    "problems",
+    Annotated[str, typer.Argument(help="A dataset (arithmetic, see `freeprm list datasets`) or a file of problems.")],
+    Parameter.empty,
+)
+
+
+def stage_of(place: str) -> Any:
+    """The stage at `module:name` of `freeprm.stages`."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"freeprm.stages.{module}"), name)
+
+
+def runs(place: str, *, early: str = "") -> Callable[[Call], None]:
+    """Run a stage with what was given, or the one for `--early-stop`; and show its result."""
+
+    def work(call: Call) -> None:
+        with output.working():
+            stage = stage_of(early if call.switch else place)
+            made = stage.run(call.inputs, call.settings(call.kind))
+        output.show(made, as_json=call.as_json)
+
+    return work
+
+
+COMMANDS = (
+    Command(
+        name="sample", settings={"": SampleSettings, "--early-stop": SampleEarlySettings}, inputs=PROBLEMS,
+        work=runs("sampling:sample", early="early_sampling:sample_early"), out="runs/rollouts",
+        apart={
+            "": "goes with --early-stop; to score whole samples: freeprm score ROLLOUTS --prm FOLDER",
+            "--early-stop": "is for samples that are all finished; --early-stop draws with the hf engine, in one "
+            "process",
+        },
+    ),
+    Command(name="grade", settings={"": GradeSettings}, work=runs("grading:grade"), out="runs/graded", inputs=INPUTS),
+    Command(
+        name="label", settings={"": LabelSettings}, work=runs("labeling:label"), out="runs/labels", inputs=INPUTS,
+        set_help="name=value, a field of the labeler: model=solver:base, n=8, threshold=-0.5; or any setting.",
+    ),
+    Command(
+        name="select", settings={"": SelectSettings, "--early-stop": SelectEarlySettings}, inputs=INPUTS,
+        work=runs("selection:select", early="early_selection:select_early"), out="runs/selection",
+        apart={
+            "": "goes with --early-stop; without it the rows bring their scores: freeprm score ROLLOUTS --prm FOLDER",
+            "--early-stop": "is for rows with scores; --early-stop takes the first n samples, and votes on nothing",
+        },
+    ),
+    Command(
+        name="evaluate", settings={"": EvaluateSettings}, work=runs("evaluation:evaluate"), out="runs/evaluation",
+        inputs=INPUTS,
+    ),
+    Command(
+        name="convert", settings={"": ConvertSettings}, work=runs("converting:convert"), out="runs/converted",
+        inputs=INPUTS,
+    ),
+    Command(name="pair", settings={"": PairSettings}, work=runs("pairing:pair"), out="runs/pairs", inputs=INPUTS),
+)  # fmt: skip

@@ -1,0 +1,359 @@
+"""Everything that each stage can be told: one frozen dataclass a stage, and nowhere else.
+
+A field's type, default and help (the line under it) make the stage's signature in Python, the flag of its command,
+what `--config FILE` and `--set name=value` take, and what the manifest records. `Flag` says what differs from the
+usual: `--field-name VALUE`, or `--field-name` alone where a bool is False.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from typing import Annotated, Any, Literal, get_type_hints
+
+from freeprm.errors import ConfigError
+
+File = str | PathLike[str]
+OnBad = Literal["raise", "skip"]
+TooLong = Literal["error", "exclude", "truncate"]
+_NOTHING: Any = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """How a command spells a setting, and what the setting is good for."""
+
+    name: str | None = None
+    """With its dashes."""
+    switch: Any = _NOTHING
+    """The flag stands alone, and gives the setting this value."""
+    commas: bool = False
+    """Several values stand in one, with commas between."""
+    exists: bool = False
+    """A path that must exist."""
+    family: str | None = None
+    """Whose members the help lists."""
+    open: bool = False
+    """The flag has no default of its own: the setting's applies where nothing is given."""
+    rest: bool = False
+    """Takes what `--set` gives and no field has."""
+    hidden: bool = False
+    """There is no flag; `--config` and `--set` reach the setting."""
+    decides: bool = True
+    """Decides the result, and so which run a folder holds."""
+
+    @property
+    def is_switch(self) -> bool:
+        """The flag stands alone."""
+        return self.switch is not _NOTHING
+
+
+def flag_of(hint: Any) -> Flag:
+    """What is said of a field's flag beside its type."""
+    return next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Flag)), Flag())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all stages have."""
+
+    out: Annotated[File | None, Flag(decides=False)] = None
+    """Run folder; the same command resumes it. From Python it may be left out: `runs/STAGE-HASH` of all settings."""
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide the result, for the manifest."""
+        hints = get_type_hints(type(self), include_extras=True)
+        return {item.name: getattr(self, item.name) for item in fields(self) if flag_of(hints[item.name]).decides}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(Settings):
+    """Of stages that read rollouts."""
+
+    columns: Annotated[Mapping[str, str], Flag(name="--map")] = field(default_factory=dict)
+    """ours=theirs: the rows' name for one of our columns, or a path into one: output.score, output[].text."""
+    on_bad: Annotated[OnBad, Flag(name="--skip-bad", switch="skip")] = "raise"
+    """Count broken records instead of stopping at the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Working(Settings):
+    """Of stages whose work can be done elsewhere."""
+
+    executor: Annotated[str, Flag(family="executors", decides=False)] = "local"
+    """Where the work is done."""
+    executor_options: Annotated[Mapping[str, Any], Flag(name="--executor-option", decides=False)] = field(
+        default_factory=dict
+    )
+    """name=value, a field of the executor, e.g. workers=8."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How tokens are drawn."""
+
+    temperature: float = 0.8
+    """Logits are divided by it; 0 takes the most likely token, and allows one sample a problem."""
+    top_p: float = 1.0
+    """Tokens are drawn from the smallest set of the most likely ones that holds this share of the probability."""
+    max_new_tokens: int = 512
+    """Cut a sample here, and mark it truncated."""
+    seed: int = 0
+    """Of the sampling."""
+    stop: tuple[str, ...] = ()
+    """A text that ends a response, which is not part of it."""
+    logprobs: bool = False
+    """Note each token's log-probability under the model itself, at temperature 1: the reference is free later."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ConfigError(f"temperature: is {self.temperature}; expected 0 (the most likely token) or more")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p: is {self.top_p}; expected a share above 0 and up to 1")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens: is {self.max_new_tokens}; expected 1 or more")
+        if "" in self.stop:
+            raise ConfigError("stop: holds an empty text, which would end every response at once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(Settings, SamplingParams):
+    """Of both ways to sample."""
+
+    model: str = "solver:base"
+    """As the engine takes it: a folder, a hub id, or solver:base."""
+    split: Annotated[str, Flag(decides=False)] = "train"
+    """Of a dataset: train, dev or test."""
+    n_problems: Annotated[int | None, Flag(decides=False)] = None
+    """Problems to take; all if not given."""
+    n: int = 8
+    """Samples a problem."""
+    engine_options: Annotated[Mapping[str, Any], Flag(name="--engine-option", decides=False)] = field(
+        default_factory=dict
+    )
+    """name=value, a field of the engine, e.g. dtype=bfloat16."""
+    dataset_options: Annotated[Mapping[str, Any], Flag(name="--dataset-option", decides=False)] = field(
+        default_factory=dict
+    )
+    """name=value, a field of the dataset."""
+    problem_seed: Annotated[int, Flag(decides=False)] = 0
+    """Of the choice of problems."""
+
+    def __post_init__(self) -> None:
+        SamplingParams.__post_init__(self)
+        if self.n < 1:
+            raise ConfigError(f"n: is {self.n}; expected 1 sample a problem or more")
+        if self.temperature == 0 and self.n > 1:
+            raise ConfigError(
+                f"n: is {self.n} at temperature 0, where all samples of a problem are the same; set n = 1, or a "
+                "temperature"
+            )
+
+    def params(self) -> SamplingParams:
+        """How tokens are drawn, for the engine."""
+        return SamplingParams(**{item.name: getattr(self, item.name) for item in fields(SamplingParams)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings(Drawing, Working):
+    """Sample responses; the same command goes on where it was interrupted."""
+
+    engine: Annotated[str, Flag(family="engines")] = "hf"
+    """What draws the samples."""
+    workers: Annotated[int | None, Flag(decides=False)] = None
+    """Processes; decided by the device if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping(Settings):
+    """Of stages that choose by a reward model while they work."""
+
+    prm: Annotated[Any, Flag(name="--prm")] = None
+    """With --early-stop: what `freeprm train` wrote, or a hub id; from Python also a loaded `ImplicitPRM`."""
+    reward: Annotated[str, Flag(open=True)] = "with-reference"
+    """With --early-stop: with-reference, without-reference or reference-only, as for `score`."""
+    reference: str | None = None
+    """With --early-stop: where the reference is, if it moved."""
+    batch: Annotated[int, Flag(open=True)] = 1
+    """With --early-stop: responses of a problem that go on at a time; decides the work, not what is chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleEarlySettings(Drawing, EarlyStopping):
+    """Find the best of n by --prm, and abandon samples that have fallen behind."""
+
+    logprobs: Annotated[Literal[False], Flag(hidden=True)] = False
+    """Not noted of samples that are abandoned."""
+    splitter: str | None = None
+    """With --early-stop: step_markers, lines, blank_lines or sentences; the reward model's own by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradeSettings(Reading, Working):
+    """Find each response's answer and compare it with the gold answer."""
+
+    regrade: bool = False
+    """Find and judge every answer anew: replaces the labels and the `pred` that rows bring."""
+    extractors: Annotated[Sequence[str], Flag(commas=True, open=True)] = ("boxed", "marker")
+    """How answers are found: boxed, marker, last_number, with commas; regex:PATTERN or package.module:name by itself.
+    The first that finds an answer decides."""
+    gold: Annotated[File | None, Flag(exists=True)] = None
+    """Problems with problem_id and answer, whose answers replace those of the rows."""
+    grader: Annotated[str, Flag(family="graders")] = "math"
+    """What judges; package.module:name may be a function (pred, gold) -> bool | None | Verdict."""
+    grader_options: Annotated[Mapping[str, Any], Flag(name="--grader-option")] = field(default_factory=dict)
+    """name=value, a field of the grader, e.g. decimals=2."""
+    no_answer: Literal["none", "wrong"] = "wrong"
+    """A response without an answer is wrong, in training as in selection, cut off or not, as in the paper's released
+    code; or has none: no label and a reason, so that it is not trained on."""
+    timeout: float = 5.0
+    """Seconds for one answer; then it has no label."""
+    memory_mib: Annotated[int, Flag(name="--memory")] = 2048
+    """MiB for a worker process; an answer that needs more has no label."""
+    workers: Annotated[int | None, Flag(decides=False)] = None
+    """Processes; one a core here, one for each worker of another executor, if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings(Reading):
+    """Label every step, by completions of its prefix or by a verifier; the same command goes on where it stopped."""
+
+    labeler: Annotated[str, Flag(family="labelers")] = "monte_carlo"
+    """What gives the labels."""
+    options: Annotated[Mapping[str, Any], Flag(rest=True, hidden=True)] = field(default_factory=dict)
+    """The labeler's fields: model=solver:base, n=8, threshold=-0.5."""
+    splitter: str | None = None
+    """auto, step_markers, lines, blank_lines or sentences; rows' own steps, or labels for as many as a splitter finds,
+    go first."""
+    reference: Annotated[File | None, Flag(exists=True)] = None
+    """Labels of the same responses whose `step_values` are taken for the truth, e.g. by many more completions; they
+    become the column `true_step_values`."""
+    seed: int = 0
+    """Of the completions, and of the intervals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curating(Reading):
+    """Of stages that choose among graded rollouts: what `pair` and `train` do to the data, in this order."""
+
+    mix: Annotated[Mapping[str, float], Flag(open=True)] = field(default_factory=dict)
+    """ROLLOUTS=SHARE: mix in problems of other graded rollouts, as that share of all."""
+    replace: Annotated[Mapping[str, float], Flag(open=True)] = field(default_factory=dict)
+    """ROLLOUTS=SHARE: replace that share of each problem's responses by theirs."""
+    deduplicate: float | None = None
+    """Leave out responses whose 8-gram overlap with an earlier one to the same prompt is so much, above 0 to 1."""
+    instructions: Annotated[float, Flag(open=True)] = 1.0
+    """Share of the problems to keep, at random."""
+    responses: int | None = None
+    """Responses of each problem to keep, at random; all if not given."""
+    balance: Annotated[Literal["none", "dataset", "instruction"], Flag(open=True)] = "none"
+    """Drop responses of the majority class until classes are even, over the data or inside each problem."""
+    pairing: Annotated[Literal["cartesian", "one_to_one"], Flag(open=True)] = "cartesian"
+    """Every right response with every wrong one, or each with one counterpart."""
+    max_pairs: int | None = None
+    """At most so many pairs of one problem."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSettings(Curating):
+    """Make preference pairs of graded rollouts, in TRL's format; count what was left out."""
+
+    keep: Literal["pairs", "rollouts"] = "pairs"
+    """What to write: pairs, or the rollouts that are left; those in a pair, where it is said how to pair."""
+    seed: int = 0
+    """Of every draw."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attaching(Reading):
+    """Of stages that take scores from elsewhere."""
+
+    scores: Annotated[Sequence[File], Flag(exists=True)] = ()
+    """Answers of /pooling, /classify or /score on the rollouts, one a line."""
+    score_options: Annotated[Mapping[str, Any], Flag(name="--scores-option")] = field(default_factory=dict)
+    """name=value: good, values, column, mask, id, splitter or scorer; docs/elsewhere.md."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertSettings(Attaching):
+    """Read rows of any format, write them in another; docs/data.md shows each."""
+
+    source: Annotated[str | None, Flag(name="--from", family="formats")] = None
+    """Format of the inputs; told from the first row if not given."""
+    to: Annotated[str, Flag(family="formats")] = "rows"
+    """Format to write; rows are our own."""
+    read_options: Annotated[Mapping[str, Any], Flag(name="--read-option")] = field(default_factory=dict)
+    """name=value, a field of the format of the inputs."""
+    write_options: Annotated[Mapping[str, Any], Flag(name="--option")] = field(default_factory=dict)
+    """name=value, a field of the format to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSettings(Attaching):
+    """Choose one response or answer a problem, and say how often that is right."""
+
+    n: Annotated[Sequence[int] | None, Flag(name="--n", commas=True)] = None
+    """Samples to choose among, e.g. 1,4,16,64; by default powers of two up to what most problems have, and that. A
+    problem with fewer is left out, and counted."""
+    aggregators: Annotated[Sequence[str], Flag(name="--aggregator", commas=True)] = ("min",)
+    """Step scores to a score: min, sum, mean, last, prod, max; several with commas."""
+    weighting: Annotated[str, Flag(open=True)] = "by_kind"
+    """Score to vote weight: sigmoid, raw, standardised, ...; by the scores' kind if not given."""
+    score_kinds: Annotated[str | Mapping[str, str], Flag(name="--score-kind", open=True)] = ""
+    """Of scores whose rows do not say it: log_odds, probability or unbounded; or SCORER=KIND. Else scores within 0..1
+    are taken for probabilities, all others for unbounded."""
+    weight_scale: Annotated[float, Flag(open=True)] = 1.0
+    """Scores are multiplied by this before they are weights: sigmoid and exp depend on it as on beta."""
+    subsets: Annotated[Literal["resample", "first"], Flag(name="--first", switch="first")] = "resample"
+    """The first n samples instead of random subsets."""
+    by: Sequence[str] = ()
+    """Break the numbers down by this column, e.g. level."""
+    answers_by: Annotated[Literal["value", "form"], Flag(open=True)] = "value"
+    """Answers vote together by their value, or by their form, as in the game of 24."""
+    seed: int = 0
+    """Of subsets and bootstrap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectEarlySettings(Reading, EarlyStopping):
+    """For rows without scores: best-of-n by --prm, which scores no more than finds it."""
+
+    n: Annotated[Sequence[int] | None, Flag(name="--n", commas=True)] = None
+    """Samples to choose among, the first n of each problem; by default as many as most problems have."""
+    aggregator: str = "min"
+    """Step scores to a score: min, last or sum."""
+    splitter: str | None = None
+    """With --early-stop: as for `score`."""
+    too_long: Annotated[TooLong, Flag(hidden=True)] = "exclude"
+    """Responses that the context does not hold."""
+    device: Annotated[str | None, Flag(decides=False)] = None
+    """With --early-stop: cpu, cuda, cuda:1, ..."""
+    dtype: Annotated[str, Flag(open=True, decides=False)] = "auto"
+    """With --early-stop: auto, float32, bfloat16 or float16."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(Attaching):
+    """ProcessBench F1, first-error accuracy, step and response AUC, the latter over all and inside problems."""
+
+    dev: Annotated[Sequence[File], Flag(exists=True)] = ()
+    """Scored rows of other problems, to fit each scorer's threshold on."""
+    threshold: float | None = None
+    """The threshold itself, for all scorers."""
+    dev_share: float = 0.3
+    """Without either: share of the problems to fit on, drawn at random; the rest is reported on."""
+    aggregators: Annotated[Sequence[str], Flag(name="--aggregator", commas=True)] = ("min",)
+    """For the response AUC; several with commas."""
+    by: Sequence[str] = ()
+    """Break the numbers down by this column, e.g. generator."""
+    seed: int = 0
+    """Of split and bootstrap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifySettings(Settings):
+    """Check Propositions 3.1 and 3.2 exactly, for a policy of every objective."""
+
+    seed: int = 0
+    """Of the random policies, rewards and labels."""
