@@ -1,6 +1,7 @@
 """Train a small process reward model from Python and look at the step rewards of one right and one wrong solution."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import freeprm
@@ -37,7 +38,7 @@ with tempfile.TemporaryDirectory() as folder:
     )
     graded = freeprm.grade([sampled.folder], out=runs / "graded")
     settings = freeprm.load_settings(options={"model": "solver:base", "objective": "ce"}, preset="embedded")
-    trained = freeprm.train([graded.folder], settings=settings, out=runs / "prm")
+    trained = freeprm.train.run([graded.folder], replace(settings, out=runs / "prm"))
 
     prm = freeprm.ImplicitPRM.from_pretrained(trained.folder)
     for name, response in (("right", RIGHT), ("wrong", WRONG)):

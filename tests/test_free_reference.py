@@ -1,5 +1,6 @@
 """Log-probabilities noted at sampling stand in for the reference: the same numbers, without its passes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ from freeprm.errors import DataError
 from freeprm.io.files import read_rows, write_table
 from freeprm.models.reference_logprobs import CHECKED, COLUMNS
 from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.stages.base import RunResult
 from freeprm.stages.grading import grade
 from freeprm.stages.sampling import sample
 from freeprm.stages.scoring import score
-from freeprm.stages.training import Trained, train
+from freeprm.stages.training import train
 from freeprm.training.settings import load_settings
 from rounding import near
 
@@ -27,10 +29,10 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return grade([drawn.folder], out=out / "graded").folder
 
 
-def trained(graded: Path, out: Path, **options: object) -> Trained:
+def trained(graded: Path, out: Path, **options: object) -> RunResult:
     trainer = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1, "use_cpu": True}
     settings = load_settings(options={"model": "solver:base", "beta": 0.5, "trainer": trainer, **options})
-    return train([graded], settings=settings, out=out)
+    return train.run([graded], replace(settings, out=out))
 
 
 def test_training_takes_them_and_computes_only_what_it_checks(graded: Path, tmp_path: Path):

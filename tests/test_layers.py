@@ -12,11 +12,11 @@ import pytest
 REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "src" / "freeprm"
 LAYERS = (
-    "types", "errors", "settings", "assets", "io", "core", "formats", "graders", "executors", "world", "models",
+    "types", "errors", "assets", "io", "core", "settings", "formats", "graders", "executors", "world", "models",
     "objectives", "training", "engines", "datasets", "scorers", "labelers", "stages", "report", "experiments",
     "cli",
 )  # fmt: skip
-RANK = {name: max(rank, 3) for rank, name in enumerate(LAYERS)}  # the first four are one layer
+RANK = {name: max(rank, 2) for rank, name in enumerate(LAYERS)}  # the first three are one layer
 HEAVY = ("torch", "transformers")
 WITHOUT_HEAVY = (
     "io",

@@ -7,6 +7,7 @@ usual: `--field-name VALUE`, or `--field-name` alone where a bool is False.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import inf
 from os import PathLike
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -349,6 +350,132 @@ class EvaluateSettings(Attaching):
     """Break the numbers down by this column, e.g. generator."""
     seed: int = 0
     """Of split and bootstrap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Curating):
+    """Train an implicit process reward model on right-or-wrong labels, or a baseline."""
+
+    model: str
+    """Start of the policy, and its reference unless another is named: a folder, a hub id, or `solver:base`."""
+    revision: Annotated[str | None, Flag(hidden=True)] = None
+    """Of a hub model."""
+    objective: Annotated[str, Flag(family="objectives")] = "ce"
+    """What is minimised."""
+    objective_options: Annotated[Mapping[str, Any], Flag(hidden=True)] = field(default_factory=dict)
+    """The objective's own settings, e.g. `desirable_weight` of KTO."""
+    parameterisation: Literal["log_ratio", "linear", "tokens"] = "log_ratio"
+    """What the reward is: beta * log(pi_phi / pi_ref), or a value V that the model says after having read a token: by a
+    linear head on the hidden state, or as logit(good) - logit(bad) of two tokens. V is the log-odds of being right."""
+    read_at: Literal["steps", "response"] | None = None
+    """Where values are trained and read: at the last token of each step, or of the response. By default at the steps
+    for objectives on steps, else at the response. Log-ratios have no such places."""
+    judgement: tuple[str, str] = ("+", "-")
+    """Good and bad, of `tokens`: two texts that are one token each."""
+    step_labels: Literal["hard", "soft"] = "hard"
+    """For objectives on step labels: the column `step_labels` (true, false), or `step_values` (0 to 1)."""
+    beta: float | None = None
+    """Reward scale of log-ratios; values have none. By default that of a reward model that is trained on, else what is
+    published for the objective, else 0.05, which suits models with hundreds of nats a response: see `reach`."""
+    with_reference: Annotated[bool, Flag(name="--no-reference", switch=False)] = True
+    """Train r = beta * log pi_phi alone, the reference taken as uniform (Table 4)."""
+    reference: str | None = None
+    """Another frozen reference than `model`; where `model` is a reward model itself, its own is kept unless one is
+    named."""
+    reference_revision: Annotated[str | None, Flag(hidden=True)] = None
+    """Of a hub reference."""
+    group_size: Annotated[int, Flag(hidden=True)] = 8
+    """Most responses to one prompt in one group; larger groups are divided, classes spread evenly.
+
+    A group is the least that goes through the model at once, so this bounds the memory of a step: with
+    `trainer.per_device_train_batch_size` 1 it holds the logits of so many responses. Pairs across parts are lost.
+    """
+    max_length: int | None = None
+    """Tokens of prompt and response; the model's context if not given."""
+    too_long: TooLong = "exclude"
+    """What happens to longer ones; always counted."""
+    splitter: Annotated[str, Flag(hidden=True)] = "auto"
+    """How responses without a column `steps` are cut into steps, by objectives on steps and at scoring."""
+    lora: int = 0
+    """Rank of LoRA adapters on all linear layers; 0 trains every weight."""
+    lora_alpha: Annotated[int | None, Flag(hidden=True)] = None
+    """Defaults to twice the rank."""
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Flag(hidden=True)] = "float32"
+    """Of the trained weights. bfloat16 halves the memory; with `trainer.bf16` float32 weights compute in bfloat16."""
+    attention: Annotated[str | None, Flag(hidden=True)] = None
+    """An attention implementation of transformers, e.g. flash_attention_2."""
+    token_budget: Annotated[int | None, Flag(hidden=True)] = None
+    """Tokens in one batch of the reference's pass, padding included; by default 4,096 on the CPU, 16,384 on a GPU."""
+    stored_reference: Annotated[bool, Flag(hidden=True)] = True
+    """Where rollouts bring the reference's log-probabilities from sampling, take those; see `reference_logprobs`."""
+    trust_remote_code: Annotated[bool, Flag(hidden=True)] = False
+    """Run code that the model folder brings along."""
+    template_date: Annotated[str | None, Flag(hidden=True)] = None
+    """The day (YYYY-MM-DD) that a chat template tells which would tell the day of its use; by default 2024-07-26, or
+    what it told when the model was trained before."""
+    seed: int = 0
+    """Of every random choice."""
+    trainer: Annotated[Mapping[str, Any], Flag(hidden=True)] = field(default_factory=dict)
+    """Any field of `transformers.TrainingArguments`. A batch counts groups: 8 groups of 8 are 64 responses."""
+    dev: Annotated[Sequence[File], Flag(exists=True, decides=False)] = ()
+    """Graded rollouts to evaluate on after each epoch, or as `trainer.eval_strategy` says."""
+    cache: Annotated[File | None, Flag(decides=False)] = None
+    """Where reference log-probabilities are kept; OUT/reference if not given."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range, before anything is loaded, and give fields of `trainer` the types they have."""
+        if self.beta is not None and not 0 < self.beta < inf:
+            raise ConfigError(f"beta: is {self.beta}; expected a number above 0")
+        for name, bound in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ConfigError(f"{name}: is {value}; expected at least {bound}")
+        if self.reference is not None and not self.with_reference:
+            raise ConfigError(
+                f"reference: is {self.reference!r}, but training is to be without one; give the one or the other"
+            )
+        if self.parameterisation == "log_ratio" and self.read_at is not None:
+            raise ConfigError(
+                f"read_at: is {self.read_at!r}, but a log-ratio is of every token; it is for parameterisation linear "
+                "or tokens"
+            )
+        from freeprm.core.steps import TOKENS, splitter
+
+        if self.splitter != TOKENS:
+            splitter(self.splitter)  # refuses an unknown name now, and not when the model is done
+        if self.parameterisation != "log_ratio":
+            object.__setattr__(self, "beta", None)  # which a preset may give for log-ratios
+        object.__setattr__(self, "trainer", _checked_arguments(self.trainer))
+
+
+_DECIDED = {
+    "output_dir": "use --out",
+    "seed": "use --seed",
+    "remove_unused_columns": "batches have no columns",
+    "resume_from_checkpoint": "the same command resumes",
+}
+_LEAST = {
+    "group_size": 1, "token_budget": 1, "lora": 0, "lora_alpha": 1, "max_length": 2, "max_pairs": 1, "responses": 1,
+    "seed": 0,
+}  # fmt: skip
+
+
+def _checked_arguments(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of TrainingArguments, as the types that they have."""
+    if not trainer:
+        return {}
+    from transformers import TrainingArguments
+
+    from freeprm.io.config import convert, suggestion
+
+    kinds = get_type_hints(TrainingArguments)
+    known = [item.name for item in fields(TrainingArguments) if item.init]
+    for name in trainer:
+        if name not in known:
+            raise ConfigError(f"trainer.{name}: no such field of TrainingArguments.{suggestion(name, known)}")
+        if name in _DECIDED:
+            raise ConfigError(f"trainer.{name}: is decided by freeprm; {_DECIDED[name]}")
+    return {name: convert(kinds[name], value, name=f"trainer.{name}") for name, value in trainer.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from freeprm.models.logprobs import n_read
 from freeprm.models.prompts import render_prompt
 from freeprm.models.reward_config import load_reward_config
 from freeprm.scorers.implicit import ImplicitPRM
-from freeprm.stages.training import Trained, plan, train
+from freeprm.stages.base import RunResult
+from freeprm.stages.training import plan, train
 from freeprm.training.running import ConsoleCallback
 from freeprm.training.settings import TrainSettings, load_settings
 from freeprm.types import Rollout
 
-Train = Callable[..., Trained]
+Train = Callable[..., RunResult]
 QUICK = {
     "learning_rate": 3e-3, "lr_scheduler_type": "linear", "per_device_train_batch_size": 2,
     "gradient_accumulation_steps": 1, "logging_steps": 2, "use_cpu": True,
@@ -56,10 +58,10 @@ def run(start: Path, tmp_path: Path) -> Train:
 
     def one(
         rollouts: Sequence[Rollout] | None = None, *, dev: Sequence[Rollout] = (), out: str = "out", **how: Any
-    ) -> Trained:
+    ) -> RunResult:
         data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(8) if rollouts is None else rollouts)
         held_out = [write(tmp_path / "dev.jsonl", dev)] if dev else []
-        return train([data], settings=settings(start, **how), out=tmp_path / out, dev=held_out)
+        return train.run([data], replace(settings(start, **how), out=tmp_path / out, dev=held_out))
 
     return one
 
@@ -115,18 +117,20 @@ def test_a_template_that_asks_the_clock_is_kept_with_the_day_that_it_told(tmp_pa
     start = tiny.save(tmp_path / "start", template=tiny.DATED)
     data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(2))
     chosen = settings(start, {"max_steps": 1}, template_date="2025-01-12")
-    folder = train([data], settings=chosen, out=tmp_path / "out").folder
+    folder = train.run([data], replace(chosen, out=tmp_path / "out")).folder
     assert load_reward_config(folder).template_date == "2025-01-12"
     policy = ImplicitPRM.from_pretrained(folder).policy
     assert render_prompt(policy.tokenizer, "?").startswith("12 Jan 2025\n")
     with pytest.raises(RewardMismatchError, match="tells the day 2025-01-12, as it did in training, not 2024-07-26"):
-        train([data], settings=settings(folder, {"max_steps": 1}, template_date="2024-07-26"), out=tmp_path / "another")
+        train.run(
+            [data], replace(settings(folder, {"max_steps": 1}, template_date="2024-07-26"), out=tmp_path / "another")
+        )
 
 
 def test_settings_made_in_python_train_as_those_of_the_command_line_do(start, tmp_path):
     data, trainer = write(tmp_path / "rollouts.jsonl", tiny.rollouts(2)), {"use_cpu": True, "num_train_epochs": 2.0}
     made = [
-        train([data], settings=how, out=tmp_path / name)
+        train.run([data], replace(how, out=tmp_path / name))
         for name, how in (
             ("python", TrainSettings(model=str(start), trainer=trainer)),
             ("command", load_settings(options={"model": str(start), "trainer": trainer})),
@@ -293,7 +297,9 @@ def small_update(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) 
     ) -> torch.Tensor:
         trainer = {**steps, "bf16": bf16, "optim": optim}
         how = settings(small_weights, trainer=trainer, dtype=dtype, lora=lora)
-        made = train([data], settings=how, out=Path(tempfile.mkdtemp(dir=folder)), cache=folder / "reference").folder
+        made = train.run(
+            [data], replace(how, out=Path(tempfile.mkdtemp(dir=folder)), cache=folder / "reference")
+        ).folder
         after = load_file(made / ("adapter_model.safetensors" if lora else "model.safetensors"))
         assert {weight.dtype for weight in after.values()} == {torch.float32}
         before = weights(small_weights)
@@ -333,9 +339,9 @@ def test_a_plan_tells_what_training_then_does_and_makes_nothing(start, tmp_path,
     chosen = settings(start, trainer={"logging_steps": 1}, **how)
     with monkeypatch.context() as patch:
         patch.chdir(tmp_path)
-        planned = plan([data], settings=chosen, dev=[data])
+        planned = plan([data], replace(chosen, dev=[data]))
         assert sorted(tmp_path.iterdir()) == [data]
-    made = train([data], settings=chosen, out=tmp_path / "out", dev=[data])
+    made = train.run([data], replace(chosen, out=tmp_path / "out", dev=[data]))
     assert planned.counts == made.counts
     assert planned.n_steps == max(entry["step"] for entry in made.log) == 2
     manifest = read_manifest(made.folder)
@@ -351,22 +357,22 @@ def test_a_plan_counts_the_bytes_of_weights_gradients_and_optimizer(start, tmp_p
     data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(2))
 
     def bytes_each(trainer: dict[str, Any], **how: Any) -> float:
-        weights = plan([data], settings=settings(start, trainer=trainer, **how)).weights
+        weights = plan([data], settings(start, trainer=trainer, **how)).weights
         return weights.n_bytes / weights.trained
 
     assert bytes_each({}) == 4 + 4 + 2 * 4
     assert bytes_each({"bf16": True}) == 4 + 4 + 2 * 4 + 2  # and the copies that are multiplied
     assert bytes_each({"optim": "stable_adamw"}, dtype="bfloat16") == 2 + 2 + 2 * 2 + 2  # and what rounding takes
-    adapters = plan([data], settings=settings(start, lora=4, dtype="bfloat16")).weights
+    adapters = plan([data], settings(start, lora=4, dtype="bfloat16")).weights
     assert adapters.n_bytes == 16 * adapters.trained + 2 * adapters.frozen
-    assert plan([data], settings=settings(start, trainer={"optim": "sgd"})).weights.n_bytes is None
+    assert plan([data], settings(start, trainer={"optim": "sgd"})).weights.n_bytes is None
 
 
 def test_a_plan_says_what_a_reward_model_that_is_trained_on_decides(run, start, tmp_path):
     first = run().folder
     data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(2))
     with pytest.warns(UserWarning, match="is trained on with its own reference"):
-        planned = plan([data], settings=load_settings(options={"model": str(first), "trainer": QUICK}))
+        planned = plan([data], load_settings(options={"model": str(first), "trainer": QUICK}))
     assert planned.settings.beta == 0.5
     assert planned.sources["beta"] == planned.sources["reference"] == f"reward.json of {first}"
 
@@ -386,8 +392,8 @@ def test_training_goes_without_reference(run):
 def test_a_second_run_takes_the_references_log_probabilities_from_the_cache(start, tmp_path):
     data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(4))
     costs = [
-        train(
-            [data], settings=settings(start, objective=objective), out=tmp_path / objective, cache=tmp_path / "ref"
+        train.run(
+            data, replace(settings(start, objective=objective), out=tmp_path / objective, cache=tmp_path / "ref")
         ).cost
         for objective in ("ce", "dpo")
     ]
@@ -429,10 +435,10 @@ def launched(start: Path, tmp_path: Path, n_processes: int, how: dict[str, Any])
     options = {"model": str(start), "beta": 0.5, **how, "trainer": trainer}
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys, json\nfrom pathlib import Path\n"
+        "import sys, json\nfrom dataclasses import replace\nfrom pathlib import Path\n"
         "from freeprm.stages.training import train\nfrom freeprm.training.settings import load_settings\n"
         "data, dev, out, options = sys.argv[1:]\n"
-        "train([Path(data)], settings=load_settings(options=json.loads(options)), out=Path(out), dev=[Path(dev)])\n"
+        "train.run([Path(data)], replace(load_settings(options=json.loads(options)), out=Path(out), dev=[Path(dev)]))\n"
     )
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--cpu", f"--num_processes={n_processes}",
@@ -465,7 +471,7 @@ def test_real_solutions_train_a_real_model(stories, real_data, tmp_path):
     rows = (real_data / "gsm8k" / "rollouts_example_model_solutions.jsonl").read_text().splitlines(keepends=True)
     data = tmp_path / "rollouts.jsonl"
     data.write_text("".join(rows[:80]))
-    made = train([data], settings=settings(stories, trainer={"learning_rate": 1e-4}), out=tmp_path / "out")
+    made = train.run([data], replace(settings(stories, trainer={"learning_rate": 1e-4}), out=tmp_path / "out"))
     assert made.counts["excluded: longer than the context"] > 0
     assert made.counts["right responses"] + made.counts["wrong responses"] > 60
     scores = ImplicitPRM.from_pretrained(made.folder).score("What is 2 + 2?", ["2 + 2 = 4\nA: 4"])

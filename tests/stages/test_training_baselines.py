@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from freeprm.models.reward_config import load_reward_config
 from freeprm.scorers.base import ScorerSource
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.scorers.valued import Valued
-from freeprm.stages.training import Trained, train
+from freeprm.stages.base import RunResult
+from freeprm.stages.training import train
 from freeprm.training.settings import load_settings
 from freeprm.types import Rollout
 from rounding import near
 
-Train = Callable[..., Trained]
+Train = Callable[..., RunResult]
 QUICK = {
     "learning_rate": 3e-3, "lr_scheduler_type": "linear", "per_device_train_batch_size": 2,
     "gradient_accumulation_steps": 1, "logging_steps": 2, "use_cpu": True, "report_to": "none", "num_train_epochs": 8.0,
@@ -49,12 +51,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(start: Path, tmp_path: Path) -> Train:
     """Train on the toy task into `tmp_path / out`; keywords are settings."""
 
-    def one(rollouts: Sequence[Rollout] | None = None, *, out: str = "out", trainer: Any = None, **how: Any) -> Trained:
+    def one(
+        rollouts: Sequence[Rollout] | None = None, *, out: str = "out", trainer: Any = None, **how: Any
+    ) -> RunResult:
         rows = [rollout_row(rollout) for rollout in (stepped.rollouts(8) if rollouts is None else rollouts)]
         data = tmp_path / f"{out}.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in rows))
         options = {"model": str(start), **how, "trainer": {**QUICK, **(trainer or {})}}
-        return train([data], settings=load_settings(options=options), out=tmp_path / out)
+        return train.run([data], replace(load_settings(options=options), out=tmp_path / out))
 
     return one
 

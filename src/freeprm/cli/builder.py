@@ -87,6 +87,8 @@ class Command:
     """Name, annotation and default of its argument, if it has one."""
     has_config: bool = True
     """There is `--config`."""
+    is_open: bool = False
+    """No flag but `--out` has a default of its own."""
     set_help: str = "name=value over flags and --config; name.key=value inside of one."
     apart: Mapping[str, str] = field(default_factory=dict)
     """Switch -> why a flag of other settings is refused beside it, or without it."""
@@ -104,6 +106,9 @@ class Call(NamedTuple):
     layers: Mapping[str, Mapping[str, Any]]
     """Where settings come from -> what is said there; later ones first in rank."""
     as_json: bool
+    config: Path | None
+    """As given, like the next."""
+    assignments: Sequence[str]
 
     def settings(self, kind: type[S]) -> S:
         """The settings of all layers.
@@ -144,11 +149,14 @@ def add(app: typer.Typer, command: Command) -> None:
             "--set": _assigned(values["assignments"] or (), options[kind]),
         }
         inputs = values[command.inputs[0]] if command.inputs else None
-        command.work(Call(inputs, switch, kind, layers, values["as_json"]))
+        assignments = values["assignments"] or ()
+        command.work(Call(inputs, switch, kind, layers, values["as_json"], values.get("config_file"), assignments))
 
     parameters: list[tuple[str, Any, Any]] = [("context", typer.Context, inspect.Parameter.empty)]
     parameters += [command.inputs] if command.inputs else []
-    parameters += [(name, _annotation(option), _shown_default(option, command)) for name, option in shown.items()]
+    parameters += [
+        (name, _annotation(option, command), _shown_default(option, command)) for name, option in shown.items()
+    ]
     parameters += [
         (_parameter_name(switch), Annotated[bool, typer.Option(switch, help=_summary(kind))], False)
         for switch, kind in command.settings.items() if switch
@@ -206,7 +214,7 @@ def _texts(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
                 yield name, " ".join(text.split())
 
 
-def _annotation(option: Option) -> Any:
+def _annotation(option: Option, command: Command) -> Any:
     """The flag as typer takes it."""
     taken: Any
     if option.is_switch:
@@ -220,7 +228,7 @@ def _annotation(option: Option) -> Any:
         taken = option.kind if plain else str if option.kind is Any else Path
     names = (option.spelled, "-o") if option.field == "out" else (option.spelled,)
     exists = _existing if option.flag.exists else None
-    return Annotated[taken | None, typer.Option(*names, help=_help(option), callback=exists)]
+    return Annotated[taken | None, typer.Option(*names, help=_help(option, command), callback=exists)]
 
 
 def _shown_default(option: Option, command: Command) -> Any:
@@ -228,20 +236,22 @@ def _shown_default(option: Option, command: Command) -> Any:
         return None if command.out is None else Path(command.out)
     if option.is_switch:
         return False
-    if option.flag.open or option.is_many or option.default is None:
+    if command.is_open or option.flag.open or option.is_many or option.default is None:
         return None
     return ",".join(map(str, option.default)) if option.flag.commas else option.default
 
 
-def _help(option: Option) -> str:
+def _help(option: Option, command: Command) -> str:
     parts = [option.help]
     if option.flag.family:
         from freeprm.io.plugins import names
 
         known = ", ".join(names(option.flag.family, installed=False))
         parts.append(f"{known}, or package.module:Name; see `freeprm list {option.flag.family}`.")
-    if option.flag.open and option.default not in (None, "", ()) and not option.is_many:
-        parts.append(f"({option.default} by default)")
+    is_open = option.flag.open or (command.is_open and not option.is_switch and option.field != "out")
+    if is_open and option.default not in (None, "", ()) and not option.is_many:
+        shown = " ".join(option.default) if isinstance(option.default, tuple) else option.default
+        parts.append(f"({shown} by default)")
     return " ".join(parts)
 
 

@@ -1,6 +1,8 @@
 """The commands, each with the settings it takes and what it does with them."""
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from inspect import Parameter
 from typing import Annotated, Any
@@ -19,6 +21,7 @@ from freeprm.settings import (
     SampleSettings,
     SelectEarlySettings,
     SelectSettings,
+    TrainSettings,
 )
 
 PROBLEMS = (
@@ -46,6 +49,35 @@ def runs(place: str, *, early: str = "") -> Callable[[Call], None]:
     return work
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainFlags(TrainSettings):
+    """Train an implicit process reward model on right-or-wrong labels, or a baseline."""
+
+    preset: str | None = None
+    """embedded or small: settings for the shipped solver, or for models of its kind."""
+    dry_run: bool = False
+    """Show every setting, where it comes from and what would be trained; stop."""
+
+
+def _train(call: Call) -> None:
+    from freeprm.training.settings import given_by, load_settings
+
+    options = dict(call.layers["option"])
+    preset, is_dry = options.pop("preset", None), options.pop("dry_run", False)
+    layers: dict[str, Any] = {"preset": preset, "file": call.config, "assignments": call.assignments}
+    settings = load_settings(options={"out": "runs/prm", **options}, **layers)
+    with output.working():
+        from freeprm.stages.training import Plan, plan, train
+
+        made = plan(call.inputs, settings) if is_dry else train.run(call.inputs, settings)
+    if os.environ.get("RANK", "0") != "0":  # of several processes, one speaks
+        return
+    if isinstance(made, Plan):
+        output.show_plan(made, given_by(options=options, **layers), as_json=call.as_json)
+    else:
+        output.show(made, as_json=call.as_json)
+
+
 COMMANDS = (
     Command(
         name="sample", settings={"": SampleSettings, "--early-stop": SampleEarlySettings}, inputs=PROBLEMS,
@@ -61,6 +93,7 @@ COMMANDS = (
         name="label", settings={"": LabelSettings}, work=runs("labeling:label"), out="runs/labels", inputs=INPUTS,
         set_help="name=value, a field of the labeler: model=solver:base, n=8, threshold=-0.5; or any setting.",
     ),
+    Command(name="train", settings={"": TrainFlags}, work=_train, out="runs/prm", inputs=INPUTS, is_open=True),
     Command(
         name="select", settings={"": SelectSettings, "--early-stop": SelectEarlySettings}, inputs=INPUTS,
         work=runs("selection:select", early="early_selection:select_early"), out="runs/selection",

@@ -16,7 +16,6 @@ from freeprm.cli import (
     demo,
     output,
     score,
-    train,
     verify,
 )
 from freeprm.cli.advice import advice
@@ -34,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (
-    demo.demo, train.train, score.score, verify.verify,
+    demo.demo, score.score, verify.verify,
     compare.compare, cost.cost,
 ):  # fmt: skip
     app.command()(command)

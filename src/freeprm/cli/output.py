@@ -17,6 +17,7 @@ from freeprm.types import Cost, Metric
 if TYPE_CHECKING:
     from freeprm.core.curation import Operation
     from freeprm.stages.base import RunResult
+    from freeprm.stages.training import Plan
 
 console = Console()
 
@@ -98,3 +99,30 @@ def _cost(cost: Cost) -> str:
         parts.append(f"{cost.flops:.3g} FLOPs")
     parts.append(f"{cost.seconds:.1f} s")
     return ", ".join([*parts, *([f"{cost.gpu_seconds:.1f} GPU-s"] if cost.gpu_seconds else [])])
+
+
+def show_plan(plan: "Plan", given_by: Mapping[str, str], *, as_json: bool) -> None:
+    """Print what would be trained, and every setting with where its value comes from."""
+    from freeprm.training.settings import named
+
+    values = named(plan.settings.deciding())
+    origins = {name: given_by.get(name) or plan.sources.get(name, "default") for name in values}
+    if as_json:
+        shown = {
+            "settings": {name: {"value": value, "from": origins[name]} for name, value in values.items()},
+            "counts": dict(plan.counts), "operations": [asdict(done) for done in plan.operations],
+            "steps": plan.n_steps, "weights": plan.weights._asdict(),
+        }  # fmt: skip
+        print(json.dumps(shown, ensure_ascii=False, allow_nan=False))
+        return
+    for name, value in values.items():
+        line = Text.assemble(f"{name:<36} {value!s:<24} ", (origins[name], "dim"))
+        console.print(line, soft_wrap=True)
+    show_work(operations=plan.operations, counts=plan.counts)
+    trained, frozen, n_bytes = plan.weights
+    memory = "of unknown size" if n_bytes is None else f"{n_bytes / 1e9:.3g} GB"
+    console.print(
+        f"would train {trained:,} weights in {plan.n_steps:,} steps, beside {frozen:,} frozen ones. Weights, gradients "
+        f"and optimizer: {memory} over all GPUs that shard them; activations on top. Nothing was trained or written",
+        soft_wrap=True,
+    )

@@ -6,7 +6,7 @@ interrupted, and each can be looked at, or run again by hand with the command of
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -129,7 +129,7 @@ def planned(out: Path, settings: DemoSettings) -> Iterator[PlannedRun]:
     for objective in settings.objectives:
         prm = out / f"prm-{objective}"
         training = load_settings(options={"model": model, "objective": objective, "seed": seed}, preset=PRESET)
-        fit = partial(train, settings=training, cache=out / "reference")
+        fit = partial(train, **vars(replace(training, cache=out / "reference")))
         yield PlannedRun(folder=prm, stage=fit, inputs=(out / "graded-train",))
         rewards = ["with-reference", "without-reference"]
         rewards += ["reference-only"] if objective == settings.objectives[0] else []

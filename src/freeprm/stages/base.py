@@ -60,6 +60,13 @@ class RunResult:
     def __fspath__(self) -> str:
         return str(self.folder)
 
+    @property
+    def log(self) -> list[dict[str, float]]:
+        """What training logged, step by step; nothing for other stages."""
+        file = self.folder / "log.json"
+        made: list[dict[str, float]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        return made
+
     def rows(self, name: str | None = None) -> Iterator[Row]:
         """The rows that it made: those of `<name>.jsonl`, or all.
 
@@ -269,7 +276,11 @@ def _checked(settings: S) -> S:
 def _address(name: str, given: Any, settings: Settings) -> Path:
     """A folder named by the call, so that the same one goes on with it."""
     inputs = [content_hash(item) if isinstance(item, Path) else item for item in given]
-    decided = {"stage": name, "settings": plain(vars(settings)), "inputs": inputs}
+    decided = {
+        "stage": name,
+        "settings": plain({item.name: getattr(settings, item.name) for item in fields(settings)}),
+        "inputs": inputs,
+    }
     digest = hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
     return RUNS / f"{name}-{digest[:12]}"
 

@@ -1,44 +1,27 @@
 """Train a reward model, implicit or one of the baselines: graded rollouts in, a model folder with reward.json out."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from freeprm.core.curation import Operation, recalled, recorded
+from freeprm.core.curation import Operation, recorded
 from freeprm.core.flops import ModelShape
-from freeprm.io.manifest import read_cost
-from freeprm.io.rows import OnBad
-from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.io.runs import RunFolder
 from freeprm.models.loading import load_config, weights_hash
 from freeprm.models.reward_config import LOG_RATIO
+from freeprm.settings import TrainSettings
+from freeprm.stages.base import RUNS, Inputs, RunResult, paths_of, stage
 from freeprm.training.groups import recipe_of, source_paths
 from freeprm.training.model_card import describe
 from freeprm.training.policy import Weights, count_weights
 from freeprm.training.reference import reference_folder
 from freeprm.training.running import Data, RolloutFiles, fit, read_data, training_cost, warn_of
-from freeprm.training.settings import TrainSettings, n_steps, training_arguments
+from freeprm.training.settings import n_steps, training_arguments
 from freeprm.training.setup import TrainingSetup, set_up_training
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost, Metric
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """What training made."""
-
-    folder: Path
-    """A model folder with reward.json."""
-    metrics: list[Metric]
-    counts: Mapping[str, Any]
-    """Responses used, and those skipped by reason."""
-    operations: list[Operation]
-    """What was done to the data, in order."""
-    log: list[dict[str, float]]
-    """What was logged, step by step."""
-    cost: Cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,42 +41,27 @@ class Plan:
     weights: Weights
 
 
-def train(
-    inputs: Sequence[Path],
-    *,
-    settings: TrainSettings,
-    out: Path,
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-    dev: Sequence[Path] = (),
-    cache: Path | None = None,
-) -> Trained:
+@stage(TrainSettings)
+def train(inputs: Sequence[Path], settings: TrainSettings, out: Path) -> RunResult:
     """Train a model so that its reward fits the labels: the policy of a log-ratio, or a model of values.
 
-    Args:
-        inputs: graded rollouts, files or run folders, with step labels where the objective needs them.
-        settings: model, parameterisation, objective, beta, hyper-parameters.
-        out: becomes a model folder; the same command continues a run that was interrupted.
-        columns: our column name -> theirs.
-        on_bad: stop at a broken record, or count it.
-        dev: graded rollouts to evaluate on, where `trainer.eval_strategy` asks for it.
-        cache: where reference log-probabilities are kept; `out/reference` by default.
-
-    Raises:
-        FreePRMError: see the errors of records, settings, data and models.
+    The inputs are graded rollouts, with step labels where the objective needs them; `out` becomes a model folder.
+    Whatever the settings leave open is what is published for the objective; the same call continues a run that was
+    interrupted.
     """
     setup = set_up_training(settings)
-    arguments = training_arguments(setup.settings, out, evaluates=bool(dev))
-    files = RolloutFiles(inputs=inputs, dev=dev, columns=columns, on_bad=on_bad)
+    files = _files(inputs, settings)
+    arguments = training_arguments(setup.settings, out, evaluates=bool(files.dev))
     folder = RunFolder(
-        out, stage="train", settings=_identity(setup, files, arguments.mixed_precision),
-        inputs=[*inputs, *source_paths(recipe_of(setup.settings)), *dev],
+        out, stage="train", settings=_identity(setup, arguments.mixed_precision),
+        inputs=[*inputs, *source_paths(recipe_of(setup.settings)), *files.dev],
     )  # fmt: skip
     is_main = arguments.process_index == 0
     with folder if is_main else nullcontext():
         if folder.complete:
-            return _finished(out)
-        data = read_data(setup, arguments, files, cache=cache or out / "reference")
+            return RunResult.load(out)
+        cache = out / "reference" if settings.cache is None else Path(settings.cache)
+        data = read_data(setup, arguments, files, cache=cache)
         warn_of(setup, arguments, data)
         trainer = fit(setup, arguments, data)
         log = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
@@ -102,30 +70,18 @@ def train(
             describe(out, setup, data.preparer, counts=data.counts, log=log)
             folder.write_metrics(metrics)
             cost = folder.finish(cost=cost, counts=recorded(data.counts, data.operations), defaults=setup.sources)
-        return Trained(
-            folder=out, metrics=metrics, counts=data.counts, operations=data.operations, log=log, cost=cost
-        )  # fmt: skip
+        return RunResult(folder=out, metrics=metrics, counts=data.counts, operations=data.operations, cost=cost)
 
 
-def plan(
-    inputs: Sequence[Path],
-    *,
-    settings: TrainSettings,
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-    dev: Sequence[Path] = (),
-) -> Plan:
-    """What `train` would do, up to what it needs weights for: none are loaded, and nothing is written.
-
-    Args:
-        inputs, settings, columns, on_bad, dev: as for `train`.
+def plan(inputs: Inputs, settings: TrainSettings) -> Plan:
+    """What `train` would do, up to what it needs weights for: none are loaded, and nothing but rows in memory written.
 
     Raises:
         FreePRMError: as for `train`.
     """
     setup = set_up_training(settings)
-    arguments = training_arguments(setup.settings, Path(), evaluates=bool(dev))
-    files = RolloutFiles(inputs=inputs, dev=dev, columns=columns, on_bad=on_bad)
+    files = _files(paths_of(inputs, RUNS / "inputs"), settings)
+    arguments = training_arguments(setup.settings, Path(), evaluates=bool(files.dev))
     data = read_data(setup, arguments, files, cache=None)
     warn_of(setup, arguments, data)
     return Plan(
@@ -135,13 +91,17 @@ def plan(
     )  # fmt: skip
 
 
-def _identity(setup: TrainingSetup, files: RolloutFiles, mixed_precision: str) -> dict[str, Any]:
+def _files(inputs: Sequence[Path], settings: TrainSettings) -> RolloutFiles:
+    dev = [Path(file) for file in settings.dev]
+    return RolloutFiles(inputs=inputs, dev=dev, columns=settings.columns, on_bad=settings.on_bad)
+
+
+def _identity(setup: TrainingSetup, mixed_precision: str) -> dict[str, Any]:
     """Everything that decides the result, besides the data; mixed precision may come of `accelerate launch` alone."""
     settings, start = setup.settings, setup.start
     has_reference = settings.parameterisation == LOG_RATIO
     return {
-        **asdict(settings), "columns": dict(files.columns or {}), "on_bad": files.on_bad,
-        "model_sha256": weights_hash(start),
+        **settings.deciding(), "model_sha256": weights_hash(start),
         "reference_sha256": weights_hash(reference_folder(settings, start)) if has_reference else None,
         **({} if mixed_precision == "no" else {"mixed_precision": mixed_precision}),
     }  # fmt: skip
@@ -174,11 +134,3 @@ def _cost(trainer: GroupTrainer, setup: TrainingSetup, data: Data) -> Cost:
         trainer, ModelShape.of(config, n_outputs=None if reward.valuation is None else 0), data.examples,
         held_out=data.held_out, reference_tokens=data.preparer.scored_tokens if reward.with_reference else None,
     )  # fmt: skip
-
-
-def _finished(out: Path) -> Trained:
-    manifest = read_manifest(out) or {}
-    log = json.loads((out / "log.json").read_text(encoding="utf-8"))
-    counts, operations = recalled(manifest["counts"])
-    cost = read_cost(manifest["cost"])
-    return Trained(folder=out, metrics=read_metrics(out), counts=counts, operations=operations, log=log, cost=cost)

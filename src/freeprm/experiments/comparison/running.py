@@ -1,7 +1,7 @@
 """A whole comparison: the runs that it is made of, and what they gave; resumed by the same command."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def trained(comparison: Comparison, folders: Folders, name: str, *, seed: int) -
     merged = overlaid(comparison.training, method.train or {})
     settings = load_settings(options={**merged, "model": str(start or comparison.model), "seed": seed})
     return PlannedRun(
-        folder=folders.model(name), stage=partial(train, settings=settings, cache=folders.reference),
+        folder=folders.model(name), stage=partial(train, **vars(replace(settings, cache=folders.reference))),
         inputs=(folders.labels(method.labels) if method.labels else folders.graded("train"),),
         needs=(start,) if start else (), log=name,
     )  # fmt: skip
