@@ -265,6 +265,52 @@ class PairSettings(Curating):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreSettings(Reading, Working):
+    """Score every step of every response; writes one file a reward."""
+
+    prm: Annotated[Any, Flag(name="--prm", decides=False)] = None
+    """Folder that `freeprm train` wrote, or a hub id; from Python also a loaded scorer, or a `ScorerSource`."""
+    untrained: Annotated[str | None, Flag(decides=False)] = None
+    """Instead of --prm: a plain model as its own scorer."""
+    scorer: Annotated[str | None, Flag(family="scorers", decides=False)] = None
+    """Instead of --prm: a released model's recipe; with --model."""
+    model: Annotated[str | None, Flag(decides=False)] = None
+    """Of --scorer: a folder or a hub id."""
+    rewards: Annotated[Sequence[str], Flag(name="--reward", commas=True)] = ()
+    """Of a log-ratio: with-reference (default with --prm), without-reference, reference-only (default with
+    --untrained); several with commas. Both models are run once, whatever is asked for."""
+    reference: Annotated[str | None, Flag(decides=False)] = None
+    """Where the reference is now, if it moved."""
+    beta: Annotated[float | None, Flag(decides=False)] = None
+    """Must equal reward.json's, unless overridden."""
+    stored_reference: Annotated[bool, Flag(name="--no-stored-reference", switch=False, decides=False)] = True
+    """Compute the reference also where rollouts bring its log-probabilities from sampling."""
+    override: Annotated[Sequence[Literal["beta", "reference", "template"]], Flag(decides=False)] = ()
+    """beta, reference or template: may differ from what reward.json says."""
+    splitter: str | None = None
+    """auto, step_markers, lines, blank_lines, sentences or tokens, unless rows bring steps; the scorer's own by
+    default."""
+    name: str | None = None
+    """What rows call the scorer; of a log-ratio, put before the reward."""
+    tokens: bool = False
+    """Of a log-ratio: write token rewards too."""
+    too_long: TooLong = "exclude"
+    """Responses that the context does not hold."""
+    device: Annotated[str | None, Flag(decides=False)] = None
+    """cpu, cuda, cuda:1, ..."""
+    reference_device: Annotated[str | None, Flag(decides=False)] = None
+    """Of the reference, e.g. cuda:1: both models then work at the same time."""
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Flag(decides=False)] = "auto"
+    """auto is the checkpoint's own."""
+    attention: Annotated[str | None, Flag(decides=False)] = None
+    """An attention implementation of transformers, e.g. flash_attention_2."""
+    trust_remote_code: Annotated[bool, Flag(decides=False)] = False
+    """Run code that the model brings."""
+    token_budget: Annotated[int | None, Flag(decides=False)] = None
+    """Tokens in one batch; by device if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attaching(Reading):
     """Of stages that take scores from elsewhere."""
 

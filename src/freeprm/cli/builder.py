@@ -238,7 +238,7 @@ def _shown_default(option: Option, command: Command) -> Any:
         return False
     if command.is_open or option.flag.open or option.is_many or option.default is None:
         return None
-    return ",".join(map(str, option.default)) if option.flag.commas else option.default
+    return ",".join(map(str, option.default)) or None if option.flag.commas else option.default
 
 
 def _help(option: Option, command: Command) -> str:

@@ -19,6 +19,7 @@ from freeprm.settings import (
     PairSettings,
     SampleEarlySettings,
     SampleSettings,
+    ScoreSettings,
     SelectEarlySettings,
     SelectSettings,
     TrainSettings,
@@ -94,6 +95,7 @@ COMMANDS = (
         set_help="name=value, a field of the labeler: model=solver:base, n=8, threshold=-0.5; or any setting.",
     ),
     Command(name="train", settings={"": TrainFlags}, work=_train, out="runs/prm", inputs=INPUTS, is_open=True),
+    Command(name="score", settings={"": ScoreSettings}, work=runs("scoring:score"), out="runs/scores", inputs=INPUTS),
     Command(
         name="select", settings={"": SelectSettings, "--early-stop": SelectEarlySettings}, inputs=INPUTS,
         work=runs("selection:select", early="early_selection:select_early"), out="runs/selection",

@@ -15,7 +15,6 @@ from freeprm.cli import (
     cost,
     demo,
     output,
-    score,
     verify,
 )
 from freeprm.cli.advice import advice
@@ -33,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (
-    demo.demo, score.score, verify.verify,
+    demo.demo, verify.verify,
     compare.compare, cost.cost,
 ):  # fmt: skip
     app.command()(command)

@@ -3,10 +3,9 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from freeprm.core.flops import ModelShape
 from freeprm.core.rewards import check_reward
@@ -15,15 +14,16 @@ from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
 from freeprm.formats._reading import read_responses
-from freeprm.io.manifest import read_cost
 from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar
-from freeprm.io.rows import OnBad, Row
-from freeprm.io.runs import RunFolder, behind, read_manifest
-from freeprm.models.encoding import TooLong
+from freeprm.io.rows import Row
+from freeprm.io.runs import RunFolder, behind
+from freeprm.models.loading import LoadOptions
 from freeprm.scorers._job import Part, ScoredPart, ScoringJob
 from freeprm.scorers._usage import ModelUsage, scoring_cost
 from freeprm.scorers.base import Scorer, ScorerSource, ScoringOptions
+from freeprm.settings import ScoreSettings
+from freeprm.stages.base import RunResult, stage
 from freeprm.types import Cost, Rollout
 
 BATCH = 1024
@@ -32,93 +32,20 @@ _LEFT_OUT = "left_out"
 _Written = Mapping[str, set[tuple[str, int]]]  # problem and sample of each row, by scorer
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreSettings:
-    """Score every step of every response; one file a reward."""
-
-    prm: Scorer | ScorerSource
-    """A loaded scorer, or where it is, for executors whose workers load it themselves."""
-    rewards: Sequence[str] = ()
-    """Of a log-ratio, names in `freeprm.core.rewards.REWARDS`; both models are run once, whatever is asked for. The
-    scorer's own by default."""
-    name: str | None = None
-    """What rows call the scorer; of a log-ratio, put before the reward."""
-    splitter: str | None = None
-    """How responses are cut into steps, unless their rows bring steps; the scorer's own by default."""
-    tokens: bool = False
-    """Of a log-ratio: write token rewards too."""
-    too_long: TooLong = "exclude"
-    """Responses that the context does not hold."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Our column name -> theirs."""
-    on_bad: OnBad = "raise"
-    """Stop at a broken record, or count it."""
-    token_budget: int | None = None
-    """Tokens in one batch; see `score_tokens`."""
-    executor: str = "local"
-    """Name of an executor: where the models run, `local` or `ray`."""
-    executor_options: Mapping[str, Any] = field(default_factory=dict)
-    """The executor's fields."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreResult:
-    """What scoring made."""
-
-    folder: Path
-    """Holds `<scorer>.jsonl` for each reward."""
-    scorers: list[str]
-    counts: Mapping[str, int]
-    """Responses scored, and those left out by reason."""
-    cost: Cost
-
-
-def score(
-    inputs: Sequence[Path],
-    *,
-    prm: Scorer | ScorerSource,
-    out: Path,
-    rewards: Sequence[str] = (),
-    name: str | None = None,
-    splitter: str | None = None,
-    tokens: bool = False,
-    too_long: TooLong = "exclude",
-    columns: Mapping[str, str] | None = None,
-    on_bad: OnBad = "raise",
-    token_budget: int | None = None,
-    executor: str = "local",
-    executor_options: Mapping[str, Any] | None = None,
-) -> ScoreResult:
+@stage(ScoreSettings)
+def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResult:
     """Write each response's scores, one row a response; resumed by the same call.
 
     A row is the rollout's own with `scorer`, and `step_scores` with `step_spans` (characters), or `score`, as the model
     gives them. A log-ratio's step scores are rewards in beta * nats; its rows also have `reward` (their sum, r(y)), and
-    with `tokens` also `token_rewards` and `token_spans`.
-
-    Args:
-        inputs: rollouts, files or run folders; a ProcessBench file brings its own steps.
-        out: run folder.
-        prm: see `ScoreSettings`, as for all others.
-
-    Raises:
-        FreePRMError: see the errors of records, settings, data and models.
+    with `tokens` also `token_rewards` and `token_spans`. A ProcessBench file brings its own steps.
     """
-    settings = ScoreSettings(
-        prm=prm, rewards=rewards, name=name, splitter=splitter, tokens=tokens, too_long=too_long,
-        columns=columns or {}, on_bad=on_bad, token_budget=token_budget, executor=executor,
-        executor_options=executor_options or {},
-    )  # fmt: skip
-    return score_with(inputs, settings, out)
-
-
-def score_with(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> ScoreResult:
-    """See `score`."""
     for reward in settings.rewards:
         check_reward(reward)
     if settings.splitter is not None and settings.splitter != TOKENS:
         splitter_named(settings.splitter)
     place: Executor = built("executors", settings.executor, [settings.executor_options])
-    prm = settings.prm
+    prm = _scorer(settings)
     if place.remote and isinstance(prm, Scorer):
         raise ConfigError("prm: is a loaded model, which stays in this process; give workers elsewhere a ScorerSource")
     about = prm.about if isinstance(prm, Scorer) else prm.describe()
@@ -130,23 +57,19 @@ def score_with(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> Sc
     names = {scorer_name(settings.name, reward): reward for reward in options.rewards} or {
         settings.name or about.name: ""
     }
-    deciding = {
+    decided = {name: value for name, value in settings.deciding().items() if name not in ("rewards", "tokens")}
+    identity = {
         **about.identity(),
         **({"rewards": list(options.rewards), "tokens": options.tokens} if options.rewards else {}),
-        "name": settings.name,
+        **decided,
         "splitter": options.splitter or about.splitter,
-        "too_long": options.too_long,
-        "columns": dict(settings.columns),
-        "on_bad": settings.on_bad,
         "batch": place.block or BATCH,
     }
-    with RunFolder(out, stage="score", settings=deciding, inputs=inputs) as run:
+    with RunFolder(out, stage="score", settings=identity, inputs=inputs) as run:
         if run.complete:  # no model is loaded
-            manifest = read_manifest(out) or {}
-            cost = read_cost(manifest["cost"])
-            return ScoreResult(folder=out, scorers=list(names), counts=manifest["counts"], cost=cost)
+            return RunResult.load(out)
         rollouts, counts = read_responses(inputs, columns=settings.columns, on_bad=settings.on_bad)
-        parts = _parts(rollouts, deciding["batch"])
+        parts = _parts(rollouts, identity["batch"])
         written = {name: {_key(row) for row in run.rows(file_name(name))} for name in names}
         done = _done(run, parts, written)
         counts["resumed"] = sum(len(parts[number].rollouts) for number in done)
@@ -161,8 +84,52 @@ def score_with(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> Sc
                     advance(len(parts[scored.part].rollouts))
         counts["scored"] = _finish_rows(run, rollouts, list(names))
         models = {"policy" if about.rewards else "scorer": about.source}
-        cost = run.finish(cost=_cost(run, known.shape(), counts), counts=+counts, models=models)
-    return ScoreResult(folder=out, scorers=list(names), counts=+counts, cost=cost)
+        run.finish(cost=_cost(run, known.shape(), counts), counts=+counts, models=models)
+    return RunResult.load(out)
+
+
+def _scorer(settings: ScoreSettings) -> Scorer | ScorerSource:
+    """What scores: loaded, or where it is.
+
+    Raises:
+        ConfigError: none is given, or several; or what is for log-ratios is given to another kind.
+    """
+    if isinstance(settings.prm, Scorer | ScorerSource):
+        return settings.prm
+    given = [item is not None for item in (settings.prm, settings.untrained, settings.scorer)]
+    if sum(given) != 1 or (settings.scorer is None) != (settings.model is None):
+        raise ConfigError("give one of --prm FOLDER, --untrained MODEL, or --scorer NAME --model MODEL")
+    if settings.untrained is not None and settings.reference_device is not None:
+        raise ConfigError("--reference-device: is for --prm; a model that is its own reference is on one device")
+    of_log_ratios = {
+        "--reward": settings.rewards, "--beta": settings.beta, "--override": settings.override,
+        "--tokens": settings.tokens, "--reference-device": settings.reference_device,
+    }  # fmt: skip
+    if settings.scorer is not None:
+        _refuse(of_log_ratios, "a released model gives the scores that it gives")
+    source = str(settings.prm or settings.untrained or settings.model)
+    if settings.prm is not None and not ScorerSource(source=source, load_reference=False).describe().rewards:
+        _refuse({**of_log_ratios, "--reference": settings.reference}, f"{source} gives values")
+    return ScorerSource(
+        source=source,
+        scorer=settings.scorer if settings.untrained is None else "untrained",
+        reference=settings.reference,
+        load_reference=list(settings.rewards) != ["without-reference"],
+        beta=settings.beta,
+        override=tuple(settings.override),
+        stored_reference=settings.stored_reference,
+        reference_device=settings.reference_device,
+        options=LoadOptions(
+            device=settings.device, dtype=settings.dtype, attention=settings.attention,
+            trust_remote_code=settings.trust_remote_code,
+        ),
+    )  # fmt: skip
+
+
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    """Refuse what is for log-ratios."""
+    if unfit := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{unfit[0]}: is for log-ratios; {why}")
 
 
 def scorer_name(name: str | None, reward: str) -> str:
