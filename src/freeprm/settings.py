@@ -530,3 +530,27 @@ class VerifySettings(Settings):
 
     seed: int = 0
     """Of the random policies, rewards and labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings(Settings):
+    """Sample, grade, train, score, select and evaluate on the embedded world; then write report.html."""
+
+    objectives: Annotated[Sequence[str], Flag(commas=True)] = ("ce",)
+    """ce, or several with commas, or all."""
+    solver: str = "base"
+    """Which shipped solver generates, and is the reference: small, base or large."""
+    train_problems: int = 1000
+    """Problems to train on."""
+    train_samples: Annotated[int, Flag(hidden=True)] = 8
+    """Rollouts a training problem, as in the paper."""
+    dev_problems: Annotated[int, Flag(hidden=True)] = 100
+    """For the thresholds of step-level evaluation; as many rollouts each as in training."""
+    test_problems: int = 200
+    """Held-out problems."""
+    test_samples: int = 64
+    """Rollouts a held-out problem."""
+    temperature: Annotated[float, Flag(hidden=True)] = 0.8
+    """Of the sampling."""
+    seed: int = 0
+    """Of problems, samples and training: another seed is another experiment."""

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from costs import charge, run
-from freeprm.cli.cost import cost
+from freeprm.cli.main import app
 from freeprm.errors import ConfigError
 
 Cli = Callable[..., str]
@@ -18,12 +17,10 @@ Cli = Callable[..., str]
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
     """What the command prints."""
-    app = typer.Typer()
-    app.command()(cost)
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: object) -> str:
-        result = CliRunner().invoke(app, [str(item) for item in arguments])
+        result = CliRunner().invoke(app, ["cost", *(str(item) for item in arguments)])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == 0, result.output

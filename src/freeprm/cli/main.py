@@ -8,16 +8,11 @@ from typing import Annotated
 import typer
 
 import freeprm
-from freeprm.cli import (
-    builder,
-    commands,
-    compare,
-    cost,
-    demo,
-    output,
-    verify,
-)
+from freeprm.cli import listing, output
 from freeprm.cli.advice import advice
+from freeprm.cli.builder import add
+from freeprm.cli.experiments import DEMO, EXPERIMENTS
+from freeprm.cli.stages import STAGES
 from freeprm.errors import FreePRMError
 
 INTERRUPTED = 130
@@ -31,13 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (
-    demo.demo, verify.verify,
-    compare.compare, cost.cost,
-):  # fmt: skip
-    app.command()(command)
-for made in commands.COMMANDS:
-    builder.add(app, made)
+for command in (DEMO, *STAGES, *EXPERIMENTS):
+    add(app, command)
+app.command("list")(listing.show)
 
 
 def _version(value: bool) -> None:

@@ -6,7 +6,7 @@ interrupted, and each can be looked at, or run again by hand with the command of
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from freeprm.report.page import (
     training_figures,
 )
 from freeprm.scorers.base import ScorerSource
+from freeprm.settings import DemoSettings
 from freeprm.stages.evaluation import evaluate
 from freeprm.stages.grading import grade
 from freeprm.stages.sampling import sample
@@ -43,25 +44,6 @@ from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 
 FOUR = ("ce", "dpo", "kto", "nca")
 """The paper's objectives: what `all` stands for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoSettings:
-    """Size of the demo."""
-
-    solver: str = "base"
-    """Which shipped solver generates, and is the reference."""
-    objectives: tuple[str, ...] = ("ce",)
-    train_problems: int = 1000
-    train_samples: int = 8
-    """Rollouts a training problem, as in the paper."""
-    dev_problems: int = 100
-    """For the thresholds of step-level evaluation; as many rollouts each as in training."""
-    test_problems: int = 200
-    test_samples: int = 64
-    temperature: float = 0.8
-    seed: int = 0
-    """Of problems, samples and training: another seed is another experiment."""
 
 
 PRESET = "embedded"
@@ -93,7 +75,7 @@ def demo(*, out: Path, settings: DemoSettings, command: str) -> Demo:
         FreePRMError: see the stages.
     """
     report = out / "report.html"
-    with RunFolder(out, stage="demo", settings=asdict(settings)) as run:
+    with RunFolder(out, stage="demo", settings=settings.deciding()) as run:
         if run.complete and report.exists():
             cost = read_cost((read_manifest(out) or {})["cost"])
             return Demo(folder=out, report=report, metrics=read_metrics(out), cost=cost)

@@ -131,7 +131,8 @@ class Stage(Generic[P, S]):
         """Of this stage; makes a settings object."""
         self._work, self._read = work, read or paths_of
         self.__name__ = getattr(work, "__name__", "stage")
-        self.__doc__ = getattr(work, "__doc__", None)
+        self.__module__ = work.__module__
+        self.__doc__ = work.__doc__
         given = inspect.Parameter("inputs", inspect.Parameter.POSITIONAL_ONLY, annotation=Inputs)
         options = inspect.signature(settings).parameters.values()
         self.__signature__ = inspect.Signature([given, *options], return_annotation=RunResult)
@@ -143,6 +144,9 @@ class Stage(Generic[P, S]):
             FreePRMError: bad settings, inputs, models or run folders; says which and what to do.
         """
         return self.run(inputs, self.settings(*args, **kwargs))
+
+    def __reduce__(self) -> str:
+        return self.__name__  # to other processes, by its name in its module
 
     def run(self, inputs: Inputs, settings: S) -> RunResult:
         """Run the stage with a settings object.

@@ -1,4 +1,4 @@
-"""The commands, each with the settings it takes and what it does with them."""
+"""The commands of the stages, each with the settings it takes and what it does with them."""
 
 import os
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def _train(call: Call) -> None:
         output.show(made, as_json=call.as_json)
 
 
-COMMANDS = (
+STAGES = (
     Command(
         name="sample", settings={"": SampleSettings, "--early-stop": SampleEarlySettings}, inputs=PROBLEMS,
         work=runs("sampling:sample", early="early_sampling:sample_early"), out="runs/rollouts",

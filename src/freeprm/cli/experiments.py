@@ -1,0 +1,173 @@
+"""Commands that are no stage: the demo, the comparison, costs, and the theory's check."""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from freeprm.cli import output
+from freeprm.cli.builder import Call, Command
+from freeprm.cli.values import read_names
+from freeprm.errors import ConfigError
+from freeprm.settings import DemoSettings, Flag, Settings, VerifySettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareFlags(Settings):
+    """Train and score all methods on the same rollouts; print Table 1 beside their cost, and write compare.md."""
+
+    tune: bool = False
+    """Instead: try settings for each method on a dev split of their own."""
+    workers: int | None = None
+    """Methods made side by side, each in a process; the config's by default."""
+    seed: int | None = None
+    """Of every random choice; 0, or the config's with --tune."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostFlags(Settings):
+    """Add up what methods cost, from the manifests of their runs: FLOPs by what they are for, seconds, GPU-seconds."""
+
+    convention: Annotated[str | None, Flag(name="--as")] = None
+    """published or all-in; both if neither is named."""
+    charge: str | None = None
+    """Instead of --as: any of generation, annotation, reference, training, scoring, other, with commas."""
+    no_attention: bool = False
+    """With --charge: leave out what grows with the context."""
+    against: str | None = None
+    """Label of the method that others are divided by."""
+    best_of_n: bool = False
+    """Also time generation, policy and reference of best-of-N."""
+    selector: str = "best_of_n/min"
+    """Whose accuracy is plotted against FLOPs."""
+    published: bool = False
+    """The paper's figures, and what follows."""
+
+
+def _command() -> str:
+    """As it was given, for what is written."""
+    return " ".join(["freeprm", *sys.argv[1:]])
+
+
+def _demo(call: Call) -> None:
+    from freeprm.experiments.demo import FOUR, demo
+
+    given = call.settings(DemoSettings)
+    objectives = FOUR if list(given.objectives) == ["all"] else tuple(given.objectives)
+    settings = DemoSettings(**{**given.deciding(), "objectives": objectives})
+    with output.working():
+        made = demo(out=Path(given.out or ""), settings=settings, command=_command())
+    shown = made.metrics if call.as_json else [metric for metric in made.metrics if metric.group is None]
+    output.show_parts(out=made.report, metrics=shown, cost=made.cost, as_json=call.as_json)
+
+
+def _compare(call: Call) -> None:
+    from freeprm.experiments.comparison.settings import load_comparison
+
+    comparison = load_comparison(call.inputs, assignments=call.assignments)
+    flags = CompareFlags(**{**call.layers["default"], **call.layers["option"]})
+    out, workers = Path(flags.out or ""), comparison.workers if flags.workers is None else flags.workers
+    if workers < 1:
+        raise ConfigError(f"--workers: is {workers}; expected 1 or more")
+    with output.working():
+        from freeprm.experiments.comparison.running import Compared, compare
+        from freeprm.experiments.comparison.tuning import Tuned, tune
+        from freeprm.report.table import print_tables
+
+        made: Compared | Tuned
+        if flags.tune:
+            seed = comparison.tuning.seed if flags.seed is None else flags.seed
+            made = tune(comparison, out=out, seed=seed, workers=workers, command=_command())
+        else:
+            made = compare(comparison, out=out, seed=flags.seed or 0, workers=workers, command=_command())
+    if not call.as_json:
+        print_tables(output.console, made.tables)
+    metrics = made.metrics if call.as_json else ()
+    output.show_parts(out=out, metrics=metrics, counts=made.counts, cost=made.cost, as_json=call.as_json)
+
+
+def _cost(call: Call) -> None:
+    from freeprm.core.ledger import CONVENTIONS, charging
+    from freeprm.experiments.bills import read_methods
+    from freeprm.experiments.cost_report import cost_report
+    from freeprm.report.table import print_tables
+
+    runs, flags = call.inputs or [], call.settings(CostFlags)
+    if not runs and not flags.published:
+        raise ConfigError("give run folders, e.g. `freeprm cost ce=runs/ce dpo=runs/dpo`, or --published")
+    if flags.convention is not None and (flags.convention not in CONVENTIONS or flags.charge is not None):
+        raise ConfigError(f"--as {flags.convention}: expected {' or '.join(CONVENTIONS)}, and no --charge beside it")
+    if flags.no_attention and flags.charge is None:
+        raise ConfigError("--no-attention: goes with --charge; --as says by itself what is counted")
+    ways = list(CONVENTIONS.values()) if flags.convention is None else [CONVENTIONS[flags.convention]]
+    if flags.charge is not None:
+        ways = [charging(read_names(flags.charge), attention=not flags.no_attention)]
+    methods = read_methods(runs, selector=flags.selector)
+    report = cost_report(
+        methods, ways, against=flags.against, measures_use=flags.best_of_n, published=flags.published
+    )  # fmt: skip
+    if flags.out is not None:
+        report.write(Path(flags.out), command=_command())
+    if call.as_json:
+        print(json.dumps(report.data(), ensure_ascii=False, allow_nan=False))
+        return
+    print_tables(output.console, report.tables)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if flags.out is not None:
+        output.console.print(f"written to {flags.out}", soft_wrap=True)
+
+
+def _verify(call: Call) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    settings = call.settings(VerifySettings)
+    with output.working():
+        from freeprm.stages.verifying import verify
+
+        checks = verify(seed=settings.seed, out=None if settings.out is None else Path(settings.out))
+    if call.as_json:
+        rows = [{**asdict(check), "passed": check.passed} for check in checks]
+        print(json.dumps({"out": str(settings.out) if settings.out else None, "checks": rows}))
+    else:
+        table = Table("check", "", "measured", "tolerance", "what", box=None, header_style="bold")
+        for check in checks:
+            mark = "[green]holds[/green]" if check.passed else "[red]FAILS[/red]"
+            table.add_row(check.name, mark, f"{check.measured:.2e}", f"{check.tolerance:.0e}", Text(check.detail))
+        output.console.print(table)
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)
+
+
+_CONFIG: tuple[str, Any, Any] = (
+    "config",
+    Annotated[
+        Path | None, typer.Argument(help="TOML or YAML; the packaged one without.", exists=True, show_default=False)
+    ],
+    None,
+)
+_RUNS: tuple[str, Any, Any] = (
+    "runs",
+    Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="A method each: \\[label=]FOLDER\\[,FOLDER...] of its selection, scores or training; what these were "
+            "made from is found through their manifests.",
+            show_default=False,
+        ),
+    ],
+    None,
+)
+DEMO = Command(name="demo", settings={"": DemoSettings}, work=_demo, out="runs/demo")
+EXPERIMENTS = (
+    Command(
+        name="compare", settings={"": CompareFlags}, work=_compare, out="runs/compare", inputs=_CONFIG,
+        has_config=False, set_help="name=value over the config, e.g. train.n_problems=100.",
+    ),
+    Command(name="cost", settings={"": CostFlags}, work=_cost, out=None, inputs=_RUNS),
+    Command(name="verify", settings={"": VerifySettings}, work=_verify, out=None),
+)  # fmt: skip
