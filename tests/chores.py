@@ -1,9 +1,10 @@
-"""Stages of toys for tests/experiments/test_graph.py, in a module that other processes can import."""
+"""Work of toys for test_graph.py and test_processes.py, in a module that other processes can import."""
 
 import os
 import signal
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from freeprm.errors import DataError
@@ -26,3 +27,12 @@ def crash(*, out: Path) -> None:
 
 def die(*, out: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def echo(connection: Connection) -> None:
+    while True:
+        connection.send((os.getpid(), os.environ.get("OMP_NUM_THREADS"), connection.recv()))
+
+
+def leave(connection: Connection) -> None:
+    raise SystemExit(3)

@@ -1,22 +1,28 @@
 """Accuracies of columns and their averages, from what the selection stage writes."""
 
+import io
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from freeprm.errors import DataError
 from freeprm.experiments.comparison.measures import (
     BASELINES,
+    NULL,
+    STEP_METRICS,
+    Measured,
     average_difference,
     column_average,
     measured,
     read_accuracies,
 )
-from freeprm.experiments.comparison.settings import Comparison, Folders, Generator, Method
-from freeprm.experiments.comparison.tables import all_tables
+from freeprm.experiments.comparison.settings import Comparison, Folders, Generator, Method, load_comparison
+from freeprm.experiments.comparison.tables import MethodCost, all_tables
 from freeprm.io.files import read_rows
 from freeprm.io.rows import write_json, write_rows
+from freeprm.report.table import print_tables
 from freeprm.types import Metric
 
 COMPARISON = Comparison(
@@ -173,3 +179,36 @@ def test_other_problems_are_refused():
         average_difference([{"a": 1.0}], [{"b": 1.0}], seed=0)
     with pytest.raises(DataError, match="a column without problems"):
         column_average([{"a": 1.0}, {}], seed=0)
+
+
+def test_on_80_columns_every_row_of_the_packaged_comparison_is_one_line():
+    comparison = load_comparison()
+    columns = [(f"generator={name}", n) for name in comparison.generators for n in comparison.sizes]
+    ways = [(name, f"{family}/min") for name in comparison.methods for family in ("best_of_n", "weighted_vote")]
+    few = {"value": 0.123, "low": 0.08, "high": 0.166, "count": 200}
+    metrics = [
+        Metric(metric=metric, scorer=scorer, selector=selector, group=group, n=n, **few)
+        for metric in ("accuracy", "tied")
+        for scorer, selector in [*ways, *((None, name) for name in BASELINES)]
+        for group, n in [*columns, (None, None)]
+    ]
+    metrics += [
+        Metric(metric="accuracy_difference", scorer=scorer, selector=selector, **few)
+        for name, way in ways
+        for scorer, selector in [(name, f"{way} - majority"), (name, f"{way} - {NULL}"), (f"{name} - ce", way)]
+    ]
+    metrics += [
+        Metric(metric=metric, scorer=name, group=f"generator={generator}", **few)
+        for metric in STEP_METRICS for name in comparison.methods for generator in comparison.generators
+    ]  # fmt: skip
+    costs = {name: MethodCost(**dict.fromkeys(MethodCost.__slots__, 12345678.0)) for name in comparison.methods}
+    tables = all_tables(comparison, Measured(metrics, {}, {}), costs)
+    assert len(tables) == 8
+    for table in tables:
+        stream = io.StringIO()
+        print_tables(Console(file=stream, width=80), [table])
+        lines = stream.getvalue().splitlines()
+        assert max(map(len, lines)) <= 80
+        for row in table.rows:  # the name, and the value with its interval in the last column that is left
+            (line,) = [line for line in lines if line.startswith(f"{row[0].value}  ")]
+            assert len(line.split("  ")) > 3

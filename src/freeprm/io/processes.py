@@ -76,5 +76,7 @@ def serve(fileno: int, module: str, name: str) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not by sys.stdin, whose lock this thread would hold while the interpreter of a process that is done shuts down.
+    while os.read(0, 1024):
+        pass
     os._exit(1)

@@ -108,7 +108,8 @@ def _layouts(table: Table) -> Iterator[_Layout]:
         yield _Layout(every, True, every, narrow)
     yield _Layout(every, False, every, True)
     for dropped in accumulate(((index,) for index in order), initial=()):
-        yield _Layout(tuple(index for index in every if index not in dropped), False, every[-1:], True)
+        kept = tuple(index for index in every if index not in dropped)
+        yield _Layout(kept, False, kept[-1:], True)
 
 
 class _Drawn:

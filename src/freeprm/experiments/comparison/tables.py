@@ -135,16 +135,15 @@ def accuracy_table(comparison: Comparison, found: Measured, family: str) -> Tabl
         rows.append((_titled(comparison, name), Cell(method.kind), *_by_column(comparison, own)))
     count = max((metric.count for metric in shown), default=0)
     about = _FLOOR_NOTE if family == "best_of_n" else _weights(comparison, found.weightings)
-    header = ("reward model", "type", *_column_names(comparison), "average")
-    n_sizes, n_columns = len(comparison.sizes), len(header) - 3
+    names = _column_names(comparison)
     return Table(
         title=f"{_title(_FAMILIES[family])} accuracy, %",
         note=f"{count} problems; 95 % intervals over problems; the average is over all columns. {about}"
         f"{_left_out(found.left_out)}",
-        header=header,
+        header=("reward model", "type", *names, "average"),
         rows=tuple(rows),
-        align="ll" + "r" * (n_columns + 1),
-        droppable=(1, *(2 + index for size in range(n_sizes) for index in range(size, n_columns, n_sizes))),
+        align="ll".ljust(len(names) + 3, "r"),
+        droppable=(1, *_smallest_first(2, len(names), len(comparison.sizes))),
     )
 
 
@@ -172,6 +171,7 @@ def difference_table(comparison: Comparison, metrics: Sequence[Metric]) -> Table
         "Best-of-N less random distinct text is what the scores know inside problems.",
         header=("reward model", *header),
         rows=tuple(rows),
+        droppable=(5, 3, 4, 2) if rival is not None else (3, 2),
     )
 
 
@@ -186,11 +186,13 @@ def tie_table(comparison: Comparison, metrics: Sequence[Metric]) -> Table:
         if best or votes:
             average = list(_by_column(comparison, votes))[-1]
             rows.append((_titled(comparison, name), *_by_column(comparison, best), average))
+    names = _column_names(comparison)
     return Table(
         title="First place shared, % of problems",
         note="By different texts at best-of-N, by different answers in the vote.",
-        header=("reward model", *_column_names(comparison), "average", "vote, average"),
+        header=("reward model", *names, "average", "vote, average"),
         rows=tuple(rows),
+        droppable=tuple(_smallest_first(1, len(names), len(comparison.sizes))),
     )
 
 
@@ -279,11 +281,18 @@ def _step_table(
         if any(place in found for place in places):
             rows.append((_titled(comparison, name), *(metric_cell(found.get(place)) for place in places)))
     header = [f"{text}, {who}" for text in columns.values() for who in comparison.generators]
-    return Table(title=title, note=note, header=("reward model", *header), rows=tuple(rows))
+    droppable = tuple(_smallest_first(1, len(header), len(comparison.generators)))
+    return Table(title=title, note=note, header=("reward model", *header), rows=tuple(rows), droppable=droppable)
 
 
 def _column_names(comparison: Comparison) -> list[str]:
     return [f"{name} @{n}" for name in comparison.generators for n in comparison.sizes]
+
+
+def _smallest_first(start: int, n_columns: int, n_repeated: int) -> Iterator[int]:
+    """Of columns from `start` on, which repeat the same few, all those of the first, then of the next; not the last."""
+    for first in range(n_repeated - 1):
+        yield from range(start + first, start + n_columns, n_repeated)
 
 
 def _by_column(comparison: Comparison, own: Sequence[Metric]) -> Iterator[Cell]:
