@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from freeprm.engines.hf.cache import Reading, Rows, reading, stands_alone
+from freeprm.engines.hf.cache import CachedTexts, Rows, cached_texts, stands_alone
 from freeprm.engines.hf.decoding import Wanted
 from freeprm.engines.hf.prefill import prefill
 from freeprm.models.loading import Backbone, load_backbone
@@ -27,8 +27,8 @@ def text(*ids: int) -> Wanted:
     return Wanted(problem_id="p", prompt="?", ids=ids, sample_idxs=(0,))
 
 
-def entered(backbone: Backbone, texts: list[tuple[int, ...]], *, capacity: int, width: int = 60) -> Reading:
-    rows = reading(backbone, capacity=capacity, width=width)
+def entered(backbone: Backbone, texts: list[tuple[int, ...]], *, capacity: int, width: int = 60) -> CachedTexts:
+    rows = cached_texts(backbone, capacity=capacity, width=width)
     read = prefill(backbone, [text(*ids) for ids in texts])
     rows.enter(read.cache, range(len(texts)), [len(ids) for ids in texts])
     return rows
@@ -67,7 +67,7 @@ def test_a_rows_numbers_are_the_same_bits_whoever_stands_beside_it(save_tiny: Sa
     backbone = load_backbone(str(save_tiny(max_position_embeddings=512)))
     mine = (3, 4, 5)
     alone = entered(backbone, [mine], capacity=40, width=400)
-    beside = reading(backbone, capacity=40, width=400)
+    beside = cached_texts(backbone, capacity=40, width=400)
     group = [text(*range(3, 3 + 9 * n)) for n in range(1, 4)]
     read = prefill(backbone, group)
     for _ in range(5):

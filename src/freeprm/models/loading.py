@@ -207,12 +207,15 @@ def load_weights(
         options: device, dtype and the like.
         config: instead of the folder's own.
         may_lack: names of weights that need not be there; the caller fills them.
-        quiet: say nothing of weights that this kind has no place for.
+        quiet: no warnings of weights that this kind has no place for.
 
     Raises:
         ModelError: it cannot be loaded as this kind, or lacks other weights.
     """
     given = {} if config is None else {"config": config}
+    failures: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError, SafetensorError)
+    if options.trust_remote_code:  # the folder's own code may fail in other ways
+        failures += (ImportError, AttributeError)
     shows_bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # transformers' own, one a model
     if quiet:
@@ -222,7 +225,7 @@ def load_weights(
             folder, dtype=options.dtype, attn_implementation=options.attention,
             trust_remote_code=options.trust_remote_code, output_loading_info=True, **given,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, SafetensorError) as error:
+    except failures as error:
         raise ModelError(f"{folder}: the model cannot be loaded ({type(error).__name__}: {error})") from error
     finally:
         logging.set_verbosity(verbosity)
@@ -234,7 +237,7 @@ def load_weights(
             f"{folder}: the checkpoint lacks {len(missing)} weights, first {missing[0]}; a wrong or incomplete "
             "checkpoint"
         )
-    model: PreTrainedModel = loaded[0].to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model: PreTrainedModel = loaded[0].to(default_device(options.device))
     forget_lengths(model)
     give_float32_logits(model)
     return model
@@ -346,7 +349,12 @@ def _hashed(file: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def default_device(device: torch.device | str | None = None) -> torch.device:
+    """The device that models are loaded to: the one given, else CUDA where there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else CPU))
+
+
 def device_name(device: torch.device | str | None = None) -> str:
-    """`NVIDIA H200` of a CUDA device, else its type; of the device that models are loaded to, if none is given."""
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else CPU))
+    """The name of a device in a run's cost: `NVIDIA H200` of a CUDA device, else its type; by default the default's."""
+    chosen = default_device(device)
     return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type

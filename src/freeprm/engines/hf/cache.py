@@ -29,7 +29,7 @@ _PARTS = 8  # of the largest number of rows, and of each power of two of keys
 _FEW = 16  # rows that show whether the number of keys matters
 
 
-class Reading(Protocol):
+class CachedTexts(Protocol):
     """U texts that a model has read."""
 
     def enter(self, prompts: DynamicCache, which: Sequence[int], lengths: Sequence[int]) -> None:
@@ -51,7 +51,7 @@ class Reading(Protocol):
         ...
 
 
-def reading(backbone: Backbone, *, capacity: int, width: int) -> Reading:
+def cached_texts(backbone: Backbone, *, capacity: int, width: int) -> CachedTexts:
     """Room for texts.
 
     Args:
@@ -81,15 +81,15 @@ class Alone:
         self._length = 0
 
     def enter(self, prompts: DynamicCache, which: Sequence[int], lengths: Sequence[int]) -> None:
-        """See `Reading`; P is 1."""
+        """See `CachedTexts`; P is 1."""
         (self._length,) = lengths
         self._cache = deepcopy(prompts)
 
     def part(self, parents: Tensor) -> None:
-        """See `Reading`: one text stays one."""
+        """See `CachedTexts`: one text stays one."""
 
     def read(self, tokens: Tensor) -> Tensor:
-        """See `Reading`."""
+        """See `CachedTexts`."""
         position = torch.full_like(tokens, self._length)[:, None]
         self._length += 1
         logits: Tensor = self._backbone.model(
@@ -119,7 +119,7 @@ class Rows:
         self._same_width: dict[int, bool] = {self._width: True}
 
     def enter(self, prompts: DynamicCache, which: Sequence[int], lengths: Sequence[int]) -> None:
-        """See `Reading`."""
+        """See `CachedTexts`."""
         if not self._layers:
             self._layers = [_Layer(layer, self._place) for layer in prompts.layers]  # type: ignore[arg-type]
         for prompt in which:
@@ -129,7 +129,7 @@ class Rows:
             self._n += 1
 
     def part(self, parents: Tensor) -> None:
-        """See `Reading`; only rows that change place are copied."""
+        """See `CachedTexts`; only rows that change place are copied."""
         moved = (parents != torch.arange(len(parents), device=parents.device)).nonzero()[:, 0]
         if len(moved):
             longest = int(self._lengths.max())
@@ -140,7 +140,7 @@ class Rows:
         self._n = len(parents)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """See `Reading`."""
+        """See `CachedTexts`."""
         parts = [self._read(tokens[start : start + self._largest], start) for start in range(0, self._n, self._largest)]
         self._lengths[: self._n] += 1
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from freeprm.engines.base import Sampled, SamplingParams, StopReason
-from freeprm.engines.hf.cache import reading
+from freeprm.engines.hf.cache import cached_texts
 from freeprm.engines.hf.drawing import (
     draw,
     end_tokens,
@@ -75,7 +75,7 @@ def decode(
         room: for all of them.
         count: is told how many tokens were drawn, step by step.
     """
-    texts = reading(backbone, capacity=room.samples, width=room.tokens)
+    texts = cached_texts(backbone, capacity=room.samples, width=room.tokens)
     waiting = _Waiting(backbone, groups, at_once=max(1, room.samples // _ENTERING))
     samples = _Samples(backbone, params, room.samples)
     logits: Tensor | None = None  # (U, V) behind each text

@@ -6,7 +6,6 @@ processor: with tiles for bfloat16 (AMX) 16 bits take a fraction of the time, wi
 a trial decides. A checkpoint in float32 stays what it is: in 16 bits it would be another model.
 """
 
-import os
 import time
 import warnings
 from collections import Counter
@@ -29,12 +28,14 @@ from freeprm.engines.hf.cache import stands_alone
 from freeprm.engines.hf.decoding import Limits, Plan, Wanted, decode, no_count, plan
 from freeprm.engines.hf.workers import DrawingJob, sample_in_workers
 from freeprm.errors import ConfigError
+from freeprm.io.sandbox import cores
 from freeprm.models.lengths import alike
 from freeprm.models.loading import (
     Backbone,
     Dtype,
     LoadOptions,
     check_dtype,
+    default_device,
     device_name,
     load_backbone,
     load_config,
@@ -93,7 +94,7 @@ class HFEngine:
     ) -> Iterator[Sampled]:
         """See `Counting`."""
         wanted = self._encoded(requests)
-        self._tell_of_reach(wanted, params)
+        self._warn_of_reach(wanted, params)
         n_workers = self._n_workers(sum(len(item.sample_idxs) for item in wanted))
         for part in alike(wanted, self._backbone.model.config, length=lambda item: len(item.ids)):
             limits = self._limits(params, longest=max(len(item.ids) for item in part))
@@ -111,9 +112,8 @@ class HFEngine:
         if self.dtype != "auto":
             return {"dtype": self.dtype, "why": "asked for"}
         config = load_config(self._folder, trust_remote_code=self.trust_remote_code)
-        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         with torch.inference_mode():
-            return choose_dtype(config, device, params, trust_remote_code=self.trust_remote_code)
+            return choose_dtype(config, default_device(self.device), params, trust_remote_code=self.trust_remote_code)
 
     def chosen(self, choice: Mapping[str, Any]) -> Self:
         """See `Choosing`."""
@@ -130,7 +130,7 @@ class HFEngine:
     def best_first(
         self, requests: Sequence[Request], *, params: SamplingParams, judge: Judge, batch: int
     ) -> Iterator[BestOfSamples]:
-        """The best of each problem's samples, found while they are written; see `best_of_samples`, in this process.
+        """The best of each problem's samples, found while they are drawn in this process; see `best_of_samples`.
 
         Raises:
             ModelError: as for `sample`, or the model cannot write samples piece by piece.
@@ -138,7 +138,7 @@ class HFEngine:
         with _one_thread_if(self._is_small):
             writer = Writer(self._backbone, params=params)
             encoded = self._encoded(requests)
-            self._tell_of_reach(encoded, params)
+            self._warn_of_reach(encoded, params)
             yield from best_of_samples(encoded, writer=writer, judge=judge, batch=batch)
 
     def key(self) -> str:
@@ -167,7 +167,7 @@ class HFEngine:
         if not groups:
             return
         if min(n_workers, len(planned.groups)) > 1:
-            n_threads = max(1, _n_cores() // n_workers)
+            n_threads = max(1, cores() // n_workers)
             job = DrawingJob(
                 model=str(self._backbone.folder), load=self._load, n_threads=n_threads, params=params, room=planned.room
             )
@@ -191,8 +191,8 @@ class HFEngine:
             for request, item in zip(requests, begun, strict=True)
         ]  # fmt: skip
 
-    def _tell_of_reach(self, encoded: Sequence[Wanted], params: SamplingParams) -> None:
-        """Say where responses will be ended earlier than asked for, or than the context's end."""
+    def _warn_of_reach(self, encoded: Sequence[Wanted], params: SamplingParams) -> None:
+        """Warn where responses will be ended earlier than asked for, or than the context's end."""
         backbone = self._backbone
         lengths = [len(item.ids) for item in encoded]
         cut = [n for n in lengths if backbone.reach(n) < min(backbone.max_length, n + params.max_new_tokens)]
@@ -211,14 +211,9 @@ class HFEngine:
         n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         on_gpu = model.device.type == "cuda"
         memory = torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0
-        if stands_alone(self._backbone):
-            n_samples = 1
-        elif on_gpu:
-            n_samples = self.max_rows or _ROWS
-        else:
-            n_samples = self.max_rows or min(_ROWS, max(1, _CPU_LOGITS // config.vocab_size))
+        usual = _ROWS if on_gpu else min(_ROWS, max(1, _CPU_LOGITS // config.vocab_size))
         return Limits(
-            max_samples=n_samples,
+            max_samples=1 if stands_alone(self._backbone) else self.max_rows or usual,
             cache_bytes=int(memory * _GPU_CACHE_SHARE) if on_gpu else _CPU_CACHE_BYTES,
             bytes_per_token=2 * config.num_hidden_layers * n_heads * head_size * model.dtype.itemsize,
             max_new_tokens=params.max_new_tokens,
@@ -237,11 +232,7 @@ class HFEngine:
             raise ConfigError(f"workers: is {self.workers}, but the model is on {device}; several are for the CPU only")
         if self.workers is not None:
             return self.workers
-        return min(_n_cores(), max(1, n_rows // _ROWS_PER_WORKER)) if self._is_small else 1
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores(), max(1, n_rows // _ROWS_PER_WORKER)) if self._is_small else 1
 
 
 @contextmanager
