@@ -27,7 +27,8 @@ def job(folder: Path, *, max_new_tokens: int = 30) -> DrawingJob:
 
 
 def children() -> set[int]:
-    listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())]
+    listed = subprocess.run(command, capture_output=True, text=True)
     return {int(line.split()[0]) for line in listed.stdout.splitlines() if "freeprm.engines.hf.workers" in line}
 
 
