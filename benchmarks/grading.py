@@ -15,10 +15,9 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import NamedTuple
 
-from benchmarks.rows import Row
+from benchmarks.rows import BenchmarkError, Row
 from freeprm.core.answers import Verdict, at_once
 from freeprm.core.answers.extraction import extract
-from freeprm.errors import BenchmarkError
 from freeprm.graders.base import AnswerPair, judging
 from freeprm.io.sandbox import Limits
 

@@ -12,10 +12,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import Row, cheaper, faster
+from benchmarks.rows import BenchmarkError, Row, cheaper, faster
 from benchmarks.timing import Rate, interleaved
 from freeprm.core.rewards import aggregator
-from freeprm.errors import BenchmarkError
 from freeprm.io.files import read_rows
 from freeprm.io.rollouts import read_rollouts
 from freeprm.models.encoding import encode

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 from benchmarks.peers import plain_logprobs
-from benchmarks.rows import Row, cheaper
+from benchmarks.rows import BenchmarkError, Row, cheaper
 from benchmarks.training_runs import NO_TRL, Plan, import_trainers, run_ours, run_trl, trl_version
 from benchmarks.workloads import Workload, random_groups, random_model, random_rollouts, word_tokenizer
-from freeprm.errors import BenchmarkError
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
 

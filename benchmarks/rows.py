@@ -14,12 +14,26 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.timing import Rate
+from freeprm.errors import FreePRMError
 
 COLUMNS = ("name", "ours", "peer", "unit", "ratio", "target", "met")
 _MET = {True: "yes", False: "no", None: ""}
 _READING = """A ratio says how many times better ours is: more tokens in the same time, or less memory or time for the
 same work. `target` is the least ratio aimed at. Figures are medians of rounds in which both sides took turns."""
 _SIDES = {"ours": ("this package", "#1f5fa8"), "peer": ("the released scorer's way", "#b04a2f")}
+
+
+class BenchmarkError(FreePRMError):
+    """Two ways that are to be compared give different numbers, or a figure could not be taken."""
+
+
+def check_agreement(what: str, difference: float, *, most: float) -> None:
+    """Raises BenchmarkError where ours and a peer's numbers differ by more, or by NaN."""
+    if not difference <= most:
+        raise BenchmarkError(
+            f"{what} differs by {difference:.2e} between ours and a peer's; expected at most {most}. Their speed "
+            "cannot be compared before they agree"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,9 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.peers import ScorerText, plain_logprobs, released_scores, scorer_text
-from benchmarks.rows import Row, cheaper, faster
+from benchmarks.rows import Row, cheaper, check_agreement, faster
 from benchmarks.timing import Rate, interleaved, matmul_work
 from benchmarks.workloads import Work, Workload, different, random_model, random_rollouts, word_tokenizer
-from freeprm.errors import BenchmarkError
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
 from freeprm.types import Rollout
@@ -142,11 +141,7 @@ def _check(
     released = [scored.token_logprobs.tolist() for scored in released_scores(theirs, tokenizer, texts)]
     plain = [logps.tolist() for logps in plain_logprobs(theirs, encoded)]
     largest = max(different(ours, released), different(ours, plain))
-    if largest > TOLERANCE:
-        raise BenchmarkError(
-            f"scoring: a token's log-probability differs by {largest:.2e} nats between ours and a peer's; expected at "
-            f"most {TOLERANCE}. Their speed cannot be compared before they agree"
-        )
+    check_agreement("scoring: a token's log-probability in nats", largest, most=TOLERANCE)
     return largest
 
 

@@ -11,12 +11,11 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks.peers import generated_tokens, plain_logprobs
-from benchmarks.rows import Row, faster, required
+from benchmarks.rows import Row, check_agreement, faster, required
 from benchmarks.timing import Rate, interleaved, timed
 from benchmarks.training_runs import Plan, run_ours
 from benchmarks.workloads import different, rollouts_of
 from freeprm.datasets.arithmetic import Arithmetic
-from freeprm.errors import BenchmarkError
 from freeprm.io.rollouts import read_rollouts
 from freeprm.models.encoding import encode
 from freeprm.models.loading import Backbone, LoadOptions, load_backbone
@@ -99,8 +98,7 @@ def _scoring(backbone: Backbone, rollouts: Sequence[Rollout], *, rounds: int) ->
         [logps.tolist() for logps in score_tokens(backbone.model, some)],
         [logps.tolist() for logps in plain_logprobs(theirs, some)],
     )
-    if largest > TOLERANCE:
-        raise BenchmarkError(f"solver/scoring: log-probabilities differ by {largest:.2e} nats; expected {TOLERANCE}")
+    check_agreement("solver/scoring: a token's log-probability in nats", largest, most=TOLERANCE)
     ways = {
         "ours": lambda: score_tokens(backbone.model, encode(backbone.tokenizer, rollouts)),
         "peer": lambda: plain_logprobs(theirs, encode(backbone.tokenizer, rollouts)),

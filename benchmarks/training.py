@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import Row, faster
+from benchmarks.rows import Row, check_agreement, faster
 from benchmarks.timing import Rate
 from benchmarks.training_runs import NO_TRL, Plan, TrainingRun, run_ours, run_trl, trl_version
 from benchmarks.workloads import Workload, random_groups, random_model, rollouts_of, word_tokenizer
-from freeprm.errors import BenchmarkError
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
 
@@ -101,11 +100,7 @@ def check_same(ours: TrainingRun, theirs: TrainingRun, lengths: Sequence[int]) -
     }
     allowed = (LOGP_TOLERANCE, LOSS_TOLERANCE, NORM_TOLERANCE)
     for (name, value), most in zip(differences.items(), allowed, strict=True):
-        if not value <= most:
-            raise BenchmarkError(
-                f"training: {name} between ours and TRL's is {value:.2e}; expected at most {most}. Their speed cannot "
-                "be compared before they agree"
-            )
+        check_agreement(f"training: {name.removesuffix('_difference')}", value, most=most)
     return differences
 
 

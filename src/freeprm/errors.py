@@ -75,7 +75,3 @@ def needs_extra(name: str, what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingExtraError(f"{what}: {error}; install it: pip install 'freeprm[{name}]'") from error
-
-
-class BenchmarkError(FreePRMError):
-    """Two ways that are to be compared give different numbers."""

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import grading
 from benchmarks.grading import Sample, compare
-from freeprm.errors import BenchmarkError
+from benchmarks.rows import BenchmarkError
 from freeprm.graders.base import AnswerPair
 
 PAIRS = [

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import log_ratios
 from benchmarks.log_ratios import log_ratio
-from freeprm.errors import BenchmarkError
+from benchmarks.rows import BenchmarkError
 
 
 @pytest.mark.slow

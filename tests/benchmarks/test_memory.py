@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import memory
 from benchmarks.memory import can_measure, peak_mib
-from freeprm.errors import BenchmarkError
+from benchmarks.rows import BenchmarkError
 
 pytestmark = pytest.mark.skipif(not can_measure(), reason="this system does not tell a process's peak")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import scoring
-from freeprm.errors import BenchmarkError
+from benchmarks.rows import BenchmarkError
 
 
 def test_scoring_has_a_row_for_each_peer_and_the_limit(work, well_formed):
@@ -24,7 +24,7 @@ def test_scoring_refuses_a_peer_with_other_numbers(work, monkeypatch):
 
     right = scoring.plain_logprobs
     monkeypatch.setattr(scoring, "plain_logprobs", off)
-    with pytest.raises(BenchmarkError, match=r"differs by 1\.00e-02 nats"):
+    with pytest.raises(BenchmarkError, match=r"log-probability in nats differs by 1\.00e-02"):
         list(scoring.measure(scoring.Case(work=work, rounds=1, peer_responses=2)))
 
 
