@@ -12,12 +12,13 @@ Source: Yuan et al. 2024, arXiv:2412.01981, Proposition 3.1 and section 3.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
 
-from freeprm.errors import ConfigError, DataError, NonFiniteError, SpanError
+from freeprm.core.steps import check_tiling
+from freeprm.errors import ConfigError, DataError, NonFiniteError
+from freeprm.io.config import lookup
 from freeprm.types import Span
 
 Floats = NDArray[np.float64]
@@ -71,15 +72,7 @@ def step_rewards(token_rewards: Floats, spans: Sequence[Span]) -> Floats:
         SpanError: the spans do not tile 0..T; names the first bad span.
         NonFiniteError: a token reward is NaN or infinite.
     """
-    end = 0
-    for index, span in enumerate(spans):
-        if span.start != end or span.stop < span.start:
-            raise SpanError(
-                f"step {index} covers tokens {span.start} to {span.stop}, but the step before ends at {end}"
-            )
-        end = span.stop
-    if end != len(token_rewards):
-        raise SpanError(f"the last step ends at token {end}, but the response has {len(token_rewards)}")
+    check_tiling(spans, len(token_rewards))
     if not np.isfinite(token_rewards).all():
         raise NonFiniteError(f"the reward of token {int(np.flatnonzero(~np.isfinite(token_rewards))[0])} is not finite")
     return np.array([token_rewards[span.start : span.stop].sum() for span in spans])
@@ -148,11 +141,7 @@ def aggregator(name: str) -> Aggregator:
     Raises:
         ConfigError: there is none; names the closest.
     """
-    if name not in AGGREGATORS:
-        close = get_close_matches(name, AGGREGATORS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"aggregator: no {name!r}; expected one of {', '.join(AGGREGATORS)}.{hint}")
-    return AGGREGATORS[name]
+    return lookup(AGGREGATORS, name, setting="aggregator")
 
 
 def _checked(step_scores: Sequence[float]) -> Sequence[float]:

@@ -13,10 +13,10 @@ below changes how everything above is cut.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from freeprm.errors import ConfigError, SpanError
+from freeprm.io.config import suggestion
 from freeprm.types import Span
 
 Splitter = Callable[[str], list[Span]]
@@ -89,10 +89,8 @@ def splitter(name: str) -> Splitter:
     """
     if name in SPLITTERS:
         return SPLITTERS[name]
-    close = get_close_matches(name, [*SPLITTERS, TOKENS], n=1)
-    hint = f" Did you mean {close[0]!r}?" if close and close[0] != name else ""
     known = f"expected one of {', '.join(SPLITTERS)}, or {TOKENS!r} where scores are asked for by token"
-    raise ConfigError(f"splitter {name!r}: {known}.{hint}")
+    raise ConfigError(f"splitter {name!r}: {known}.{suggestion(name, {*SPLITTERS, TOKENS} - {name})}")
 
 
 def given_steps(text: str, steps: Sequence[str]) -> list[Span]:

@@ -9,7 +9,6 @@ few, else on drawn ones.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 from itertools import combinations
 from math import comb
@@ -18,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from freeprm.errors import ConfigError, DataError, NonFiniteError
+from freeprm.errors import DataError, NonFiniteError
+from freeprm.io.config import lookup
 
 Floats = NDArray[np.float64]
 Weighting = Callable[[Floats], Floats]
@@ -114,11 +114,7 @@ def weighting(name: str) -> Weighting:
     Raises:
         ConfigError: there is none; names the closest.
     """
-    if name not in WEIGHTINGS:
-        close = get_close_matches(name, WEIGHTINGS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"weighting: no {name!r}; expected one of {', '.join(WEIGHTINGS)}.{hint}")
-    return WEIGHTINGS[name]
+    return lookup(WEIGHTINGS, name, setting="weighting")
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

@@ -36,10 +36,6 @@ class Choice:
 
     def __call__(self, pred: str | None, gold: str | None) -> Verdict:
         """See `Grader`."""
-        return self.at_once(pred, gold)
-
-    def at_once(self, pred: str | None, gold: str | None) -> Verdict:
-        """See `QuickGrader`; all are."""
         absent = missing(pred, gold)
         if absent is not None:
             return absent
@@ -47,6 +43,8 @@ class Choice:
         if not right:
             return Verdict(None, f"gold answer is not a choice of {self.letters}")
         return Verdict(chosen == right, None) if chosen else Verdict(None, f"answer is not a choice of {self.letters}")
+
+    at_once = __call__  # of every pair; see `QuickGrader`
 
     def _chosen(self, text: str) -> frozenset[str]:
         text = _STYLE.sub(" ", tidy(text)).strip()

@@ -31,10 +31,6 @@ class Numeric:
 
     def __call__(self, pred: str | None, gold: str | None) -> Verdict:
         """See `Grader`."""
-        return self.at_once(pred, gold)
-
-    def at_once(self, pred: str | None, gold: str | None) -> Verdict:
-        """See `QuickGrader`; all are."""
         absent = missing(pred, gold)
         if absent is not None:
             return absent
@@ -44,6 +40,8 @@ class Numeric:
         if given is None:
             return Verdict(None, "answer is not a number")
         return Verdict(abs(given - right) <= max(Fraction(self.absolute), Fraction(self.relative) * abs(right)), None)
+
+    at_once = __call__  # of every pair; see `QuickGrader`
 
     def _value(self, text: str) -> Fraction | None:
         """The number that the text states, whatever name or unit it has; None where it states none."""

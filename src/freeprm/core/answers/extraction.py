@@ -5,7 +5,6 @@ Everything here takes time linear in the length of the response, except expressi
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import lru_cache, partial
 from heapq import nlargest
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import Any
 
 from freeprm.core.steps import sentences
 from freeprm.errors import ConfigError, PluginError
+from freeprm.io.config import suggestion
 from freeprm.io.plugins import load
 
 _BOXES = 8  # looked into, from the last, for one that is not empty
@@ -141,11 +141,8 @@ def extractor(name: str) -> Callable[[str], str | None]:
             raise PluginError(f"{name}: is {function!r}; expected a function from a response to an answer")
         return partial(_checked, name, function)
     if name not in EXTRACTORS:
-        close = get_close_matches(name, EXTRACTORS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(
-            f"extractor {name!r}: expected one of {', '.join(EXTRACTORS)}, regex:PATTERN or package.module:name.{hint}"
-        )
+        known = f"{', '.join(EXTRACTORS)}, regex:PATTERN or package.module:name"
+        raise ConfigError(f"extractor {name!r}: expected one of {known}.{suggestion(name, EXTRACTORS)}")
     return EXTRACTORS[name]
 
 
