@@ -52,10 +52,10 @@ def test_step_rewards_sum_to_the_responses_reward_however_it_is_cut(rewards, dat
 @pytest.mark.parametrize(
     ("spans", "message"),
     [
-        ([Span(0, 2), Span(1, 3)], "step 1 covers tokens 1 to 3, but the step before ends at 2"),
-        ([Span(0, 1), Span(2, 3)], "step 1 covers tokens 2 to 3, but the step before ends at 1"),
-        ([Span(0, 2)], "the last step ends at token 2, but the response has 3"),
-        ([Span(0, 4)], "the last step ends at token 4, but the response has 3"),
+        ([Span(0, 2), Span(1, 3)], "step 1 starts at 1 but step 0 ends at 2"),
+        ([Span(0, 1), Span(2, 3)], "step 1 starts at 2 but step 0 ends at 1"),
+        ([Span(0, 2)], "the last step ends at 2 but the response at 3"),
+        ([Span(0, 4)], "the last step ends at 4 but the response at 3"),
     ],
 )
 def test_steps_that_do_not_tile_the_response_are_refused(spans, message):

@@ -95,15 +95,8 @@ def curate(
     """The groups to train on: all operations but pairing.
 
     Args:
-        groups: of the main source.
-        recipe: what is done.
         sources: the groups of each source that the recipe names.
         name: of the main source, for the provenance of rollouts where sources are mixed.
-        needs_pairs: leave out groups without both classes.
-        needs_both: see `trainable`.
-
-    Raises:
-        ConfigError, DataError: of an operation.
     """
     r, others = recipe, dict(sources or {})
     if r.mix or r.replace:
@@ -191,10 +184,8 @@ def balance(groups: Sequence[Group], *, how: str, seed: int = 0) -> Kept:
     """Drop responses of the majority class at random until right and wrong are 50/50.
 
     Args:
-        groups: graded groups.
         how: one of `BALANCES`: `none`; `dataset`, over all groups together; `instruction`, inside each group, where
             a group with one class goes entirely.
-        seed: of the draws.
 
     Raises:
         ConfigError: no such way of balancing.
@@ -292,7 +283,6 @@ def deduplicate(groups: Sequence[Group], threshold: float = 1.0) -> Kept:
     words can repeat each other, and `noted` tells how many did.
 
     Args:
-        groups: graded or not.
         threshold: above 0, at most 1. At 1, only responses with the same 8-grams repeat each other.
 
     Raises:

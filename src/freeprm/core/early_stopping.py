@@ -74,7 +74,6 @@ class BestFirst:
 
     Args:
         count: N, at least 1.
-        aggregator: see `check_aggregator`.
         batch: responses to advance in a round. The first step of every response is needed whatever comes, so the first
             round asks for all of them.
 
@@ -149,13 +148,7 @@ def best_first(
     """What `best_of_n` chooses by the aggregate of all step scores, found with as few of them as possible.
 
     Args:
-        count: N responses.
         advance: indices of responses -> the next step of each.
-        aggregator: see `check_aggregator`.
-        batch: see `BestFirst`.
-
-    Raises:
-        ConfigError, DataError, NonFiniteError: see `BestFirst`.
     """
     search = BestFirst(count, aggregator=aggregator, batch=batch)
     while (found := search.found) is None:

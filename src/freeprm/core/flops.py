@@ -76,7 +76,6 @@ class ModelShape:
         """The shape that a transformers configuration describes.
 
         Args:
-            config: of a decoder.
             n_outputs: of the output head; the vocabulary if not given.
 
         Raises:
@@ -100,7 +99,6 @@ def forward_flops(shape: ModelShape, n_tokens: float, mean_length: float) -> Flo
     """`2 P + 4 L d c` a token, with c = (mean_length + 1) / 2, the mean context of a causal sequence.
 
     Args:
-        shape: the model.
         n_tokens: tokens passed forward, padding left out.
         mean_length: tokens of the sequence that a token stands in, on average over tokens or, nearly, sequences.
     """
@@ -113,9 +111,6 @@ def training_flops(
     """Three forward passes' worth: one forward, two backward, `2 P + 4 P` a token.
 
     Args:
-        shape: the model.
-        n_tokens: as for `forward_flops`, like the next.
-        mean_length: see there.
         checkpointing: activations are recomputed, which is a fourth pass.
         adapters: only adapters are trained: the other matrices pass gradients on, and get none, `2 P + 2 P`. What the
             adapters take themselves, about 1 % of it, is left out.
@@ -133,10 +128,7 @@ def generation_flops(
     """Prompts encoded once, then one forward pass a generated token over the prompt and the response so far.
 
     Args:
-        shape: the model.
-        n_prompts: prompts encoded.
         prompt_tokens: tokens of all prompts together, each prompt once.
-        n_samples: responses drawn.
         generated_tokens: tokens of all responses together.
     """
     prompt_length = prompt_tokens / max(n_prompts, 1)

@@ -73,7 +73,6 @@ def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = 
     """Drop what cannot be used: ungraded and empty responses, and groups without both classes where pairs are needed.
 
     Args:
-        groups: graded.
         needs_pairs: leave out groups without both classes.
         needs_both: the whole data must have both, as where outcomes are what is learnt.
 
@@ -105,11 +104,9 @@ def pair(groups: Sequence[Group], *, pairing: str = "cartesian", max_pairs: int 
     """Pairs of a right and a wrong response inside each group; ungraded responses take no part.
 
     Args:
-        groups: graded groups.
         pairing: one of `PAIRINGS`. The paper's text pairs "each correct rollout with an incorrect counterpart"
             (`one_to_one`); its released code, and the costs it prints, take all of them (`cartesian`).
         max_pairs: at most so many pairs of one group, drawn at random; None for no limit.
-        seed: of the draws.
 
     Raises:
         ConfigError: no such pairing, or `max_pairs` below 1.

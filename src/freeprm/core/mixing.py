@@ -22,10 +22,7 @@ def mix(
     the later; another problem under an id that is taken goes by `source/id`.
 
     Args:
-        groups: of the main source.
-        others: groups by name of the source.
         shares: for each of them, above 0; together below 1.
-        seed: of the draws.
 
     Raises:
         ConfigError: shares out of range.
@@ -126,10 +123,7 @@ def replace_responses(
     has too few responses to it, responses stay.
 
     Args:
-        groups: whose responses are replaced.
-        others: groups by name of the source.
         shares: for each of them, above 0; together at most 1.
-        seed: of the draws.
 
     Raises:
         ConfigError: shares out of range.

@@ -63,9 +63,7 @@ def weightings(rollouts: Sequence[Rollout], *, weighting: str, told: Mapping[str
     Scores of which nobody says anything are taken for probabilities where all are in 0..1, else for unbounded.
 
     Args:
-        rollouts: with scores or without.
         weighting: a name that goes for all scorers, or `BY_KIND`.
-        told: as from `check_kinds`.
 
     Raises:
         ConfigError: a scorer that is none.
@@ -161,7 +159,6 @@ def class_scores(outputs: Any, meaning: Meaning) -> ClassScores:
         outputs: K lists of C numbers, one a step; or K `{"entity": label, "score": p}` of a token-classification
             pipeline; or C numbers for the response, bare or as its `{"probs": ...}`; or its `{"score": x}`; or any
             of these as `{"data": ...}`.
-        meaning: of the numbers.
 
     Raises:
         ConfigError: there are several classes, and `good` does not name one of them.

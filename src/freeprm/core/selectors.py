@@ -100,11 +100,10 @@ def candidates(
 
     Args:
         samples: N of one problem, with `pred` and `correct` as far as they can be known.
-        aggregators: names of `aggregate.AGGREGATORS`, applied to step scores.
+        aggregators: names of `rewards.AGGREGATORS`, applied to step scores.
         key: answer -> what is equal for equal answers, None for no answer.
 
     Raises:
-        ConfigError: no such aggregator.
         DataError, NonFiniteError: step scores that an aggregator refuses; names the sample.
     """
     rollouts = tuple(sample.rollout for sample in samples)
@@ -200,7 +199,7 @@ class Chosen(NamedTuple):
     right: Flags
     """(M,) whether choosing it is right."""
     tied: float
-    """How often it shares the first place, 0..1; see `subsets.Chances`."""
+    """How often it shares the first place, 0..1; see `voting.Chances`."""
 
     @property
     def accuracy(self) -> float:
@@ -235,12 +234,10 @@ def choose(
     """Majority vote, and by each scorer and aggregator best-of-n and weighted vote.
 
     Args:
-        problem: N samples.
         n: samples to choose among; None: all. A scorer with fewer scored samples is left out.
         weigh: by scorer, scores of those who vote together -> weights.
         subsets: `resample`: the mean over random subsets of n, `first`: the first n samples.
         draws: random subsets that a vote is taken on where there are more than so many.
-        seed: of the random subsets.
     """
     nobody = Scores(np.arange(len(problem.rollouts)), np.zeros(len(problem.rollouts)))
     columns: list[tuple[str | None, str, Scores]] = [(None, "majority", nobody)]
@@ -277,9 +274,7 @@ def bounds(
     """What the best and the blindest choices among n samples would get, for each n; see the head of this file.
 
     Args:
-        problem: N samples.
         sizes: n, each 1..N.
-        subsets: as for `choose`, like the next two.
 
     Raises:
         DataError: fewer than n samples.
@@ -322,10 +317,6 @@ def accuracy_metrics(
     """The mean of each cell.
 
     Args:
-        table: accuracies by problem.
-        metric: what the metrics are called.
-        seed: of the bootstrap.
-        problems: those to average over; None: all.
         group: what these problems have in common, as `column=value`.
     """
     for (selector, n), by_problem in table.items():

@@ -148,9 +148,7 @@ def label_errors(responses: Sequence[LabelledResponse], *, labeler: str, seed: i
     over the steps before the last, which need no estimate.
 
     Args:
-        responses: of all problems.
         labeler: its name; `scorer` of the metrics.
-        seed: of the bootstrap.
 
     Raises:
         DataError: a response without steps; see `step_metrics.estimates`.

@@ -91,9 +91,6 @@ def fit_threshold(step_scores: StepScores, first_errors: FirstErrors) -> Thresho
     Every threshold is tried: F1 changes only at a first error's score, and at the lowest score of a
     correct response or of the steps before a first error. Of the ranges with the highest F1 the widest
     is taken, the first of equals, and its middle returned.
-
-    Raises:
-        DataError, NonFiniteError: as `processbench`.
     """
     low, high = _ranges(step_scores, first_errors)
     erroneous = _both_kinds(first_errors)
@@ -111,11 +108,7 @@ def fit_threshold(step_scores: StepScores, first_errors: FirstErrors) -> Thresho
 
 
 def first_error_found(step_scores: StepScores, first_errors: FirstErrors) -> Flags:
-    """(E,) for each erroneous response, whether its lowest step (the first on ties) is its first error.
-
-    Raises:
-        DataError, NonFiniteError: as `found`.
-    """
+    """(E,) for each erroneous response, whether its lowest step (the first on ties) is its first error."""
     _ranges(step_scores, first_errors)
     pairs = zip(step_scores, first_errors, strict=True)
     return np.array([int(np.argmin(scores)) == error for scores, error in pairs if error is not None], dtype=bool)
@@ -125,9 +118,6 @@ def judged_steps(step_scores: StepScores, first_errors: FirstErrors) -> JudgedSt
     """The steps up to and including the first error, with their truth.
 
     Later steps are left out: whether one is right is conditional on a wrong premise.
-
-    Raises:
-        DataError, NonFiniteError: as `found`.
     """
     _ranges(step_scores, first_errors)
     lengths = [len(s) if e is None else e + 1 for s, e in zip(step_scores, first_errors, strict=True)]
@@ -227,12 +217,7 @@ def estimates(scored: ScoredSteps, *, thresholds: Mapping[str, float], seed: int
     above first errors).
 
     Args:
-        scored: B responses.
         thresholds: what the selector is called -> the threshold.
-        seed: of the draws.
-
-    Raises:
-        DataError, NonFiniteError: as `step_metrics.found`.
     """
     units, times = drawn_problems(scored.problems, seed)
     erroneous = np.array([error is not None for error in scored.first_errors], dtype=bool)
@@ -262,8 +247,6 @@ def response_areas(
     Args:
         scores: B each, by aggregator.
         correct: B outcome labels; responses without one (None) are left out.
-        problems: of each response.
-        seed: of the draws.
 
     Raises:
         NonFiniteError: a score is NaN or infinite.

@@ -97,7 +97,6 @@ def given_steps(text: str, steps: Sequence[str]) -> list[Span]:
     """Where the caller's steps stand in the text, with the whitespace behind each.
 
     Args:
-        text: the response.
         steps: K texts, in order, with nothing but whitespace between them.
 
     Returns:
@@ -244,10 +243,6 @@ def check_settling(name: str) -> str:
 def settled_steps(text: str, name: str) -> list[Span]:
     """The first steps of every text that begins with this one.
 
-    Args:
-        text: the beginning of a response.
-        name: a name in `SETTLING`.
-
     Returns:
         Spans that tile the text from its beginning to the last settled cut; none where there is none.
     """
@@ -283,7 +278,6 @@ def prefixes(problem_ids: Sequence[str], responses: Sequence[str], steps: Sequen
 
     Args:
         problem_ids: (B,) problem of each response.
-        responses: (B,)
         steps: (B,) K spans each that tile the response.
     """
     found: dict[Prefix, int] = {}

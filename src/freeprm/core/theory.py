@@ -52,7 +52,6 @@ def q_from_expectation(rewards: Floats, reference: Tables, *, beta: float) -> li
 
     Args:
         rewards: (V**T,) r(y) of every response: any numbers at all, not only log-ratios.
-        reference: pi_ref.
         beta: above 0, in units of the rewards.
 
     Source: the right side of Eq. 2.

@@ -244,7 +244,6 @@ def distinct_text_accuracies(
         right: (N,) labels; a text with several counts by most of its samples.
         sizes: n, each 1..N.
         draws: of random subsets, for more than 256 samples.
-        seed: of these.
 
     Raises:
         DataError: an n is not in 1..N.

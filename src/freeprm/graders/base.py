@@ -51,7 +51,6 @@ def grader(name: str, options: Mapping[str, Any] | None = None) -> Grader:
 
     Args:
         name: a member of the family, or `package.module:name`.
-        options: fields of its dataclass.
 
     Raises:
         PluginError: there is none of that name, or it cannot be called.
@@ -128,9 +127,6 @@ def judging(name: str, options: Mapping[str, Any], *, n_workers: int, limits: Li
     """What turns pairs into verdicts.
 
     Args:
-        name: of the grader, see `graders.base.grader`.
-        options: the grader's fields.
-        n_workers: processes.
         limits: of one pair.
     """
     pool = Pool(
@@ -143,8 +139,6 @@ def extracting(names: Sequence[str], *, n_workers: int, limits: Limits) -> Work[
     """What turns responses into the answers found in them.
 
     Args:
-        names: of extractors, see `core.answers.extraction.extractor`.
-        n_workers: processes.
         limits: of one response.
     """
     return partial(_extracted, Pool(partial(_extract, names), n_workers=n_workers, limits=limits))

@@ -5,7 +5,7 @@ not yet known to one already known, and may be stated from either side: "Ivy has
 books as Kim" when Ivy is known asks the reader to divide. Such inverse facts invite conceptual
 mistakes, as does the sentence about something else that some problems contain.
 
-Nothing here solves, writes or checks a solution: see `solutions.py` and `checking.py`.
+Nothing here solves, writes or checks a solution: see `solutions.py`.
 """
 
 import hashlib

@@ -52,7 +52,6 @@ def equivalent(
     Args:
         pred: the answer given, LaTeX or not, with or without delimiters.
         gold: the right one. The order matters to math-verify where one of the two is an equation or a set.
-        how: settings of the comparison.
         seconds: limit on each call to math-verify, held in the main thread only; None where the caller holds one.
 
     Returns:

@@ -101,11 +101,7 @@ def extract(response: str, extractors: Sequence[str] = DEFAULT_EXTRACTORS) -> st
 
     Args:
         response: the text.
-        extractors: see `extractor`.
-
-    Raises:
-        ConfigError: no such extractor.
-        PluginError: a function of the user's own cannot be imported.
+        extractors: see `extractor`, also for the errors raised.
     """
     functions = [extractor(name) for name in extractors]
     cuts = [found.start() for found in islice(_NEXT_QUESTION.finditer(response), _QUESTIONS)]

@@ -32,8 +32,6 @@ def exceeded_limit(text: str, *, length: int = LENGTH, depth: int = DEPTH) -> st
 
     Args:
         text: LaTeX or Python-like, with or without prose around it.
-        length: characters allowed.
-        depth: brackets inside each other allowed.
     """
     if len(text) > length:
         return f"has more than {length:,} characters"

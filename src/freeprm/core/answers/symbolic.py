@@ -53,12 +53,7 @@ def verified(given: str, right: str, how: Comparison, seconds: int | None) -> Ve
 
     Args:
         given: the answer given, freed of wrappers.
-        right: the gold answer, likewise.
-        how: settings.
         seconds: limit on each call, by an alarm, so in the main thread only; None for no limit.
-
-    Raises:
-        MemoryError: there is not enough memory.
     """
     from math_verify import verify
     from math_verify.errors import TimeoutException

@@ -78,7 +78,6 @@ def key(node: Node, *, units: bool = True) -> str:
     """What answers that mean the same have in common, and others do not.
 
     Args:
-        node: the answer.
         units: tell units apart; without, 12 m and 12 cm have one key.
     """
     if node.kind in SCALARS:
