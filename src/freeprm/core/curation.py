@@ -180,6 +180,9 @@ def _shares(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:g}" for name, share in shares.items())
 
 
+# The operations.
+
+
 def balance(groups: Sequence[Group], *, how: str, seed: int = 0) -> Kept:
     """Drop responses of the majority class at random until right and wrong are 50/50.
 
@@ -277,6 +280,10 @@ Grams = frozenset[tuple[str, ...]]
 
 def deduplicate(groups: Sequence[Group], threshold: float = 1.0) -> Kept:
     """Leave out each response whose 8-gram overlap with one kept before it, in its group, is `threshold` or more.
+
+    The paper deduplicates "based on 8-gram overlap" and says no more (appendix C.2). Here the overlap of two responses
+    is |A & B| / |A | B| over their sets of 8-grams, words being what stands between spaces; a response of fewer words
+    is one gram. That of a response and its beginning is the ratio of their lengths: half of one does not repeat it.
 
     Responses are gone through by `sample_idx`, so the first of several equal ones stays. One that was cut off and one
     that ended never repeat each other. Labels are not looked at: a right and a wrong response that differ in a few

@@ -120,11 +120,15 @@ def _units(values: ArrayLike) -> Floats:
     return units
 
 
+# Areas under the ROC curve.
+
 _CELLS = 1_000_000  # draws x items at once: 8 MB an array
 
 
 def auc(scores: ArrayLike, positive: ArrayLike) -> float:
     """Mean over all pairs of (positive, negative) of 1 if the positive scores higher, 1/2 on ties, else 0.
+
+    0.5 is what scores without information give; the scale of scores means nothing.
 
     Args:
         scores: (M,) finite.

@@ -177,6 +177,9 @@ def _entry(run: Paid, charge: Charge, seconds: float) -> Entry:
     )
 
 
+# What is charged when methods are compared: as the paper did, all of it, or what a reader switches on.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convention:
     """Which charges of a method's development count, and how."""

@@ -83,6 +83,8 @@ def q_values(rewards: Floats) -> Floats:
     return np.cumsum(rewards)
 
 
+# Step scores to one score for the response.
+
 Aggregator = Callable[[Sequence[float]], float]
 """(K,) step scores -> one score; DataError on no steps, NonFiniteError on NaN or infinity."""
 

@@ -122,6 +122,8 @@ def _outside(rows: Sequence[Rollout], rounding: float) -> Rollout | None:
     return None
 
 
+# Scores from the outputs of a classifier.
+
 Values = Literal["probabilities", "logits", "scores"]
 MAX_CLASSES = 32
 """More numbers than this at one place are a hidden state or a vocabulary, and not classes."""

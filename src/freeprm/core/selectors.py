@@ -84,6 +84,8 @@ class Candidates:
 def merge_scorers(rollouts: Sequence[Rollout]) -> list[list[Sample]]:
     """The samples of each problem, in order of first appearance; samples in order of `sample_idx`.
 
+    Several scorers may have scored the same responses, in rows of their own; a response counts once.
+
     Raises:
         DataError: rows of one sample disagree on its response or label; names the sample.
     """
@@ -178,6 +180,8 @@ def _scores(samples: Sequence[Sample], aggregators: Sequence[str]) -> dict[tuple
         for key, values in found.items()
     }
 
+
+# Choosing among candidates.
 
 Subsets = Literal["resample", "first"]
 
@@ -293,6 +297,9 @@ def bounds(
         }
         for (_, correct, n), null in zip(parts, blind, strict=True)
     }
+
+
+# Accuracies and their differences, as metrics.
 
 
 class Cell(NamedTuple):

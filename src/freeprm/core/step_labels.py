@@ -119,6 +119,8 @@ def labelled_steps(rollout: Rollout) -> LabelledSteps:
     return LabelledSteps(steps, [*[True] * error, False, *[None] * (len(steps) - error - 1)])
 
 
+# How far labels are from the truth.
+
 ALL, JUDGED, REFERENCE = "all steps", "up to the first error", "reference above 0"
 """Selectors of metrics."""
 _HARD = {"labels": 0.5}

@@ -174,6 +174,9 @@ def _both_kinds(first_errors: FirstErrors) -> Flags:
     return flags
 
 
+# Estimates, each with bootstrap replicates over problems.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredSteps:
     """B responses with a scorer's step scores and the truth."""

@@ -217,6 +217,8 @@ def _shown(text: str) -> str:
     return repr(text[:40] + "..." if len(text) > 40 else text)
 
 
+# Steps of a text that is still being written.
+
 SETTLING = tuple(one.__name__ for one in (step_markers, lines, blank_lines, sentences))
 """Splitters whose cuts are settled while a text is being written."""
 _LETTER = "a"  # no marker, mark or newline holds it
@@ -243,6 +245,9 @@ def check_settling(name: str) -> str:
 def settled_steps(text: str, name: str) -> list[Span]:
     """The first steps of every text that begins with this one.
 
+    A cut is taken as settled only where a word begins, the same or a later one. So tokenizers that join no words (all
+    that split text before they merge, as byte-level BPE does) read what is before it as the same tokens for ever.
+
     Returns:
         Spans that tile the text from its beginning to the last settled cut; none where there is none.
     """
@@ -250,6 +255,9 @@ def settled_steps(text: str, name: str) -> list[Span]:
     last = words[-1] if words else 0
     cuts = [span.start for span in splitter(name)(text + _LETTER) if 0 < span.start <= last]
     return [Span(start, stop) for start, stop in zip([0, *cuts], cuts, strict=False)]
+
+
+# Beginnings of responses up to a step's end.
 
 
 class Prefix(NamedTuple):

@@ -140,6 +140,8 @@ def _finite(scores: ArrayLike) -> Floats:
     return values
 
 
+# Chances of being chosen from n of N samples.
+
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 

@@ -102,6 +102,8 @@ class Own:
         return Verdict(given, None)
 
 
+# Workers.
+
 T = TypeVar("T")
 R = TypeVar("R")
 Work = Callable[[Sequence[T]], Iterator[tuple[T, R]]]

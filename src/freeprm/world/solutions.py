@@ -135,6 +135,8 @@ def write_answer(answer: int) -> str:
     return f"The answer is {answer}."
 
 
+# The truth of each step.
+
 _STATED = re.compile(r"Step \d+: (?:.*, )?(?P<who>[A-Z]\w*) (?P<value>\d{1,9})\.", re.ASCII)
 _ANSWER = re.compile(r"\n(The answer is \d+\.)$")
 
@@ -194,6 +196,8 @@ def _is_next(fact: Fact, stated: Mapping[str, int]) -> bool:
 def _is_asked(problem: WordProblem, step: Step) -> bool:
     return step.who == (problem.asked[0] if len(problem.asked) == 1 else TOTAL)
 
+
+# Simulated students.
 
 # Probability that a student reads an inverse fact of each kind forwards, in every such sentence.
 MISREADING: Mapping[str, float] = {"more": 0.60, "fewer": 0.55, "times": 0.62, "half": 0.55}
