@@ -14,9 +14,8 @@ from freeprm.errors import ConfigError, DataError
 from freeprm.io.plugins import load
 from freeprm.labelers.autopsv import AutoPSV, fallen
 from freeprm.labelers.base import Divided, Labelled, Notebook
-from freeprm.models.encoding import TooLong
 from freeprm.scorers._usage import Usage
-from freeprm.scorers.base import Description, Scorer, ScorerSource, Scores
+from freeprm.scorers.base import DEFAULT_SCORING, Description, Scorer, ScorerSource, Scores, ScoringOptions
 from freeprm.types import Rollout
 
 
@@ -40,9 +39,8 @@ class Verifier(Scorer):
         raise NotImplementedError
 
     def score_rollouts(
-        self, rollouts: Sequence[Rollout], *, splitter: str | None = None, too_long: TooLong = "exclude",
-        token_budget: int | None = None, usage: Usage | None = None,
-    ) -> tuple[dict[int, Scores], Counter[str]]:  # fmt: skip
+        self, rollouts: Sequence[Rollout], options: ScoringOptions = DEFAULT_SCORING, *, usage: Usage | None = None
+    ) -> tuple[dict[int, Scores], Counter[str]]:
         self.scored.append(len(rollouts))
         assert usage is not None
         usage.timing("scorer forward")(10 * len(rollouts), len(rollouts))

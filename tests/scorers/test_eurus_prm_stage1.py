@@ -7,7 +7,7 @@ import releases
 from freeprm.errors import ModelError
 from freeprm.models.loading import LoadOptions
 from freeprm.scorers import eurus_prm_stage1, eurus_prm_stage2
-from freeprm.scorers.base import ScorerSource
+from freeprm.scorers.base import ScorerSource, ScoringOptions
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near
 
@@ -59,7 +59,7 @@ def test_scores_are_the_accumulated_log_ratio_at_each_step_s_end(scorer, models)
 def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score_rollouts(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        alone, _ = scorer.score_rollouts([rollout], token_budget=1)
+        alone, _ = scorer.score_rollouts([rollout], ScoringOptions(token_budget=1))
         assert together[index].step_scores == near(alone[0].step_scores)
 
 

@@ -10,7 +10,7 @@ from freeprm.errors import DataError, ModelError
 from freeprm.models.heads import TwoLabelHead
 from freeprm.models.loading import LoadOptions
 from freeprm.models.scoring_input import check_tokens
-from freeprm.scorers.base import ScorerSource
+from freeprm.scorers.base import ScorerSource, ScoringOptions
 from freeprm.scorers.qwen_math_prm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near
@@ -81,7 +81,7 @@ def test_one_pass_gives_what_the_card_s_code_gives(scorer, model, head, tokenize
 def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score_rollouts(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        alone, _ = scorer.score_rollouts([rollout], token_budget=1)
+        alone, _ = scorer.score_rollouts([rollout], ScoringOptions(token_budget=1))
         assert together[index].step_scores == near(alone[0].step_scores)
 
 

@@ -3,7 +3,7 @@ import pytest
 import releases
 from freeprm.errors import DataError
 from freeprm.models.loading import LoadOptions
-from freeprm.scorers.base import ScorerSource
+from freeprm.scorers.base import ScorerSource, ScoringOptions
 from freeprm.scorers.rlhflow_deepseek import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near
@@ -60,7 +60,7 @@ def test_one_pass_gives_what_the_authors_code_gives_prefix_by_prefix(scorer, mod
 def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score_rollouts(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        alone, _ = scorer.score_rollouts([rollout], token_budget=1)
+        alone, _ = scorer.score_rollouts([rollout], ScoringOptions(token_budget=1))
         assert together[index].step_scores == near(alone[0].step_scores)
 
 
@@ -88,4 +88,4 @@ def test_long_responses_are_left_out_and_counted_or_refused(scorer):
     assert list(scores) == [1]
     assert counts == {"excluded: longer than the context": 1, "excluded: empty response": 1}
     with pytest.raises(DataError, match="tokens with its prompt, but 400 are allowed"):
-        scorer.score_rollouts([long], too_long="error")
+        scorer.score_rollouts([long], ScoringOptions(too_long="error"))

@@ -13,16 +13,17 @@ import releases
 import tiny
 from freeprm.core.flops import ModelShape
 from freeprm.errors import ConfigError, DataError, ModelError, PluginError, RewardMismatchError, SpanError
-from freeprm.models.encoding import TooLong
 from freeprm.models.loading import LoadOptions, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 from freeprm.scorers._usage import Usage
 from freeprm.scorers.base import (
+    DEFAULT_SCORING,
     Description,
     Ranked,
     Scorer,
     ScorerSource,
     Scores,
+    ScoringOptions,
     load_scorer,
     rollouts_of,
     steps_of,
@@ -146,9 +147,8 @@ class Lengths(Scorer):
         return ModelShape(n_parameters=0, n_layers=0, attention_width=0)
 
     def score_rollouts(
-        self, rollouts: Sequence[Rollout], *, splitter: str | None = None, too_long: TooLong = "exclude",
-        token_budget: int | None = None, usage: Usage | None = None,
-    ) -> tuple[dict[int, Scores], Counter[str]]:  # fmt: skip
+        self, rollouts: Sequence[Rollout], options: ScoringOptions = DEFAULT_SCORING, *, usage: Usage | None = None
+    ) -> tuple[dict[int, Scores], Counter[str]]:
         steps = [rollout.response.split() for rollout in rollouts]
         return {
             index: Scores(step_scores=tuple(float(len(word)) for word in words), n_tokens=1)

@@ -6,7 +6,7 @@ from freeprm.core.steps import lines
 from freeprm.errors import ModelError, SpanError
 from freeprm.models.heads import ValueHead
 from freeprm.models.loading import LoadOptions
-from freeprm.scorers.base import ScorerSource
+from freeprm.scorers.base import ScorerSource, ScoringOptions
 from freeprm.scorers.skywork_o1_prm import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near
@@ -83,7 +83,7 @@ def test_one_pass_gives_what_the_authors_code_gives_one_by_one(scorer, model, he
 def test_neither_batch_nor_padding_changes_a_score(scorer):
     together, _ = scorer.score_rollouts(ROLLOUTS)
     for index, rollout in enumerate(ROLLOUTS):
-        alone, _ = scorer.score_rollouts([rollout], token_budget=1)
+        alone, _ = scorer.score_rollouts([rollout], ScoringOptions(token_budget=1))
         assert together[index].step_scores == near(alone[0].step_scores)
 
 

@@ -6,7 +6,7 @@ import torch
 import releases
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.loading import LoadOptions
-from freeprm.scorers.base import ScorerSource
+from freeprm.scorers.base import ScorerSource, ScoringOptions
 from freeprm.scorers.skywork_reward import PLUGIN
 from releases import ROLLOUTS, one, save_released, seeded
 from rounding import near
@@ -96,6 +96,6 @@ def test_a_tokenizer_without_chat_template_is_refused(tmp_path, model):
 
 def test_what_makes_no_sense_for_it_is_refused(scorer):
     with pytest.raises(ConfigError, match="would cut off what is read"):
-        scorer.score_rollouts(ROLLOUTS, too_long="truncate")
+        scorer.score_rollouts(ROLLOUTS, ScoringOptions(too_long="truncate"))
     with pytest.raises(ConfigError, match="scores with one model"):
         PLUGIN.load(ScorerSource(source="anywhere", reference="another"))

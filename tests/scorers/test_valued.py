@@ -140,7 +140,7 @@ def test_values_are_read_where_they_are_trained(steps, folders):
 
 def test_every_token_may_be_a_step(folders):
     scorer = Valued.load(ScorerSource(source=str(folders["linear steps"]), options=CPU))
-    scores, _ = scorer.score_rollouts(ROLLOUTS[:1], splitter="tokens")
+    scores, _ = scorer.score_rollouts(ROLLOUTS[:1], ScoringOptions(splitter="tokens"))
     [item] = encode(tiny.tokenizer(), ROLLOUTS[:1])
     assert len(scores[0].step_scores) == item.n_response
     by_step, _ = scorer.score_rollouts(ROLLOUTS[:1])
@@ -154,8 +154,8 @@ def test_what_cannot_be_scored_is_counted(folders):
     assert list(scores) == [1]
     assert counts == {"excluded: empty response": 1, "excluded: longer than the context": 1}
     with pytest.raises(DataError, match="problem 'p0', sample 1"):
-        scorer.score_rollouts([long], too_long="error")
-    cut, counts = scorer.score_rollouts([long], too_long="truncate")
+        scorer.score_rollouts([long], ScoringOptions(too_long="error"))
+    cut, counts = scorer.score_rollouts([long], ScoringOptions(too_long="truncate"))
     assert counts == {"truncated to the context": 1}
     assert cut[0].n_tokens == tiny.CONTEXT
     assert cut[0].steps[-1].stop < len(long.response)
@@ -164,7 +164,7 @@ def test_what_cannot_be_scored_is_counted(folders):
 def test_progress_is_told_in_tokens_that_were_read(folders):
     told: list[int] = []
     Valued.load(ScorerSource(source=str(folders["linear steps"]), options=CPU)).score_rollouts(
-        ROLLOUTS, token_budget=1, usage=Usage(told.append)
+        ROLLOUTS, ScoringOptions(token_budget=1), usage=Usage(told.append)
     )
     assert sum(told) == sum(len(item.ids) for item in encode(tiny.tokenizer(), ROLLOUTS))
 

@@ -28,7 +28,7 @@ from freeprm.labelers.base import Divided, Labelled, Notebook, StepLabels
 from freeprm.models.encoding import TooLong
 from freeprm.models.loading import Dtype, LoadOptions, device_name
 from freeprm.scorers._usage import Usage
-from freeprm.scorers.base import Scorer, ScorerSource, Scores
+from freeprm.scorers.base import Scorer, ScorerSource, Scores, ScoringOptions
 from freeprm.types import Cost
 
 BATCH = 1024
@@ -107,9 +107,8 @@ class AutoPSV:
     def _read(self, scorer: Scorer, batch: Sequence[Divided]) -> dict[str, Any]:
         """The step scores of each response, None for one that was left out; and what that took."""
         usage = Usage()
-        scores, counts = scorer.score_rollouts(
-            [item.rollout for item in batch], too_long=self.too_long, usage=usage
-        )  # fmt: skip
+        options = ScoringOptions(too_long=self.too_long)
+        scores, counts = scorer.score_rollouts([item.rollout for item in batch], options, usage=usage)
         return {
             _KEY: [_step_scores(scores.get(index), item, scorer.about.name) for index, item in enumerate(batch)],
             "counts": {f"not labelled: {reason}": count for reason, count in counts.items()},

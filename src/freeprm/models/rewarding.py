@@ -128,8 +128,10 @@ def read_marked(
 
     def read(rows: Sequence[int]) -> tuple[Sequence[Tensor], int]:
         part = [items[row] for row in rows]
-        flat = _at_head(transformer, model.head, part) if model.head else _by_own_code(model, part)
-        outputs = flat.split([n_outputs(item) for item in part])
+        if model.head:
+            outputs = _at_head(transformer, model.head, part).split([n_outputs(item) for item in part])
+        else:
+            outputs = tuple(_by_own_code(model.backbone.model, item, width=model.width) for item in part)
         for item, output in zip(part, outputs, strict=True):
             if not bool(output.isfinite().all()):
                 raise NonFiniteError(
@@ -162,12 +164,8 @@ def _at_head(core: Any, head: Callable[[Tensor], Tensor], batch: Sequence[Scorin
     return head(hidden[rows, at].float()).cpu()
 
 
-def _by_own_code(model: RewardModel, batch: Sequence[ScoringInput]) -> Tensor:
-    """The same of a model that runs its own code."""
-    return torch.cat([_one_by_own_code(model.backbone.model, item, width=model.width) for item in batch])
-
-
-def _one_by_own_code(model: PreTrainedModel, item: ScoringInput, *, width: int) -> Tensor:
+def _by_own_code(model: Any, item: ScoringInput, *, width: int) -> Tensor:
+    """The same of one response, by a model that runs its own code."""
     ids = torch.from_numpy(item.ids).long()[None].to(model.device)
     given = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     output = given if isinstance(given, Tensor) else getattr(given, "score", None)

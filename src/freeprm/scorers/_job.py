@@ -55,19 +55,19 @@ class ScoringJob:
     def _scored(self, scorer: Scorer, parts: Sequence[Part]) -> Iterator[ScoredPart]:
         for part in parts:
             usage = Usage(self.passed)
-            by_reward, counts = scorer.score_by_reward(part.rollouts, self.options, usage=usage)
-            one = next(iter(by_reward.values()))
+            found, counts = scorer.score_rollouts(part.rollouts, self.options, usage=usage)
             yield ScoredPart(
                 part=part.number,
                 rows={
                     name: [
-                        _row(part.rollouts[index], name, scores, scorer) for index, scores in by_reward[reward].items()
+                        _row(part.rollouts[index], name, scores.others.get(reward, scores), scorer)
+                        for index, scores in found.items()
                     ]
                     for name, reward in self.names.items()
                 },
-                left_out=[index for index in range(len(part.rollouts)) if index not in one],
+                left_out=[index for index in range(len(part.rollouts)) if index not in found],
                 counts=counts,
-                sequence_tokens=sum(scores.n_tokens for scores in one.values()),
+                sequence_tokens=sum(scores.n_tokens for scores in found.values()),
                 readings=usage.models,
             )
 

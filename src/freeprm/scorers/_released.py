@@ -19,12 +19,12 @@ from freeprm.core.score_kinds import ScoreKind
 from freeprm.core.steps import TOKENS, given_steps
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, DataError, SpanError
-from freeprm.models.encoding import TooLong, fit
+from freeprm.models.encoding import fit
 from freeprm.models.heads import Layout
 from freeprm.models.rewarding import RewardModel, load_reward_model, load_token_model, read_marked
 from freeprm.models.scoring_input import ScoringInput, check_tokens, response_name
 from freeprm.scorers._usage import Usage
-from freeprm.scorers.base import Description, Scorer, ScorerSource, Scores
+from freeprm.scorers.base import DEFAULT_SCORING, Description, Scorer, ScorerSource, Scores, ScoringOptions
 from freeprm.types import Rollout, Span
 
 Normaliser = Callable[[Tensor], Tensor]
@@ -117,13 +117,7 @@ class ReleasedScorer(Scorer):
         return ModelShape.of(self.model.backbone.model.config.get_text_config(), n_outputs=0)
 
     def score_rollouts(
-        self,
-        rollouts: Sequence[Rollout],
-        *,
-        splitter: str | None = None,
-        too_long: TooLong = "exclude",
-        token_budget: int | None = None,
-        usage: Usage | None = None,
+        self, rollouts: Sequence[Rollout], options: ScoringOptions = DEFAULT_SCORING, *, usage: Usage | None = None
     ) -> tuple[dict[int, Scores], Counter[str]]:
         """See `Scorer`.
 
@@ -132,17 +126,18 @@ class ReleasedScorer(Scorer):
             DataError: a response that the recipe cannot write, or one too long with "error".
             SpanError: its steps are not the response's.
         """
-        if too_long == "truncate":
+        self.about.check(options)
+        if options.too_long == "truncate":
             raise ConfigError(
                 f"{self.about.name}: too_long='truncate' would cut off what is read; choose error or exclude"
             )
         present = [index for index, rollout in enumerate(rollouts) if rollout.response.strip()]
-        written = [self.write(rollouts[index], splitter=splitter) for index in present]
-        fitted = fit(written, max_length=self.model.backbone.max_length, too_long=too_long)
+        written = [self.write(rollouts[index], splitter=options.splitter) for index in present]
+        fitted = fit(written, max_length=self.model.backbone.max_length, too_long=options.too_long)
         if len(present) < len(rollouts):
             fitted.counts["excluded: empty response"] = len(rollouts) - len(present)
         outputs = read_marked(
-            self.model, fitted.encoded, n_outputs=_n_outputs, token_budget=token_budget,
+            self.model, fitted.encoded, n_outputs=_n_outputs, token_budget=options.token_budget,
             advance=(usage or Usage()).timing(SCORER, self.model.backbone.model),
         )  # fmt: skip
         parts = zip(fitted.kept, fitted.encoded, outputs, strict=True)

@@ -21,8 +21,8 @@ from freeprm.core.score_kinds import ScoreKind
 from freeprm.core.steps import TOKENS, given_steps, splitter, token_spans
 from freeprm.errors import ConfigError, DataError, PluginError
 from freeprm.io.plugins import load, names
-from freeprm.models.encoding import TooLong
-from freeprm.models.loading import DEFAULT_OPTIONS, Dtype, LoadOptions, load_config, resolve, weights_hash
+from freeprm.models.encoding import Encoded, Fitted, TooLong, check_vocabulary, encode, fit
+from freeprm.models.loading import DEFAULT_OPTIONS, Backbone, Dtype, LoadOptions, load_config, resolve, weights_hash
 from freeprm.models.reward_config import REWARD_FILE, Override, load_reward_config, stored_config
 from freeprm.scorers._usage import Usage
 from freeprm.types import Prompt, Rollout, Span
@@ -43,7 +43,9 @@ class Scores:
     reward: float | None = None
     """Of a log-ratio: r(y), the sum over the response."""
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """What else its row has."""
+    """What else its row has: the rewards of tokens, where they are asked for."""
+    others: Mapping[str, "Scores"] = field(default_factory=dict)
+    """Of a log-ratio, by name: the same under the other rewards that were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class ScoringOptions:
     """What is asked of a scorer, besides responses."""
 
     rewards: tuple[str, ...] = ()
-    """Of a log-ratio, names in `freeprm.core.rewards.REWARDS`, all read off one pass; the scorer's own by default."""
+    """Of a log-ratio, names in `freeprm.core.rewards.REWARDS`, read off one pass; the scorer's own by default."""
     splitter: str | None = None
     """A name in `freeprm.core.steps.SPLITTERS`, for responses that bring no steps; the scorer's own by default."""
     tokens: bool = False
@@ -70,6 +72,9 @@ class ScoringOptions:
     """What to do with a response that the context does not hold."""
     token_budget: int | None = None
     """Tokens in one batch; by the device if not given."""
+
+
+DEFAULT_SCORING = ScoringOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,45 +134,22 @@ class Scorer(ABC):
 
     @abstractmethod
     def score_rollouts(
-        self,
-        rollouts: Sequence[Rollout],
-        *,
-        splitter: str | None = None,
-        too_long: TooLong = "exclude",
-        token_budget: int | None = None,
-        usage: Usage | None = None,
+        self, rollouts: Sequence[Rollout], options: ScoringOptions = DEFAULT_SCORING, *, usage: Usage | None = None
     ) -> tuple[dict[int, Scores], Counter[str]]:
         """Score responses, whose steps are those of their column `steps`, where they have one.
 
         Args:
             rollouts: any number, best with those of one prompt together.
-            splitter: see `ScoringOptions`, as for the next two.
-            too_long: as above.
-            token_budget: as above.
+            options: how.
             usage: is told what each model reads.
 
         Returns:
             By index into `rollouts`, without those left out; and the counts of what was left out or cut, by reason.
 
         Raises:
-            FreePRMError: a response that cannot be scored as it stands; names it.
-        """
-
-    def score_by_reward(
-        self, rollouts: Sequence[Rollout], options: ScoringOptions, *, usage: Usage | None = None
-    ) -> tuple[dict[str, dict[int, Scores]], Counter[str]]:
-        """As `score_rollouts`, under several rewards at once: by the names in `options`, "" of a scorer without them.
-
-        Raises:
             ConfigError: see `Description.check`.
             FreePRMError: a response that cannot be scored as it stands; names it.
         """
-        self.about.check(options)
-        scores, counts = self.score_rollouts(
-            rollouts, splitter=options.splitter, too_long=options.too_long, token_budget=options.token_budget,
-            usage=usage,
-        )  # fmt: skip
-        return {"": scores}, counts
 
     def rank(self, prompt: Prompt, responses: Sequence[str], *, aggregator: str | None = None) -> list[Ranked]:
         """Responses to one prompt, the best first; equal ones in the order given.
@@ -183,7 +165,7 @@ class Scorer(ABC):
             DataError: a response is empty, or longer than the context.
         """
         combined = aggregator_named(aggregator or self.about.aggregation or "min")
-        scores, _ = self.score_rollouts(rollouts_of(prompt, responses), too_long="error")
+        scores, _ = self.score_rollouts(rollouts_of(prompt, responses), ScoringOptions(too_long="error"))
         ranked = []
         for index, response in enumerate(responses):
             if index not in scores:
@@ -349,6 +331,30 @@ def steps_of(
     spans = splitter(name)(text) if given is None else given_steps(response, given)
     spans = [Span(start, min(stop, len(text))) for start, stop in spans if start < len(text)]
     return spans, token_spans(covered, spans, text=text)
+
+
+def fit_rollouts(rollouts: Sequence[Rollout], models: Sequence[Backbone], *, too_long: TooLong) -> Fitted[Encoded]:
+    """Responses as models of one vocabulary read them, without empty ones and those that the context does not hold.
+
+    Args:
+        rollouts: any number.
+        models: the first one's tokenizer and context are taken.
+        too_long: see `ScoringOptions`.
+
+    Returns:
+        What is kept, by index into the rollouts, and the counts of what is not.
+
+    Raises:
+        DataError: with "error", names the first that does not fit.
+        ModelError: a token is beyond a model's vocabulary.
+    """
+    present = [index for index, rollout in enumerate(rollouts) if rollout.response]
+    encoded = encode(models[0].tokenizer, [rollouts[index] for index in present])
+    for one in models:
+        check_vocabulary(encoded, one.model.config, model=one.source)
+    found = fit(encoded, max_length=models[0].max_length, too_long=too_long)
+    counts = found.counts + Counter({"excluded: empty response": len(rollouts) - len(present)})
+    return Fitted(kept=[present[row] for row in found.kept], encoded=found.encoded, counts=counts)
 
 
 def rollouts_of(prompt: Prompt, responses: Sequence[str], *, truncated: bool = False) -> list[Rollout]:

@@ -20,7 +20,7 @@ from freeprm.core.rewards import REWARDS, Floats, check_reward, q_values, step_r
 from freeprm.errors import ConfigError, DataError, ModelError, SpanError
 from freeprm.models.batching import Advance
 from freeprm.models.casting import kept_of_update
-from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
+from freeprm.models.encoding import Encoded, TooLong
 from freeprm.models.loading import (
     Backbone,
     Dtype,
@@ -46,7 +46,17 @@ from freeprm.models.reward_config import (
     with_beta,
 )
 from freeprm.scorers._usage import Usage
-from freeprm.scorers.base import Description, Scorer, ScorerSource, Scores, ScoringOptions, rollouts_of, steps_of
+from freeprm.scorers.base import (
+    DEFAULT_SCORING,
+    Description,
+    Scorer,
+    ScorerSource,
+    Scores,
+    ScoringOptions,
+    fit_rollouts,
+    rollouts_of,
+    steps_of,
+)
 from freeprm.types import Prompt, ResponseScore, Rollout
 
 _SAME_DIRECTION = 0.99
@@ -125,8 +135,8 @@ class ImplicitPRM(Scorer):
             device: of both models, such as "cuda:1"; CUDA where there is one, if not given.
             reference_device: of the reference, if another one; the models then work at the same time.
             dtype: of both models; "auto" is the policy's own.
-            attention: an attention implementation of transformers, e.g. "flash_attention_2".
-            trust_remote_code: run code that the model folders bring.
+            attention: see `LoadOptions`, as for the next.
+            trust_remote_code: see above.
 
         Raises:
             ModelError: no reward.json, one of a model that gives values, or a model that cannot be loaded.
@@ -239,35 +249,22 @@ class ImplicitPRM(Scorer):
         ]
 
     def score_rollouts(
-        self,
-        rollouts: Sequence[Rollout],
-        *,
-        splitter: str | None = None,
-        too_long: TooLong = "exclude",
-        token_budget: int | None = None,
-        usage: Usage | None = None,
+        self, rollouts: Sequence[Rollout], options: ScoringOptions = DEFAULT_SCORING, *, usage: Usage | None = None
     ) -> tuple[dict[int, Scores], Counter[str]]:
-        """See `freeprm.scorers.base.Scorer`; under the first of its rewards."""
-        options = ScoringOptions(
-            rewards=self.about.rewards[:1], splitter=splitter, too_long=too_long, token_budget=token_budget
-        )
-        by_reward, counts = self.score_by_reward(rollouts, options, usage=usage)
-        return next(iter(by_reward.values())), counts
-
-    def score_by_reward(
-        self, rollouts: Sequence[Rollout], options: ScoringOptions, *, usage: Usage | None = None
-    ) -> tuple[dict[str, dict[int, Scores]], Counter[str]]:
         """See `freeprm.scorers.base.Scorer`."""
         self.about.check(options)
+        first, *others = options.rewards or self.about.rewards or ("",)
         logps, counts = self.logprobs(
             rollouts, too_long=options.too_long, token_budget=options.token_budget, usage=usage
         )
-        return {
-            reward: {index: self._scores(item, rollouts[index], reward, options) for index, item in logps.items()}
-            for reward in options.rewards or self.about.rewards or ("",)
-        }, counts
+        found = {}
+        for index, item in logps.items():
+            by_reward = {name: self._scores(item, rollouts[index], name, options) for name in (first, *others)}
+            found[index] = replace(by_reward.pop(first), others=by_reward) if others else by_reward[first]
+        return found, counts
 
     def _scores(self, item: TokenLogProbs, rollout: Rollout, reward: str, options: ScoringOptions) -> Scores:
+        """Under a reward; "" is q at each step's end."""
         try:
             read = self.read(
                 item, rollout.response, splitter=options.splitter, steps=rollout.extra.get("steps"),
@@ -304,14 +301,8 @@ class ImplicitPRM(Scorer):
             By index into `rollouts`, without those left out; and the counts of what was left out or cut, by reason,
             and of where the reference's came from.
         """
-        present = [index for index, rollout in enumerate(rollouts) if rollout.response]
-        chosen = [rollouts[index] for index in present]
-        encoded = encode(self.policy.tokenizer, chosen)
-        for one in filter(None, (self.policy, self.reference)):
-            check_vocabulary(encoded, one.model.config, model=one.source)
-        fitted = fit(encoded, max_length=self.policy.max_length, too_long=too_long)
-        usage = usage or Usage()
-        counts = +Counter(fitted.counts)
+        fitted = fit_rollouts(rollouts, [one for one in (self.policy, self.reference) if one], too_long=too_long)
+        counts, usage = fitted.counts, usage or Usage()
         score = partial(_scoring, usage=usage, token_budget=token_budget)
         reference = self.reference
         ref: Sequence[Tensor | None]
@@ -319,18 +310,16 @@ class ImplicitPRM(Scorer):
             policy = score(POLICY, self.policy, usage.advance)(fitted.encoded)
             ref = policy if reference else [None] * len(policy)
         else:
-            kept = [chosen[row] for row in fitted.kept]
+            kept = [rollouts[index] for index in fitted.kept]
             policy, ref = both(
                 lambda tell: score(POLICY, self.policy, tell)(fitted.encoded),
                 lambda tell: self._of_reference(kept, fitted.encoded, score(REFERENCE, reference, tell), counts),
                 advance=usage.advance, at_once=are_apart(self.policy.model, reference.model),
             )  # fmt: skip
-        if len(chosen) < len(rollouts):
-            counts["excluded: empty response"] = len(rollouts) - len(chosen)
         parts = zip(fitted.kept, fitted.encoded, policy, ref, strict=True)
         return {
-            present[kept]: TokenLogProbs(encoded=item, policy=_array(p), ref=None if r is None else _array(r))
-            for kept, item, p, r in parts
+            index: TokenLogProbs(encoded=item, policy=_array(p), ref=None if r is None else _array(r))
+            for index, item, p, r in parts
         }, counts
 
     def _of_reference(

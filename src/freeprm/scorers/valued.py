@@ -13,12 +13,21 @@ from typing import Self
 from freeprm.core.flops import ModelShape
 from freeprm.core.ledger import SCORER
 from freeprm.errors import SpanError
-from freeprm.models.encoding import Encoded, TooLong, check_vocabulary, encode, fit
+from freeprm.models.encoding import Encoded
 from freeprm.models.loading import Backbone
 from freeprm.models.reward_config import check_template, load_reward_config, recorded_date
 from freeprm.models.values import Valuation, load_valued, score_values, valuation_of
 from freeprm.scorers._usage import Usage
-from freeprm.scorers.base import Description, Scorer, ScorerSource, Scores, steps_of
+from freeprm.scorers.base import (
+    DEFAULT_SCORING,
+    Description,
+    Scorer,
+    ScorerSource,
+    Scores,
+    ScoringOptions,
+    fit_rollouts,
+    steps_of,
+)
 from freeprm.types import Rollout, Span
 
 _CROSS_ENTROPIES = ("ce", "step_ce", "osv")
@@ -75,13 +84,7 @@ class Valued(Scorer):
         return ModelShape.of(self.backbone.model.config.get_text_config(), n_outputs=0)
 
     def score_rollouts(
-        self,
-        rollouts: Sequence[Rollout],
-        *,
-        splitter: str | None = None,
-        too_long: TooLong = "exclude",
-        token_budget: int | None = None,
-        usage: Usage | None = None,
+        self, rollouts: Sequence[Rollout], options: ScoringOptions = DEFAULT_SCORING, *, usage: Usage | None = None
     ) -> tuple[dict[int, Scores], Counter[str]]:
         """See `Scorer`; a splitter "tokens" gives the value after each token.
 
@@ -90,24 +93,20 @@ class Valued(Scorer):
             DataError: a response that is too long, with "error".
             NonFiniteError: a value is no number; names the response.
         """
-        present = [index for index, rollout in enumerate(rollouts) if rollout.response]
-        chosen = [rollouts[index] for index in present]
-        encoded = encode(self.backbone.tokenizer, chosen)
-        check_vocabulary(encoded, self.backbone.model.config, model=self.backbone.source)
-        fitted = fit(encoded, max_length=self.backbone.max_length, too_long=too_long)
-        counts = +Counter(fitted.counts)
-        if len(chosen) < len(rollouts):
-            counts["excluded: empty response"] = len(rollouts) - len(chosen)
-        cuts = [self._steps(chosen[row], item, splitter) for row, item in zip(fitted.kept, fitted.encoded, strict=True)]
+        self.about.check(options)
+        fitted = fit_rollouts(rollouts, [self.backbone], too_long=options.too_long)
+        cuts = [
+            self._steps(rollouts[index], item, options.splitter)
+            for index, item in zip(fitted.kept, fitted.encoded, strict=True)
+        ]
         values = score_values(
             self.backbone.model, fitted.encoded, [self.valuation.places(tokens) for _, tokens in cuts],
-            token_budget=token_budget, advance=(usage or Usage()).timing(SCORER, self.backbone.model),
+            token_budget=options.token_budget, advance=(usage or Usage()).timing(SCORER, self.backbone.model),
         )  # fmt: skip
-        scores = {
-            present[row]: self._scores(spans, said.tolist(), n_tokens=len(item.ids))
-            for row, item, (spans, _), said in zip(fitted.kept, fitted.encoded, cuts, values, strict=True)
-        }
-        return scores, counts
+        parts = zip(fitted.kept, fitted.encoded, cuts, values, strict=True)
+        return {
+            index: self._scores(spans, said.tolist(), n_tokens=len(item.ids)) for index, item, (spans, _), said in parts
+        }, fitted.counts
 
     def _steps(self, rollout: Rollout, item: Encoded, splitter: str | None) -> tuple[Sequence[Span], Sequence[Span]]:
         """Characters and tokens of each step; of the whole, where the response is read."""
