@@ -275,11 +275,12 @@ class ImplicitPRM(Scorer):
         n_tokens = len(item.encoded.ids)
         if not reward:
             return Scores(steps=read.steps, step_scores=read.q_values, n_tokens=n_tokens)
-        columns = {"token_rewards": list(read.token_rewards), "token_spans": [list(span) for span in read.tokens]}
+        columns = {}
+        if options.tokens:
+            columns = {"token_rewards": list(read.token_rewards), "token_spans": [list(span) for span in read.tokens]}
         return Scores(
-            steps=read.steps, step_scores=read.step_rewards, reward=read.reward, n_tokens=n_tokens,
-            columns=columns if options.tokens else {},
-        )  # fmt: skip
+            steps=read.steps, step_scores=read.step_rewards, reward=read.reward, n_tokens=n_tokens, columns=columns
+        )
 
     def logprobs(
         self,
