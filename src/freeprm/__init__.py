@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from freeprm.core.steps import SPLITTERS
+    from freeprm.core.voting import best_of_n
+    from freeprm.experiments.comparison.running import compare
+    from freeprm.experiments.comparison.settings import load_comparison
     from freeprm.io.rollouts import read_rollouts
+    from freeprm.scorers.base import load_scorer
     from freeprm.scorers.implicit import ImplicitPRM
+    from freeprm.settings import TrainSettings
+    from freeprm.stages.base import RunResult
     from freeprm.stages.converting import convert
+    from freeprm.stages.early_sampling import sample_early
+    from freeprm.stages.early_selection import select_early
     from freeprm.stages.evaluation import evaluate
     from freeprm.stages.grading import grade
+    from freeprm.stages.labeling import label
     from freeprm.stages.pairing import pair
     from freeprm.stages.sampling import sample
     from freeprm.stages.scoring import score
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
     from freeprm.training.batches import collate_groups, reward_batch
     from freeprm.training.examples import GroupPreparer
     from freeprm.training.groups import read_groups
-    from freeprm.training.settings import TrainSettings, load_settings
+    from freeprm.training.settings import load_settings
     from freeprm.training.setup import set_up_training
     from freeprm.training.trainer import GroupTrainer
     from freeprm.types import Group, Metric, Problem, ResponseScore, Rollout, group_rollouts
@@ -39,20 +48,28 @@ __all__ = [
     "Problem",
     "ResponseScore",
     "Rollout",
+    "RunResult",
     "TrainSettings",
+    "best_of_n",
     "collate_groups",
+    "compare",
     "convert",
     "evaluate",
     "grade",
     "group_rollouts",
+    "label",
+    "load_comparison",
+    "load_scorer",
     "load_settings",
     "pair",
     "read_groups",
     "read_rollouts",
     "reward_batch",
     "sample",
+    "sample_early",
     "score",
     "select",
+    "select_early",
     "set_up_training",
     "train",
     "verify",
@@ -60,10 +77,13 @@ __all__ = [
 
 _HOMES = {
     "SPLITTERS": "core.steps", "read_rollouts": "io.rollouts", "ImplicitPRM": "scorers.implicit",
-    "convert": "stages.converting", "pair": "stages.pairing",
+    "best_of_n": "core.voting", "load_scorer": "scorers.base", "RunResult": "stages.base",
+    "compare": "experiments.comparison.running", "load_comparison": "experiments.comparison.settings",
+    "convert": "stages.converting", "pair": "stages.pairing", "label": "stages.labeling",
+    "sample_early": "stages.early_sampling", "select_early": "stages.early_selection",
     "evaluate": "stages.evaluation", "grade": "stages.grading", "sample": "stages.sampling", "score": "stages.scoring",
     "select": "stages.selection", "train": "stages.training", "verify": "stages.verifying",
-    "TrainSettings": "training.settings", "load_settings": "training.settings",
+    "TrainSettings": "settings", "load_settings": "training.settings",
     "GroupPreparer": "training.examples", "GroupTrainer": "training.trainer", "collate_groups": "training.batches",
     "read_groups": "training.groups", "reward_batch": "training.batches", "set_up_training": "training.setup",
     "group_rollouts": "types",
@@ -78,4 +98,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({name for name in globals() if name.startswith("__")} | {*__all__})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.datasets.base import Dataset, choose
-from freeprm.errors import ConfigError, DataError
+from freeprm.errors import ConfigError, DataError, FreePRMError
 from freeprm.io.arrow import is_hub_name
 from freeprm.io.plugins import built, names
 from freeprm.io.rollouts import problem_row
@@ -45,6 +45,19 @@ def load_problems(
     else:
         dataset = built("datasets", str(source), [options or {}])
     return limited(list(dataset.problems(split, limit=limit, seed=seed)), limit, seed)
+
+
+def readers_of(file: str) -> list[str]:
+    """The datasets that can read a file of rows by their own columns, e.g. `question` and `answer` of GSM8K."""
+    found = []
+    for name in names("datasets", installed=False):
+        try:
+            dataset: Dataset = built("datasets", name, [{"path": file}])
+            next(iter(dataset.problems("train", limit=None, seed=0)))
+        except (FreePRMError, StopIteration):
+            continue
+        found.append(name)
+    return found
 
 
 def limited(problems: Sequence[Problem], limit: int | None, seed: int) -> list[Problem]:

@@ -13,7 +13,13 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any
 
-from freeprm.errors import PluginError
+from freeprm.errors import ConfigError, PluginError
+
+_FLAGS = {
+    "datasets": "--dataset-option", "engines": "--engine-option", "executors": "--executor-option",
+    "graders": "--grader-option", "labelers": "--set",
+}  # fmt: skip
+"""What gives a member its options on the command line."""
 
 
 def load(family: str, name: str) -> Any:
@@ -65,7 +71,11 @@ def built(family: str, name: str, layers: Sequence[Mapping[str, Any]]) -> Any:
     kind = load(family, name)
     if not isinstance(kind, type) or not is_dataclass(kind):
         raise PluginError(f"{family}: {name!r} is {kind!r}; expected a dataclass whose fields are its options")
-    return build(kind, layers)
+    try:
+        return build(kind, layers)
+    except ConfigError as error:
+        how = f"; its options are given by {_FLAGS[family]} name=value" if family in _FLAGS else ""
+        raise ConfigError(f"{family} {name}: {error}{how}") from error
 
 
 def names(family: str, *, installed: bool = True) -> list[str]:

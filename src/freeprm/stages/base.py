@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from freeprm.core.curation import Operation, recalled
-from freeprm.datasets._reading import limited, load_problems
+from freeprm.datasets._reading import limited, load_problems, readers_of
 from freeprm.errors import ConfigError, RecordError, RunFolderError
 from freeprm.io.config import build
 from freeprm.io.files import MANIFEST, content_hash, read_rows
@@ -58,6 +58,9 @@ class RunResult:
     """What was done to the data, in order; of `pair` and `train`."""
 
     def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __str__(self) -> str:
         return str(self.folder)
 
     @property
@@ -213,10 +216,15 @@ def choose_problems(problems: Sequence[str | Problem], settings: Drawing) -> tup
     if len(problems) != 1:
         raise ConfigError(f"inputs: are {len(problems)} sources of problems; expected one")
     name = str(problems[0])
-    chosen = load_problems(
-        name, split=settings.split, limit=settings.n_problems, seed=settings.problem_seed,
-        options=settings.dataset_options,
-    )  # fmt: skip
+    try:
+        chosen = load_problems(
+            name, split=settings.split, limit=settings.n_problems, seed=settings.problem_seed,
+            options=settings.dataset_options,
+        )  # fmt: skip
+    except RecordError as error:
+        others = readers_of(name)
+        advice = f". The rows are {' or '.join(others)}: give that name, and --dataset-option path={name}"
+        raise RecordError(f"{error}{advice if others else ''}") from error
     return name, chosen
 
 

@@ -1,10 +1,12 @@
 """Train a reward model, implicit or one of the baselines: graded rollouts in, a model folder with reward.json out."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from transformers.utils import logging
 
 from freeprm.core.curation import Operation, recorded
 from freeprm.core.flops import ModelShape
@@ -63,7 +65,8 @@ def train(inputs: Sequence[Path], settings: TrainSettings, out: Path) -> RunResu
         cache = out / "reference" if settings.cache is None else Path(settings.cache)
         data = read_data(setup, arguments, files, cache=cache)
         warn_of(setup, arguments, data)
-        trainer = fit(setup, arguments, data)
+        with _without_bars():
+            trainer = fit(setup, arguments, data)
         log = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
         metrics, cost = _metrics(log, setup.settings), _cost(trainer, setup, data)
         if is_main:
@@ -71,6 +74,18 @@ def train(inputs: Sequence[Path], settings: TrainSettings, out: Path) -> RunResu
             folder.write_metrics(metrics)
             cost = folder.finish(cost=cost, counts=recorded(data.counts, data.operations), defaults=setup.sources)
         return RunResult(folder=out, metrics=metrics, counts=data.counts, operations=data.operations, cost=cost)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the bars that transformers draws while it writes weights."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def plan(inputs: Inputs, settings: TrainSettings) -> Plan:
