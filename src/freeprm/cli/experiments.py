@@ -53,7 +53,7 @@ def _command() -> str:
 
 
 def _demo(call: Call) -> None:
-    from freeprm.experiments.demo import FOUR, demo
+    from freeprm.experiments.demo import FOUR, REPORT, demo
 
     given = call.settings(DemoSettings)
     objectives = FOUR if list(given.objectives) == ["all"] else tuple(given.objectives)
@@ -61,7 +61,7 @@ def _demo(call: Call) -> None:
     with output.working():
         made = demo(out=Path(given.out or ""), settings=settings, command=_command())
     shown = made.metrics if call.as_json else [metric for metric in made.metrics if metric.group is None]
-    output.show_parts(out=made.report, metrics=shown, cost=made.cost, as_json=call.as_json)
+    output.show_parts(out=made.folder / REPORT, metrics=shown, cost=made.cost, as_json=call.as_json)
 
 
 def _compare(call: Call) -> None:
@@ -74,10 +74,10 @@ def _compare(call: Call) -> None:
         raise ConfigError(f"--workers: is {workers}; expected 1 or more")
     with output.working():
         from freeprm.experiments.comparison.running import Compared, compare
-        from freeprm.experiments.comparison.tuning import Tuned, tune
+        from freeprm.experiments.comparison.tuning import tune
         from freeprm.report.table import print_tables
 
-        made: Compared | Tuned
+        made: Compared
         if flags.tune:
             seed = comparison.tuning.seed if flags.seed is None else flags.seed
             made = tune(comparison, out=out, seed=seed, workers=workers, command=_command())

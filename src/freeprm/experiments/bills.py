@@ -22,6 +22,11 @@ from freeprm.io.lineage import TRAIN, Run, descent, runs_in, with_ancestors
 from freeprm.io.runs import read_metrics
 from freeprm.types import Metric
 
+CHOSEN_BY = "best_of_n/min"
+"""The paper's way: the response whose lowest step score is highest."""
+_ABLATIONS = ("without-reference", "reference-only")
+"""Scorers of a selection that are not the method itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
@@ -91,12 +96,6 @@ def _notes(runs: Sequence[Run]) -> list[str]:
         if run.stage == "score" and not run.names_models and not trained
     ]
     return notes
-
-
-CHOSEN_BY = "best_of_n/min"
-"""The paper's way: the response whose lowest step score is highest."""
-_ABLATIONS = ("without-reference", "reference-only")
-"""Scorers of a selection that are not the method itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

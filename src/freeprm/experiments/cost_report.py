@@ -13,7 +13,7 @@ from freeprm.report.metrics import quantity
 from freeprm.report.page import Page, Section, render, style_sheet
 from freeprm.report.plots import Bar, Point, Series, bar_plot, legend, line_plot
 from freeprm.report.svg import MARKERS, element
-from freeprm.report.table import NONE, Cell, Row, Table, texts
+from freeprm.report.table import NONE, Cell, Cells, Table, texts
 
 TITLE = "What methods cost"
 _USED: tuple[ChargeGroup, ...] = ("generation", "scoring", "reference")
@@ -209,7 +209,7 @@ def use_table(methods: Sequence[Billed]) -> Table | None:
 def best_of_n_table(measured: Sequence[BestOfN]) -> Table:
     """Table 3's shape, a column for each method."""
     parts = dict.fromkeys(part for item in measured for part in item.seconds)
-    rows: list[Row] = [(Cell(part), *(_cell(item, part) for item in measured)) for part in parts]
+    rows: list[Cells] = [(Cell(part), *(_cell(item, part) for item in measured)) for part in parts]
     rows += [
         texts("total", *(f"{item.total:.1f} %" for item in measured)),
         texts("total without the reference, in % of it", *map(_without_reference, measured)),

@@ -4,18 +4,16 @@ Every stage keeps its run folder under one folder, so that the same command goes
 interrupted, and each can be looked at, or run again by hand with the command of the same name.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from freeprm.core.answers import canonical
 from freeprm.experiments.graph import PlannedRun, make_runs
-from freeprm.io.manifest import read_cost
 from freeprm.io.rollouts import read_rollouts
 from freeprm.io.rows import Row
-from freeprm.io.runs import RunFolder, read_manifest, read_metrics
+from freeprm.io.runs import RunFolder
 from freeprm.models.loading import LoadOptions
 from freeprm.report.metrics import cost_table
 from freeprm.report.page import (
@@ -33,6 +31,7 @@ from freeprm.report.page import (
 )
 from freeprm.scorers.base import ScorerSource
 from freeprm.settings import DemoSettings
+from freeprm.stages.base import RunResult
 from freeprm.stages.evaluation import evaluate
 from freeprm.stages.grading import grade
 from freeprm.stages.sampling import sample
@@ -44,51 +43,50 @@ from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 
 FOUR = ("ce", "dpo", "kto", "nca")
 """The paper's objectives: what `all` stands for."""
-
-
+REPORT = "report.html"
+"""The page, in the demo's folder."""
 PRESET = "embedded"
 MAX_NEW_TOKENS = 200
 """The longest right solution of default difficulty takes about 130."""
+SHOWN_PROBLEMS = 8
+DISCLOSURE = (
+    "The problems are made up by a program that can check every step, and the solver learnt from simulated students "
+    "who misread inverse relations (“Ivy has 3 times as many books as Kim”, where Kim is asked for) more often than "
+    "not. Its most likely answer is therefore often wrong by design: majority vote repeats the misconception, and "
+    "only a scorer that has seen which answers were right can choose against it. The size of the gain says something "
+    "about this world, not about large models on real mathematics. Hyper-parameters were chosen on the dev split."
+)
+CLAIMED = "with-reference"
+SELECTOR = "weighted_vote/min"
+_CURVES = {
+    "loss": ("loss", "{objective}"),
+    "sign_accuracy": ("share with the right sign of r(y)", "{objective}"),
+    "reward_right": ("mean reward", "{objective}, right"),
+    "reward_wrong": ("mean reward", "{objective}, wrong"),
+    "kl_to_reference": ("KL to the reference, nats", "{objective}"),
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demo:
-    """What the demo made."""
-
-    folder: Path
-    report: Path
-    """A self-contained page."""
-    metrics: list[Metric]
-    cost: Cost
-    """Of all stages together, and the seconds from start to end."""
-
-
-def demo(*, out: Path, settings: DemoSettings, command: str) -> Demo:
+def demo(*, out: Path, settings: DemoSettings, command: str) -> RunResult:
     """Show a process reward model come out of right-or-wrong answers, and measure it on held-out problems.
 
     Args:
-        out: the folder of all run folders.
+        out: the folder of all run folders, and of the page.
         settings: size, objectives and seed.
-        command: the command line that makes this run, for the report.
-
-    Raises:
-        FreePRMError: see the stages.
+        command: the command line that makes this run, for the page.
     """
-    report = out / "report.html"
     with RunFolder(out, stage="demo", settings=settings.deciding()) as run:
-        if run.complete and report.exists():
-            cost = read_cost((read_manifest(out) or {})["cost"])
-            return Demo(folder=out, report=report, metrics=read_metrics(out), cost=cost)
-        runs = list(planned(out, settings))
-        make_runs(runs, out=out, description="demo", ended=run.save_time)
-        metrics = [*read_metrics(out / "selection"), *read_metrics(out / "evaluation")]
-        costs = _costs(runs)
-        page = demo_page(out, settings, metrics=metrics, costs=costs, command=command)
-        report.write_text(render(page), encoding="utf-8")
-        run.write_metrics(metrics)
-        counts = (read_manifest(out / "selection") or {})["counts"]
-        cost = run.finish(cost=sum(costs.values(), Cost()), counts=counts)
-    return Demo(folder=out, report=report, metrics=metrics, cost=cost)
+        if not run.complete or not (out / REPORT).exists():
+            runs = list(planned(out, settings))
+            make_runs(runs, out=out, description="demo", ended=run.save_time)
+            selection = RunResult.load(out / "selection")
+            metrics = [*selection.metrics, *RunResult.load(out / "evaluation").metrics]
+            costs = _costs(runs)
+            page = demo_page(out, settings, metrics=metrics, costs=costs, command=command)
+            (out / REPORT).write_text(render(page), encoding="utf-8")
+            run.write_metrics(metrics)
+            run.finish(cost=sum(costs.values(), Cost()), counts=selection.counts)
+    return RunResult.load(out)
 
 
 def planned(out: Path, settings: DemoSettings) -> Iterator[PlannedRun]:
@@ -135,27 +133,8 @@ def _costs(runs: Sequence[PlannedRun]) -> dict[str, Cost]:
     for folder in (run.folder for run in runs):
         kind, *of = folder.name.split("-")
         if kind in stages:
-            costs[" ".join([stages[kind], *of])] = read_cost((read_manifest(folder) or {})["cost"])
+            costs[" ".join([stages[kind], *of])] = RunResult.load(folder).cost
     return costs
-
-
-SHOWN_PROBLEMS = 8
-DISCLOSURE = (
-    "The problems are made up by a program that can check every step, and the solver learnt from simulated students "
-    "who misread inverse relations (“Ivy has 3 times as many books as Kim”, where Kim is asked for) more often than "
-    "not. Its most likely answer is therefore often wrong by design: majority vote repeats the misconception, and "
-    "only a scorer that has seen which answers were right can choose against it. The size of the gain says something "
-    "about this world, not about large models on real mathematics. Hyper-parameters were chosen on the dev split."
-)
-CLAIMED = "with-reference"
-SELECTOR = "weighted_vote/min"
-_CURVES = {
-    "loss": ("loss", "{objective}"),
-    "sign_accuracy": ("share with the right sign of r(y)", "{objective}"),
-    "reward_right": ("mean reward", "{objective}, right"),
-    "reward_wrong": ("mean reward", "{objective}, wrong"),
-    "kl_to_reference": ("KL to the reference, nats", "{objective}"),
-}
 
 
 def demo_page(
@@ -202,7 +181,7 @@ def demo_page(
 
 def _curves(out: Path, objectives: Sequence[str]) -> Iterator[Curve]:
     for objective in objectives:
-        log = json.loads((out / f"prm-{objective}" / "log.json").read_text(encoding="utf-8"))
+        log = RunResult.load(out / f"prm-{objective}").log
         for key, (panel, name) in _CURVES.items():
             points = tuple((entry["step"], entry[key]) for entry in log if key in entry)
             if points:

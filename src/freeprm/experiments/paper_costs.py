@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import linear_regression
 from typing import NamedTuple
 
-from freeprm.report.table import Row, Table, texts
+from freeprm.report.table import Cells, Table, texts
 
 RESPONSES = (2, 4, 8)
 """Responses an instruction at the three scales of Figure 3."""
@@ -215,5 +215,5 @@ def _best_of_n() -> Table:
     )
 
 
-def _row(name: str, values: Iterable[float], spec: str = ".1f") -> Row:
+def _row(name: str, values: Iterable[float], spec: str = ".1f") -> Cells:
     return texts(name, *(format(value, spec) for value in values))

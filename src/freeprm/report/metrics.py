@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from freeprm.core.curation import Operation
 from freeprm.core.groups import Size
-from freeprm.report.table import NONE, Cell, Mark, Row, Table, texts
+from freeprm.report.table import NONE, Cell, Cells, Mark, Table, texts
 from freeprm.types import Cost, Metric
 
 ACCURACY = "accuracy"
@@ -110,7 +110,7 @@ def _number(metric: Metric, value: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class AccuracyRow:
     """A line of the accuracy table: one way to choose, by one scorer, at every N."""
 
     selector: str
@@ -127,10 +127,10 @@ class Grid(NamedTuple):
     """The accuracies over the whole split, at every N."""
 
     ns: list[int]
-    rows: list[Choice]
+    rows: list[AccuracyRow]
     """Rows without a scorer first, ceilings last of them, then by selector, then by scorer, in order of appearance."""
 
-    def is_best(self, row: Choice, n: int) -> bool:
+    def is_best(self, row: AccuracyRow, n: int) -> bool:
         """Highest at N among rows that do not know the gold answer, where not all of them are equal."""
         values = [other.cells[n].value for other in self.rows if n in other.cells and not other.is_ceiling]
         return not row.is_ceiling and n in row.cells and row.cells[n].value == max(values) > min(values)
@@ -155,7 +155,9 @@ def accuracy_grid(metrics: Iterable[Metric]) -> Grid:
         rows.pop((_ORACLE, None), None)
     selectors = list(dict.fromkeys(selector for selector, _ in rows))
     ordered = sorted(rows, key=lambda key: (key[1] is not None, key[0] in _CEILINGS, selectors.index(key[0])))
-    return Grid(sorted({n for cells in rows.values() for n in cells}), [Choice(*key, rows[key]) for key in ordered])
+    return Grid(
+        sorted({n for cells in rows.values() for n in cells}), [AccuracyRow(*key, rows[key]) for key in ordered]
+    )
 
 
 def metric_tables(metrics: Sequence[Metric]) -> dict[str, Table]:
@@ -283,15 +285,15 @@ def _part(metric: Metric, scorer: str | None) -> tuple[str, str]:
     return f"{scorer}: {what}{tied}" if scorer else f"{what}{tied}", str(metric.group)
 
 
-def _under_headings(rows: Iterable[tuple[str, str, Sequence[Cell]]]) -> tuple[Row, ...]:
+def _under_headings(rows: Iterable[tuple[str, str, Sequence[Cell]]]) -> tuple[Cells, ...]:
     """Heading, name and cells of each row -> rows, those of one heading together below it."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[Cells]] = {}
     for heading, name, cells in rows:
         found.setdefault(heading, []).append((Cell(name), *cells))
     return tuple(row for heading, below in found.items() for row in ((Cell(heading),), *below))
 
 
-def _cost_row(stage: str, cost: Cost) -> Row:
+def _cost_row(stage: str, cost: Cost) -> Cells:
     flops = "unknown" if cost.flops is None else quantity(cost.flops) if cost.flops else NONE
     tokens = (cost.generated_tokens, cost.scored_tokens, cost.trained_tokens)
     return texts(stage, f"{cost.seconds:,.1f}", flops, *(f"{n:,}" if n else NONE for n in tokens))

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from freeprm.errors import DataError
 from freeprm.report.metrics import (
     ACCURACY,
-    Choice,
+    AccuracyRow,
     Grid,
     accuracy_grid,
     interval_text,
@@ -318,7 +318,7 @@ def _negated(row: Metric) -> Metric:
     return replace(row, value=-row.value, low=low, high=high)
 
 
-def _baseline(row: Choice, index: int) -> Series:
+def _baseline(row: AccuracyRow, index: int) -> Series:
     return Series(
         name=selector_label(row.selector),
         colour=f"base{index % _BASELINES}",
@@ -332,7 +332,7 @@ def _series(name: str, index: int, points: Iterable[Point]) -> Series:
     return Series(name=name, colour=f"s{index % _COLOURS}", marker=MARKERS[index % len(MARKERS)], points=tuple(points))
 
 
-def _points(row: Choice) -> tuple[Point, ...]:
+def _points(row: AccuracyRow) -> tuple[Point, ...]:
     return tuple(
         Point(
             x=n,

@@ -33,7 +33,7 @@ class Cell(NamedTuple):
     """What sets it off: the best of its column, or a difference above or below zero."""
 
 
-Row = tuple[Cell, ...]
+Cells = tuple[Cell, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Table:
 
     title: str = ""
     header: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Cells, ...]
     note: str = ""
     align: str = ""
     """A letter a column: l for names and texts, r for numbers; by default the first are names."""
@@ -56,12 +56,12 @@ class Table:
         """`align`, or its default."""
         return self.align or "l".ljust(len(self.header), "r")
 
-    def is_heading(self, row: Row) -> bool:
+    def is_heading(self, row: Cells) -> bool:
         """Whether a row is the heading of those below it."""
         return len(row) < len(self.header)
 
 
-def texts(*values: str) -> Row:
+def texts(*values: str) -> Cells:
     """A row of values that have nothing beside them."""
     return tuple(map(Cell, values))
 
@@ -172,12 +172,12 @@ class _Drawn:
         line.rstrip()
         return Text(self._indent) + line
 
-    def _cell(self, row: Row, index: int) -> Text:
+    def _cell(self, row: Cells, index: int) -> Text:
         cell = row[index]
         aside = cell.aside if self._layout.whole else cell.short if index in self._layout.beside else ""
         return Text.assemble((cell.value, _STYLES[cell.mark]), (f" {aside}" if aside else "", "dim"))
 
-    def _plain(self, row: Row, index: int) -> str:
+    def _plain(self, row: Cells, index: int) -> str:
         return self._cell(row, index).plain
 
 

@@ -15,6 +15,7 @@ from freeprm.io.rows import write_json
 from freeprm.io.runs import RunFolder
 from freeprm.report.table import Table, markdown
 from freeprm.scorers.base import ScorerSource
+from freeprm.stages.base import RunResult
 from freeprm.stages.evaluation import evaluate
 from freeprm.stages.grading import grade
 from freeprm.stages.labeling import label
@@ -23,21 +24,14 @@ from freeprm.stages.scoring import score
 from freeprm.stages.selection import select
 from freeprm.stages.training import train
 from freeprm.training.settings import load_settings
-from freeprm.types import Cost, Metric
+from freeprm.types import Cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """What a comparison gave."""
+class Compared(RunResult):
+    """What a comparison gave; its folder holds compare.md, compare.json and metrics.json."""
 
-    folder: Path
-    """Holds compare.md, compare.json and metrics.json."""
-    metrics: list[Metric]
     tables: list[Table]
-    counts: Mapping[str, int]
-    """Methods, and problems left out by column."""
-    cost: Cost
-    """Of everything together."""
 
 
 def compare(comparison: Comparison, *, out: Path, seed: int, workers: int, command: str) -> Compared:
@@ -51,9 +45,6 @@ def compare(comparison: Comparison, *, out: Path, seed: int, workers: int, comma
         seed: of problems, samples and training.
         workers: processes that make methods side by side; with 1 it is done in this one.
         command: the command line that makes this run, for the page.
-
-    Raises:
-        FreePRMError: see the stages.
     """
     folders = Folders(out)
     with RunFolder(out, stage="compare", settings={**comparison.shared(), "seed": seed}) as run:
@@ -73,7 +64,9 @@ def compare(comparison: Comparison, *, out: Path, seed: int, workers: int, comma
     write_json(out / "compare.json", {**described, "metrics": [asdict(metric) for metric in found.metrics]})
     text = page(comparison, tables, cost, seed=seed, command=command)
     (out / "compare.md").write_text(text, encoding="utf-8")
-    return Compared(folder=out, metrics=found.metrics, tables=tables, counts=counts, cost=cost)
+    return Compared(
+        folder=out, metrics=found.metrics, counts=counts, cost=cost, operations=[], tables=tables
+    )  # fmt: skip
 
 
 def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[PlannedRun]:
@@ -205,11 +198,7 @@ def chosen(
 
 
 def evaluate_steps(inputs: Sequence[Path], *, dev: Path, aggregator: str, seed: int, out: Path) -> None:
-    """Evaluate scores, at a threshold from dev where it is known which steps are right.
-
-    Raises:
-        FreePRMError: see the stage.
-    """
+    """Evaluate scores, at a threshold from dev where it is known which steps are right."""
     row = next((row for _, row in read_rows(inputs[0]) if isinstance(row, Mapping)), {})
     has_truth = row.get("step_scores") is not None and "first_error" in row
     evaluate(inputs, out=out, dev=[dev] if has_truth else [], aggregators=[aggregator], seed=seed)

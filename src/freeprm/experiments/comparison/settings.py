@@ -5,6 +5,7 @@ And where its run folders are.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from graphlib import CycleError, TopologicalSorter
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -154,13 +155,11 @@ class Comparison:
         Raises:
             ConfigError: some need each other.
         """
-        order: list[str] = []
-        while left := [name for name in self.methods if name not in order]:
-            ready = [name for name in left if set(self.parents(name)) <= set(order)]
-            if not ready:
-                raise ConfigError(f"methods: {', '.join(left)} need each other's models; expected none to need its own")
-            order.append(ready[0])
-        return order
+        try:
+            return list(TopologicalSorter({name: self.parents(name) for name in self.methods}).static_order())
+        except CycleError as error:
+            names = ", ".join(sorted(set(error.args[1])))
+            raise ConfigError(f"methods: {names} need each other's models; expected none to need its own") from error
 
 
 PACKAGED = "embedded"

@@ -10,7 +10,7 @@ from freeprm.experiments.comparison.settings import Comparison, Folders, test_sp
 from freeprm.io.manifest import read_cost
 from freeprm.io.runs import read_manifest
 from freeprm.report.metrics import metric_cell
-from freeprm.report.table import NONE, Cell, Row, Table
+from freeprm.report.table import NONE, Cell, Cells, Table
 from freeprm.types import Cost, Metric
 
 _BASELINES = {
@@ -126,7 +126,7 @@ def all_tables(comparison: Comparison, found: Measured, costs: Mapping[str, Meth
 def accuracy_table(comparison: Comparison, found: Measured, family: str) -> Table:
     """A row a method, a column each generator and N, and the average; baselines without scores first."""
     shown = [metric for metric in found.metrics if metric.metric == "accuracy"]
-    rows: list[Row] = []
+    rows: list[Cells] = []
     for name in BASELINES:
         own = [metric for metric in shown if metric.scorer is None and metric.selector == name]
         rows.append((Cell(_BASELINES[name]), Cell(""), *_by_column(comparison, own)))

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.errors import ConfigError
-from freeprm.experiments.comparison.running import chosen, labelled, overlaid, rollouts, scored, trained
+from freeprm.experiments.comparison.running import Compared, chosen, labelled, overlaid, rollouts, scored, trained
 from freeprm.experiments.comparison.settings import Comparison, Folders, Method
 from freeprm.experiments.comparison.tables import total_cost
 from freeprm.experiments.graph import PlannedRun, make_runs
 from freeprm.io.runs import RunFolder, read_metrics
 from freeprm.report.metrics import metric_cell
-from freeprm.report.table import Cell, Row, Table, markdown
-from freeprm.types import Cost, Metric
+from freeprm.report.table import Cell, Cells, Table, markdown
+from freeprm.types import Metric
 
 DEV = "dev"
 
@@ -37,17 +37,10 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tuned:
-    """What a search gave."""
+class Tuned(Compared):
+    """What a search gave; its folder holds tune.md, its metrics have each trial's name as the scorer."""
 
-    folder: Path
-    """Holds tune.md and metrics.json."""
     trials: list[Trial]
-    metrics: list[Metric]
-    """Of each trial, with its name as the scorer."""
-    tables: list[Table]
-    counts: Mapping[str, int]
-    cost: Cost
 
 
 def tune(comparison: Comparison, *, out: Path, seed: int, workers: int, command: str) -> Tuned:
@@ -57,7 +50,6 @@ def tune(comparison: Comparison, *, out: Path, seed: int, workers: int, command:
 
     Raises:
         ConfigError: there is nothing to try.
-        FreePRMError: see the stages.
     """
     folders = Folders(out)
     dev = comparison.tuning.dev
@@ -93,7 +85,9 @@ def tune(comparison: Comparison, *, out: Path, seed: int, workers: int, command:
         cost = run.finish(cost=total_cost(folders), counts=counts)
     table = _table(trials)
     (out / "tune.md").write_text(f"    {command}\n\n{markdown(table)}\n", encoding="utf-8")
-    return Tuned(folder=out, trials=trials, metrics=metrics, tables=[table], counts=counts, cost=cost)
+    return Tuned(
+        folder=out, metrics=metrics, counts=counts, cost=cost, operations=[], tables=[table], trials=trials
+    )  # fmt: skip
 
 
 def _tries(comparison: Comparison, method: Method) -> Sequence[Mapping[str, Any]]:
@@ -158,7 +152,7 @@ def _table(trials: Sequence[Trial]) -> Table:
     )
 
 
-def _row(trial: Trial) -> Row:
+def _row(trial: Trial) -> Cells:
     named = f"{trial.method} *" if trial.is_best else trial.method
     return Cell(named), Cell(described(trial.settings)), metric_cell(trial.best_of_n), metric_cell(trial.weighted_vote)
 
