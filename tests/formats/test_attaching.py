@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.formats._attaching import ScoreOptions, attached, in_column, in_file
+from freeprm.formats._attaching import Attaching, ScoreOptions
 from freeprm.io.config import build
 from freeprm.io.rows import OnBad, Row, write_rows
 from freeprm.types import Rollout
@@ -22,7 +22,8 @@ def sample(index: int = 0, **extra: Any) -> Rollout:
 def of_column(rollouts: list[Rollout], *, on_bad: OnBad = "raise", counts: Counter[str] | None = None, **options: Any):
     told = build(ScoreOptions, [{"column": "out", "good": 1, **options}])
     counts = Counter() if counts is None else counts
-    return attached("out", in_column(rollouts, told, on_bad, counts), told, on_bad, counts)
+    attaching = Attaching(told, on_bad, counts)
+    return attaching.attached("out", attaching.in_column(rollouts))
 
 
 def body(*items: Any) -> Row:
@@ -134,7 +135,8 @@ def answers(folder: Path, *rows: Any) -> Path:
 
 def of_file(path: Path, rollouts: list[Rollout], *, on_bad: OnBad = "raise", counts: Counter[str] | None = None):
     told, counts = ScoreOptions(good=1), Counter() if counts is None else counts
-    return attached("answers", in_file(path, rollouts, told, on_bad, counts), told, on_bad, counts)
+    attaching = Attaching(told, on_bad, counts)
+    return attaching.attached("answers", attaching.in_file(path, rollouts))
 
 
 def test_a_file_s_scores_bear_the_model_s_name_and_errors_the_line(tmp_path: Path):

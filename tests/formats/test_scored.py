@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from freeprm.errors import ConfigError, DataError, RecordError
-from freeprm.formats._scored import read_scored
+from freeprm.formats._attaching import read_scored
 from freeprm.io.files import read_rows, write_table
 from freeprm.io.rollouts import read_rollouts
 from freeprm.io.rows import Row, write_rows

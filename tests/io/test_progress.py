@@ -1,25 +1,29 @@
-"""Progress is silent but for one line where stderr is no terminal, and passes items on untouched."""
+"""Progress is silent but for one line where stderr is no terminal, and says how far it came."""
 
 import re
 
 import pytest
 
 from freeprm.io import progress
-from freeprm.io.progress import bar, track
+from freeprm.io.progress import bar
 
 
-def test_track_passes_items_on_and_says_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(track(iter("abc"), description="grade", total=3)) == ["a", "b", "c"]
+def test_bar_says_one_line_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar("grade", 3) as advance:
+        for _ in "abc":
+            advance()
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.fullmatch(r"grade: 3 items in \d+\.\d s, \d+\.\d/s\n", captured.err)
 
 
-def test_track_says_how_far_it_came_when_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bar_says_how_far_it_came_when_stopped(capsys: pytest.CaptureFixture[str]) -> None:
     def fail_at_third() -> None:
-        for index in track(range(9), description="grade"):
-            if index == 2:
-                raise KeyError(index)
+        with bar("grade", 9) as advance:
+            for index in range(9):
+                if index == 2:
+                    raise KeyError(index)
+                advance()
 
     with pytest.raises(KeyError):
         fail_at_third()
@@ -59,28 +63,24 @@ def test_a_line_comes_now_and_then_where_there_is_no_terminal(
     assert re.fullmatch(r"count: 5 rows, \d+\.\d/s", unknown)
 
 
-def test_what_was_done_before_counts_in_neither_rate_nor_time_left(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_done_before_counts_in_neither_rate_nor_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0] + [110.0] * 9)  # ten seconds pass before anything is asked
     monkeypatch.setattr("freeprm.io.progress.LINE_SECONDS", 10.0)
     monkeypatch.setattr("freeprm.io.progress.time.perf_counter", lambda: next(clock))
     lines = progress._Lines("grade", 400, "rows", 100)
     lines.count(50, "")
     assert lines.is_due()
-    lines.print()  # 50 rows in 10 s; the 250 left take 50 s
-    assert capsys.readouterr().err == "grade: 150 of 400 rows, 5.0/s, 0:00:50 left\n"
+    line = lines.now()  # 50 rows in 10 s; the 250 left take 50 s
+    assert line == "grade: 150 of 400 rows, 5.0/s, 0:00:50 left"
 
 
-def test_slow_work_says_how_long_one_takes_instead_of_a_rate_of_nothing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_work_says_how_long_one_takes_instead_of_a_rate_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0] + [350.0] * 9)
     monkeypatch.setattr("freeprm.io.progress.time.perf_counter", lambda: next(clock))
     lines = progress._Lines("compare", 12, "jobs", 0)
     lines.count(5, "")
-    lines.print()
-    assert capsys.readouterr().err == "compare: 5 of 12 jobs, 50 s each, 0:05:50 left\n"
+    line = lines.now()
+    assert line == "compare: 5 of 12 jobs, 50 s each, 0:05:50 left"
 
 
 def test_the_total_may_be_guessed_anew(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

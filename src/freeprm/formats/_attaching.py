@@ -1,12 +1,13 @@
-"""Outputs of somebody else's model -> scores of the responses that they are for.
+"""Files of any format to rollouts with scores: those of their rows, of a column, or of files of a server's answers.
 
-They stand in a column of the rollouts or in files of a server's answers (`served.py`). Nothing is guessed: what the
-numbers mean is said (`ScoreOptions`), there must be one a step where the steps are known, and what has none is counted.
+Outputs of somebody else's model stand in a column of the rollouts, or in files of a server's answers (`_served.py`).
+Nothing is guessed: what the numbers mean is said (`ScoreOptions`), there must be one a step where the steps are known,
+and what has none is counted.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -15,9 +16,12 @@ from freeprm.core.score_kinds import ClassScores, Meaning, Values, class_scores
 from freeprm.core.selectors import named
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError, DataError, RecordError
+from freeprm.formats._reading import formats_of
 from freeprm.formats._served import Answer, Matched, alike, answer_of, by_id, failures, in_order
 from freeprm.io.columns import COLUMNS
+from freeprm.io.config import build
 from freeprm.io.files import read_rows
+from freeprm.io.rollouts import Rollouts, read_rollouts
 from freeprm.io.rows import OnBad, Row
 from freeprm.types import Rollout
 
@@ -56,67 +60,178 @@ class ScoreOptions:
             raise ConfigError("mask: goes with column, whose places it labels")
 
 
-def in_file(
-    path: Path, samples: Sequence[Rollout], told: ScoreOptions, on_bad: OnBad, counts: Counter[str]
-) -> list[Matched]:
-    """What a file of answers holds for which sample.
+def read_scored(
+    inputs: Sequence[Path],
+    *,
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad = "raise",
+    scores: Sequence[Path] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Rollouts:
+    """Rollouts from files of any format, with the scores that are asked for.
 
     Args:
-        path: the file, as `read_rows` takes it.
-        samples: each response once, in the order of the rollouts.
-        told: says how ids are made.
-        on_bad: stop at a broken answer or one that is nobody's, or leave it out.
-        counts: gets what failed and what was left out, by reason.
+        inputs: files, folders or hub names; formats other than ours are told from their first row.
+        columns: our column name, or the format's -> the name that it has in the rows.
+        on_bad: stop at what is broken, or leave it out and count it.
+        scores, options: as for `with_scores`.
+
+    Returns:
+        The rollouts; and counts of what was skipped, what failed and what got scores, in words.
 
     Raises:
-        RecordError: a broken answer, or none at all.
-        DataError: an answer that is nobody's, or is there twice.
+        FreePRMError: as `read_rollouts` and `with_scores`.
     """
-    answers: list[Answer] = []
-    for source, row in read_rows(path):
-        try:
-            if isinstance(row, RecordError):
-                raise row
-            answers.append(answer_of(row, source))
-        except RecordError as error:
-            if on_bad == "raise":
-                raise
-            counts[f"skipped: {error.reason}"] += 1
-    if not answers:
-        raise RecordError(f"{path}: no answer of a server in it")
-    counts.update(failures(answers))
-    named_ids = {answer.custom_id is not None for answer in answers}
-    if len(named_ids) > 1:
-        raise DataError(f"{path}: some answers have a custom_id, some have none; expected the same of all")
-    if named_ids == {False}:
-        return in_order(answers, samples)
-    matched, flaws = by_id(answers, samples, template=told.id)
-    if flaws and on_bad == "raise":
-        raise flaws[0]
-    counts["skipped: answers to no response, or to one that has an answer"] += len(flaws)
-    return matched
+    read = read_rollouts(inputs, columns=columns, on_bad=on_bad, formats=formats_of(inputs, columns=columns))
+    rollouts, counts = with_scores(read.rollouts, scores=scores, options=options, on_bad=on_bad)
+    skipped = Counter({f"skipped: {why}": n for why, n in read.skipped.items()})
+    return read._replace(rollouts=rollouts, skipped=skipped + counts)
 
 
-def in_column(samples: Sequence[Rollout], told: ScoreOptions, on_bad: OnBad, counts: Counter[str]) -> Iterator[Matched]:
-    """What stands in the column of each sample; arguments as for `in_file`.
+def with_scores(
+    rollouts: Sequence[Rollout], *, scores: Sequence[Path], options: Mapping[str, Any] | None, on_bad: OnBad
+) -> tuple[list[Rollout], Counter[str]]:
+    """The rollouts with somebody else's scores; one that has scores already stands there with each of them, by scorer.
+
+    Args:
+        rollouts: several scorers' or one's, with or without scores.
+        scores: files of a server's answers, each of them for all the rollouts.
+        options: fields of `ScoreOptions`, which also say in which column there are outputs.
+        on_bad: stop at a broken answer, or leave it out and count it.
+
+    Returns:
+        The rollouts, and counts of what failed and what got scores, in words.
 
     Raises:
-        ConfigError: no row has the column.
-        DataError: an answer that is broken or for several texts, or a mask of another length.
+        ConfigError: an option is unknown, or does not fit what the outputs hold.
+        DataError, RecordError: a broken answer; names its place and what was expected.
     """
-    if not any(told.column in row.extra for row in samples):
-        known = ", ".join(sorted({name for row in samples for name in row.extra})) or "none"
-        raise ConfigError(f"column: no row has a column {told.column!r}; further columns there are: {known}")
-    for row in samples:
-        try:
-            answer = _of_row(row, told)
-            counts.update(failures([answer]))
-            if answer.items:
-                yield Matched(row, _masked(row, answer.items[0], told), answer)
-        except (DataError, RecordError) as error:
-            if on_bad == "raise":
-                raise DataError(f"{named(row)}: {told.column}: {error}") from error
-            counts[f"skipped: {told.column}: {alike(str(error))}"] += 1
+    told = build(ScoreOptions, [options or {}])
+    if options and not scores and told.column is None:
+        raise ConfigError("score options are for outputs in a column (column=NAME) or in files of answers (scores)")
+    attaching = Attaching(told, on_bad)
+    first: dict[tuple[str, int], Rollout] = {}
+    for row in rollouts:
+        first.setdefault((row.problem_id, row.sample_idx), row)
+    samples = list(first.values())
+    parts = [attaching.attached(path.stem, attaching.in_file(path, samples)) for path in scores]
+    if told.column is not None:
+        parts.append(attaching.attached(told.column, attaching.in_column(samples)))
+    added = [rollout for part in parts for rollout in part]
+    if not added:
+        return list(rollouts), attaching.counts
+    own = [row for row in rollouts if _has_scores(row)]
+    _refuse_twice([*own, *added])
+    have = {(row.problem_id, row.sample_idx) for row in (*own, *added)}
+    bare = [row for row in rollouts if (row.problem_id, row.sample_idx) not in have]
+    return [*own, *added, *bare], +attaching.counts
+
+
+@dataclass(frozen=True, slots=True)
+class Attaching:
+    """Finds the outputs that are for each response, and makes scores of them."""
+
+    told: ScoreOptions
+    on_bad: OnBad
+    counts: Counter[str] = field(default_factory=Counter)
+    """What failed, what was left out and what got scores, by reason."""
+
+    def in_file(self, path: Path, samples: Sequence[Rollout]) -> list[Matched]:
+        """What a file of answers holds for which sample.
+
+        Args:
+            path: the file, as `read_rows` takes it.
+            samples: each response once, in the order of the rollouts.
+
+        Raises:
+            RecordError: a broken answer, or none at all.
+            DataError: an answer that is nobody's, or is there twice.
+        """
+        answers: list[Answer] = []
+        for source, row in read_rows(path):
+            try:
+                if isinstance(row, RecordError):
+                    raise row
+                answers.append(answer_of(row, source))
+            except RecordError as error:
+                self._skip(error, f"skipped: {error.reason}")
+        if not answers:
+            raise RecordError(f"{path}: no answer of a server in it")
+        self.counts.update(failures(answers))
+        named_ids = {answer.custom_id is not None for answer in answers}
+        if len(named_ids) > 1:
+            raise DataError(f"{path}: some answers have a custom_id, some have none; expected the same of all")
+        if named_ids == {False}:
+            return in_order(answers, samples)
+        matched, flaws = by_id(answers, samples, template=self.told.id)
+        for flaw in flaws:
+            self._skip(flaw, "skipped: answers to no response, or to one that has an answer")
+        return matched
+
+    def in_column(self, samples: Sequence[Rollout]) -> Iterator[Matched]:
+        """What stands in the column of each sample.
+
+        Raises:
+            ConfigError: no row has the column.
+            DataError: an answer that is broken or for several texts, or a mask of another length.
+        """
+        column = self.told.column
+        if not any(column in row.extra for row in samples):
+            known = ", ".join(sorted({name for row in samples for name in row.extra})) or "none"
+            raise ConfigError(f"column: no row has a column {column!r}; further columns there are: {known}")
+        for row in samples:
+            try:
+                answer = _of_row(row, self.told)
+                self.counts.update(failures([answer]))
+                if answer.items:
+                    yield Matched(row, _masked(row, answer.items[0], self.told), answer)
+            except (DataError, RecordError) as error:
+                flaw = DataError(f"{named(row)}: {column}: {error}")
+                self._skip(flaw, f"skipped: {column}: {alike(str(error))}")
+
+    def attached(self, name: str, matched: Iterable[Matched]) -> list[Rollout]:
+        """The samples with the scores of their outputs.
+
+        Raises:
+            ConfigError: `good` is not given, or names none of the classes.
+            DataError: outputs that are not what was said, or not one a step; names the sample.
+        """
+        told, found = self.told, []
+        meaning = Meaning(good=told.good, values=told.values)
+        kind = {} if told.values == "scores" else {score_kinds.COLUMN: "probability"}
+        for match in matched:
+            place = f"{match.answer.source}, {named(match.rollout)}" if match.answer.source else named(match.rollout)
+            try:
+                scores = class_scores(match.outputs, meaning)
+                known = _check_number(scores, match.rollout, told)
+            except ConfigError as error:
+                raise ConfigError(f"{place}: {name}: {error}") from error
+            except DataError as error:
+                self._skip(DataError(f"{place}: {name}: {error}"), f"skipped: {name}: {alike(str(error))}")
+                continue
+            self.counts["step scores whose number could not be checked, as the steps are not known"] += not known
+            carried = {column: value for column, value in match.rollout.extra.items() if column != score_kinds.COLUMN}
+            found.append(replace(
+                match.rollout, scorer=told.scorer or match.answer.model or name, step_scores=scores.steps,
+                score=scores.response, extra={**carried, **kind},
+            ))  # fmt: skip
+        if not found:
+            reasons = "; ".join(f"{count} {reason}" for reason, count in self.counts.items())
+            raise DataError(f"{name}: no response has a score by it ({reasons or 'it holds nothing for them'})")
+        numbers = {number for row in found for number in (row.step_scores or (row.score,))}
+        if numbers == {1.0} and len(found) > 1:
+            raise DataError(
+                f"{name}: every score is exactly 1, as the softmax over a single class makes it; have the server apply "
+                "no activation (use_activation false), and say values=scores"
+            )
+        self.counts[f"scored by {name}"] = len(found)
+        return found
+
+    def _skip(self, error: DataError | RecordError, reason: str) -> None:
+        """Count what is left out, or stop at it."""
+        if self.on_bad == "raise":
+            raise error
+        self.counts[reason] += 1
 
 
 def _of_row(row: Rollout, told: ScoreOptions) -> Answer:
@@ -150,48 +265,6 @@ def _masked(row: Rollout, outputs: Any, told: ScoreOptions) -> Any:
     return [output for output, label in zip(outputs, labels, strict=True) if label != IGNORED]
 
 
-def attached(
-    name: str, matched: Iterable[Matched], told: ScoreOptions, on_bad: OnBad, counts: Counter[str]
-) -> list[Rollout]:
-    """The samples with the scores of their outputs.
-
-    Raises:
-        ConfigError: `good` is not given, or names none of the classes.
-        DataError: outputs that are not what was said, or not one a step; names the sample.
-    """
-    found, meaning = [], Meaning(good=told.good, values=told.values)
-    kind = {} if told.values == "scores" else {score_kinds.COLUMN: "probability"}
-    for match in matched:
-        place = f"{match.answer.source}, {named(match.rollout)}" if match.answer.source else named(match.rollout)
-        try:
-            scores = class_scores(match.outputs, meaning)
-            known = _check_number(scores, match.rollout, told)
-        except ConfigError as error:
-            raise ConfigError(f"{place}: {name}: {error}") from error
-        except DataError as error:
-            if on_bad == "raise":
-                raise DataError(f"{place}: {name}: {error}") from error
-            counts[f"skipped: {name}: {alike(str(error))}"] += 1
-            continue
-        counts["step scores whose number could not be checked, as the steps are not known"] += not known
-        carried = {column: value for column, value in match.rollout.extra.items() if column != score_kinds.COLUMN}
-        found.append(replace(
-            match.rollout, scorer=told.scorer or match.answer.model or name, step_scores=scores.steps,
-            score=scores.response, extra={**carried, **kind},
-        ))  # fmt: skip
-    if not found:
-        reasons = "; ".join(f"{count} {reason}" for reason, count in counts.items()) or "it holds nothing for them"
-        raise DataError(f"{name}: no response has a score by it ({reasons})")
-    numbers = {number for row in found for number in (row.step_scores or (row.score,))}
-    if numbers == {1.0} and len(found) > 1:
-        raise DataError(
-            f"{name}: every score is exactly 1, as the softmax over a single class makes it; have the server apply no "
-            "activation (use_activation false), and say values=scores"
-        )
-    counts[f"scored by {name}"] = len(found)
-    return found
-
-
 def _check_number(scores: ClassScores, row: Rollout, told: ScoreOptions) -> bool:
     """Whether there is a score for each step, as far as the steps are known."""
     if scores.steps is None:
@@ -202,3 +275,16 @@ def _check_number(scores: ClassScores, row: Rollout, told: ScoreOptions) -> bool
     if steps is not None and len(steps) != len(scores.steps):
         raise DataError(f"has {len(scores.steps)} step scores, but the response has {len(steps)} steps")
     return steps is not None
+
+
+def _has_scores(row: Rollout) -> bool:
+    return row.step_scores is not None or row.score is not None
+
+
+def _refuse_twice(rows: Iterable[Rollout]) -> None:
+    seen: set[tuple[str, int, str | None]] = set()
+    for row in rows:
+        key = (row.problem_id, row.sample_idx, row.scorer)
+        if key in seen:
+            raise DataError(f"{named(row)}: has scores of this scorer twice; tell them apart by scorer=NAME")
+        seen.add(key)

@@ -62,10 +62,11 @@ class QwenMathEval:
         given.check_each("sample", len(none))
         correct, preds, reports = given.score or none, given.pred or none, given.report or none
         scores: Sequence[tuple[float, ...]] = given.pred_score or [()] * len(none)
+        problem_id, others = given.idx or id_from(given.question), given.others()
         for index, response in enumerate(given.code):
             pred, own = preds[index], scores[index]
             yield Rollout(
-                problem_id=given.idx or id_from(given.question),
+                problem_id=problem_id,
                 sample_idx=index,
                 prompt=given.question,
                 response=response,
@@ -74,7 +75,7 @@ class QwenMathEval:
                 pred=None if pred in (None, "") else str(pred),
                 score=own[0] if len(own) == 1 else None,
                 step_scores=own if len(own) > 1 else None,
-                extra={**given.others(), **({} if reports[index] is None else {"report": reports[index]})},
+                extra={**others, **({} if reports[index] is None else {"report": reports[index]})},
             )
 
     def write(self, groups: Sequence[Group]) -> Written:

@@ -40,10 +40,11 @@ class RewardBench:
         """A rollout of each reply, the chosen ones first."""
         given = _Row.of(row, source)
         replies = [*((reply, True) for reply in given.chosen), *((reply, False) for reply in given.rejected)]
+        problem_id, extra = given.id or id_from(given.prompt), given.others()
         for index, (reply, correct) in enumerate(replies):
             yield Rollout(
-                problem_id=given.id or id_from(given.prompt), sample_idx=index, prompt=given.prompt, response=reply,
-                correct=correct, extra=given.others(),
+                problem_id=problem_id, sample_idx=index, prompt=given.prompt, response=reply,
+                correct=correct, extra=extra,
             )  # fmt: skip
 
     def write(self, groups: Sequence[Group]) -> Written:

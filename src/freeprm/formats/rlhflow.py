@@ -48,9 +48,10 @@ class RLHFlow:
         if labels is None:
             raise given.wrong("label")
         extra = given.others("labels" if name == "label" else "label")
+        problem_id = id_from(given.prompt)
         for index, (answer, label) in enumerate(zip(given.answers, labels, strict=True)):
             yield Rollout(
-                problem_id=id_from(given.prompt), sample_idx=index, prompt=given.prompt, response=answer,
+                problem_id=problem_id, sample_idx=index, prompt=given.prompt, response=answer,
                 correct=label, step_scores=given.step_scores[index] if given.step_scores else None,
                 extra=extra,
             )  # fmt: skip

@@ -53,9 +53,10 @@ class SearchAndLearn:
         given.check_each("completion", count)
         of_each = {name: row[name] for name in _OF_EACH if _is_list(row.get(name), count)}
         carried = {name: value for name, value in given.others().items() if name not in of_each}
+        problem_id = given.unique_id or id_from(given.problem)
         for index, (completion, step_scores) in enumerate(zip(given.completions, given.scores, strict=True)):
             yield Rollout(
-                problem_id=given.unique_id or id_from(given.problem),
+                problem_id=problem_id,
                 sample_idx=index,
                 prompt=given.problem,
                 response=completion,

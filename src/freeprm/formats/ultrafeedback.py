@@ -54,6 +54,7 @@ class UltraFeedback:
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
         """A rollout of each completion."""
         given = _Row.of(row, source)
+        problem_id, carried = id_from(given.instruction), given.others()
         for index, each in enumerate(given.completions):
             completion = _Completion.of(each, source, path=f"completions.{index}.")
             try:
@@ -62,14 +63,14 @@ class UltraFeedback:
                 raise completion.wrong(self.score, "a finite number, or null where there is none") from error
             others = {name: value for name, value in completion.others().items() if name != self.score}
             yield Rollout(
-                problem_id=id_from(given.instruction),
+                problem_id=problem_id,
                 sample_idx=index,
                 prompt=given.instruction,
                 response=completion.response,
                 correct=None if self.threshold is None or score is None else score >= self.threshold,
                 scorer=None if score is None else self.score,
                 score=score,
-                extra={**given.others(), **others},
+                extra={**carried, **others},
             )
 
     def write(self, groups: Sequence[Group]) -> Written:

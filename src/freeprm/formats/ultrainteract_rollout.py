@@ -49,15 +49,16 @@ class UltraInteractRollout:
         """
         given = _Row.of(row, source)
         given.check_each("completion", len(given.completions))
+        problem_id, others = id_from(given.prompt), given.others()
         for index, completion in enumerate(given.completions):
             yield Rollout(
-                problem_id=id_from(given.prompt),
+                problem_id=problem_id,
                 sample_idx=index,
                 prompt=given.prompt,
                 response=completion,
                 answer=given.reference,
                 correct=given.correctness[index],
-                extra={**_placed(completion, given.steps[index] if given.steps else ()), **given.others()},
+                extra={**_placed(completion, given.steps[index] if given.steps else ()), **others},
             )
 
     def write(self, groups: Sequence[Group]) -> Written:

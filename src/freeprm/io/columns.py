@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -23,7 +23,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
-    PrivateAttr,
     Strict,
     ValidationError,
 )
@@ -64,7 +63,7 @@ class Called:
 
 
 def _text(value: str) -> str:
-    if half := _HALF_OF_A_PAIR.search(value):
+    if not value.isascii() and (half := _HALF_OF_A_PAIR.search(value)):
         raise ValueError(f"holds half of a surrogate pair, {half[0]!r}, at character {half.start()}")
     return value
 
@@ -249,9 +248,10 @@ class ForeignRow(BaseModel):
     """
 
     model_config = ConfigDict(protected_namespaces=())
-    _row: Row = PrivateAttr()
-    _source: Source = PrivateAttr()
-    _path: str = PrivateAttr()
+    # Of each instance. Private attributes of pydantic would take as long as all the rest of reading a row.
+    _row: ClassVar[Row]
+    _source: ClassVar[Source]
+    _path: ClassVar[str]
 
     @classmethod
     def of(cls, row: Row, source: Source, *, path: str = "") -> Self:
@@ -269,7 +269,7 @@ class ForeignRow(BaseModel):
             made = cls.model_validate(row)
         except ValidationError as error:
             raise _refusal(cls, error, row, source, path) from error
-        made._row, made._source, made._path = row, source, path
+        made.__dict__.update(_row=row, _source=source, _path=path)
         return made
 
     def others(self, *kept: str) -> Row:

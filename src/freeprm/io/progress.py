@@ -2,16 +2,16 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-Item = TypeVar("Item")
 LINE_SECONDS = 60.0
 """Between two lines where there is no terminal."""
 FIRST_SECONDS = 10.0
@@ -29,41 +29,19 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def track(iterable: Iterable[Item], *, description: str, total: int | None = None) -> Iterator[Item]:
-    """The items as they are, counted as each one comes back for the next.
-
-    Args:
-        iterable: what to go through.
-        description: what is being done, e.g. `grade`.
-        total: number of items; taken from the iterable's length where it has one.
-    """
-    if total is None:
-        total = len(iterable) if isinstance(iterable, Sized) else None
-    with bar(description, total) as advance:
-        for item in iterable:
-            yield item
-            advance(1)
-
-
 @contextmanager
 def bar(description: str, total: int | None = None, *, unit: str = "items", done: int = 0) -> Iterator[Advance]:
     """A bar that the caller moves.
 
     Args:
-        description: what is being done.
+        description: what is being done, e.g. `grade`.
         total: units in all; None where that is not known.
         unit: what is counted, in the plural: `tokens`, `responses`.
         done: units that were finished before; they count in neither rate nor time left.
     """
     lines = _Lines(description, total, unit, done)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(unit),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    left, note = TimeRemainingColumn(), TextColumn("{task.fields[note]}")
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), left, note
     shown = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
     task = shown.add_task(description, total=total, completed=done, note="")
 
@@ -71,58 +49,61 @@ def bar(description: str, total: int | None = None, *, unit: str = "items", done
         lines.count(n, note, total)
         shown.update(task, advance=n, note=lines.note, total=lines.total)
         if shown.disable and lines.is_due():
-            lines.print()
+            tell(lines.now())
 
     try:
         with shown:
             yield advance
     finally:
         if not sys.stderr.isatty():
-            lines.print_last()
+            tell(lines.last())
 
 
+@dataclass(slots=True)
 class _Lines:
     """Progress as lines, for logs."""
 
-    def __init__(self, description: str, total: int | None, unit: str, before: int):
-        self._description, self._unit, self._before = description, unit, before
-        self._done = 0
-        self._started = time.perf_counter()
-        self._due = self._started + min(FIRST_SECONDS, LINE_SECONDS)
-        self.total = total
-        """The last guess."""
-        self.note = ""
-        """The last one given."""
+    description: str
+    total: int | None
+    """The last guess."""
+    unit: str
+    before: int
+    done: int = 0
+    note: str = ""
+    """The last one given."""
+    started: float = field(default_factory=lambda: time.perf_counter())
+    due: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.due = self.started + min(FIRST_SECONDS, LINE_SECONDS)
 
     def count(self, n: int, note: str, total: int | None = None) -> None:
-        self._done += n
+        self.done += n
         self.note = note or self.note
         self.total = self.total if total is None else total
 
     def is_due(self) -> bool:
-        return time.perf_counter() >= self._due
+        return time.perf_counter() >= self.due
 
-    def print(self) -> None:
+    def now(self) -> str:
         now = time.perf_counter()
-        self._due = now + LINE_SECONDS
-        done = self._before + self._done
-        amount = f"{done:,} {self._unit}" if self.total is None else f"{done:,} of {self.total:,} {self._unit}"
+        self.due = now + LINE_SECONDS
+        done = self.before + self.done
+        amount = f"{done:,}" if self.total is None else f"{done:,} of {self.total:,}"
         left = ""
-        if self.total is not None and self._done:
-            seconds = (self.total - done) / self._done * (now - self._started)
+        if self.total is not None and self.done:
+            seconds = (self.total - done) / self.done * (now - self.started)
             left = f", {timedelta(seconds=round(seconds))} left"
-        print(f"{self._description}: {amount}, {self._rate()}{left}{self._noted()}", file=sys.stderr, flush=True)
+        return f"{self.description}: {amount} {self.unit}, {self._rate(now)}{left}{self._noted()}"
 
-    def print_last(self) -> None:
-        seconds = time.perf_counter() - self._started
-        before = f" besides {self._before} from before" if self._before else ""
-        print(
-            f"{self._description}: {self._done} {self._unit}{before} in {seconds:.1f} s, {self._rate()}{self._noted()}",
-            file=sys.stderr,
-        )
+    def last(self) -> str:
+        now = time.perf_counter()
+        before = f" besides {self.before} from before" if self.before else ""
+        amount = f"{self.done} {self.unit}{before} in {now - self.started:.1f} s"
+        return f"{self.description}: {amount}, {self._rate(now)}{self._noted()}"
 
-    def _rate(self) -> str:
-        return _rate_text(self._done / max(time.perf_counter() - self._started, 1e-9), "")
+    def _rate(self, now: float) -> str:
+        return _rate_text(self.done / max(now - self.started, 1e-9), "")
 
     def _noted(self) -> str:
         return f", {self.note}" if self.note else ""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from freeprm.errors import RunFolderError
+from freeprm.formats._attaching import with_scores
 from freeprm.formats._reading import load_format, read_records
-from freeprm.formats._scored import with_scores
 from freeprm.formats.base import Format, Written
 from freeprm.io.files import MANIFEST, content_hash, table_writer
 from freeprm.io.manifest import difference, plain, versions

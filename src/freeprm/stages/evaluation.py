@@ -36,7 +36,7 @@ from freeprm.core.step_metrics import (
     response_areas,
 )
 from freeprm.errors import ConfigError, DataError
-from freeprm.formats._scored import read_scored
+from freeprm.formats._attaching import read_scored
 from freeprm.io.rows import OnBad, Row
 from freeprm.io.runs import RunFolder
 from freeprm.settings import EvaluateSettings

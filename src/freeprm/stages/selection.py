@@ -41,7 +41,7 @@ from freeprm.core.selectors import (
 from freeprm.core.voting import Floats, Weighting, pass_at_k
 from freeprm.core.voting import weighting as weighting_named
 from freeprm.errors import ConfigError, DataError
-from freeprm.formats._scored import read_scored
+from freeprm.formats._attaching import read_scored
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder
 from freeprm.settings import SelectSettings
