@@ -13,10 +13,8 @@ from freeprm.models.encoding import encode
 from freeprm.models.logprobs import token_logprobs
 from freeprm.models.values import Valuation, load_valued, token_values
 from freeprm.training.batches import Example, LogRatios, Values, collate_groups, reward_of, step_reader
-from freeprm.training.examples import mismatches
 from freeprm.training.settings import TrainSettings
 from freeprm.training.steps import StepReader, in_tokens
-from freeprm.types import group_rollouts
 
 
 def example(n_responses: int, *, problem: int = 0) -> Example:
@@ -86,23 +84,6 @@ def test_pairs_of_an_example_are_right_times_wrong():
 
 def test_an_example_is_as_long_as_its_longest_response():
     assert example(4).longest == max(len(item.ids) for item in example(4).encoded)
-
-
-def test_each_response_has_one_to_another_prompt_beside_it():
-    rollouts = tiny.rollouts(5)
-    groups = group_rollouts(rollouts)
-    drawn = mismatches(groups, seed=0)
-    assert [(rollout.problem_id, rollout.prompt) for rollout in drawn] == [(r.problem_id, r.prompt) for r in rollouts]
-    for rollout in drawn:
-        assert rollout.correct is None
-        assert any(rollout.response == r.response for r in rollouts if r.problem_id != rollout.problem_id)
-    assert mismatches(groups, seed=0) == drawn
-    assert mismatches(groups, seed=1) != drawn
-
-
-def test_parts_of_one_divided_group_are_no_mismatch():
-    group = group_rollouts(tiny.rollouts(1))[0]
-    assert mismatches([group, group], seed=0) == []
 
 
 def settings(**how: object) -> TrainSettings:

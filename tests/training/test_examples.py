@@ -11,7 +11,7 @@ from freeprm.errors import DataError, ModelError
 from freeprm.models.loading import load_backbone
 from freeprm.models.logprobs import score_tokens
 from freeprm.training.batches import Example
-from freeprm.training.examples import GroupPreparer
+from freeprm.training.examples import GroupPreparer, mismatches
 from freeprm.training.settings import TrainSettings
 from freeprm.training.setup import set_up_training
 from freeprm.types import Rollout, group_rollouts
@@ -161,3 +161,20 @@ def test_step_labels_that_are_all_alike_are_refused(model_folder, tmp_path):
     rollouts = [replace(r, extra={"step_labels": [True] * len(r.extra["steps"])}) for r in stepped.rollouts(2)]
     with pytest.raises(DataError, match="step labels are 1; expected right steps and wrong ones"):
         prepare(model_folder, tmp_path, rollouts, objective="step_ce")
+
+
+def test_each_response_has_one_to_another_prompt_beside_it():
+    rollouts = tiny.rollouts(5)
+    groups = group_rollouts(rollouts)
+    drawn = mismatches(groups, seed=0)
+    assert [(rollout.problem_id, rollout.prompt) for rollout in drawn] == [(r.problem_id, r.prompt) for r in rollouts]
+    for rollout in drawn:
+        assert rollout.correct is None
+        assert any(rollout.response == r.response for r in rollouts if r.problem_id != rollout.problem_id)
+    assert mismatches(groups, seed=0) == drawn
+    assert mismatches(groups, seed=1) != drawn
+
+
+def test_parts_of_one_divided_group_are_no_mismatch():
+    group = group_rollouts(tiny.rollouts(1))[0]
+    assert mismatches([group, group], seed=0) == []

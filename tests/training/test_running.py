@@ -8,7 +8,7 @@ import tiny
 from freeprm.core.flops import ModelShape, forward_flops, training_flops
 from freeprm.models.logprobs import n_read
 from freeprm.training.batches import Example
-from freeprm.training.running import described, training_cost
+from freeprm.training.running import described, last_checkpoint, training_cost
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost
 
@@ -140,3 +140,13 @@ def test_half_an_epoch_is_half_the_sequences(trained: Trained):
 def test_adapters_save_the_gradients_of_the_other_weights(trained: Trained):
     cost, _, _ = trained(how={"lora": 2}, max_steps=1)
     assert cost.charges[0].parameter_flops == 4 * SHAPE.n_parameters * cost.trained_tokens
+
+
+def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    for step, state in ((5, '{"global_step": 5}'), (10, '{"global_step": 10}'), (15, '{"global_'), (20, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")

@@ -9,7 +9,6 @@ import torch
 
 from freeprm.errors import ConfigError, MissingExtraError
 from freeprm.objectives.base import Defaults
-from freeprm.training.running import last_checkpoint
 from freeprm.training.settings import (
     RECIPE,
     TrainSettings,
@@ -294,13 +293,3 @@ def test_steps_are_counted_before_training(tmp_path):
     made = arguments(tmp_path, "trainer.num_train_epochs=3")  # one group a batch, 8 batches a step
     assert n_steps(made, n_examples=17) == 9  # 8, 8 and 1, three times over
     assert n_steps(arguments(tmp_path, "trainer.max_steps=5"), n_examples=17) == 5
-
-
-def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path):
-    assert last_checkpoint(tmp_path) is None
-    for step, state in ((5, '{"global_step": 5}'), (10, '{"global_step": 10}'), (15, '{"global_'), (20, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")

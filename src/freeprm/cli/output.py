@@ -17,7 +17,7 @@ from freeprm.types import Cost, Metric
 if TYPE_CHECKING:
     from freeprm.core.curation import Operation
     from freeprm.stages.base import RunResult
-    from freeprm.stages.training import Plan
+    from freeprm.stages.training import TrainingPlan
 
 console = Console()
 
@@ -101,7 +101,7 @@ def _cost(cost: Cost) -> str:
     return ", ".join([*parts, *([f"{cost.gpu_seconds:.1f} GPU-s"] if cost.gpu_seconds else [])])
 
 
-def show_plan(plan: "Plan", given_by: Mapping[str, str], *, as_json: bool) -> None:
+def show_plan(plan: "TrainingPlan", given_by: Mapping[str, str], *, as_json: bool) -> None:
     """Print what would be trained, and every setting with where its value comes from."""
     from freeprm.training.settings import named
 

@@ -68,12 +68,12 @@ def _train(call: Call) -> None:
     layers: dict[str, Any] = {"preset": preset, "file": call.config, "assignments": call.assignments}
     settings = load_settings(options={"out": "runs/prm", **options}, **layers)
     with output.working():
-        from freeprm.stages.training import Plan, plan, train
+        from freeprm.stages.training import TrainingPlan, plan, train
 
         made = plan(call.inputs, settings) if is_dry else train.run(call.inputs, settings)
     if os.environ.get("RANK", "0") != "0":  # of several processes, one speaks
         return
-    if isinstance(made, Plan):
+    if isinstance(made, TrainingPlan):
         output.show_plan(made, given_by(options=options, **layers), as_json=call.as_json)
     else:
         output.show(made, as_json=call.as_json)

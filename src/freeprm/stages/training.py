@@ -19,7 +19,7 @@ from freeprm.training.groups import recipe_of, source_paths
 from freeprm.training.model_card import describe
 from freeprm.training.policy import Weights, count_weights
 from freeprm.training.reference import reference_folder
-from freeprm.training.running import Data, RolloutFiles, fit, read_data, training_cost, warn_of
+from freeprm.training.running import RolloutFiles, TrainingData, fit, read_data, training_cost, warn_of
 from freeprm.training.settings import n_steps, training_arguments
 from freeprm.training.setup import TrainingSetup, set_up_training
 from freeprm.training.trainer import GroupTrainer
@@ -27,7 +27,7 @@ from freeprm.types import Cost, Metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """What training would do."""
 
     settings: TrainSettings
@@ -88,7 +88,7 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def plan(inputs: Inputs, settings: TrainSettings) -> Plan:
+def plan(inputs: Inputs, settings: TrainSettings) -> TrainingPlan:
     """What `train` would do, up to what it needs weights for: none are loaded, and nothing but rows in memory written.
 
     Raises:
@@ -99,7 +99,7 @@ def plan(inputs: Inputs, settings: TrainSettings) -> Plan:
     arguments = training_arguments(setup.settings, Path(), evaluates=bool(files.dev))
     data = read_data(setup, arguments, files, cache=None)
     warn_of(setup, arguments, data)
-    return Plan(
+    return TrainingPlan(
         settings=setup.settings, sources=setup.sources, counts=data.counts, operations=data.operations,
         n_steps=n_steps(arguments, n_examples=len(data.examples)),
         weights=count_weights(setup.settings, setup.start, arguments),
@@ -142,7 +142,7 @@ def _metrics(log: Sequence[dict[str, float]], settings: TrainSettings) -> list[M
     return found
 
 
-def _cost(trainer: GroupTrainer, setup: TrainingSetup, data: Data) -> Cost:
+def _cost(trainer: GroupTrainer, setup: TrainingSetup, data: TrainingData) -> Cost:
     config = load_config(setup.start, trust_remote_code=setup.settings.trust_remote_code).get_text_config()
     reward = setup.reward
     return training_cost(

@@ -1,4 +1,4 @@
-"""One run of the trainer: its data read, the policy fitted, what that took counted, and progress told on stderr."""
+"""One run of the trainer: its data read, the policy fitted, what that took counted, and progress shown on stderr."""
 
 import json
 import sys
@@ -52,7 +52,7 @@ class RolloutFiles:
     """Stop at a broken record, or count it."""
 
 
-class Data(NamedTuple):
+class TrainingData(NamedTuple):
     """What is trained on, and evaluated on."""
 
     preparer: GroupPreparer
@@ -63,7 +63,9 @@ class Data(NamedTuple):
     operations: list[Operation]
 
 
-def read_data(setup: TrainingSetup, arguments: TrainingArguments, files: RolloutFiles, *, cache: Path | None) -> Data:
+def read_data(
+    setup: TrainingSetup, arguments: TrainingArguments, files: RolloutFiles, *, cache: Path | None
+) -> TrainingData:
     """The examples of a run; `cache` keeps the reference's log-probabilities, and None leaves them out.
 
     Raises:
@@ -88,10 +90,10 @@ def read_data(setup: TrainingSetup, arguments: TrainingArguments, files: Rollout
     (counts, *of_dev), operations = [read.counts for read in reads], reads[0].operations
     for other in of_dev:
         counts.update({f"dev: {what}": n for what, n in other.items()})
-    return Data(preparer, examples[0], examples[1] if of_dev else [], counts, operations)
+    return TrainingData(preparer, examples[0], examples[1] if of_dev else [], counts, operations)
 
 
-def warn_of(setup: TrainingSetup, arguments: TrainingArguments, data: Data) -> None:
+def warn_of(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) -> None:
     """Warn where training cannot move its loss, and where GPUs are wasted."""
     reward = setup.reward
     doubts = [too_slow(setup.settings), never_warm(arguments, n_examples=len(data.examples))]
@@ -106,7 +108,7 @@ def warn_of(setup: TrainingSetup, arguments: TrainingArguments, data: Data) -> N
         warnings.warn(doubt, stacklevel=3)
 
 
-def fit(setup: TrainingSetup, arguments: TrainingArguments, data: Data) -> GroupTrainer:
+def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) -> GroupTrainer:
     """Train, from the last checkpoint where there is one, and save the model in `arguments.output_dir`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a training run is told, and what fills in the rest: presets, and defaults that fit the objective."""
+"""Settings of a training run, and what fills in the rest: presets, and defaults that fit the objective."""
 
 import dataclasses
 import math
@@ -62,7 +62,7 @@ class Filled(NamedTuple):
 
 
 def filled(settings: TrainSettings) -> Filled:
-    """The settings with defaults that fit where nothing was said: of the objective, the parameterisation, adapters.
+    """The settings with defaults that fit where nothing was given: of the objective, the parameterisation, adapters.
 
     The recipe of implicit process reward models ranks lowest, then what the objective says, then the parameterisation:
     a value's learning rate does not depend on the loss. Adapters take ten times the learning rate. Filled settings
@@ -172,7 +172,7 @@ def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool = 
     """
     given = {**({"eval_strategy": "epoch"} if evaluates else {}), **filled(settings).settings.trainer}
     if given.get("bf16") and not torch.accelerator.is_available():
-        given.setdefault("use_cpu", True)  # transformers wants it said
+        given.setdefault("use_cpu", True)  # transformers wants it given
     if not evaluates and given.get("eval_strategy", "no") != "no":
         raise ConfigError(
             f"trainer.eval_strategy: is {given['eval_strategy']!r}, but there is nothing to evaluate on; give graded "
