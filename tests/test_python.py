@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import pytest
 
 import freeprm
-from freeprm.errors import ConfigError, RecordError, RunFolderError
+from freeprm.errors import ConfigError, MissingExtraError, RecordError, RunFolderError
 from freeprm.io.rows import write_rows
 from freeprm.io.runs import read_manifest
 from freeprm.settings import GradeSettings
-from freeprm.types import Problem, Rollout
+from freeprm.types import Cost, Problem, Rollout
 
 ROWS: list[dict[str, Any]] = [
     {"problem_id": "p", "sample_idx": index, "prompt": "6 * 7?", "response": f"\\boxed{{{41 + index}}}", "answer": "42"}
@@ -142,3 +143,13 @@ def test_rows_of_another_data_set_say_which_reads_them(folder: Path):
         freeprm.sample("q.jsonl")
     with pytest.raises(ConfigError, match=r"datasets gsm8k: path: is not given.*--dataset-option name=value"):
         freeprm.sample("gsm8k")
+
+
+def test_rows_as_a_data_set_name_the_extra_where_datasets_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = freeprm.RunResult(folder=tmp_path, metrics=[], counts={}, cost=Cost(), operations=[])
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    for use in (result.to_dataset, result.to_pandas):
+        with pytest.raises(MissingExtraError, match=r"to_dataset: .*pip install 'freeprm\[datasets\]'"):
+            use()

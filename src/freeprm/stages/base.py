@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from freeprm.core.curation import Operation, recalled
 from freeprm.datasets._reading import limited, load_problems, readers_of
-from freeprm.errors import ConfigError, RecordError, RunFolderError
+from freeprm.errors import ConfigError, RecordError, RunFolderError, needs_extra
 from freeprm.io.config import build
 from freeprm.io.files import MANIFEST, content_hash, read_rows
 from freeprm.io.manifest import plain, read_cost
@@ -82,8 +82,13 @@ class RunResult:
             yield row
 
     def to_dataset(self, name: str | None = None) -> "Dataset":
-        """The rows as a `datasets.Dataset`."""
-        from datasets import Dataset
+        """The rows as a `datasets.Dataset`.
+
+        Raises:
+            MissingExtraError: `datasets` is not installed; so for `to_pandas`.
+        """
+        with needs_extra("datasets", "to_dataset"):
+            from datasets import Dataset
 
         return Dataset.from_list(list(self.rows(name)))
 
