@@ -10,6 +10,7 @@ object (`stage.run`); the same call goes on where it was interrupted, and gives 
 import hashlib
 import inspect
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from os import PathLike, fspath
@@ -231,6 +232,21 @@ def choose_problems(problems: Sequence[str | Problem], settings: Drawing) -> tup
         advice = f". The rows are {' or '.join(others)}: give that name, and --dataset-option path={name}"
         raise RecordError(f"{error}{advice if others else ''}") from error
     return name, chosen
+
+
+def sample_sizes(
+    n: Sequence[int] | None, available: Sequence[int], *, default: Callable[[int], Iterable[int]]
+) -> list[int]:
+    """The numbers of samples to choose among, ascending: as given, else `default` of what most problems have.
+
+    Raises:
+        ConfigError: none, below 1, or above what any problem has.
+    """
+    usual = max(Counter(available).items(), key=lambda item: (item[1], item[0]))[0]
+    sizes = sorted({*(default(usual) if n is None else n)})
+    if not sizes or not 1 <= sizes[0] <= sizes[-1] <= max(available):
+        raise ConfigError(f"n is {list(n or ())}; expected 1 to {max(available)}, the most samples that a problem has")
+    return sizes
 
 
 def loaded_prm(settings: EarlyStopping, *, device: str | None, dtype: str | None) -> "ImplicitPRM":

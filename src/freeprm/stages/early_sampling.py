@@ -12,19 +12,20 @@ Selected is the sample that drawing all of them, scoring all of them and taking 
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from freeprm.core import score_kinds
-from freeprm.core.flops import ModelShape, forward_charges, generation_charges
+from freeprm.core.flops import ModelShape, forward_charges
 from freeprm.core.steps import check_settling
 from freeprm.datasets._reading import problems_hash
+from freeprm.engines._rows import drawing_cost, in_order, sample_row, truncated_counts
 from freeprm.engines.base import Request
 from freeprm.engines.hf.best_first import Judge, ScoredSample
 from freeprm.engines.hf.engine import HFEngine
 from freeprm.errors import ConfigError
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar
-from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder
 from freeprm.models.incremental import StepwiseRewards
@@ -32,7 +33,7 @@ from freeprm.models.reference_logprobs import key_of
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.settings import SampleEarlySettings
 from freeprm.stages.base import RunResult, choose_problems, loaded_prm, problems_of, stage
-from freeprm.types import Cost, Problem, Rollout
+from freeprm.types import Cost, Problem
 
 ROWS = "rollouts"
 _OF_EARLY = ("prm", "reward", "reference", "splitter", "batch", "logprobs")
@@ -58,7 +59,7 @@ def sample_early(problems: Sequence[str | Problem], settings: SampleEarlySetting
     rewards = StepwiseRewards(policy=prm.policy, reference=prm.reference, reward=settings.reward, beta=prm.config.beta)
     judge = Judge(
         rewards=rewards, tokenizer=prm.policy.tokenizer, max_length=prm.policy.max_length, splitter=splitter,
-        reference_draws=_draws(engine, prm),
+        reference_draws=_is_reference(engine, prm),
     )  # fmt: skip
     early = {"prm": prm.identity(), "reward": settings.reward, "splitter": splitter, "batch": settings.batch}
     identity = {
@@ -68,8 +69,7 @@ def sample_early(problems: Sequence[str | Problem], settings: SampleEarlySetting
     with RunFolder(out, stage="sample", settings=identity) as run:
         if not run.complete:
             _draw(run, engine, settings, chosen, judge=judge)
-            rank = {problem.problem_id: index for index, problem in enumerate(chosen)}
-            rows = sorted(run.rows(ROWS), key=lambda row: (rank[row["problem_id"]], row["sample_idx"]))
+            rows = in_order(run.rows(ROWS), chosen)
             run.rewrite(ROWS, rows)
             cost = _cost(rows, run.parts(), engine, prm)
             run.finish(cost=cost, counts=_counts(rows), models={"policy": prm.policy.source})
@@ -93,8 +93,8 @@ def _draw(
         for decided in engine.best_first(requests, params=settings.params(), judge=judge, batch=settings.batch):
             problem = by_id[decided.problem_id]
             rows = [
-                _row(problem, written, scorer=settings.reward, selected=place == decided.best)
-                for place, written in enumerate(decided.samples)
+                _row(problem, scored, scorer=settings.reward, selected=place == decided.best)
+                for place, scored in enumerate(decided.samples)
             ]
             run.append(ROWS, rows)
             read = Counter(judge.rewards.read)
@@ -114,47 +114,27 @@ def _done(run: RunFolder, n: int) -> set[str]:
     return {row["problem_id"] for row in whole}
 
 
-def _draws(engine: HFEngine, prm: ImplicitPRM) -> bool:
+def _is_reference(engine: HFEngine, prm: ImplicitPRM) -> bool:
     """The engine's model is the reference, in the same precision."""
-    if prm.reference is None:
-        return False
     model = prm.reference
-    return engine.key() == key_of(model.folder, model.tokenizer, dtype=model.dtype)
+    return model is not None and engine.key() == key_of(model.folder, model.tokenizer, dtype=model.dtype)
 
 
-def _row(problem: Problem, written: ScoredSample, *, scorer: str, selected: bool) -> Row:
-    sampled, scores = written
-    columns = {
-        "n_prompt_tokens": sampled.n_prompt_tokens,
-        "n_generated_tokens": sampled.n_generated_tokens,
-        "stop_reason": sampled.stop_reason,
-        **({} if scores is None else {score_kinds.COLUMN: "log_odds"}),
-        "running_score": None if scores is None else min(scores),
-        "selected": selected,
-    }
-    return rollout_row(
-        Rollout(
-            problem_id=problem.problem_id,
-            sample_idx=sampled.sample_idx,
-            prompt=problem.prompt,
-            response=sampled.text,
-            answer=problem.answer,
-            truncated=sampled.truncated,
-            scorer=None if scores is None else scorer,
-            step_scores=scores,
-            extra={**problem.extra, **columns},
-        )
-    )
+def _row(problem: Problem, scored: ScoredSample, *, scorer: str, selected: bool) -> Row:
+    sampled, scores = scored
+    if scores is None:
+        return sample_row(problem, sampled, {"running_score": None, "selected": selected})
+    columns = {score_kinds.COLUMN: "log_odds", "running_score": min(scores), "selected": selected}
+    return sample_row(problem, sampled, columns, scorer=scorer, step_scores=scores)
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, int]:
     problems = {row["problem_id"] for row in rows}
-    reasons = Counter(row["stop_reason"] for row in rows)
+    n_abandoned = sum(row["stop_reason"] == "abandoned" for row in rows)
     counts = Counter({
-        "finished": len(rows) - reasons["abandoned"],
-        "abandoned": reasons["abandoned"],
-        "truncated: max_new_tokens": reasons["length"],
-        "truncated: context": reasons["context"],
+        "finished": len(rows) - n_abandoned,
+        "abandoned": n_abandoned,
+        **truncated_counts(rows),
         "not scored: empty, or too long for the reward model": sum(row["running_score"] is None for row in rows),
         "problems without a sample that can be scored": len(problems) - sum(row["selected"] for row in rows),
     })  # fmt: skip
@@ -162,19 +142,11 @@ def _counts(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _cost(rows: Sequence[Row], parts: Sequence[Row], engine: HFEngine, prm: ImplicitPRM) -> Cost:
-    """Drawing and scoring, of all sessions; a prompt's tokens once."""
-    prompts = {row["problem_id"]: row["n_prompt_tokens"] for row in rows}
-    prompt_tokens, generated_tokens = sum(prompts.values()), sum(row["n_generated_tokens"] for row in rows)
-    drawing = generation_charges(
-        engine.shape(), n_prompts=len(prompts), prompt_tokens=prompt_tokens, n_samples=len(rows),
-        generated_tokens=generated_tokens,
-    )  # fmt: skip
-    read = Counter[str]()
-    for part in parts:
-        read.update(part["read"])
+    """Drawing and scoring, of all sessions."""
+    drawing = drawing_cost(rows, engine)
+    read = sum((Counter(part["read"]) for part in parts), Counter[str]())
+    n_problems = len({row["problem_id"] for row in rows})
+    length = drawing.prompt_tokens / max(1, n_problems) + drawing.generated_tokens / max(1, len(rows))
     shape = ModelShape.of(prm.policy.model.config.get_text_config())
-    length = prompt_tokens / max(1, len(prompts)) + generated_tokens / max(1, len(rows))
-    return Cost(
-        prompt_tokens=prompt_tokens, generated_tokens=generated_tokens, scored_tokens=read.total(),
-        charges=(*drawing, *forward_charges(shape, read, mean_length=length)), devices=engine.devices(),
-    )  # fmt: skip
+    charges = (*drawing.charges, *forward_charges(shape, read, mean_length=length))
+    return replace(drawing, scored_tokens=read.total(), charges=charges)

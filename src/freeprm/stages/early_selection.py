@@ -24,7 +24,7 @@ from freeprm.core.intervals import percentile_interval, resample
 from freeprm.core.selectors import Cell, Selector, accuracy_metrics
 from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
-from freeprm.errors import ConfigError, SpanError
+from freeprm.errors import SpanError
 from freeprm.io.progress import bar
 from freeprm.io.rollouts import read_rollouts
 from freeprm.io.rows import Row
@@ -36,7 +36,7 @@ from freeprm.models.loading import device_name
 from freeprm.scorers.base import steps_of
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.settings import SelectEarlySettings
-from freeprm.stages.base import RunResult, loaded_prm, stage
+from freeprm.stages.base import RunResult, loaded_prm, sample_sizes, stage
 from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 
 ROWS = "selections"
@@ -63,9 +63,8 @@ def select_early(inputs: Sequence[Path], settings: SelectEarlySettings, out: Pat
         read = read_rollouts(inputs, columns=settings.columns, on_bad=settings.on_bad)
         counts = Counter({f"skipped: {reason}": count for reason, count in read.skipped.items()})
         groups = group_rollouts(read.rollouts)
-        field = _Field(
-            prm, _sizes(settings.n, groups), splitter=splitter, too_long=settings.too_long, counts=counts
-        )  # fmt: skip
+        sizes = sample_sizes(settings.n, [len(group.rollouts) for group in groups], default=lambda most: [most])
+        field = _Field(prm, sizes, splitter=splitter, too_long=settings.too_long, counts=counts)
         rewards = StepwiseRewards(
             policy=prm.policy, reference=prm.reference, reward=settings.reward, beta=prm.config.beta
         )
@@ -82,7 +81,8 @@ def select_early(inputs: Sequence[Path], settings: SelectEarlySettings, out: Pat
                 run.log_part({**field.part(pool), "read": {what: n - before[what] for what, n in tokens.items()}})
                 before = tokens
                 advance(1, note=f"{tokens.total():,} tokens")
-        rows = _sorted(run.rows(ROWS), groups)
+        order = {group.problem_id: index for index, group in enumerate(groups)}
+        rows = sorted(run.rows(ROWS), key=lambda row: (order[row["problem_id"]], row["n"]))
         run.rewrite(ROWS, rows)
         _count(rows, groups, counts)
         run.write_metrics(list(_metrics(rows, seed=settings.seed)))
@@ -178,18 +178,9 @@ def _shares(responses: Sequence[Stepped], n_steps: Sequence[int]) -> dict[str, i
     scored, there = passed(responses, n_steps), passed(responses, [len(item.steps) for item in responses])
     return {
         column: value
-        for name in SHARES
-        for column, value in ((f"{name}_scored", getattr(scored, name)), (name, getattr(there, name)))
+        for name, part, whole in zip(SHARES, scored, there, strict=True)
+        for column, value in ((f"{name}_scored", part), (name, whole))
     }
-
-
-def _sizes(n: Sequence[int] | None, groups: Sequence[Group]) -> list[int]:
-    available = [len(group.rollouts) for group in groups]
-    usual = max(Counter(available).items(), key=lambda item: (item[1], item[0]))[0]
-    sizes = sorted({*n}) if n is not None else [usual]
-    if not sizes or not 1 <= sizes[0] <= sizes[-1] <= max(available):
-        raise ConfigError(f"n is {list(n or ())}; expected 1 to {max(available)}, the most samples that a problem has")
-    return sizes
 
 
 def _done(run: RunFolder) -> set[str]:
@@ -198,11 +189,6 @@ def _done(run: RunFolder) -> set[str]:
     whole = [row for row in rows if row["problem_id"] != rows[-1]["problem_id"]]
     run.rewrite(ROWS, whole)
     return {row["problem_id"] for row in whole}
-
-
-def _sorted(rows: Sequence[Row], groups: Sequence[Group]) -> list[Row]:
-    order = {group.problem_id: index for index, group in enumerate(groups)}
-    return sorted(rows, key=lambda row: (order[row["problem_id"]], row["n"]))
 
 
 def _count(rows: Sequence[Row], groups: Sequence[Group], counts: Counter[str]) -> None:
@@ -238,10 +224,8 @@ def _metrics(rows: Sequence[Row], *, seed: int) -> Iterator[Metric]:
 
 
 def _cost(prm: ImplicitPRM, parts: Sequence[Row]) -> Cost:
-    read, n_tokens, n_responses = Counter[str](), 0, 0
-    for part in parts:
-        read.update(part["read"])
-        n_tokens, n_responses = n_tokens + part["n_tokens"], n_responses + part["n_responses"]
+    read = sum((Counter(part["read"]) for part in parts), Counter[str]())
+    n_tokens, n_responses = (sum(part[name] for part in parts) for name in ("n_tokens", "n_responses"))
     shape = ModelShape.of(prm.policy.model.config.get_text_config())
     return Cost(
         scored_tokens=read.total(),

@@ -1,32 +1,29 @@
 """Draw rollouts: problems in, a run folder of responses out, resumed by the same call."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from freeprm.core.flops import generation_charges
 from freeprm.datasets._reading import problems_hash
-from freeprm.engines.base import Choosing, Counting, Engine, Request, Sampled, SamplingParams, devices_of
+from freeprm.engines._rows import drawing_cost, in_order, sample_row, truncated_counts
+from freeprm.engines.base import Choosing, Counting, Engine, Request, Sampled, SamplingParams
 from freeprm.executors.base import Executor
 from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar, tell
-from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder
 from freeprm.settings import SampleSettings
 from freeprm.stages.base import RunResult, choose_problems, problems_of, stage
-from freeprm.types import Cost, Problem, Rollout
+from freeprm.types import Problem
 
 ROWS = "rollouts"
 BLOCK = 1024
 """Samples of a block, where the work is divided."""
 _SYNC_SECONDS = 1.0
 """Between two times that rows are forced to disk, which is slow beside writing them."""
-_TRUNCATED = {"length": "truncated: max_new_tokens", "context": "truncated: context"}
 
 
 @stage(SampleSettings, read=problems_of)
@@ -34,7 +31,7 @@ def sample(problems: Sequence[str | Problem], settings: SampleSettings, out: Pat
     """Draw `n` responses to each problem: of a dataset by its name, of a file of problems, or of problems themselves.
 
     A row of `rollouts.jsonl` is a rollout with the problem's own columns, `n_prompt_tokens`, `n_generated_tokens` and
-    `stop_reason`; with `logprobs` also the columns of `models.stored_logprobs`, by which the reference costs nothing
+    `stop_reason`; with `logprobs` also the columns of `models.reference_logprobs`, by which the reference costs nothing
     later where it is the model that drew. An interrupted and an uninterrupted run end in the same file.
     """
     name, chosen = choose_problems(problems, settings)
@@ -52,7 +49,7 @@ def sample(problems: Sequence[str | Problem], settings: SampleSettings, out: Pat
                 engine = _chosen(run, engine, params)
             _draw(run, place, engine, params, chosen, settings.n)
             rows = _finished(run, chosen)
-            run.finish(cost=_cost(rows, engine, place), counts=_counts(rows, n_before))
+            run.finish(cost=drawing_cost(rows, engine, elsewhere=place.remote), counts=_counts(rows, n_before))
     return RunResult.load(out)
 
 
@@ -107,7 +104,7 @@ def _draw(
             # One by one: whoever draws may be busy for minutes before the next one comes.
             now = time.perf_counter()
             sync = now - synced > _SYNC_SECONDS
-            run.append(ROWS, [_row(by_id[sampled.problem_id], sampled)], sync=sync)
+            run.append(ROWS, [sample_row(by_id[sampled.problem_id], sampled, _noted(sampled))], sync=sync)
             synced = now if sync else synced
             shown.finish(sampled)
 
@@ -171,28 +168,8 @@ def _is_done(block: Sequence[Request]) -> bool:
     return all(len(request.done) == len(request.sample_idxs) for request in block)
 
 
-def _row(problem: Problem, sampled: Sampled) -> Row:
-    columns = {
-        "n_prompt_tokens": sampled.n_prompt_tokens,
-        "n_generated_tokens": sampled.n_generated_tokens,
-        "stop_reason": sampled.stop_reason,
-        **_noted(sampled),
-    }
-    return rollout_row(
-        Rollout(
-            problem_id=problem.problem_id,
-            sample_idx=sampled.sample_idx,
-            prompt=problem.prompt,
-            response=sampled.text,
-            answer=problem.answer,
-            truncated=sampled.truncated,
-            extra={**problem.extra, **columns},
-        )
-    )
-
-
 def _noted(sampled: Sampled) -> Row:
-    """The columns of `models.stored_logprobs`; none where they are not known."""
+    """The columns of `models.reference_logprobs`; none where they are not known."""
     if sampled.token_logprobs is None or sampled.token_ids is None:
         return {}
     logprobs = [round(value, 6) for value in sampled.token_logprobs]
@@ -202,35 +179,13 @@ def _noted(sampled: Sampled) -> Row:
 def _finished(run: RunFolder, problems: Sequence[Problem]) -> list[Row]:
     """All rows, in order, as the file holds them from now on."""
     drawn = run.rows(ROWS)
-    rank = {problem.problem_id: index for index, problem in enumerate(problems)}
-    rows = sorted(drawn, key=lambda row: (rank[row["problem_id"]], row["sample_idx"]))
+    rows = in_order(drawn, problems)
     if rows != drawn:
         run.rewrite(ROWS, rows)
     return rows
 
 
 def _counts(rows: Sequence[Row], n_before: int) -> dict[str, int]:
-    reasons = Counter(row["stop_reason"] for row in rows)
     counts = {"problems": len({row["problem_id"] for row in rows}), "samples": len(rows), "resumed": n_before}
-    truncated = {name: reasons[reason] for reason, name in _TRUNCATED.items() if reasons[reason]}
     uncounted = sum(row["n_generated_tokens"] is None for row in rows)
-    return {**counts, **truncated, **({"without a count of tokens": uncounted} if uncounted else {})}
-
-
-def _cost(rows: Sequence[Row], engine: Engine, place: Executor) -> Cost:
-    """Tokens and FLOPs of all rows that have a count, whenever they were drawn; a prompt's tokens once."""
-    prompts = {row["problem_id"]: row["n_prompt_tokens"] or 0 for row in rows}
-    prompt_tokens, generated_tokens = sum(prompts.values()), sum(row["n_generated_tokens"] or 0 for row in rows)
-    charges = generation_charges(
-        engine.shape(),
-        n_prompts=len(prompts),
-        prompt_tokens=prompt_tokens,
-        n_samples=len(rows),
-        generated_tokens=generated_tokens,
-    )
-    return Cost(
-        prompt_tokens=prompt_tokens,
-        generated_tokens=generated_tokens,
-        charges=charges,
-        devices=() if place.remote else devices_of(engine),
-    )
+    return {**counts, **truncated_counts(rows), **({"without a count of tokens": uncounted} if uncounted else {})}

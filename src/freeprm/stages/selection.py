@@ -45,7 +45,7 @@ from freeprm.formats._attaching import read_scored
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder
 from freeprm.settings import SelectSettings
-from freeprm.stages.base import RunResult, stage
+from freeprm.stages.base import RunResult, sample_sizes, stage
 from freeprm.types import Cost, Metric, Rollout
 
 DRAWS = 256
@@ -234,10 +234,7 @@ def _count(problems: Sequence[Candidates], counts: Counter[str]) -> None:
 def _sizes(n: Sequence[int] | None, problems: Sequence[Candidates], counts: Counter[str]) -> list[int]:
     """The values of n, ascending; problems that have fewer samples are counted."""
     available = [len(problem.rollouts) for problem in problems]
-    usual = max(Counter(available).items(), key=lambda item: (item[1], item[0]))[0]
-    sizes = sorted({*n}) if n is not None else sorted({*(1 << power for power in range(usual.bit_length())), usual})
-    if not sizes or not 1 <= sizes[0] <= sizes[-1] <= max(available):
-        raise ConfigError(f"n is {list(n or ())}; expected 1 to {max(available)}, the most samples that a problem has")
+    sizes = sample_sizes(n, available, default=lambda most: (*(1 << power for power in range(most.bit_length())), most))
     for size in sizes:
         counts[f"problems left out at n={size}, with fewer samples"] = sum(count < size for count in available)
     return sizes
