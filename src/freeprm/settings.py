@@ -311,7 +311,7 @@ class ScoreSettings(Reading, Working):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attaching(Reading):
+class TakingScores(Reading):
     """Of stages that take scores from elsewhere."""
 
     scores: Annotated[Sequence[File], Flag(exists=True)] = ()
@@ -321,7 +321,7 @@ class Attaching(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertSettings(Attaching):
+class ConvertSettings(TakingScores):
     """Read rows of any format, write them in another; docs/data.md shows each."""
 
     source: Annotated[str | None, Flag(name="--from", family="formats")] = None
@@ -335,7 +335,7 @@ class ConvertSettings(Attaching):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectSettings(Attaching):
+class SelectSettings(TakingScores):
     """Choose one response or answer a problem, and say how often that is right."""
 
     n: Annotated[Sequence[int] | None, Flag(name="--n", commas=True)] = None
@@ -381,7 +381,7 @@ class SelectEarlySettings(Reading, EarlyStopping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(Attaching):
+class EvaluateSettings(TakingScores):
     """ProcessBench F1, first-error accuracy, step and response AUC, the latter over all and inside problems."""
 
     dev: Annotated[Sequence[File], Flag(exists=True)] = ()

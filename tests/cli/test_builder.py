@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from freeprm.cli.builder import INPUTS, Call, Command, add, field_helps, options_of
+from freeprm.cli.builder import INPUTS, Command, Invocation, add, field_helps, options_of
 from freeprm.cli.main import app
 from freeprm.errors import ConfigError
 from freeprm.io.plugins import names
@@ -56,7 +56,7 @@ class Quick(Shared):
 @pytest.fixture
 def used(tmp_path: Path) -> Any:
     """Use the command, and give what its work was called with."""
-    calls: list[Call] = []
+    calls: list[Invocation] = []
     made = typer.Typer()
     add(made, Command(
         name="do", settings={"": Plain, "--quick": Quick}, work=calls.append, out="runs/do", inputs=INPUTS,

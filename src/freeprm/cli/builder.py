@@ -80,7 +80,7 @@ class Command:
     name: str
     settings: Mapping[str, type[Settings]]
     """By the switch that asks for them; "" without any. The first one's help is the command's."""
-    work: Callable[["Call"], None]
+    work: Callable[["Invocation"], None]
     out: str | None
     """Where it writes by default."""
     inputs: tuple[str, Any, Any] | None = None
@@ -94,7 +94,7 @@ class Command:
     """Switch -> why a flag of other settings is refused beside it, or without it."""
 
 
-class Call(NamedTuple):
+class Invocation(NamedTuple):
     """One use of a command."""
 
     inputs: Any
@@ -150,7 +150,9 @@ def add(app: typer.Typer, command: Command) -> None:
         }
         inputs = values[command.inputs[0]] if command.inputs else None
         assignments = values["assignments"] or ()
-        command.work(Call(inputs, switch, kind, layers, values["as_json"], values.get("config_file"), assignments))
+        command.work(
+            Invocation(inputs, switch, kind, layers, values["as_json"], values.get("config_file"), assignments)
+        )
 
     parameters: list[tuple[str, Any, Any]] = [("context", typer.Context, inspect.Parameter.empty)]
     parameters += [command.inputs] if command.inputs else []

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from freeprm.cli import output
-from freeprm.cli.builder import Call, Command
+from freeprm.cli.builder import Command, Invocation
 from freeprm.cli.values import read_names
 from freeprm.errors import ConfigError
 from freeprm.settings import DemoSettings, Flag, Settings, VerifySettings
@@ -52,7 +52,7 @@ def _command() -> str:
     return " ".join(["freeprm", *sys.argv[1:]])
 
 
-def _demo(call: Call) -> None:
+def _demo(call: Invocation) -> None:
     from freeprm.experiments.demo import FOUR, REPORT, demo
 
     given = call.settings(DemoSettings)
@@ -64,7 +64,7 @@ def _demo(call: Call) -> None:
     output.show_parts(out=made.folder / REPORT, metrics=shown, cost=made.cost, as_json=call.as_json)
 
 
-def _compare(call: Call) -> None:
+def _compare(call: Invocation) -> None:
     from freeprm.experiments.comparison.settings import load_comparison
 
     comparison = load_comparison(call.inputs, assignments=call.assignments)
@@ -89,7 +89,7 @@ def _compare(call: Call) -> None:
     output.show_parts(out=out, metrics=metrics, counts=made.counts, cost=made.cost, as_json=call.as_json)
 
 
-def _cost(call: Call) -> None:
+def _cost(call: Invocation) -> None:
     from freeprm.core.ledger import CONVENTIONS, charging
     from freeprm.experiments.bills import read_methods
     from freeprm.experiments.cost_report import cost_report
@@ -121,7 +121,7 @@ def _cost(call: Call) -> None:
         output.console.print(f"written to {flags.out}", soft_wrap=True)
 
 
-def _verify(call: Call) -> None:
+def _verify(call: Invocation) -> None:
     from rich.table import Table
     from rich.text import Text
 

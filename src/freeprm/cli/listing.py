@@ -19,7 +19,7 @@ from freeprm.io.plugins import load, names
 FAMILIES = ("objectives", "datasets", "formats", "engines", "graders", "labelers", "scorers", "executors")
 
 
-class Member(NamedTuple):
+class ListedMember(NamedTuple):
     """A member of a family."""
 
     family: str
@@ -50,17 +50,17 @@ def show(
         output.console.print(table)
 
 
-def _members(family: str) -> Iterator[Member]:
+def _members(family: str) -> Iterator[ListedMember]:
     for name in names(family):
         try:
             plugin = load(family, name)
         except FreePRMError as error:  # another package's: what is wrong with it is what is to be said of it
-            yield Member(family, name, str(error), {})
+            yield ListedMember(family, name, str(error), {})
             continue
         own = name in names(family, installed=False)
         about = importlib.import_module(f"freeprm.{family}.{name}") if own else plugin
         summary = (inspect.getdoc(about) or "").partition("\n\n")[0].replace("\n", " ")
-        yield Member(family, name, summary, dict(_options(plugin)))
+        yield ListedMember(family, name, summary, dict(_options(plugin)))
 
 
 def _options(plugin: Any) -> Iterator[tuple[str, dict[str, str]]]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from freeprm.cli import output
-from freeprm.cli.builder import INPUTS, Call, Command
+from freeprm.cli.builder import INPUTS, Command, Invocation
 from freeprm.settings import (
     ConvertSettings,
     EvaluateSettings,
@@ -38,10 +38,10 @@ def stage_of(place: str) -> Any:
     return getattr(import_module(f"freeprm.stages.{module}"), name)
 
 
-def runs(place: str, *, early: str = "") -> Callable[[Call], None]:
+def runs(place: str, *, early: str = "") -> Callable[[Invocation], None]:
     """Run a stage with what was given, or the one for `--early-stop`; and show its result."""
 
-    def work(call: Call) -> None:
+    def work(call: Invocation) -> None:
         with output.working():
             stage = stage_of(early if call.switch else place)
             made = stage.run(call.inputs, call.settings(call.kind))
@@ -60,7 +60,7 @@ class TrainFlags(TrainSettings):
     """Show every setting, where it comes from and what would be trained; stop."""
 
 
-def _train(call: Call) -> None:
+def _train(call: Invocation) -> None:
     from freeprm.training.settings import given_by, load_settings
 
     options = dict(call.layers["option"])
