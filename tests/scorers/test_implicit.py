@@ -18,7 +18,6 @@ from freeprm.models.prompts import CLOCK_DATE, pin_date, render_prompt, told_dat
 from freeprm.models.reward_config import (
     Reference,
     RewardConfig,
-    check_override,
     load_reward_config,
     save_reward_config,
 )
@@ -195,7 +194,7 @@ def test_another_part_than_in_training_is_refused_unless_it_is_asked_for(folder,
     try:
         with pytest.raises(RewardMismatchError, match=f"--override {part}"):
             ImplicitPRM.from_pretrained(folder, **changed)
-        loaded = ImplicitPRM.from_pretrained(folder, override=[check_override(part)], **changed)
+        loaded = ImplicitPRM.from_pretrained(folder, override=[part], **changed)
     finally:
         (folder / "chat_template.jinja").unlink(missing_ok=True)
     assert loaded.config.beta == changed.get("beta", BETA)
@@ -224,7 +223,7 @@ def test_the_recorded_beta_may_be_repeated(folder):
 
 def test_an_unknown_override_is_refused():
     with pytest.raises(ConfigError, match="expected one of beta, reference, template"):
-        check_override("gamma")
+        ImplicitPRM.from_pretrained("anywhere", override=["gamma"])
 
 
 def test_a_reference_with_another_vocabulary_is_refused_even_if_another_is_asked_for(folder, stories):

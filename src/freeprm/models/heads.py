@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,8 +23,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from freeprm.errors import ModelError
 from freeprm.models.batching import padded_ids
 from freeprm.models.encoding import Encoded
-from freeprm.models.packed_forward import Head, readout_of
-from freeprm.models.reads import Places, padded_reads
+from freeprm.models.packed_forward import Head, Reads, Tree, on_device, readout_of, row
+from freeprm.models.packing import Index, Packed
+
+Places = NDArray[np.integer]
+"""Indices of tokens of one response, from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +209,33 @@ class TokensValue:
         return _difference(logits[rows, torch.from_numpy(at.astype(np.int64))][:, self._logits.tokens])
 
 
+def packed_reads(model: nn.Module, packed: Packed, tree: Tree, places: Sequence[Places], head: Head) -> Tensor:
+    """(n_total,) what a taught model's head says, response after response; where several share a token, once.
+
+    Args:
+        model: a taught model.
+        packed: B responses.
+        tree: of its segments.
+        places: B of them; the state that has read the token there is asked for.
+        head: see `Head`.
+    """
+    asked = [packed.answering[rows[at]] for rows, at in zip(packed.places, places, strict=True)]
+    positions, back = np.unique(np.concatenate(asked), return_inverse=True)
+    return _asked(model, row(packed, tree, _device(model)), positions, head).index_select(
+        0, on_device(back, _device(model))
+    )
+
+
+def padded_reads(model: nn.Module, batch: Sequence[Encoded], places: Sequence[Places], head: Head) -> Tensor:
+    """(n_total,) the same from padded rows, of a model that answers where `Reads` ask."""
+    ids = padded_ids(batch)  # (B, L)
+    positions = np.concatenate([
+        index * ids.shape[1] + item.n_prompt + at.astype(np.int64)
+        for index, (item, at) in enumerate(zip(batch, places, strict=True))
+    ])  # fmt: skip
+    return _asked(model, {"input_ids": ids.to(_device(model), non_blocking=True), "use_cache": False}, positions, head)
+
+
 def load_head(head: nn.Module, folder: Path, *, wanted: str) -> nn.Module:
     """Fill a head with a checkpoint's weights.
 
@@ -263,3 +294,12 @@ def _difference(logits: Tensor) -> Tensor:
 
 def _wide(numbers: Tensor) -> Tensor:
     return numbers if numbers.dtype == torch.float64 else numbers.float()
+
+
+def _asked(model: nn.Module, rows: dict[str, Any], positions: Index, head: Head) -> Tensor:
+    answers: Tensor = model(**rows, reads=Reads(on_device(positions, _device(model)), head))
+    return answers
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

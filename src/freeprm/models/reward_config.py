@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from freeprm.errors import ConfigError, ModelError, RewardMismatchError
+from freeprm.errors import ModelError, RewardMismatchError
 from freeprm.io.rows import write_json
 from freeprm.models.loading import Backbone, LoadOptions, template_hash, weights_hash
 from freeprm.models.prompts import told_date
@@ -120,18 +120,6 @@ def stored_config(folder: Path) -> dict[str, Any]:
     return stored
 
 
-def check_override(name: str) -> Override:
-    """The part of reward.json of this name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for part in OVERRIDES:
-        if name == part:
-            return part
-    raise ConfigError(f"override {name!r}: expected one of {', '.join(OVERRIDES)}")
-
-
 def reference_of(config: RewardConfig, *, source: str) -> Reference:
     """The reference that a log-ratio is against.
 
@@ -159,15 +147,12 @@ def check_template(config: RewardConfig, policy: Backbone, *, override: Sequence
         RewardMismatchError: they differ.
     """
     if "template" not in (override or ()) and config.template_sha256 != template_hash(policy.tokenizer):
-        told = told_date(policy.tokenizer)
-        day = (
-            f" (it tells the day {told}; what it told then is not recorded)"
-            if told and not config.template_date
-            else ""
-        )
+        day = None if config.template_date else told_date(policy.tokenizer)
+        unknown = f" (it tells the day {day}; what it told then is not recorded)" if day else ""
+        leave = "" if override is None else ", or allow it with --override template"
         raise RewardMismatchError(
-            f"{policy.source}: the chat template is not the one it was trained with{day}; restore the tokenizer's files"
-            + ("" if override is None else ", or allow it with --override template")
+            f"{policy.source}: the chat template is not the one it was trained with{unknown}; restore the tokenizer's "
+            f"files{leave}"
         )
 
 

@@ -24,12 +24,12 @@ from transformers import PreTrainedModel
 from freeprm.errors import ModelError
 from freeprm.models.batching import budget, padded_batches, padded_ids, padded_logprobs
 from freeprm.models.encoding import Encoded
+from freeprm.models.heads import packed_reads, padded_reads
 from freeprm.models.lengths import forget_lengths, kind_of, splits_every_length, thresholds
 from freeprm.models.loading import context_length
 from freeprm.models.output_head import give_float32_logits
 from freeprm.models.packed_forward import Tree, core, has_output_head, is_patched, packed_logprobs, patch_forward
 from freeprm.models.packing import pack, packed_batches
-from freeprm.models.reads import packed_reads, padded_reads
 
 Route = Literal["packed", "padded", "alone"]
 _ROUTES = "freeprm_routes"

@@ -26,7 +26,7 @@ from transformers import (
 from freeprm.errors import ConfigError, DataError, ModelError, NonFiniteError
 from freeprm.models.batching import NOT_FINITE, Advance, first_not_finite, in_batches
 from freeprm.models.encoding import Encoded
-from freeprm.models.heads import LinearValue, TokensValue, ValueReading
+from freeprm.models.heads import LinearValue, Places, TokensValue, ValueReading, packed_reads
 from freeprm.models.loading import (
     DEFAULT_OPTIONS,
     Backbone,
@@ -43,7 +43,6 @@ from freeprm.models.loading import (
 from freeprm.models.logprobs import distinct
 from freeprm.models.packed_forward import Tree, core
 from freeprm.models.packing import Index, pack
-from freeprm.models.reads import Places, packed_reads
 from freeprm.models.reward_config import LOG_RATIO, RewardConfig
 from freeprm.models.routes import divide, read
 from freeprm.types import Span

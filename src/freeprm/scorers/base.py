@@ -23,7 +23,7 @@ from freeprm.errors import ConfigError, DataError, PluginError
 from freeprm.io.plugins import load, names
 from freeprm.models.encoding import Encoded, Fitted, TooLong, check_vocabulary, encode, fit
 from freeprm.models.loading import DEFAULT_OPTIONS, Backbone, Dtype, LoadOptions, load_config, resolve, weights_hash
-from freeprm.models.reward_config import REWARD_FILE, Override, load_reward_config, stored_config
+from freeprm.models.reward_config import OVERRIDES, REWARD_FILE, Override, load_reward_config, stored_config
 from freeprm.scorers._usage import Usage
 from freeprm.types import Prompt, Rollout, Span
 
@@ -92,8 +92,7 @@ class Description:
     kind: ScoreKind | None = None
     """What its scores are, so that votes can be weighed by them; None where that is not known."""
     rewards: tuple[str, ...] = ()
-    """Of a log-ratio, the rewards that are read unless others are asked for; any other scorer gives one kind of score.
-    """
+    """Of a log-ratio, the rewards that are read unless others are asked for; any other scorer has one kind of score."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What decides its scores, besides weights and splitter."""
     weights: Mapping[str, Path | None] = field(default_factory=dict)
@@ -191,11 +190,7 @@ class Member(Protocol):
     """A member of the family: a kind of scorer. One for released models also has `released` and `architectures`."""
 
     def describe(self, source: "ScorerSource") -> Description:
-        """What is known of a model without loading its weights.
-
-        Raises:
-            ModelError: not a model of this kind.
-        """
+        """What is known of a model without loading its weights; ModelError where it is none of this kind."""
         ...
 
     def load(self, source: "ScorerSource") -> Scorer:
@@ -203,7 +198,8 @@ class Member(Protocol):
 
         Raises:
             ConfigError: something is asked for that this kind has not, such as a reference.
-            ModelError: not a model of this kind.
+            ModelError: not a model of this kind, or one of which it is not known how it scores.
+            RewardMismatchError: another beta, reference or chat template than reward.json records.
         """
         ...
 
@@ -215,8 +211,7 @@ class ScorerSource:
     source: str
     """A folder or a hub id."""
     scorer: str | None = None
-    """A member of the family `scorers`, or `package.module:Name`; told from the source if not given, see `load_scorer`.
-    """
+    """A member of the family, or `package.module:Name`; told from the source if not given, see `load_scorer`."""
     reference: str | None = None
     """Of a log-ratio, as all of the next: where the reference is now, if not where it is recorded."""
     load_reference: bool = True
@@ -232,23 +227,20 @@ class ScorerSource:
     options: LoadOptions = DEFAULT_OPTIONS
     """Device, dtype and the like, of all models."""
 
+    def __post_init__(self) -> None:
+        if unknown := set(self.override) - set(OVERRIDES):
+            raise ConfigError(f"override {min(unknown)!r}: expected one of {', '.join(OVERRIDES)}")
+
     def load(self) -> Scorer:
-        """The scorer with its weights.
+        """The scorer with its weights; see `Member.load`.
 
         Raises:
             PluginError: no such scorer.
-            ModelError: no model of its kind, or one of which it is not known how it scores.
-            RewardMismatchError: another beta, reference or chat template than reward.json records.
         """
         return self._member().load(self)
 
     def describe(self) -> Description:
-        """What is known without loading the weights; the dtype as it is asked for, "auto" where the model decides.
-
-        Raises:
-            PluginError: no such scorer.
-            ModelError: the model is not there, or not of its kind.
-        """
+        """What is known without loading the weights; the dtype as it is asked for, "auto" where the model decides."""
         return self._member().describe(self)
 
     @property
