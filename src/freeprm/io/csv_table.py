@@ -1,5 +1,8 @@
 """Rows of CSV: commas, a first line of column names, quotes around what holds a comma, a quote or a line break.
 
+Python's csv reads it: pyarrow's reader takes a quote that is never closed, and two columns of one name, and tells the
+place of a broken row by its number, not by its line.
+
 A cell is text. What it becomes is decided for its column, from all its filled cells, so that a `42` among other texts
 stays text:
 

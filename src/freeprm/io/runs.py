@@ -52,6 +52,7 @@ class RunFolder:
     """A stage's output folder, held by one process from `with` to its end.
 
     A run that fails before it has made anything gives the folder up again, so that the mended command may differ.
+    Whatever writes to it raises RunFolderError where the disk is full, or fails.
 
     Args:
         path: the folder; made if need be.
@@ -128,9 +129,6 @@ class RunFolder:
         Args:
             name: of what is chosen.
             choose: called in a run's first session only.
-
-        Raises:
-            RunFolderError: the disk is full, or fails.
         """
         made: dict[str, Any] = self._manifest().get("choices", {})
         if name not in made:
@@ -162,27 +160,18 @@ class RunFolder:
             sync: force this file to disk, with all that was appended to it before; takes some milliseconds.
 
         Raises:
-            NonFiniteError: a value is NaN or infinite; none of the rows is written.
-            RunFolderError: the disk is full, or fails; none of the rows is written.
+            NonFiniteError: a value is NaN or infinite. As where the disk is full, none of the rows is written.
         """
         self._append(self.path / f"{name}.jsonl", rows, sync=sync)
 
     def rewrite(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write `<name>.jsonl` anew, whole or not at all.
-
-        Raises:
-            RunFolderError: the disk is full, or fails.
-        """
+        """Write `<name>.jsonl` anew, whole or not at all."""
         with self._writing():
             write_rows(self.path / f"{name}.jsonl", rows)
             sync_path(self.path)
 
     def log_part(self, part: Mapping[str, Any]) -> None:
-        """Note that a part of the work is finished, and what it took; kept until the run is complete.
-
-        Raises:
-            RunFolderError: as for `append`.
-        """
+        """Note that a part of the work is finished, and what it took; kept until the run is complete."""
         self._append(self.path / PARTS, [part], sync=True)
 
     def parts(self) -> list[Row]:
@@ -195,7 +184,6 @@ class RunFolder:
 
         Raises:
             NonFiniteError: a metric is NaN or infinite; names it.
-            RunFolderError: the disk is full, or fails.
         """
         for metric in metrics:
             check_metric(metric)
@@ -216,9 +204,6 @@ class RunFolder:
 
         Returns:
             The cost with the seconds of all sessions; see `manifest.SAVE_SECONDS` for those that were killed.
-
-        Raises:
-            RunFolderError: the disk is full, or fails.
         """
         sessions = self._sessions()
         whole = timed(cost, total_seconds(sessions))
