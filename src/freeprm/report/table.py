@@ -18,6 +18,8 @@ NONE = "–"
 Mark = Literal["", "best", "gain", "loss"]
 _GAP = "  "
 _EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"  # `N = 4` stays on one line
+_HEADERS = (80, 16, 10, 1)
+"""Letters of a header on one line: the fewer, the more lines it takes."""
 _STYLES: Mapping[Mark, str] = {"": "", "best": "bold", "gain": "green", "loss": "red"}
 
 
@@ -78,11 +80,13 @@ def markdown(table: Table) -> str:
 def print_tables(console: Console, tables: Sequence[Table]) -> None:
     """Print tables with their notes, each followed by an empty line."""
     for table in tables:
-        drawn = [_Drawn(table, layout) for layout in _layouts(table)]
-        fitting = next((one for one in drawn if one.width <= console.width), drawn[-1])
-        for line in fitting.lines(console.width):
+        for layout in _layouts(table):
+            drawn = _Drawn(table, layout)
+            if drawn.width <= console.width:
+                break
+        for line in drawn.lines(console.width):
             console.print(line, no_wrap=True, overflow="ignore", crop=False)
-        for note in filter(None, (table.note, fitting.left_out)):
+        for note in filter(None, (table.note, drawn.left_out)):
             console.print(Text(note, style="dim"))
         console.print()
 
@@ -95,8 +99,8 @@ class _Layout(NamedTuple):
     """Intervals with both ends, or by half their widths."""
     beside: tuple[int, ...]
     """Columns that have something beside their values."""
-    narrow: bool
-    """Headers take several lines."""
+    header: int
+    """Letters of a header on one line, where neither its longest word nor what is below it takes more."""
 
 
 def _layouts(table: Table) -> Iterator[_Layout]:
@@ -104,12 +108,11 @@ def _layouts(table: Table) -> Iterator[_Layout]:
     every = tuple(range(len(table.header)))
     numbers = tuple(index for index in every if table.alignment[index] == "r")
     order = table.droppable or numbers[:-1]
-    for narrow in (False, True):
-        yield _Layout(every, True, every, narrow)
-    yield _Layout(every, False, every, True)
+    contents: list[tuple[tuple[int, ...], bool, tuple[int, ...]]] = [(every, True, every), (every, False, every)]
     for dropped in accumulate(((index,) for index in order), initial=()):
         kept = tuple(index for index in every if index not in dropped)
-        yield _Layout(kept, False, kept[-1:], True)
+        contents.append((kept, False, kept[-1:]))
+    yield from (_Layout(*content, header) for content in contents for header in _HEADERS)
 
 
 class _Drawn:
@@ -123,7 +126,7 @@ class _Drawn:
         self._headers = []
         for index in layout.columns:
             widest = max((cell_len(line) for row in body for line in self._plain(row, index).split("\n")), default=0)
-            header = _wrapped(table.header[index], widest) if layout.narrow else [table.header[index]]
+            header = _wrapped(table.header[index], max(widest, layout.header))
             self._headers.append(header)
             self._widths.append(max([widest, *map(cell_len, header)]))
 
