@@ -144,7 +144,9 @@ def _counts(rows: Sequence[Row]) -> dict[str, int]:
 def _cost(rows: Sequence[Row], parts: Sequence[Row], engine: HFEngine, prm: ImplicitPRM) -> Cost:
     """Drawing and scoring, of all sessions."""
     drawing = drawing_cost(rows, engine)
-    read = sum((Counter(part["read"]) for part in parts), Counter[str]())
+    read = Counter[str]()
+    for part in parts:
+        read.update(part["read"])  # a sum of counters would lose a model that was not read
     n_problems = len({row["problem_id"] for row in rows})
     length = drawing.prompt_tokens / max(1, n_problems) + drawing.generated_tokens / max(1, len(rows))
     shape = ModelShape.of(prm.policy.model.config.get_text_config())

@@ -224,7 +224,9 @@ def _metrics(rows: Sequence[Row], *, seed: int) -> Iterator[Metric]:
 
 
 def _cost(prm: ImplicitPRM, parts: Sequence[Row]) -> Cost:
-    read = sum((Counter(part["read"]) for part in parts), Counter[str]())
+    read = Counter[str]()
+    for part in parts:
+        read.update(part["read"])  # a sum of counters would lose a model that was not read
     n_tokens, n_responses = (sum(part[name] for part in parts) for name in ("n_tokens", "n_responses"))
     shape = ModelShape.of(prm.policy.model.config.get_text_config())
     return Cost(
