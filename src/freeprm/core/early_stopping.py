@@ -136,10 +136,8 @@ class BestFirst:
         return BestResponse(best, self._running[best], tuple(self._running), tuple(self._n_steps))
 
     def _order(self) -> list[int]:
-        return sorted(set(range(len(self._running))) - self._dropped, key=self._key)
-
-    def _key(self, index: int) -> tuple[float, int]:
-        return -self._running[index], index
+        left = set(range(len(self._running))) - self._dropped
+        return sorted(left, key=lambda index: (-self._running[index], index))
 
 
 def best_first(

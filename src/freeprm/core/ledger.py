@@ -35,17 +35,9 @@ TRAINING, RECOMPUTED, KL, MEANS, EVALUATED = (
 UNTIMED = "time not itemised"
 """The entry of a run's other seconds."""
 _OF_CHARGE: Mapping[str, ChargeGroup] = {
-    PREFILL: "generation",
-    DECODE: "generation",
-    POLICY: "scoring",
-    SCORER: "scoring",
-    REFERENCE: "reference",
-    TRAINING: "training",
-    RECOMPUTED: "training",
-    KL: "training",
-    MEANS: "training",
-    EVALUATED: "training",
-}
+    PREFILL: "generation", DECODE: "generation", POLICY: "scoring", SCORER: "scoring", REFERENCE: "reference",
+    TRAINING: "training", RECOMPUTED: "training", KL: "training", MEANS: "training", EVALUATED: "training",
+}  # fmt: skip
 _OF_STAGE: Mapping[str, ChargeGroup] = {
     "sample": "generation", "label": "annotation", "train": "training", "score": "scoring",
 }  # fmt: skip

@@ -223,7 +223,7 @@ def estimates(scored: ScoredSteps, *, thresholds: Mapping[str, float], seed: int
         thresholds: what the selector is called -> the threshold.
     """
     units, times = drawn_problems(scored.problems, seed)
-    erroneous = np.array([error is not None for error in scored.first_errors], dtype=bool)
+    erroneous = _erroneous(scored.first_errors)
     result: dict[MetricName, Estimate | None] = {}
     for selector, threshold in thresholds.items():
         hits = found(scored.step_scores, scored.first_errors, threshold)

@@ -195,17 +195,14 @@ def _phrase(template: str, fact: Fact, *, item: str, other: str) -> str:
     return template.format(s=fact.subject, o=first, o2=second, n=fact.number, item=item, other=other)
 
 
+_NAME, _WORD = r"[A-Z]\w*", r"\w+"
+_FIELDS = {"s": _NAME, "o": _NAME, "o2": _NAME, "n": r"\d{1,9}", "item": _WORD, "other": _WORD}
+
+
 def _pattern(template: str) -> re.Pattern[str]:
     escaped = re.escape(template)
-    for field, group in (
-        ("s", r"[A-Z]\w*"),
-        ("o", r"[A-Z]\w*"),
-        ("o2", r"[A-Z]\w*"),
-        ("n", r"\d{1,9}"),
-        ("item", r"\w+"),
-        ("other", r"\w+"),
-    ):
-        escaped = escaped.replace(re.escape("{" + field + "}"), f"(?P<{field}>{group})")
+    for field, pattern in _FIELDS.items():
+        escaped = escaped.replace(re.escape("{" + field + "}"), f"(?P<{field}>{pattern})")
     return re.compile(escaped)
 
 
@@ -217,15 +214,17 @@ def _match(sentence: str) -> Fact | None:
     for kind, pattern in _SENTENCES:
         if found := pattern.fullmatch(sentence):
             groups = found.groupdict()
-            objects = tuple(groups[key] for key in ("o", "o2") if groups.get(key))
             number = groups.get("n")
-            return Fact(kind, groups["s"], objects, int(number) if number else None)
+            return Fact(kind, groups["s"], _people(groups, "o", "o2"), int(number) if number else None)
     return None
 
 
 def _match_question(question: str) -> tuple[tuple[str, ...], str | None]:
     for pattern in _QUESTIONS:
         if found := pattern.fullmatch(question):
-            groups = found.groupdict()
-            return tuple(groups[key] for key in ("s", "o") if groups.get(key)), groups["item"]
+            return _people(found.groupdict(), "s", "o"), found["item"]
     return (), None
+
+
+def _people(groups: Mapping[str, str | None], *fields: str) -> tuple[str, ...]:
+    return tuple(name for field in fields if (name := groups.get(field)))

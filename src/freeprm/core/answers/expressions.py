@@ -5,9 +5,9 @@ Brackets and commands are parsed in `parsing.py`, as are lists, relations and wo
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Self
 
 from freeprm.core.answers.tokens import ParseError, Token
 from freeprm.core.answers.tree import Node, factors, hoisted, is_arithmetic, is_of_numbers, negative, num, rational
@@ -38,8 +38,8 @@ class ExpressionParser(ABC):
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.position = 0
-        self.depth = 0
         self.bars = 0  # open `|`
+        self.outer_bars: list[int] = []  # those outside of each open bracket
 
     @property
     def at(self) -> Token | None:
@@ -71,18 +71,22 @@ class ExpressionParser(ABC):
         self.position += found
         return found
 
-    @contextmanager
-    def nested(self, *, bars: bool = True) -> Iterator[None]:
+    def nested(self, *, bars: bool = True) -> Self:
         """Inside brackets; a `|` in there begins an absolute value, whatever is open outside, unless `bars` is off."""
-        self.depth += 1
-        if self.depth > _DEPTH:
+        self.outer_bars.append(self.bars)
+        if len(self.outer_bars) > _DEPTH:
             raise ParseError("has too many brackets inside each other")
-        outside = self.bars
         if bars:
             self.bars = 0
-        yield
-        self.bars = outside
-        self.depth -= 1
+        return self
+
+    def __enter__(self) -> Self:
+        """See `nested`."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """See `nested`."""
+        self.bars = self.outer_bars.pop()
 
     def sum(self) -> Node:
         terms = [self.term(first=True)]
@@ -96,8 +100,8 @@ class ExpressionParser(ABC):
         sign = self.take().text if self.kind() in _SIGNS else "+"
         while self.kind() in ("-", "+"):  # `14 + -1i`
             sign = {"+": "-", "-": "+"}.get(sign, sign) if self.take().text == "-" else sign
-        if first:
-            self.skip("$", "\\$")  # `-\$5`; the unit is overlooked there
+        if first and self.kind() in ("$", "\\$"):
+            self.position += 1  # `-\$5`; the unit is overlooked there
         node = self.product()
         if sign == "-" and node.kind == "based":
             return Node("based", name=f"-{node.name}", value=node.value)
@@ -149,8 +153,9 @@ class ExpressionParser(ABC):
 
     def power(self) -> Node:
         node = self.postfix()
-        if not self.skip("^"):
+        if self.kind() != "^":
             return node
+        self.position += 1
         if self.is_command("circ", "degree"):
             self.position += 1
             return self.minutes(node)
@@ -202,11 +207,14 @@ class ExpressionParser(ABC):
 
     def signs(self, node: Node) -> Node:
         while True:
-            if self.skip("!"):
+            kind = self.kind()
+            if kind == "!":
+                self.position += 1
                 if self.kind() == "!":
                     raise ParseError("holds '!!', which is not read")
                 node = Node("call", (node,), name="factorial")
-            elif self.skip("\\%", "%"):
+            elif kind in ("\\%", "%"):
+                self.position += 1
                 node = Node("percent", (node,))
             elif self.is_command("degree", "circ"):
                 self.position += 1

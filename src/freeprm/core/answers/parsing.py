@@ -70,9 +70,10 @@ class _Parser(ExpressionParser):
         return items[0] if len(items) == 1 else Node("list", tuple(items), name=joint)
 
     def item(self) -> Node:
-        if self.skip("ldots"):
-            return Node("ldots")
-        self.skip("approx")
+        if (kind := self.kind()) in ("ldots", "approx"):
+            self.position += 1
+            if kind == "ldots":
+                return Node("ldots")
         sides, relations = [self.side()], list[str]()
         in_words = False
         while self.kind() in _RELATIONS or self.says_equals():
@@ -105,7 +106,7 @@ class _Parser(ExpressionParser):
             if money and node.kind == "num":
                 self.skip(*MONEY)
             behind = [*self.unit(), *money]
-            if not money:
+            if not money and self.kind() in ("$", "\\$", *MONEY):
                 behind += self.money()
             values.append((node, behind))
             if self.says_equals():
@@ -186,7 +187,8 @@ class _Parser(ExpressionParser):
             self.position += 2
             node = Node("residue", (node, self.sum()))
             self.take(")")
-        elif self.skip("pmod"):
+        elif self.kind() == "pmod":
+            self.position += 1
             node = Node("residue", (node, self.argument()))
         return node
 

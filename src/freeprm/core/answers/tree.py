@@ -85,7 +85,11 @@ def spread(items: list[Node]) -> list[Node]:
 
 def holds(node: Node, *kinds: str) -> bool:
     """Whether a node of one of these kinds stands in it."""
-    return node.kind in kinds or any(holds(part, *kinds) for part in node.parts)
+    return _holds(node, kinds)
+
+
+def _holds(node: Node, kinds: tuple[str, ...]) -> bool:
+    return node.kind in kinds or any(_holds(part, kinds) for part in node.parts)
 
 
 def with_sign(node: Node, sign: int) -> Node:

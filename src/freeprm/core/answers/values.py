@@ -131,7 +131,7 @@ def _at_points(nodes: Sequence[Node], interpretation: Interpretation) -> tuple[l
 
 
 def _defined(found: Sequence[Sequence[Number | None]]) -> list[int]:
-    return [point for point, values in enumerate(zip(*found, strict=True)) if all(v is not None for v in values)]
+    return [point for point in range(len(found[0])) if all(v[point] is not None for v in found)]
 
 
 def _at(node: Node, env: Environment, point: int) -> Number | None:
