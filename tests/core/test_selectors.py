@@ -8,8 +8,8 @@ from freeprm.core.selectors import (
     UNNAMED,
     WHOLE,
     Candidates,
-    Cell,
     Selector,
+    SelectorAtN,
     accuracy_metrics,
     bounds,
     candidates,
@@ -210,9 +210,9 @@ def test_where_no_response_has_an_answer_nothing_is_chosen():
     assert (choice.sample, choice.accuracy) == (None, 0.0)
 
 
-MAJORITY = Cell(Selector(None, "majority"), 4)
-A = Cell(Selector("a", "best_of_n/min"), 4)
-B = Cell(Selector("b", "best_of_n/min"), 4)
+MAJORITY = SelectorAtN(Selector(None, "majority"), 4)
+A = SelectorAtN(Selector("a", "best_of_n/min"), 4)
+B = SelectorAtN(Selector("b", "best_of_n/min"), 4)
 TABLE = {
     MAJORITY: {"p": 0.0, "q": 0.5, "r": 1.0},
     A: {"p": 1.0, "q": 0.5, "r": 1.0},
@@ -249,8 +249,11 @@ def test_differences_are_over_the_problems_that_both_have():
 
 def test_scorers_are_compared_with_the_same_selector_or_with_one_score_a_response():
     names = ("best_of_n/min", "best_of_n/mean", "weighted_vote/min")
-    cells = [Cell(Selector("steps", name), 2) for name in names]
-    cells += [Cell(Selector("whole", "best_of_n/score"), 2), Cell(Selector("whole", "best_of_n/score"), 4)]
+    cells = [SelectorAtN(Selector("steps", name), 2) for name in names]
+    cells += [
+        SelectorAtN(Selector("whole", "best_of_n/score"), 2),
+        SelectorAtN(Selector("whole", "best_of_n/score"), 4),
+    ]
     found = [(m.scorer, m.selector, m.n) for m in difference_metrics({cell: {"p": 1.0} for cell in cells}, seed=0)]
     assert found == [
         ("steps - whole", "best_of_n/min - best_of_n/score", 2),

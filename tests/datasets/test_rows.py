@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from freeprm.datasets.rows import Rows
+from freeprm.datasets.rows import RowsDataset
 from freeprm.errors import RecordError
 from freeprm.types import Problem
 
@@ -14,7 +14,7 @@ from freeprm.types import Problem
 def read(tmp_path: Path, *rows: dict[str, Any]) -> list[Problem]:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return list(Rows(path=file).problems("test", limit=None, seed=0))
+    return list(RowsDataset(path=file).problems("test", limit=None, seed=0))
 
 
 def test_a_prompt_is_enough(tmp_path: Path):

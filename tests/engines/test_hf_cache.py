@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from freeprm.engines.hf.cache import CachedTexts, Rows, cached_texts, stands_alone
+from freeprm.engines.hf.cache import CachedRows, CachedTexts, cached_texts, stands_alone
 from freeprm.engines.hf.decoding import Wanted
 from freeprm.engines.hf.prefill import prefill
 from freeprm.models.loading import Backbone, load_backbone
@@ -91,13 +91,13 @@ def test_a_pass_of_another_size_is_taken_only_if_it_gives_the_same_bits(
 ):
     backbone = load_backbone(str(save_tiny()))
     sizes: list[int] = []
-    honest = Rows._pass
+    honest = CachedRows._pass
 
-    def depends_on_size(self: Rows, tokens: torch.Tensor, start: int, size: int, width: int) -> torch.Tensor:
+    def depends_on_size(self: CachedRows, tokens: torch.Tensor, start: int, size: int, width: int) -> torch.Tensor:
         sizes.append(size)
         return honest(self, tokens, start, size, width) + (1e-6 if size == 16 else 0.0)
 
-    monkeypatch.setattr(Rows, "_pass", depends_on_size)
+    monkeypatch.setattr(CachedRows, "_pass", depends_on_size)
     rows = entered(backbone, [(3, 4), (5, 6, 7), (8,)], capacity=60, width=20)
     rows.read(torch.tensor([4, 5, 6]))
     rows.read(torch.tensor([4, 5, 6]))

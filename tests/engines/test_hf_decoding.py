@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from freeprm.engines.base import SamplingParams
-from freeprm.engines.hf.cache import Rows
-from freeprm.engines.hf.decoding import Limits, Room, Wanted, _parted, decode, plan
+from freeprm.engines.hf.cache import CachedRows
+from freeprm.engines.hf.decoding import DrawingLimits, Room, Wanted, _parted, decode, plan
 from freeprm.models.loading import load_backbone
 
 
@@ -26,8 +26,8 @@ def test_each_text_is_read_once_however_many_samples_begin_with_it(
 ):
     backbone = load_backbone(str(save_tiny(config, **({"sliding_window": 8} if config == "MistralConfig" else {}))))
     texts: list[int] = []
-    read = Rows.read
-    monkeypatch.setattr(Rows, "read", lambda self, tokens: (texts.append(len(tokens)), read(self, tokens))[1])
+    read = CachedRows.read
+    monkeypatch.setattr(CachedRows, "read", lambda self, tokens: (texts.append(len(tokens)), read(self, tokens))[1])
     group = [wanted("0", 4, 5, n=24), wanted("1", 7, 8, 9, n=24)]
     params = SamplingParams(temperature=0.4, max_new_tokens=12)
     found = list(decode(backbone, [group], params=params, room=Room(samples=48, tokens=15)))
@@ -105,7 +105,7 @@ def test_parted_texts_are_different_and_are_what_their_samples_say(seed: int):
         assert row not in texts.tolist() or parents[row] == row  # nothing is moved without need
 
 
-ROOMY = Limits(max_samples=64, cache_bytes=1 << 30, bytes_per_token=100, max_new_tokens=10, max_length=1 << 20)
+ROOMY = DrawingLimits(max_samples=64, cache_bytes=1 << 30, bytes_per_token=100, max_new_tokens=10, max_length=1 << 20)
 
 
 def problems(lengths: list[int], *, n: int, prefix: str = "") -> list[Wanted]:
@@ -136,14 +136,16 @@ def test_beginnings_of_one_prompt_are_encoded_together():
 
 
 def test_a_text_that_stands_alone_is_encoded_alone():
-    alone = Limits(max_samples=1, cache_bytes=1 << 30, bytes_per_token=1, max_new_tokens=1, max_length=99)
+    alone = DrawingLimits(max_samples=1, cache_bytes=1 << 30, bytes_per_token=1, max_new_tokens=1, max_length=99)
     assert [len(group) for group in plan(problems([4] * 3, n=1, prefix="so"), alone).groups] == [1, 1, 1]
 
 
 def test_the_room_is_as_large_as_the_memory_the_job_and_the_context_allow():
     def room(n: int, *, n_workers: int = 1, **limits: int) -> Room:
         given = {"max_samples": 8, "cache_bytes": 1 << 30, "bytes_per_token": 100, "max_new_tokens": 10}
-        return plan(problems([30] * 4, n=n), Limits(**{**given, "max_length": 99, **limits}), n_workers=n_workers).room
+        return plan(
+            problems([30] * 4, n=n), DrawingLimits(**{**given, "max_length": 99, **limits}), n_workers=n_workers
+        ).room
 
     assert room(2) == Room(samples=8, tokens=40)
     assert room(1) == Room(samples=4, tokens=40)  # all there are
@@ -168,7 +170,7 @@ def test_the_plan_does_not_depend_on_what_is_done():
 
 def test_a_group_holds_no_more_prompt_tokens_than_are_encoded_at_once():
     # 32,768 // 10,000 = 3 prompts.
-    wide = Limits(max_samples=800, cache_bytes=1 << 40, bytes_per_token=1, max_new_tokens=1, max_length=1 << 20)
+    wide = DrawingLimits(max_samples=800, cache_bytes=1 << 40, bytes_per_token=1, max_new_tokens=1, max_length=1 << 20)
     assert [len(group) for group in plan(problems([10_000] * 8, n=1), wide).groups] == [1] * 8
     assert [len(group) for group in plan(problems([10_000] * 8, n=100, prefix="so"), wide).groups] == [3, 3, 2]
 

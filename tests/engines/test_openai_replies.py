@@ -7,7 +7,7 @@ import pytest
 from freeprm.engines.base import Sampled, SamplingParams
 from freeprm.engines.openai import replies
 from freeprm.engines.openai.calls import Call, Form
-from freeprm.engines.openai.replies import AttemptError, Reply, WithheldError
+from freeprm.engines.openai.replies import AttemptError, ServerReply, WithheldError
 from freeprm.errors import ModelError
 
 
@@ -19,7 +19,7 @@ def form(*, stop: tuple[str, ...] = (), reasoning: Any = None) -> Form:
     return Form(model="m", api="chat", template="{prompt}", params=SamplingParams(stop=stop), reasoning=reasoning)
 
 
-def reply(*choices: dict[str, Any], limit: int | None = 20, usage: Any = None, **settings: Any) -> Reply:
+def reply(*choices: dict[str, Any], limit: int | None = 20, usage: Any = None, **settings: Any) -> ServerReply:
     answer = {"choices": list(choices), **({"usage": usage} if usage is not None else {})}
     return replies.read(answer, call(max(1, len(choices))), form(**settings), limit=limit)
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from freeprm.models import casting
-from freeprm.models.casting import Kept, kept_of_update
+from freeprm.models.casting import UpdateKept, kept_of_update
 
 
 def saved(folder: Path, **weights: torch.Tensor) -> Path:
@@ -20,14 +20,14 @@ def test_moves_below_half_a_step_of_bfloat16_are_lost_and_larger_ones_become_who
     reference = saved(tmp_path / "reference", w=torch.ones(2))
     policy = saved(tmp_path / "policy", w=1 + torch.tensor([1.0, 3.0]) * 2**-9)
     found = kept_of_update(policy, reference, torch.bfloat16)
-    assert found == Kept(norm=pytest.approx(4 / 10**0.5), cosine=pytest.approx(3 / 10**0.5))
-    assert kept_of_update(policy, reference, torch.float32) == Kept(norm=1.0, cosine=pytest.approx(1.0))
+    assert found == UpdateKept(norm=pytest.approx(4 / 10**0.5), cosine=pytest.approx(3 / 10**0.5))
+    assert kept_of_update(policy, reference, torch.float32) == UpdateKept(norm=1.0, cosine=pytest.approx(1.0))
 
 
 def test_a_policy_that_becomes_its_reference_keeps_nothing(tmp_path: Path):
     reference = saved(tmp_path / "reference", w=torch.ones(2, dtype=torch.bfloat16))  # of another dtype than the policy
     policy = saved(tmp_path / "policy", w=torch.ones(2) + 2**-10)
-    assert kept_of_update(policy, reference, torch.bfloat16) == Kept(norm=0.0, cosine=0.0)
+    assert kept_of_update(policy, reference, torch.bfloat16) == UpdateKept(norm=0.0, cosine=0.0)
 
 
 def test_there_is_nothing_to_say_of_other_weights(tmp_path: Path):
@@ -43,4 +43,4 @@ def test_of_large_models_the_first_rows_are_looked_at(tmp_path: Path, monkeypatc
     monkeypatch.setattr(casting, "_AT_MOST", 4)
     reference = saved(tmp_path / "reference", w=torch.ones(8, 1))
     policy = saved(tmp_path / "policy", w=torch.tensor([[1.5]] * 4 + [[1 + 2**-10]] * 4))
-    assert kept_of_update(policy, reference, torch.bfloat16) == Kept(norm=1.0, cosine=pytest.approx(1.0))
+    assert kept_of_update(policy, reference, torch.bfloat16) == UpdateKept(norm=1.0, cosine=pytest.approx(1.0))

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from freeprm.core.groups import (
-    Kept,
+    KeptGroups,
     Pair,
     Size,
     classes,
@@ -163,7 +163,7 @@ class _Curation:
         self.groups = list(groups)
         self.operations: list[Operation] = []
 
-    def apply(self, name: str, kept: Kept, *, added: Sources | None = None) -> None:
+    def apply(self, name: str, kept: KeptGroups, *, added: Sources | None = None) -> None:
         """Go on with what an operation kept; `added` came in besides what was there."""
         before = sum((size(groups) for groups in (added or {}).values()), start=size(self.groups))
         left_out, noted = dict(kept.dropped), dict(kept.noted)
@@ -183,7 +183,7 @@ def _shares(shares: Mapping[str, float]) -> str:
 # The operations.
 
 
-def balance(groups: Sequence[Group], *, how: str, seed: int = 0) -> Kept:
+def balance(groups: Sequence[Group], *, how: str, seed: int = 0) -> KeptGroups:
     """Drop responses of the majority class at random until right and wrong are 50/50.
 
     Args:
@@ -201,22 +201,22 @@ def balance(groups: Sequence[Group], *, how: str, seed: int = 0) -> Kept:
     return method(groups, seed)
 
 
-def _none(groups: Sequence[Group], seed: int) -> Kept:
-    return Kept(list(groups), Counter(), Counter())
+def _none(groups: Sequence[Group], seed: int) -> KeptGroups:
+    return KeptGroups(list(groups), Counter(), Counter())
 
 
-def _dataset(groups: Sequence[Group], seed: int) -> Kept:
+def _dataset(groups: Sequence[Group], seed: int) -> KeptGroups:
     drawn = {rollout_key(rollout) for rollout in _halves([r for group in groups for r in group.rollouts], seed)}
     kept = keep(groups, lambda group: (r for r in group.rollouts if rollout_key(r) in drawn))
     return _balanced(groups, kept, Counter({"groups left empty": len(groups) - len(kept)}))
 
 
-def _instruction(groups: Sequence[Group], seed: int) -> Kept:
+def _instruction(groups: Sequence[Group], seed: int) -> KeptGroups:
     kept = keep(groups, lambda group: _halves(group.rollouts, seed))
     return _balanced(groups, kept, Counter(reason for group in groups if (reason := lacks(group))))
 
 
-BALANCES: Mapping[str, Callable[[Sequence[Group], int], Kept]] = {
+BALANCES: Mapping[str, Callable[[Sequence[Group], int], KeptGroups]] = {
     "none": _none, "dataset": _dataset, "instruction": _instruction,
 }  # fmt: skip
 
@@ -228,17 +228,17 @@ def _halves(rollouts: Sequence[Rollout], seed: int) -> list[Rollout]:
     return [r for side in sides for r in sample(side, count, key=rollout_key, seed=seed, purpose="balance")]
 
 
-def _balanced(groups: Sequence[Group], kept: list[Group], groups_left_out: Counter[str]) -> Kept:
+def _balanced(groups: Sequence[Group], kept: list[Group], groups_left_out: Counter[str]) -> KeptGroups:
     """With the responses that were left out, by reason."""
     n_graded = sum(len(graded(group.rollouts)) for group in groups)
     dropped = Counter({
         "ungraded responses": n_responses(groups) - n_graded,
         "responses of a majority class": n_graded - n_responses(kept),
     })  # fmt: skip
-    return Kept(kept, +(dropped + groups_left_out), Counter())
+    return KeptGroups(kept, +(dropped + groups_left_out), Counter())
 
 
-def subsample_instructions(groups: Sequence[Group], share: float, *, seed: int = 0) -> Kept:
+def subsample_instructions(groups: Sequence[Group], share: float, *, seed: int = 0) -> KeptGroups:
     """Keep round(share * P) of the P groups, at least one; smaller shares are subsets of larger ones.
 
     Raises:
@@ -254,10 +254,10 @@ def subsample_instructions(groups: Sequence[Group], share: float, *, seed: int =
         "groups left out by subsampling": len(groups) - len(kept),
         "responses of groups left out by subsampling": n_responses(groups) - n_responses(kept),
     })  # fmt: skip
-    return Kept(kept, +dropped, Counter())
+    return KeptGroups(kept, +dropped, Counter())
 
 
-def subsample_responses(groups: Sequence[Group], k: int, *, seed: int = 0) -> Kept:
+def subsample_responses(groups: Sequence[Group], k: int, *, seed: int = 0) -> KeptGroups:
     """Keep k responses of each group, or all where there are fewer; a smaller k keeps a subset of a larger one's.
 
     Right and wrong ones are drawn alike, so of N responses n+ n- pairs become n+ n- k(k-1) / (N(N-1)) on average.
@@ -271,14 +271,14 @@ def subsample_responses(groups: Sequence[Group], k: int, *, seed: int = 0) -> Ke
         raise ConfigError(f"responses: is {k}; expected a whole number from 1")
     kept = keep(groups, lambda group: sample(group.rollouts, k, key=rollout_key, seed=seed, purpose="responses"))
     dropped = Counter({"responses left out by subsampling": n_responses(groups) - n_responses(kept)})
-    return Kept(kept, +dropped, Counter())
+    return KeptGroups(kept, +dropped, Counter())
 
 
 GRAM = 8
 Grams = frozenset[tuple[str, ...]]
 
 
-def deduplicate(groups: Sequence[Group], threshold: float = 1.0) -> Kept:
+def deduplicate(groups: Sequence[Group], threshold: float = 1.0) -> KeptGroups:
     """Leave out each response whose 8-gram overlap with one kept before it, in its group, is `threshold` or more.
 
     The paper deduplicates "based on 8-gram overlap" and says no more (appendix C.2). Here the overlap of two responses
@@ -302,7 +302,7 @@ def deduplicate(groups: Sequence[Group], threshold: float = 1.0) -> Kept:
     kept = keep(groups, lambda group: (rollout for rollout in group.rollouts if id(rollout) not in out))
     disagreeing = sum(rollout.correct is not first.correct for rollout, first in repeats)
     noted = Counter({"repeated responses with another label": disagreeing})
-    return Kept(kept, +Counter({"repeated responses": len(repeats)}), +noted)
+    return KeptGroups(kept, +Counter({"repeated responses": len(repeats)}), +noted)
 
 
 def _repeats(group: Group, threshold: float) -> Iterator[tuple[Rollout, Rollout]]:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 Key = tuple[object, ...]
 
 
-class Kept(NamedTuple):
+class KeptGroups(NamedTuple):
     """The groups that are left, in the order given, none of them empty."""
 
     groups: list[Group]
@@ -69,7 +69,7 @@ def size(groups: Sequence[Group]) -> Size:
     return Size(problems=len(groups), responses=n_responses(groups), pairs=sum(map(n_pairs, groups)))
 
 
-def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = True) -> Kept:
+def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = True) -> KeptGroups:
     """Drop what cannot be used: ungraded and empty responses, and groups without both classes where pairs are needed.
 
     Args:
@@ -97,7 +97,7 @@ def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = 
             f"no pairs: none of {len(groups)} groups has both a right and a wrong response. "
             "Sample more responses a problem, or train with an objective that needs no pairs, such as ce."
         )
-    return Kept(kept, +dropped, Counter())
+    return KeptGroups(kept, +dropped, Counter())
 
 
 def pair(groups: Sequence[Group], *, pairing: str = "cartesian", max_pairs: int | None = None, seed: int = 0) -> Paired:

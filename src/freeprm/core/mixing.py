@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
-from freeprm.core.groups import Kept, group_key, n_responses, order, rollout_key, sample
+from freeprm.core.groups import KeptGroups, group_key, n_responses, order, rollout_key, sample
 from freeprm.errors import ConfigError, DataError
 from freeprm.types import Group, Prompt, Rollout
 
@@ -15,7 +15,7 @@ SOURCE = "source"
 
 def mix(
     groups: Sequence[Group], others: Mapping[str, Sequence[Group]], shares: Mapping[str, float], *, seed: int = 0
-) -> Kept:
+) -> KeptGroups:
     """The largest mixture in which each other source has its share of the problems, and `groups` have the rest.
 
     Problems are drawn at random from each source. One that an earlier source has too (the same prompt) is left out of
@@ -47,7 +47,7 @@ def mix(
     dropped["groups beyond their source's share"] = sum(map(len, sources)) - len(drawn)
     dropped["responses of groups beyond their source's share"] = sum(map(n_responses, sources)) - n_responses(drawn)
     noted = Counter({f"groups from {name}": count for name, count in zip(others, counts[1:], strict=True)})
-    return Kept(drawn, +dropped, noted)
+    return KeptGroups(drawn, +dropped, noted)
 
 
 def check_shares(shares: Mapping[str, float], *, setting: str) -> None:
@@ -114,7 +114,7 @@ SAMPLE = "source_sample_idx"
 
 def replace_responses(
     groups: Sequence[Group], others: Mapping[str, Sequence[Group]], shares: Mapping[str, float], *, seed: int = 0
-) -> Kept:
+) -> KeptGroups:
     """Replace round(share * N) of each problem's N responses by as many of another source to the same problem.
 
     Both are drawn at random; a larger share replaces what a smaller one does, and more. A response takes the
@@ -155,7 +155,7 @@ def replace_responses(
             f"replace: {missing[0]} has no response to any of {len(groups)} problems; expected the same prompts, or "
             "the same problem_id with the same answer, and a share that rounds to one response at least"
         )
-    return Kept(replaced, +dropped, +noted)
+    return KeptGroups(replaced, +dropped, +noted)
 
 
 class _Source:

@@ -49,7 +49,7 @@ class Sample(NamedTuple):
     """By scorer."""
 
 
-class Scores(NamedTuple):
+class SampleScores(NamedTuple):
     """One score for each of M of a problem's N samples."""
 
     samples: NDArray[np.int64]
@@ -77,7 +77,7 @@ class Candidates:
     """(N,) the label of the response's answer: what most known labels in its group say, not correct on ties."""
     n_mixed_answers: int
     """Groups of equal answers whose labels disagree."""
-    scores: Mapping[tuple[str, str], Scores]
+    scores: Mapping[tuple[str, str], SampleScores]
     """By scorer and aggregator."""
 
 
@@ -161,7 +161,7 @@ def named(row: Rollout) -> str:
     return f"problem {row.problem_id!r}, sample {row.sample_idx}{scorer}"
 
 
-def _scores(samples: Sequence[Sample], aggregators: Sequence[str]) -> dict[tuple[str, str], Scores]:
+def _scores(samples: Sequence[Sample], aggregators: Sequence[str]) -> dict[tuple[str, str], SampleScores]:
     found: dict[tuple[str, str], dict[int, float]] = {}
     functions = {name: aggregator(name) for name in aggregators}
     for index, sample in enumerate(samples):
@@ -176,7 +176,7 @@ def _scores(samples: Sequence[Sample], aggregators: Sequence[str]) -> dict[tuple
                 except FreePRMError as error:
                     raise type(error)(f"{named(row)}: {error}") from error
     return {
-        key: Scores(np.array(list(values), dtype=np.int64), np.array(list(values.values()), dtype=np.float64))
+        key: SampleScores(np.array(list(values), dtype=np.int64), np.array(list(values.values()), dtype=np.float64))
         for key, values in found.items()
     }
 
@@ -243,8 +243,8 @@ def choose(
         subsets: `resample`: the mean over random subsets of n, `first`: the first n samples.
         draws: random subsets that a vote is taken on where there are more than so many.
     """
-    nobody = Scores(np.arange(len(problem.rollouts)), np.zeros(len(problem.rollouts)))
-    columns: list[tuple[str | None, str, Scores]] = [(None, "majority", nobody)]
+    nobody = SampleScores(np.arange(len(problem.rollouts)), np.zeros(len(problem.rollouts)))
+    columns: list[tuple[str | None, str, SampleScores]] = [(None, "majority", nobody)]
     columns += [(scorer, name, scores) for (scorer, name), scores in problem.scores.items()]
     found: dict[Selector, Chosen] = {}
     for scorer, name, (samples, values) in columns:
@@ -302,14 +302,14 @@ def bounds(
 # Accuracies and their differences, as metrics.
 
 
-class Cell(NamedTuple):
+class SelectorAtN(NamedTuple):
     """What was chosen by, and among how many."""
 
     selector: Selector
     n: int
 
 
-Table = Mapping[Cell, Mapping[str, float]]
+Table = Mapping[SelectorAtN, Mapping[str, float]]
 """Accuracy, 0..1, of each problem; a problem with fewer than n samples is not there."""
 
 
@@ -339,7 +339,7 @@ def difference_metrics(table: Table, *, seed: int) -> Iterator[Metric]:
     """
     scored = [cell for cell in table if cell.selector.scorer is not None]
     for cell in scored:
-        vote = Cell(Selector(None, "majority"), cell.n)
+        vote = SelectorAtN(Selector(None, "majority"), cell.n)
         yield from _difference(
             table, cell, vote, Selector(cell.selector.scorer, f"{cell.selector.name} - majority"), seed
         )
@@ -364,7 +364,7 @@ def _comparable(a: str, b: str) -> bool:
     return kind == other_kind and (how == other_how or WHOLE in (how, other_how))
 
 
-def _difference(table: Table, first: Cell, second: Cell, named: Selector, seed: int) -> Iterator[Metric]:
+def _difference(table: Table, first: SelectorAtN, second: SelectorAtN, named: Selector, seed: int) -> Iterator[Metric]:
     shared = [problem for problem in table[first] if problem in table.get(second, {})]
     if shared:
         interval = paired_difference([table[first][p] for p in shared], [table[second][p] for p in shared], seed=seed)

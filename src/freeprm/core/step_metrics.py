@@ -26,7 +26,7 @@ FirstErrors = Sequence[int | None]
 """B true first errors: 0-based, None where all steps are right."""
 
 
-class ProcessBench(NamedTuple):
+class ProcessBenchScores(NamedTuple):
     """ProcessBench's three numbers, 0..1."""
 
     f1: float
@@ -71,7 +71,7 @@ def found(step_scores: StepScores, first_errors: FirstErrors, threshold: float) 
     return np.asarray((low < threshold) & (threshold <= high))
 
 
-def processbench(step_scores: StepScores, first_errors: FirstErrors, threshold: float) -> ProcessBench:
+def processbench(step_scores: StepScores, first_errors: FirstErrors, threshold: float) -> ProcessBenchScores:
     """ProcessBench's F1 at a threshold: 2ab / (a + b) of the accuracies on erroneous and on correct responses.
 
     Raises:
@@ -82,7 +82,7 @@ def processbench(step_scores: StepScores, first_errors: FirstErrors, threshold: 
     """
     hits, erroneous = found(step_scores, first_errors, threshold), _both_kinds(first_errors)
     first, second = float(hits[erroneous].mean()), float(hits[~erroneous].mean())
-    return ProcessBench(float(harmonic(np.array(first), np.array(second))), first, second)
+    return ProcessBenchScores(float(harmonic(np.array(first), np.array(second))), first, second)
 
 
 def fit_threshold(step_scores: StepScores, first_errors: FirstErrors) -> Threshold:

@@ -22,7 +22,7 @@ _UNKNOWN_LEVEL = "Level ?"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Math:
+class MathDataset:
     """Competition problems from a local copy."""
 
     path: Path
@@ -72,4 +72,4 @@ def _level(value: Any, source: Source) -> int | None:
     return int(found[1])
 
 
-PLUGIN = Math
+PLUGIN = MathDataset

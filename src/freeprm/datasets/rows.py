@@ -26,7 +26,7 @@ class _Row(ForeignRow):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class RowsDataset:
     """Problems from a local file."""
 
     path: Path
@@ -55,4 +55,4 @@ def _problem(row: Row, source: Source, index: int) -> Problem:
     )
 
 
-PLUGIN = Rows
+PLUGIN = RowsDataset

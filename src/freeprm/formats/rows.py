@@ -13,7 +13,7 @@ _NEEDED = frozenset({"problem_id", "prompt", "response"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class RowsFormat:
     """Says everything that a rollout holds, so nothing is lost in writing; files are read by `read_rollouts`."""
 
     def recognises(self, row: Row) -> bool:
@@ -33,4 +33,4 @@ class Rows:
         return Written([rollout_row(rollout) for group in groups for rollout in group.rollouts], Counter())
 
 
-PLUGIN = Rows
+PLUGIN = RowsFormat

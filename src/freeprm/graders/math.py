@@ -3,13 +3,13 @@
 import logging
 from dataclasses import dataclass
 
-from freeprm.core.answers import Comparison, Verdict, at_once, equivalent
+from freeprm.core.answers import AnswerComparison, Verdict, at_once, equivalent
 from freeprm.core.answers.symbolic import verified
 
 
 @dataclass(frozen=True, kw_only=True)
-class Math(Comparison):
-    """Whether two answers mean the same; its options are those of `core.answers.Comparison`."""
+class MathGrader(AnswerComparison):
+    """Whether two answers mean the same; its options are those of `core.answers.AnswerComparison`."""
 
     def __call__(self, pred: str | None, gold: str | None) -> Verdict:
         """See `Grader`; whoever calls holds the limit on time."""
@@ -25,4 +25,4 @@ class Math(Comparison):
         verified("x", "2x", self, None)
 
 
-PLUGIN = Math
+PLUGIN = MathGrader

@@ -18,7 +18,7 @@ _AT_MOST = 1 << 26
 """Weights that are compared: a second or two, whatever the model's size."""
 
 
-class Kept(NamedTuple):
+class UpdateKept(NamedTuple):
     """Of an update, once policy and reference are cast."""
 
     norm: float
@@ -27,7 +27,7 @@ class Kept(NamedTuple):
     """Of the angle between c and u; 0 where nothing is left."""
 
 
-def kept_of_update(policy: Path, reference: Path, dtype: torch.dtype) -> Kept | None:
+def kept_of_update(policy: Path, reference: Path, dtype: torch.dtype) -> UpdateKept | None:
     """How large the update from reference to policy is, and which way it points, in another dtype.
 
     Args:
@@ -47,7 +47,7 @@ def kept_of_update(policy: Path, reference: Path, dtype: torch.dtype) -> Kept | 
     moved, left = sums[:2].sqrt().tolist()
     if not moved:
         return None
-    return Kept(norm=left / moved, cosine=float(sums[2]) / (moved * left) if left else 0.0)
+    return UpdateKept(norm=left / moved, cosine=float(sums[2]) / (moved * left) if left else 0.0)
 
 
 def _pairs(policy: Path, reference: Path) -> Iterator[tuple[Tensor, Tensor]]:

@@ -31,7 +31,7 @@ Normaliser = Callable[[Tensor], Tensor]
 """(m, C) outputs of the head, float32 -> (m,) scores."""
 
 
-class Form(Protocol):
+class ReadingForm(Protocol):
     """How a recipe writes a response and where it reads it."""
 
     def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
@@ -57,7 +57,7 @@ class ReleasedRecipe:
     """The member's name."""
     released: tuple[str, ...]
     """Hub ids that it was written for."""
-    form: Form
+    form: ReadingForm
     tokens: Mapping[str, int]
     """Texts that must be one token, and its id."""
     head: Layout | tuple[int, ...]

@@ -21,7 +21,7 @@ from freeprm.core.answers.extraction import extract
 from freeprm.core.early_stopping import BestResponse, check_aggregator
 from freeprm.core.flops import ModelShape, forward_charges
 from freeprm.core.intervals import percentile_interval, resample
-from freeprm.core.selectors import Cell, Selector, accuracy_metrics
+from freeprm.core.selectors import Selector, SelectorAtN, accuracy_metrics
 from freeprm.core.steps import TOKENS
 from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import SpanError
@@ -206,7 +206,7 @@ def _metrics(rows: Sequence[Row], *, seed: int) -> Iterator[Metric]:
     by_n = {n: [row for row in rows if row["n"] == n] for n in sorted({row["n"] for row in rows})}
     if any(row["correct"] is not None for row in rows):
         table = {
-            Cell(Selector(part[0]["scorer"], part[0]["selector"]), n): {
+            SelectorAtN(Selector(part[0]["scorer"], part[0]["selector"]), n): {
                 row["problem_id"]: float(row["correct"] is True) for row in part
             }
             for n, part in by_n.items()

@@ -25,10 +25,10 @@ from freeprm.core.rewards import aggregator
 from freeprm.core.score_kinds import ScoreKind, Weighed, check_kinds, weightings
 from freeprm.core.selectors import (
     Candidates,
-    Cell,
     Chosen,
     Sample,
     Selector,
+    SelectorAtN,
     Subsets,
     accuracy_metrics,
     bounds,
@@ -108,9 +108,9 @@ def _select(
 
 
 class _Tables(NamedTuple):
-    accuracy: dict[Cell, dict[str, float]]
-    tied: dict[Cell, dict[str, float]]
-    pass_at_k: dict[Cell, dict[str, float]]
+    accuracy: dict[SelectorAtN, dict[str, float]]
+    tied: dict[SelectorAtN, dict[str, float]]
+    pass_at_k: dict[SelectorAtN, dict[str, float]]
 
     def metrics(self, seed: int, *, group: str | None = None, problems: frozenset[str] | None = None) -> list[Metric]:
         chances = accuracy_metrics(self.pass_at_k, metric="pass_at_k", seed=seed, problems=problems, group=group)
@@ -145,11 +145,11 @@ def _tables(
             choices = choose(problem, n, weigh=weigh, subsets=subsets, draws=DRAWS, seed=seed)
             values = {selector: choice.accuracy for selector, choice in choices.items()}
             for selector, accuracy in {**limits[problem.problem_id][n], **values}.items():
-                tables.accuracy.setdefault(Cell(selector, n), {})[problem.problem_id] = accuracy
+                tables.accuracy.setdefault(SelectorAtN(selector, n), {})[problem.problem_id] = accuracy
             for selector, choice in choices.items():
-                tables.tied.setdefault(Cell(selector, n), {})[problem.problem_id] = choice.tied
+                tables.tied.setdefault(SelectorAtN(selector, n), {})[problem.problem_id] = choice.tied
             chance = pass_at_k(len(problem.rollouts), int(problem.correct.sum()), n)
-            tables.pass_at_k.setdefault(Cell(Selector(None, "oracle"), n), {})[problem.problem_id] = chance
+            tables.pass_at_k.setdefault(SelectorAtN(Selector(None, "oracle"), n), {})[problem.problem_id] = chance
     return tables
 
 

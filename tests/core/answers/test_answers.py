@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freeprm.core.answers import Comparison, Verdict, at_once, boxed, canonical, equivalent, extract, key_among
+from freeprm.core.answers import AnswerComparison, Verdict, at_once, boxed, canonical, equivalent, extract, key_among
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -95,7 +95,10 @@ def test_equal_texts_are_equal_however_large() -> None:
 @pytest.mark.slow
 def test_a_comparison_that_does_not_end_is_none_with_a_reason() -> None:
     pred, gold = "(a+b+c+d+f)^{60}", "(a+b+c+d+f)^{61} - x"
-    assert equivalent(pred, gold, how=Comparison(strict=False), seconds=1).reason == "comparison took longer than 1 s"
+    assert (
+        equivalent(pred, gold, how=AnswerComparison(strict=False), seconds=1).reason
+        == "comparison took longer than 1 s"
+    )
 
 
 def test_answers_are_compared_outside_the_main_thread_too() -> None:
@@ -157,14 +160,14 @@ def test_a_missing_answer_has_no_key(answer: str | None) -> None:
 THEIR_NAMES = {"precision": "decimals", "allow_set_relation_comp": "relations_as_sets", "strict": "strict"}
 
 
-def settings_of(row: dict[str, Any]) -> Comparison:
+def settings_of(row: dict[str, Any]) -> AnswerComparison:
     """The settings that the source of a case sets for it."""
     chosen = {THEIR_NAMES[name]: value for name, value in row["extra"].items()}
     if row.get("precision"):
         chosen["decimals"] = row["precision"]
     if row.get("match_types"):
         chosen["read"] = tuple(row["match_types"])
-    return Comparison(**chosen, unreadable_is_wrong=True)
+    return AnswerComparison(**chosen, unreadable_is_wrong=True)
 
 
 # Theirs that is mathematically false: a sum and a difference are not equal.
@@ -198,7 +201,7 @@ def cases(folder: Path, source: str) -> list[dict[str, Any]]:
     return [row for row in rows(path) if source in row["source"]]
 
 
-def unlike(cases: list[dict[str, Any]], settings: Callable[[dict[str, Any]], Comparison]) -> set[tuple[str, str]]:
+def unlike(cases: list[dict[str, Any]], settings: Callable[[dict[str, Any]], AnswerComparison]) -> set[tuple[str, str]]:
     """Cases in which the verdict is not what the project that they come from expects."""
     return {
         (row["pred"], row["gold"])
@@ -220,13 +223,13 @@ def test_equivalent_agrees_with_math_verify_on_all_of_its_own_cases_but_a_false_
 
 @pytest.mark.slow
 def test_with_the_default_settings_equivalent_agrees_on_all_others(real_data: Path) -> None:
-    found = unlike(cases(real_data, "Math-Verify"), lambda row: Comparison())
+    found = unlike(cases(real_data, "Math-Verify"), lambda row: AnswerComparison())
     assert found == WITH_SETTINGS | FALSE_BY_MATHEMATICS
 
 
 def test_equivalent_agrees_with_all_31_cases_of_nemo_skills(real_data: Path) -> None:
     chosen = cases(real_data, "NeMo-Skills")
-    assert (len(chosen), unlike(chosen, lambda row: Comparison())) == (31, set())
+    assert (len(chosen), unlike(chosen, lambda row: AnswerComparison())) == (31, set())
 
 
 def test_extract_and_equivalent_agree_with_every_label_of_gsm8k_solutions(real_data: Path) -> None:
@@ -286,7 +289,7 @@ def test_majority_by_key_agrees_with_the_source(real_data: Path) -> None:
 )
 def test_an_expression_may_count_by_its_form(one: str, other: str, alike: bool) -> None:
     assert (canonical(one, form=True) == canonical(other, form=True)) is alike
-    assert equivalent(one, other, how=Comparison(form=True)).correct is alike
+    assert equivalent(one, other, how=AnswerComparison(form=True)).correct is alike
     assert canonical(one) == canonical(other) or not alike
 
 

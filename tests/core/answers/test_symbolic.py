@@ -3,7 +3,7 @@
 import pytest
 
 from freeprm.core.answers import at_once, equivalent
-from freeprm.core.answers.symbolic import Comparison, Verdict, is_for_engine, verified
+from freeprm.core.answers.symbolic import AnswerComparison, Verdict, is_for_engine, verified
 
 
 @pytest.mark.parametrize(
@@ -18,15 +18,15 @@ from freeprm.core.answers.symbolic import Comparison, Verdict, is_for_engine, ve
     ],
 )
 def test_expressions_are_compared_by_value(pred: str, gold: str, correct: bool) -> None:
-    assert verified(pred, gold, Comparison(), 5) == Verdict(correct, None)
+    assert verified(pred, gold, AnswerComparison(), 5) == Verdict(correct, None)
 
 
 def test_settings_decide_what_is_equal() -> None:
-    assert verified("f(x)", "f(y)", Comparison(strict=False), 5).correct is True
-    assert verified("\\frac{2}{3}", "0.67", Comparison(decimals=2), 5).correct is True
-    assert verified("$-2 \\le x \\le 7$", "$[-2,7]$", Comparison(relations_as_sets=True), 5).correct is True
-    assert verified("\\frac{1}{", "5", Comparison(), 5) == Verdict(None, "answer could not be parsed")
-    assert verified("\\frac{1}{", "5", Comparison(unreadable_is_wrong=True), 5) == Verdict(False, None)
+    assert verified("f(x)", "f(y)", AnswerComparison(strict=False), 5).correct is True
+    assert verified("\\frac{2}{3}", "0.67", AnswerComparison(decimals=2), 5).correct is True
+    assert verified("$-2 \\le x \\le 7$", "$[-2,7]$", AnswerComparison(relations_as_sets=True), 5).correct is True
+    assert verified("\\frac{1}{", "5", AnswerComparison(), 5) == Verdict(None, "answer could not be parsed")
+    assert verified("\\frac{1}{", "5", AnswerComparison(unreadable_is_wrong=True), 5) == Verdict(False, None)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from freeprm.core.answers.extraction import boxed as boxed
 from freeprm.core.answers.extraction import extract as extract
 from freeprm.core.answers.limits import exceeded_limit
 from freeprm.core.answers.parsing import parse
-from freeprm.core.answers.scalars import Comparison as Comparison
+from freeprm.core.answers.scalars import AnswerComparison as AnswerComparison
 from freeprm.core.answers.scalars import Verdict as Verdict
 from freeprm.core.answers.symbolic import is_for_engine, verified
 from freeprm.core.answers.tokens import ParseError
@@ -34,7 +34,7 @@ TIMEOUT_SECONDS = 5
 """Limit on one call to math-verify in this process: an alarm signal, in the main thread only. See `io/sandbox.py`."""
 NO_ANSWER = "no answer found"
 NO_GOLD = "no gold answer"
-DEFAULT = Comparison()
+DEFAULT = AnswerComparison()
 
 _WHOLE = re.compile(r"-?\d{1,100}", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+", re.ASCII)
@@ -45,7 +45,7 @@ _STATED = re.compile(r"[A-Za-z ,']*(?:is:?|:)\s*\$([^$]+)\$\.?")  # `The sum is 
 
 
 def equivalent(
-    pred: str | None, gold: str | None, *, how: Comparison = DEFAULT, seconds: int | None = TIMEOUT_SECONDS
+    pred: str | None, gold: str | None, *, how: AnswerComparison = DEFAULT, seconds: int | None = TIMEOUT_SECONDS
 ) -> Verdict:
     """Whether two answers mean the same; see `comparison.compare`, and for what that cannot read, math-verify.
 
@@ -62,7 +62,7 @@ def equivalent(
     return found or verified(tidy(pred or ""), tidy(gold or ""), how, seconds)
 
 
-def at_once(pred: str | None, gold: str | None, *, how: Comparison = DEFAULT) -> Verdict | None:
+def at_once(pred: str | None, gold: str | None, *, how: AnswerComparison = DEFAULT) -> Verdict | None:
     """What `equivalent` says where that takes no symbolic engine; None where it takes one."""
     given, right = tidy(pred or ""), tidy(gold or "")
     if not right:
@@ -83,7 +83,7 @@ def at_once(pred: str | None, gold: str | None, *, how: Comparison = DEFAULT) ->
     return _compared(given, right, how) if how.strict and len(how.read) > 1 else None
 
 
-def _compared(given: str, right: str, how: Comparison) -> Verdict | None:
+def _compared(given: str, right: str, how: AnswerComparison) -> Verdict | None:
     trees: list[Node] = []
     texts: list[str] = []
     failure = None

@@ -20,7 +20,7 @@ from freeprm.core.answers.relations import (
 from freeprm.core.answers.scalars import (
     FALSE,
     TRUE,
-    Comparison,
+    AnswerComparison,
     Verdict,
     all_of,
     compare_equations,
@@ -40,7 +40,7 @@ _UNSURE_WORDS = word_set("none zero nothing undefined empty infinite infinitely 
 _STEMS = ("gain", "los", "win", "won", "increas", "decreas", "profit")
 
 
-def compare(pred: Node, gold: Node, how: Comparison) -> Verdict:
+def compare(pred: Node, gold: Node, how: AnswerComparison) -> Verdict:
     """Whether two answers mean the same."""
     if pred == gold:
         return TRUE
@@ -49,14 +49,14 @@ def compare(pred: Node, gold: Node, how: Comparison) -> Verdict:
     return _RULES.get(one.kind, compare_scalars)(one, other, how)
 
 
-def _side_by_side(ours: Iterable[Node], theirs: Iterable[Node], how: Comparison) -> Verdict:
+def _side_by_side(ours: Iterable[Node], theirs: Iterable[Node], how: AnswerComparison) -> Verdict:
     return all_of(compare(a, b, how) for a, b in zip(ours, theirs, strict=False))
 
 
 # Units, words, bases, ratios.
 
 
-def _quantities(one: Node, other: Node, how: Comparison) -> Verdict:
+def _quantities(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     (a, ours), (b, theirs) = measured_part(one), measured_part(other)
     if theirs.empty or ours.empty:
         unit = ours if theirs.empty else theirs
@@ -96,7 +96,7 @@ def stem(word: str) -> str:
     return next((name for name in _STEMS if word.startswith(name)), word)
 
 
-def _differ(a: Node, b: Node, how: Comparison, reason: str) -> Verdict:
+def _differ(a: Node, b: Node, how: AnswerComparison, reason: str) -> Verdict:
     return FALSE if compare(a, b, how).correct is False else undecided(reason)
 
 
@@ -112,7 +112,7 @@ def in_base_units(node: Node, unit: Unit) -> Node:
     return Node("add", (scaled, num(unit.offset))) if unit.offset else scaled
 
 
-def _worded(one: Node, other: Node, how: Comparison) -> Verdict:
+def _worded(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     if other.kind == "words":
         return Verdict(plain_words(one) == plain_words(other), None)
     if {*one.name.lower().split()} & _UNSURE_WORDS:
@@ -126,7 +126,7 @@ def plain_words(node: Node) -> list[str]:
     return [word for word in words if word not in ("a", "an", "the")]
 
 
-def _based(one: Node, other: Node, how: Comparison) -> Verdict:
+def _based(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     if other.kind == "based":
         if one.value == other.value:
             return Verdict(one.name == other.name, None)
@@ -140,7 +140,7 @@ def _based(one: Node, other: Node, how: Comparison) -> Verdict:
     return FALSE
 
 
-def _ratios(one: Node, other: Node, how: Comparison) -> Verdict:
+def _ratios(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     if other.kind != "ratio":
         fraction = len(one.parts) == 2 and other.kind in SCALARS
         return compare(Node("div", one.parts), other, how) if fraction else FALSE
@@ -156,14 +156,14 @@ def _ratios(one: Node, other: Node, how: Comparison) -> Verdict:
     return alike
 
 
-def _residues(one: Node, other: Node, how: Comparison) -> Verdict:
+def _residues(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     if other.kind == "residue" and compare(one.parts[1], other.parts[1], how).correct:
         apart = Node("add", (one.parts[0], Node("neg", (other.parts[0],))))
         return compare(Node("call", (apart, one.parts[1]), name="mod"), num(0), how)
     return undecided("they differ in a modulus")
 
 
-def _phrases(one: Node, other: Node, how: Comparison) -> Verdict:
+def _phrases(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     units, theirs = ([measured_part(part)[1] for part in node.parts] for node in (one, other))
     if other.kind == "phrase" and units == theirs and one.name == other.name:
         return _side_by_side(one.parts, other.parts, how)
@@ -175,7 +175,7 @@ def _phrases(one: Node, other: Node, how: Comparison) -> Verdict:
 # Lists, sets, tuples, matrices.
 
 
-def _lists(one: Node, other: Node, how: Comparison) -> Verdict:
+def _lists(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     if max(len(one.parts), len(other.parts)) > _LONGEST_LIST:
         return undecided(f"a list has more than {_LONGEST_LIST} members")
     if not (one.kind in ("list", "set") and other.kind == "set") and as_intervals(one) and as_intervals(other):
@@ -202,7 +202,7 @@ def _lists(one: Node, other: Node, how: Comparison) -> Verdict:
     return FALSE
 
 
-def _members(one: Node, other: Node, how: Comparison) -> Verdict:
+def _members(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     """Of lists and sets: by name where values have names, else in any order."""
     if any(item.kind == "ldots" for item in (*one.parts, *other.parts)):
         if len(one.parts) != len(other.parts):
@@ -235,12 +235,12 @@ def _members(one: Node, other: Node, how: Comparison) -> Verdict:
     return contained  # of tuples: solutions, of which one is told twice
 
 
-def _matched(ours: Sequence[Node], theirs: Sequence[Node], how: Comparison) -> Verdict:
+def _matched(ours: Sequence[Node], theirs: Sequence[Node], how: AnswerComparison) -> Verdict:
     """Each member with one of the other's, whatever their order."""
     return FALSE if len(ours) != len(theirs) else _contained(ours, theirs, how, once=True)
 
 
-def _contained(ours: Sequence[Node], theirs: Sequence[Node], how: Comparison, *, once: bool = False) -> Verdict:
+def _contained(ours: Sequence[Node], theirs: Sequence[Node], how: AnswerComparison, *, once: bool = False) -> Verdict:
     """Each member is one of the other's; with `once`, of whose members each is taken once."""
     left, unsure = [*theirs], None
     for item in ours:
@@ -255,7 +255,7 @@ def _contained(ours: Sequence[Node], theirs: Sequence[Node], how: Comparison, *,
     return unsure or TRUE
 
 
-def _tuples(one: Node, other: Node, how: Comparison) -> Verdict:
+def _tuples(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     if other.kind == "tuple":
         size = len(one.parts)
         if size != len(other.parts) or (one.name != other.name and size == 2):
@@ -266,7 +266,7 @@ def _tuples(one: Node, other: Node, how: Comparison) -> Verdict:
     return _grids(other, one, how) if other.kind == "grid" else FALSE
 
 
-def _grids(one: Node, other: Node, how: Comparison) -> Verdict:
+def _grids(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     cells = [cell for row in one.parts for cell in row.parts]
     if other.kind == "grid" and one.name == other.name:
         theirs = [cell for row in other.parts for cell in row.parts]
@@ -286,7 +286,7 @@ def _grids(one: Node, other: Node, how: Comparison) -> Verdict:
 # Relations, and the sets of numbers that they stand for.
 
 
-def _relations(one: Node, other: Node, how: Comparison) -> Verdict:
+def _relations(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     ours, theirs = value_of(one), value_of(other)
     if other.kind != "relation":
         if ours is not None:
@@ -315,7 +315,7 @@ def _relations(one: Node, other: Node, how: Comparison) -> Verdict:
     return _in_order(one, other, how)
 
 
-def _in_order(one: Node, other: Node, how: Comparison) -> Verdict:
+def _in_order(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     """Side by side, from the left or from the right; and `f > 0` by what stands on one side."""
     flipped = Node("relation", one.parts[::-1], name=" ".join(FLIPPED[sign] for sign in one.name.split()[::-1]))
     found = FALSE
@@ -339,7 +339,7 @@ def _are_sets(one: Node, other: Node) -> bool:
     return as_intervals(one) is not None and as_intervals(other) is not None
 
 
-def _sets(one: Node, other: Node, how: Comparison) -> Verdict:
+def _sets(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     """Whether two sets of real numbers are one."""
     if not how.relations_as_sets and (one.kind == "relation") != (other.kind == "relation"):
         return FALSE
@@ -354,7 +354,7 @@ def _sets(one: Node, other: Node, how: Comparison) -> Verdict:
     return _side_by_side(our_ends, their_ends, how)
 
 
-_RULES: Mapping[str, Callable[[Node, Node, Comparison], Verdict]] = {
+_RULES: Mapping[str, Callable[[Node, Node, AnswerComparison], Verdict]] = {
     "ldots": lambda one, other, how: undecided("dots stand for members"),
     "phrase": _phrases, "list": _lists, "set": _lists, "relation": _relations, "quantity": _quantities,
     "words": _worded, "tuple": _tuples, "cup": _sets, "cap": _sets, "setminus": _sets, "numbers": _sets,

@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class AnswerComparison:
     """How answers are read and compared, as far as there is a choice."""
 
     decimals: int = 6
@@ -72,7 +72,7 @@ def all_of(verdicts: Iterable[Verdict]) -> Verdict:
     return unsure or TRUE
 
 
-def compare_scalars(one: Node, other: Node, how: Comparison) -> Verdict:
+def compare_scalars(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     """Of two expressions; infinity is one of its own, and percent signs that one alone has are overlooked."""
     ends = infinite(one), infinite(other)
     if any(ends):
@@ -90,7 +90,7 @@ def compare_scalars(one: Node, other: Node, how: Comparison) -> Verdict:
     return verdict
 
 
-def compare_values(one: Node, other: Node, how: Comparison, interpretation: Interpretation) -> Verdict:
+def compare_values(one: Node, other: Node, how: AnswerComparison, interpretation: Interpretation) -> Verdict:
     """Of two expressions, interpreted in one way."""
     if letters(one) | letters(other):
         n_seen = 0
@@ -158,7 +158,7 @@ def holds_sign(node: Node) -> bool:
     return holds(node, "percent", "degree")
 
 
-def _close(a: Number, b: Number, ours: Places, theirs: Places, how: Comparison) -> bool:
+def _close(a: Number, b: Number, ours: Places, theirs: Places, how: AnswerComparison) -> bool:
     """Whether two numbers agree: exactly, or as a decimal agrees with what it is rounded or cut from.
 
     Two decimals of as many places are equal only where all their digits are.

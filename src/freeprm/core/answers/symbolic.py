@@ -11,7 +11,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
-from freeprm.core.answers.scalars import Comparison, Verdict
+from freeprm.core.answers.scalars import AnswerComparison, Verdict
 from freeprm.core.answers.tokens import ParseError, tokenise
 from freeprm.core.answers.units import word_set
 
@@ -46,7 +46,7 @@ def _is_read_whole(text: str) -> bool:
     )
 
 
-def verified(given: str, right: str, how: Comparison, seconds: int | None) -> Verdict:
+def verified(given: str, right: str, how: AnswerComparison, seconds: int | None) -> Verdict:
     """Whether math-verify takes two answers for the same; None with a reason where it cannot say.
 
     Expressions that differ in value at fixed points are not given to it: it would try to simplify their difference.

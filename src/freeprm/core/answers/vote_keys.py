@@ -48,7 +48,7 @@ def canonical(answer: str | None, *, form: bool = False, units: bool = True) -> 
 
     Args:
         answer: as found in a response.
-        form: by the form of an expression, not its value; see `Comparison.form`.
+        form: by the form of an expression, not its value; see `AnswerComparison.form`.
         units: tell units apart; without, 12 m and 12 cm have one key.
     """
     text = tidy(answer or "")

@@ -59,7 +59,7 @@ def cached_texts(backbone: Backbone, *, capacity: int, width: int) -> CachedText
         capacity: texts at most; 1 where `stands_alone`.
         width: tokens of a text at most.
     """
-    return Alone(backbone) if stands_alone(backbone) else Rows(backbone, capacity=capacity, width=width)
+    return Alone(backbone) if stands_alone(backbone) else CachedRows(backbone, capacity=capacity, width=width)
 
 
 def stands_alone(backbone: Backbone) -> bool:
@@ -99,7 +99,7 @@ class Alone:
         return logits[:, -1]
 
 
-class Rows:
+class CachedRows:
     """Texts in rows."""
 
     def __init__(self, backbone: Backbone, *, capacity: int, width: int):

@@ -277,7 +277,7 @@ _PARTS = 8  # prompts are encoded for so large a part of the samples that are dr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class DrawingLimits:
     """What may be drawn at a time."""
 
     max_samples: int
@@ -298,7 +298,7 @@ class Plan(NamedTuple):
     room: Room
 
 
-def plan(wanted: Sequence[Wanted], limits: Limits, *, n_workers: int = 1) -> Plan:
+def plan(wanted: Sequence[Wanted], limits: DrawingLimits, *, n_workers: int = 1) -> Plan:
     """Groups of prompts, longest first, so that what does not fit the memory fails at once.
 
     Where samples go on from the beginnings of responses, those of one prompt stand together, so that what they share

@@ -25,7 +25,7 @@ from freeprm.engines._reading import begin
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.hf.best_first import BestOfSamples, Judge, Writer, best_of_samples
 from freeprm.engines.hf.cache import stands_alone
-from freeprm.engines.hf.decoding import Limits, Plan, Wanted, decode, no_count, plan
+from freeprm.engines.hf.decoding import DrawingLimits, Plan, Wanted, decode, no_count, plan
 from freeprm.engines.hf.workers import DrawingJob, sample_in_workers
 from freeprm.errors import ConfigError
 from freeprm.io.sandbox import cores
@@ -204,7 +204,7 @@ class HFEngine:
                 stacklevel=3,
             )
 
-    def _limits(self, params: SamplingParams, *, longest: int) -> Limits:
+    def _limits(self, params: SamplingParams, *, longest: int) -> DrawingLimits:
         model = self._backbone.model
         config = model.config.get_text_config()
         head_size = self.shape().attention_width // config.num_attention_heads
@@ -212,7 +212,7 @@ class HFEngine:
         on_gpu = model.device.type == "cuda"
         memory = torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0
         usual = _ROWS if on_gpu else min(_ROWS, max(1, _CPU_LOGITS // config.vocab_size))
-        return Limits(
+        return DrawingLimits(
             max_samples=1 if stands_alone(self._backbone) else self.max_rows or usual,
             cache_bytes=int(memory * _GPU_CACHE_SHARE) if on_gpu else _CPU_CACHE_BYTES,
             bytes_per_token=2 * config.num_hidden_layers * n_heads * head_size * model.dtype.itemsize,

@@ -38,7 +38,7 @@ class Prefilled(NamedTuple):
     """(P,) tokens that went through the model for each; what is shared counts for the first that has it."""
 
 
-class Text(Protocol):
+class PromptText(Protocol):
     """What is encoded."""
 
     @property
@@ -52,7 +52,7 @@ class Text(Protocol):
         ...
 
 
-def prefill(backbone: Backbone, batch: Sequence[Text]) -> Prefilled:
+def prefill(backbone: Backbone, batch: Sequence[PromptText]) -> Prefilled:
     """Encode P texts.
 
     Raises:
@@ -70,7 +70,7 @@ def _keeps_all(backbone: Backbone) -> bool:
     return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
 
 
-def _read_padded(backbone: Backbone, batch: Sequence[Text]) -> Prefilled:
+def _read_padded(backbone: Backbone, batch: Sequence[PromptText]) -> Prefilled:
     longest = max(len(item.ids) for item in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
     for index, item in enumerate(batch):
@@ -90,7 +90,7 @@ def _read_padded(backbone: Backbone, batch: Sequence[Text]) -> Prefilled:
     return Prefilled(logits, cache, mask, [len(item.ids) for item in batch])
 
 
-def _read_tree(backbone: Backbone, batch: Sequence[Text]) -> Prefilled:
+def _read_tree(backbone: Backbone, batch: Sequence[PromptText]) -> Prefilled:
     """One row of tokens for all texts, each different beginning once; then a row of keys and values for each text."""
     device = backbone.model.device
     items = [np.array(item.ids, dtype=np.int32) for item in batch]
@@ -154,7 +154,7 @@ def _gathered(cache: DynamicCache, places: Tensor) -> DynamicCache:
     return rows
 
 
-def _mask(backbone: Backbone, batch: Sequence[Text]) -> Tensor:
+def _mask(backbone: Backbone, batch: Sequence[PromptText]) -> Tensor:
     lengths = torch.tensor([len(item.ids) for item in batch])
     longest = int(lengths.max())
     return (torch.arange(longest) >= longest - lengths[:, None]).to(backbone.model.device)

@@ -35,7 +35,7 @@ class WithheldError(Exception):
     """A response that the server withheld; another draw may pass."""
 
 
-class Reply(NamedTuple):
+class ServerReply(NamedTuple):
     """What a server answered to a call."""
 
     samples: list[Sampled]
@@ -45,7 +45,7 @@ class Reply(NamedTuple):
     """That it cost, prompts included; None where the server does not say."""
 
 
-def read(answer: Any, call: Call, form: Form, *, limit: int | None) -> Reply:
+def read(answer: Any, call: Call, form: Form, *, limit: int | None) -> ServerReply:
     """The samples of an answer.
 
     Args:
@@ -75,7 +75,7 @@ def read(answer: Any, call: Call, form: Form, *, limit: int | None) -> Reply:
         _sample(choice, call, index, form, tokens)
         for index, choice in zip(call.sample_idxs, passed, strict=False)
     ]  # fmt: skip
-    return Reply(samples, len(choices), _count(usage.get("total_tokens")))
+    return ServerReply(samples, len(choices), _count(usage.get("total_tokens")))
 
 
 class _Tokens(NamedTuple):
