@@ -18,7 +18,8 @@ FROZEN = Path(__file__).parent / "frozen"
 CHAIN = (
     "sample arithmetic --n-problems 6 --n 3 --out rollouts --model solver:base --workers 1 --logprobs",
     "grade rollouts --out graded",
-    "train graded --model solver:base --out prm --set trainer.learning_rate=1e-3",
+    "train graded --model solver:base --out prm --set trainer.learning_rate=1e-3 "
+    "--set trainer.gradient_accumulation_steps=2",
     "score graded --prm prm --out scores --reward with-reference,without-reference --tokens",
     "select scores --out selection --n 1,3",
     "evaluate scores --out evaluation",
