@@ -30,6 +30,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from freeprm.models.loading import template_hash, weights_hash
+from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 from freeprm.types import Rollout
 
 CONTEXT = 128
@@ -114,6 +116,16 @@ def save(folder: Path, *, architecture: str = "llama", seed: int = 0, template: 
     language_model(architecture, seed=seed).save_pretrained(folder)
     tokenizer(template=template).save_pretrained(folder)
     return folder
+
+
+def save_pair(folder: Path) -> None:
+    """A reward model, `prm`, and the model that is its reference, `ref`, in a folder."""
+    reference, prm = save(folder / "ref"), save(folder / "prm", seed=1)
+    of = Reference(source=str(reference), weights_sha256=weights_hash(reference))
+    config = RewardConfig(
+        beta=0.5, base=str(reference), objective="ce", reference=of, template_sha256=template_hash(tokenizer())
+    )
+    save_reward_config(config, prm)
 
 
 def rollouts(n_problems: int, *, labels: Sequence[bool] = (True, False, True, False), seed: int = 0) -> list[Rollout]:

@@ -1,19 +1,17 @@
 """The command line as people and programs meet it: help, exit codes, what goes to which stream, and the whole path."""
 
-import io
 import json
 import signal
 import subprocess
 import sys
 import time
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 import freeprm
+from command_line import Done, run
 from freeprm.cli import main
 from freeprm.io.rows import write_json, write_rows
 from freeprm.io.runs import read_manifest
@@ -23,34 +21,6 @@ COMMANDS = (
     "convert", "pair",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "numpy", "pydantic", "matplotlib", "yaml", "sympy", "datasets", "pandas", "peft")
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """Standard output, which is to be one JSON document and nothing else."""
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
-def run(*arguments: object) -> Done:
-    """The command line in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["freeprm", *map(str, arguments)])
-        patch.setattr(sys, "path", sys.path[:])
-        patch.setattr(warnings, "showwarning", warnings.showwarning)
-        patch.setenv("COLUMNS", "200")
-        try:
-            main.run()
-            code = 0
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:

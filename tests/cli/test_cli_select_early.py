@@ -1,55 +1,28 @@
 """`freeprm select --early-stop` as people and programs meet it."""
 
-import io
 import json
-import sys
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 import tiny
-from freeprm.cli import main
+from command_line import run
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import write_rows
-from freeprm.models.loading import template_hash, weights_hash
-from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds a reward model, its reference, and rollouts."""
     made = tmp_path_factory.mktemp("early")
-    reference, prm = tiny.save(made / "ref"), tiny.save(made / "prm", seed=1)
-    of = Reference(source=str(reference), weights_sha256=weights_hash(reference))
-    config = RewardConfig(
-        beta=0.5, base=str(reference), objective="ce", reference=of, template_sha256=template_hash(tiny.tokenizer())
-    )
-    save_reward_config(config, prm)
+    tiny.save_pair(made)
     write_rows(made / "rollouts.jsonl", [rollout_row(one) for one in tiny.rollouts(3)])
     return made
 
 
-def run(*arguments: object) -> tuple[int, str, str]:
-    """The command line in this process: exit code, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["freeprm", "select", *map(str, arguments)])
-        patch.setattr(sys, "path", sys.path[:])
-        patch.setattr(warnings, "showwarning", warnings.showwarning)
-        patch.setenv("COLUMNS", "200")
-        try:
-            main.run()
-            code = 0
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return code, out.getvalue(), err.getvalue()
-
-
 def test_it_chooses_and_says_what_it_took(folder: Path, tmp_path: Path):
     code, out, err = run(
-        folder / "rollouts.jsonl", "--early-stop", "--prm", folder / "prm", "--reward", "without-reference",
+        "select", folder / "rollouts.jsonl", "--early-stop", "--prm", folder / "prm", "--reward", "without-reference",
         "--n", "2,4", "--batch", "2", "--out", tmp_path / "out", "--json",
     )  # fmt: skip
     assert code == 0, err
@@ -63,7 +36,9 @@ def test_it_chooses_and_says_what_it_took(folder: Path, tmp_path: Path):
 
 
 def test_people_get_a_table(folder: Path, tmp_path: Path):
-    code, out, err = run(folder / "rollouts.jsonl", "--early-stop", "--prm", folder / "prm", "--out", tmp_path / "out")
+    code, out, err = run(
+        "select", folder / "rollouts.jsonl", "--early-stop", "--prm", folder / "prm", "--out", tmp_path / "out"
+    )
     assert code == 0, err
     assert "tokens_scored" in out.replace(" ", "_")
     assert "written to" in out
@@ -83,7 +58,7 @@ def test_people_get_a_table(folder: Path, tmp_path: Path):
     ],
 )
 def test_options_that_do_not_go_together_are_refused(folder: Path, tmp_path: Path, options: list[str], message: str):
-    code, out, err = run(folder / "rollouts.jsonl", *options, "--out", tmp_path / "out")
+    code, out, err = run("select", folder / "rollouts.jsonl", *options, "--out", tmp_path / "out")
     assert (code, out) == (1, "")
     assert err.startswith("ConfigError: ")
     assert err.count("\n") == 1

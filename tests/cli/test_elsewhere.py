@@ -1,37 +1,17 @@
 """Scores that others gave, on the command line: `select` and `evaluate` take their files as they are."""
 
-import io
 import json
 import re
-import sys
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from freeprm.cli import main
+from command_line import run
 from freeprm.formats._attaching import ScoreOptions
 from freeprm.io.files import read_rows, write_table
 from freeprm.io.rows import Row, write_rows
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    """The command line in this process: exit code, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["freeprm", *map(str, arguments)])
-        patch.setattr(sys, "path", sys.path[:])
-        patch.setattr(warnings, "showwarning", warnings.showwarning)
-        patch.setenv("COLUMNS", "200")
-        try:
-            main.run()
-            code = 0
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return code, out.getvalue(), err.getvalue()
 
 
 def measured(*arguments: object) -> tuple[dict[tuple[str, str | None, int | None], float], dict[str, int]]:

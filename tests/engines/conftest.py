@@ -1,6 +1,6 @@
 """Tiny random models of several architectures, saved as transformers saves them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,9 @@ import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models
+
+from freeprm.engines.openai import server
+from openai_stub import Serve, stubs
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .?"
 CHAT = (
@@ -50,3 +53,11 @@ def save_tiny(tmp_path: Path) -> SaveTiny:
         return folder
 
     return save
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts stub servers; what is sent to them again is sent soon."""
+    monkeypatch.setattr(server, "_FIRST_WAIT", 0.01)
+    with stubs() as start:
+        yield start

@@ -11,27 +11,16 @@ from typing import Any
 import pytest
 
 from freeprm.engines.base import Request, SamplingParams
-from freeprm.engines.openai import OpenAIEngine, server
+from freeprm.engines.openai import OpenAIEngine
 from freeprm.engines.openai.engine import streamed
 from freeprm.errors import ConfigError, FreePRMError, ModelError
 from freeprm.io.config import build
 from freeprm.io.plugins import load
 from freeprm.models.prompts import PLAIN_SEPARATOR
-from openai_stub import PARAMS, Answer, Serve, chat, draw, echo, stubs
+from openai_stub import PARAMS, Answer, chat, draw, echo
 from patience import PATIENCE
 
 KEY = "sk-a-secret"
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    with stubs() as start:
-        yield start
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_FIRST_WAIT", 0.01)
 
 
 def test_every_sample_comes_once_from_a_request_with_a_seed_of_its_own(serve):

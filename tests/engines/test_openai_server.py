@@ -4,7 +4,6 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,15 @@ from typing import Any
 import pytest
 
 from freeprm.engines.base import Request
-from freeprm.engines.openai import OpenAIEngine, server
+from freeprm.engines.openai import OpenAIEngine
 from freeprm.engines.openai.server import Pace
 from freeprm.errors import MissingExtraError, ModelError
 from freeprm.stages.sampling import sample
 from freeprm.types import Problem
-from openai_stub import PARAMS, Answer, Serve, chat, draw, echo, stubs
+from openai_stub import PARAMS, Answer, chat, draw, echo
 from patience import PATIENCE
 
 KEY = "sk-a-secret"
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    with stubs() as start:
-        yield start
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_FIRST_WAIT", 0.01)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from tokenizers import processors
 from transformers import LlamaConfig
 
 import tiny
-from freeprm.errors import ConfigError, DataError, ModelError
-from freeprm.models.encoding import Encoded, check_too_long, check_vocabulary, encode, fit
+from freeprm.errors import DataError, ModelError
+from freeprm.models.encoding import Encoded, check_vocabulary, encode, fit
 from freeprm.types import Rollout
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40) | st.lists(
@@ -194,12 +194,6 @@ def test_a_response_whose_prompt_fills_the_context_is_left_out_rather_than_cut()
     fitted = fit(sized(3), max_length=2, too_long="truncate")
     assert fitted.kept == []
     assert fitted.counts == {"excluded: longer than the context": 1}
-
-
-def test_an_unknown_policy_is_refused():
-    assert check_too_long("exclude") == "exclude"
-    with pytest.raises(ConfigError, match="expected one of error, exclude, truncate"):
-        check_too_long("cut")
 
 
 def test_equal_responses_keep_their_own_names_and_equal_ends_their_own_meaning():

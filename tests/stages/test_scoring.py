@@ -159,6 +159,8 @@ def test_long_responses_may_be_cut_or_refused(prm, tmp_path):
     assert made.counts == {"scored": 19, "truncated to the context": 1}
     with pytest.raises(DataError, match="problem 'p0', sample 1"):
         score([data], prm=prm, out=tmp_path / "refused", too_long="error")
+    with pytest.raises(ConfigError, match="expected one of error, exclude, truncate"):
+        score([data], prm=prm, out=tmp_path / "unknown", too_long="cut")
 
 
 def test_a_truncated_response_gets_no_end_token(prm, tmp_path):

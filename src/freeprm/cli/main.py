@@ -9,11 +9,10 @@ import typer
 
 import freeprm
 from freeprm.cli import listing, output
-from freeprm.cli.advice import advice
 from freeprm.cli.builder import add
 from freeprm.cli.experiments import DEMO, EXPERIMENTS
 from freeprm.cli.stages import STAGES
-from freeprm.errors import FreePRMError
+from freeprm.errors import FreePRMError, RecordError
 
 INTERRUPTED = 130
 """What typer exits with at Ctrl-C."""
@@ -61,8 +60,24 @@ def _outcome() -> tuple[int | str | None, str]:
     try:
         app()
     except FreePRMError as error:
-        return 1, f"{type(error).__name__}: {error}{advice(error)}"
+        return 1, f"{type(error).__name__}: {error}{_advice(error)}"
     except SystemExit as exit_:
         interrupted = exit_.code == INTERRUPTED
         return exit_.code, "interrupted; the same command goes on from here" if interrupted else ""
     return 0, ""
+
+
+def _advice(error: FreePRMError) -> str:
+    """What to add to the error of a row that lacks our columns: that convert reads it, if it does."""
+    if not isinstance(error, RecordError) or error.row is None:
+        return ""
+    from freeprm.formats._reading import recognise
+    from freeprm.io.rollouts import OURS
+
+    try:
+        found = [name for name in recognise(dict(error.row)) if name != OURS]
+    except FreePRMError:  # of a plug-in: not what went wrong here
+        return ""
+    if not found:
+        return ""
+    return f" The row is {' or '.join(found)}: `freeprm convert INPUT --out rows.jsonl` makes it one of ours."

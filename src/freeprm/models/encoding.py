@@ -7,19 +7,18 @@ rewritten, so step boundaries are found by offsets alone.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, Protocol, Self, TypeVar, get_args
+from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from freeprm.errors import ConfigError, DataError, ModelError
+from freeprm.errors import DataError, ModelError
 from freeprm.models.prompts import Around, around, ends_of, render_prompt, starts_with_bos
 from freeprm.types import Rollout, Span
 
 Ints = NDArray[np.int32]
 TooLong = Literal["error", "exclude", "truncate"]
-TOO_LONG: tuple[TooLong, ...] = get_args(TooLong)
 _CHUNK = 512  # texts tokenised at a time: the tokenizer's lists take 15 times the memory of what is kept of them
 
 
@@ -83,18 +82,6 @@ class Fitted(Generic[Item]):
     encoded: list[Item]
     counts: Counter[str]
     """Responses that were `excluded` or `truncated` for length."""
-
-
-def check_too_long(name: str) -> TooLong:
-    """The policy of this name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for policy in TOO_LONG:
-        if name == policy:
-            return policy
-    raise ConfigError(f"too_long {name!r}: expected one of {', '.join(TOO_LONG)}")
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> list[Encoded]:

@@ -115,23 +115,22 @@ def _at_points(nodes: Sequence[Node], interpretation: Interpretation) -> tuple[l
     imaginary = any(holds(node, "i") for node in nodes)
     env = Environment.of(interpretation, real=not imaginary)
     found = [[_at(node, env, point) for point in range(_WHOLE)] for node in nodes]
-    defined = [
-        index for index, values in enumerate(zip(*found, strict=True)) if all(value is not None for value in values)
-    ]
+    defined = _defined(found)
     positive = [index for index in defined if index < _NEGATIVE]
     if positive and not {*range(_NEGATIVE, _WHOLE)} <= {*defined}:
         defined = positive
     if len(defined) < 2:
         for node, values in zip(nodes, found, strict=True):
             values += [_at(node, env, point) for point in range(_WHOLE, _POINTS)]
-        defined = [
-            index for index, values in enumerate(zip(*found, strict=True)) if all(value is not None for value in values)
-        ]
+        defined = _defined(found)
     return found, defined
 
 
 def _defined(found: Sequence[Sequence[Number | None]]) -> list[int]:
-    return [point for point in range(len(found[0])) if all(v[point] is not None for v in found)]
+    """The points at which all expressions have a value."""
+    return [
+        index for index, values in enumerate(zip(*found, strict=True)) if all(value is not None for value in values)
+    ]
 
 
 def _at(node: Node, env: Environment, point: int) -> Number | None:
