@@ -12,11 +12,12 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from freeprm.core.answers import Verdict, extract
 from freeprm.core.curation import Operation, recalled
 from freeprm.datasets._reading import limited, load_problems, readers_of
 from freeprm.errors import ConfigError, RecordError, RunFolderError, needs_extra
@@ -247,6 +248,17 @@ def sample_sizes(
     if not sizes or not 1 <= sizes[0] <= sizes[-1] <= max(available):
         raise ConfigError(f"n is {list(n or ())}; expected 1 to {max(available)}, the most samples that a problem has")
     return sizes
+
+
+Judge = Callable[[str | None, str | None], Verdict]
+"""Given answer and gold answer -> whether they mean the same."""
+
+
+def completed(rollout: Rollout, judge: Judge) -> Rollout:
+    """A rollout with the answer and the label that its row lacks; what grading gave up on stays without label."""
+    pred = extract(rollout.response) if rollout.pred is None else rollout.pred
+    known = rollout.correct is not None or rollout.extra.get("grade_reason") is not None
+    return replace(rollout, pred=pred, correct=rollout.correct if known else judge(pred, rollout.answer).correct)
 
 
 def loaded_prm(settings: EarlyStopping, *, device: str | None, dtype: str | None) -> "ImplicitPRM":

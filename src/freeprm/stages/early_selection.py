@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from freeprm.core.answers import equivalent
-from freeprm.core.answers.extraction import extract
 from freeprm.core.early_stopping import BestResponse, check_aggregator
 from freeprm.core.flops import ModelShape, forward_charges
 from freeprm.core.intervals import percentile_interval, resample
@@ -36,7 +35,7 @@ from freeprm.models.loading import device_name
 from freeprm.scorers.base import steps_of
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.settings import SelectEarlySettings
-from freeprm.stages.base import RunResult, loaded_prm, sample_sizes, stage
+from freeprm.stages.base import RunResult, completed, loaded_prm, sample_sizes, stage
 from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 
 ROWS = "selections"
@@ -168,10 +167,8 @@ class _Field:
 
 def _chosen(rollout: Rollout) -> Row:
     """The sample that was chosen; its answer and label are found where they are missing."""
-    pred = extract(rollout.response) if rollout.pred is None else rollout.pred
-    known = rollout.correct is not None or rollout.extra.get("grade_reason") is not None  # why grading gave up stands
-    correct = rollout.correct if known else equivalent(pred, rollout.answer).correct
-    return {"sample_idx": rollout.sample_idx, "response": rollout.response, "answer": pred, "correct": correct}
+    made = completed(rollout, equivalent)
+    return {"sample_idx": made.sample_idx, "response": made.response, "answer": made.pred, "correct": made.correct}
 
 
 def _shares(responses: Sequence[Stepped], n_steps: Sequence[int]) -> dict[str, int]:

@@ -14,13 +14,13 @@ without scores, the majority vote, pass@k and the bounds `oracle` and `random` r
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from freeprm.core.answers import Verdict, equivalent, extract, key_among
+from freeprm.core.answers import equivalent, key_among
 from freeprm.core.rewards import aggregator
 from freeprm.core.score_kinds import ScoreKind, Weighed, check_kinds, weightings
 from freeprm.core.selectors import (
@@ -45,7 +45,7 @@ from freeprm.formats._attaching import read_scored
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder
 from freeprm.settings import SelectSettings
-from freeprm.stages.base import RunResult, sample_sizes, stage
+from freeprm.stages.base import Judge, RunResult, completed, sample_sizes, stage
 from freeprm.types import Cost, Metric, Rollout
 
 DRAWS = 256
@@ -204,16 +204,15 @@ def _completed(problems: Iterable[Sequence[Sample]], counts: Counter[str]) -> It
         yield [sample._replace(rollout=_complete(sample.rollout, judged, counts)) for sample in samples]
 
 
-def _complete(rollout: Rollout, judge: Callable[[str | None, str | None], Verdict], counts: Counter[str]) -> Rollout:
+def _complete(rollout: Rollout, judge: Judge, counts: Counter[str]) -> Rollout:
+    made = completed(rollout, judge)
     if rollout.pred is None:
-        rollout = replace(rollout, pred=extract(rollout.response))
-        counts["answers extracted here"] += rollout.pred is not None
+        counts["answers extracted here"] += made.pred is not None
     if rollout.correct is None and (refused := rollout.extra.get("grade_reason")) is not None:
         counts[f"left without label by grade: {refused}"] += 1
     elif rollout.correct is None:
-        rollout = replace(rollout, correct=judge(rollout.pred, rollout.answer).correct)
-        counts["labels derived here"] += rollout.correct is not None
-    return rollout
+        counts["labels derived here"] += made.correct is not None
+    return made
 
 
 def _count(problems: Sequence[Candidates], counts: Counter[str]) -> None:
