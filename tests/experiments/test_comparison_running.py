@@ -25,6 +25,9 @@ base = { model = "solver:base" }
 beta = 0.5
 splitter = "step_markers"
 trainer = { learning_rate = 5e-4, per_device_train_batch_size = 8, gradient_accumulation_steps = 1, report_to = [] }
+[benchmarks]
+easy = { rollouts = ["FOLDER/easy.json"], dev = "hard" }
+hard = { rollouts = ["FOLDER/hard.json"], dev = "easy" }
 [methods.untrained]
 reward = "reference-only"
 [methods.ce]
@@ -61,9 +64,19 @@ options = { model = "solver:base", n = 2, max_new_tokens = 160, workers = 1 }
 """
 
 
+STEPS = [  # as ProcessBench has them; half of the responses err at their second step
+    {"id": f"steps-{row}", "problem": f"Ron has {row} books and buys 2. How many has he?", "label": label,
+     "steps": [f"He had {row} books.", f"{row} + 2 = {row + 2 + wrong}.", f"The answer is {row + 2 + wrong}."],
+     "final_answer_correct": not wrong}
+    for row in range(8) for wrong, label in [(row % 2, 1 if row % 2 else -1)]
+]  # fmt: skip
+
+
 def load(folder: Path, text: str) -> Comparison:
+    (folder / "easy.json").write_text(json.dumps(STEPS[:4]), encoding="utf-8")
+    (folder / "hard.json").write_text(json.dumps(STEPS[4:]), encoding="utf-8")
     file = folder / "comparison.toml"
-    file.write_text(text, encoding="utf-8")
+    file.write_text(text.replace("FOLDER", str(folder)), encoding="utf-8")
     return load_comparison(file)
 
 
@@ -86,7 +99,11 @@ def test_a_comparison_ends_in_tables(tmp_path: Path):
     described = json.loads((made.folder / "compare.json").read_text(encoding="utf-8"))
     assert described["comparison"]["methods"]["ce"]["title"] == "implicit PRM, CE"
     assert len(described["metrics"]) == len(made.metrics)
-    assert {metric.scorer for metric in made.metrics if metric.metric == "processbench_f1"} == {"untrained", "ce"}
+    found = {(metric.scorer, metric.group) for metric in made.metrics if metric.metric == "processbench_f1"}
+    assert found == {
+        (name, f"generator={source}") for name in ("untrained", "ce") for source in ("base", "easy", "hard")
+    }
+    assert "F1, %, easy" in page
 
 
 @pytest.mark.slow

@@ -228,15 +228,16 @@ def _difference(
 
 def step_metrics(comparison: Comparison, folders: Folders) -> Iterator[Metric]:
     """Those of the evaluation stage, areas of responses included, at the threshold from dev where there is one."""
+    splits = {name: test_split(name) for name in comparison.generators} | {name: name for name in comparison.benchmarks}
     for method in comparison.methods:
-        for generator in comparison.generators:
-            folder = folders.evaluation(method, test_split(generator))
+        for name, split in splits.items():
+            folder = folders.evaluation(method, split)
             if not (folder / METRICS).exists():
                 continue
             for metric in read_metrics(folder):
                 fitted = metric.metric != "processbench_f1" or metric.selector == FITTED
                 if metric.metric in STEP_METRICS and fitted:
-                    yield replace(metric, scorer=method, group=f"generator={generator}")
+                    yield replace(metric, scorer=method, group=f"generator={name}")
 
 
 def _n_problems(columns: Mapping[Place, Column]) -> int:

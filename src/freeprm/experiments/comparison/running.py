@@ -99,8 +99,16 @@ def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[
             dev = folders.scores(name, "dev")
             yield PlannedRun(
                 folder=folders.evaluation(name, split),
-                stage=partial(evaluate_steps, dev=dev, aggregator=method.aggregator, seed=seed),
+                stage=partial(evaluate_steps, dev=(dev,), aggregator=method.aggregator, seed=seed),
                 inputs=(folders.scores(name, split),), needs=(dev,), log=name,
+            )  # fmt: skip
+        for benchmark, item in comparison.benchmarks.items():
+            yield scored(comparison, folders, name, benchmark, inputs=tuple(map(Path, item.rollouts)))
+            fitted_on = (folders.scores(name, item.dev),) if item.dev else ()
+            yield PlannedRun(
+                folder=folders.evaluation(name, benchmark),
+                stage=partial(evaluate_steps, dev=fitted_on, aggregator=method.aggregator, seed=seed),
+                inputs=(folders.scores(name, benchmark),), needs=fitted_on, log=name,
             )  # fmt: skip
 
 
@@ -168,8 +176,10 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
     return {**below, **above, **({"trainer": trainer} if trainer else {})}
 
 
-def scored(comparison: Comparison, folders: Folders, name: str, split: str) -> PlannedRun:
-    """Score a split's rollouts by a method."""
+def scored(
+    comparison: Comparison, folders: Folders, name: str, split: str, *, inputs: tuple[Path, ...] = ()
+) -> PlannedRun:
+    """Score a split's rollouts by a method; they are the graded ones, or other inputs."""
     method = comparison.methods[name]
     model = folders.model(method.of or name) if method.train is not None or method.of is not None else None
     rewards = [method.reward] if method.reward else []
@@ -184,7 +194,7 @@ def scored(comparison: Comparison, folders: Folders, name: str, split: str) -> P
     return PlannedRun(
         folder=folders.scores(name, split),
         stage=partial(score, prm=source, rewards=rewards, splitter=splitter, name=name),
-        inputs=(folders.graded(split),), needs=(model,) if model else (), log=name,
+        inputs=inputs or (folders.graded(split),), needs=(model,) if model else (), log=name,
     )  # fmt: skip
 
 
@@ -197,11 +207,11 @@ def chosen(
     return PlannedRun(folder=folders.selection(name, split), stage=by, inputs=(folders.scores(name, split),), log=name)
 
 
-def evaluate_steps(inputs: Sequence[Path], *, dev: Path, aggregator: str, seed: int, out: Path) -> None:
-    """Evaluate scores, at a threshold from dev where it is known which steps are right."""
+def evaluate_steps(inputs: Sequence[Path], *, dev: Sequence[Path], aggregator: str, seed: int, out: Path) -> None:
+    """Evaluate scores, at a threshold from dev where steps have scores, and it is known which are right."""
     row = next((row for _, row in read_rows(inputs[0]) if isinstance(row, Mapping)), {})
     has_truth = row.get("step_scores") is not None and "first_error" in row
-    evaluate(inputs, out=out, dev=[dev] if has_truth else [], aggregators=[aggregator], seed=seed)
+    evaluate(inputs, out=out, dev=dev if has_truth else (), aggregators=[aggregator], seed=seed)
 
 
 def page(comparison: Comparison, tables: Sequence[Table], cost: Cost, *, seed: int, command: str) -> str:
@@ -217,6 +227,9 @@ def _described(comparison: Comparison, cost: Cost, seed: int) -> Iterator[str]:
     yield f"- training: {_amount(train.n_problems, train.n, train.rollouts)}"
     yield f"- dev, for thresholds: {_amount(dev.n_problems, dev.n, dev.rollouts)}"
     yield f"- test: {_amount(test.n_problems, test.n, ())}; answered by {generators}"
+    for name, benchmark in comparison.benchmarks.items():
+        fitted_on = benchmark.dev or "a share of its own problems"
+        yield f"- first errors: {name} ({', '.join(benchmark.rollouts)}), thresholds fitted on {fitted_on}"
     yield f"- temperature {comparison.sampling.temperature:g}, seed {seed}"
     yield f"- {cost.seconds:,.0f} seconds from start to end"
 

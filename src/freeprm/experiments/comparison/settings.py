@@ -58,6 +58,16 @@ class Generator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """Responses whose first errors are known, such as ProcessBench's; every method scores their steps."""
+
+    rollouts: tuple[str, ...]
+    """Files or run folders."""
+    dev: str | None = None
+    """Name of the benchmark on which thresholds are fitted; without one, on a share of its own problems."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
     """Step labels for the training rollouts, made once for all methods that train on them."""
 
@@ -131,6 +141,8 @@ class Comparison:
     """For the thresholds of step-level metrics."""
     test: Split = field(default_factory=lambda: Split(n=64))
     generators: Mapping[str, Generator]
+    benchmarks: Mapping[str, Benchmark] = field(default_factory=dict)
+    """Nothing is chosen on them: they are for the tables about steps."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Settings of training that all methods share."""
     labels: Mapping[str, Labels] = field(default_factory=dict)
@@ -304,6 +316,16 @@ def _check_data(comparison: Comparison) -> None:
     for name, generator in comparison.generators.items():
         if (generator.model is None) == (not generator.rollouts):
             raise ConfigError(f"generators.{name}: expected either a model or rollouts")
+    if twice := comparison.generators.keys() & comparison.benchmarks.keys():
+        raise ConfigError(
+            f"benchmarks.{min(twice)}: is a generator's name too; expected another one, as both are columns"
+        )
+    for name, benchmark in comparison.benchmarks.items():
+        if not benchmark.rollouts:
+            raise ConfigError(
+                f"benchmarks.{name}.rollouts: there is none; expected files of rows with their first errors"
+            )
+        _check_known(benchmark.dev, comparison.benchmarks, f"benchmarks.{name}.dev")
     if not comparison.sizes or min(comparison.sizes) < 1:
         raise ConfigError(f"sizes: is {list(comparison.sizes)}; expected numbers from 1, e.g. [4, 16, 64]")
     drawn = any(generator.model is not None for generator in comparison.generators.values())

@@ -203,7 +203,7 @@ def step_tables(comparison: Comparison, metrics: Sequence[Metric]) -> Iterator[T
         metrics,
         {"processbench_f1": "F1, %", "first_error_accuracy": "found, %"},
         title="First errors",
-        note="F1 as ProcessBench defines it, each method's threshold fitted on dev, which the starting model drew. "
+        note="F1 as ProcessBench defines it, each method's threshold fitted on dev: other problems. "
         "Found: the first error has the lowest score of its response.",
     )
     yield _step_table(
@@ -276,12 +276,14 @@ def _step_table(
 ) -> Table:
     found = {(m.scorer, m.metric, m.group): m for m in metrics if m.metric in columns}
     rows = []
+    sources = [*comparison.generators, *comparison.benchmarks]
+    sources = [who for who in sources if any(group == f"generator={who}" for _, _, group in found)]
     for name in comparison.methods:
-        places = [(name, metric, f"generator={who}") for metric in columns for who in comparison.generators]
+        places = [(name, metric, f"generator={who}") for metric in columns for who in sources]
         if any(place in found for place in places):
             rows.append((_titled(comparison, name), *(metric_cell(found.get(place)) for place in places)))
-    header = [f"{text}, {who}" for text in columns.values() for who in comparison.generators]
-    droppable = tuple(_smallest_first(1, len(header), len(comparison.generators)))
+    header = [f"{text}, {who}" for text in columns.values() for who in sources]
+    droppable = tuple(_smallest_first(1, len(header), len(sources)))
     return Table(title=title, note=note, header=("reward model", *header), rows=tuple(rows), droppable=droppable)
 
 
