@@ -1,11 +1,10 @@
 """Rows of Arrow tables: Parquet files, Arrow files as `Dataset.save_to_disk` writes them, and data sets of a hub.
 
-A batch of rows is in memory at a time. A NaN in a column is null: pandas writes it where a column of numbers has a
-gap. Times become ISO text, and decimals numbers.
+One batch of rows is in memory at a time. NaN in a column is null: pandas writes it for a gap in a column of numbers.
+Times become ISO text, and decimals numbers.
 
-A data set on the Hugging Face hub, or a local copy of one, is `hf:owner/name[:config][@revision][#split]`. Such a name
-stands wherever a file may stand, and is handled as a path that names no file. `hf:FOLDER#split` takes one split of a
-local folder in a hub's layout.
+A data set on the Hugging Face hub, or a local copy of one, is `hf:owner/name[:config][@revision][#split]`, accepted
+wherever a file is. `hf:FOLDER#split` takes one split of a local folder in a hub's layout.
 """
 
 import math
@@ -68,9 +67,7 @@ def read_arrow(path: Path) -> Rows:
 
 
 def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a Parquet file, whole or not at all; a column that a row lacks is null there.
-
-    So is a table without a field, `{}`, in a column whose tables all lack it: Parquet cannot hold one.
+    """Write a Parquet file atomically; missing columns are null, and so is `{}` in a column of empty tables.
 
     Raises:
         DataError: the values of a column have no type in common; names the column.
@@ -89,7 +86,7 @@ def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 class HubName(NamedTuple):
-    """The parts of a name."""
+    """The parts of `hf:owner/name[:config][@revision][#split]`."""
 
     name: str
     config: str | None
@@ -103,11 +100,7 @@ def is_hub_name(path: Path) -> bool:
 
 
 def parse_hub_name(path: Path) -> HubName:
-    """The parts of `hf:owner/name[:config][@revision][#split]`.
-
-    Raises:
-        RecordError: it is not of that form.
-    """
+    """A hub name's parts; a RecordError if it has another form."""
     found = _NAME.fullmatch(str(path))
     if not found:
         raise RecordError(f"{path}: expected hf:owner/name[:config][@revision][#split], e.g. hf:openai/gsm8k:main#test")
@@ -115,12 +108,12 @@ def parse_hub_name(path: Path) -> HubName:
 
 
 def with_split(path: Path, split: str) -> Path:
-    """The same name for a split, if it names none yet."""
+    """The name with this split, unless it has one."""
     return path if parse_hub_name(path).split else Path(f"{path}#{split}")
 
 
 def read_hub(path: Path) -> Rows:
-    """The rows of a data set, counted from 1; downloaded once, and read from disk as they are asked for.
+    """The rows of a data set, counted from 1; downloaded once, and read lazily from disk.
 
     Raises:
         RecordError: no such data set, configuration or split, several splits and none named, or no way to the hub.
@@ -130,11 +123,7 @@ def read_hub(path: Path) -> Rows:
 
 
 def hub_fingerprint(path: Path) -> str:
-    """What tells the contents of a data set, as `datasets` computes it.
-
-    Raises:
-        RecordError: as `read_hub`.
-    """
+    """The fingerprint of a data set's contents, as `datasets` computes it."""
     return str(_loaded(path)._fingerprint)
 
 
@@ -147,7 +136,7 @@ def _rows(path: Path, batches: Iterable["pyarrow.RecordBatch"]) -> Rows:
 
 
 def _plain(row: Row, source: Source) -> Row | RecordError:
-    """The row in the terms of JSON, or the error of what those do not have."""
+    """The row as JSON values, or the error of a value that JSON lacks."""
     made: Row = {}
     for name, value in row.items():
         if isinstance(value, float) and math.isnan(value):
@@ -193,7 +182,7 @@ def _column(path: Path, name: str, values: Sequence[Any]) -> "pyarrow.Array":
 
 
 def _without_empty(value: Any) -> Any:
-    """The value with null for each table without a field, which Parquet cannot hold."""
+    """The value with null for each empty table, which Parquet cannot hold."""
     if isinstance(value, Mapping):
         return {name: _without_empty(item) for name, item in value.items()} or None
     if isinstance(value, list | tuple):
@@ -231,10 +220,10 @@ def _loaded(path: Path) -> "Dataset":
 
 
 def _why(error: Exception) -> str:
-    said = _first_line(error)
+    message = _first_line(error)
     if isinstance(error, ConnectionError):
         return (
-            f"the hub cannot be reached ({said}). Expected a connection, or a local copy: "
+            f"the hub cannot be reached ({message}). Expected a connection, or a local copy: "
             "hf download --repo-type dataset ID --local-dir FOLDER elsewhere, then give the folder"
         )
-    return f"cannot be loaded ({said})"
+    return f"cannot be loaded ({message})"

@@ -1,4 +1,4 @@
-"""What columns may hold, ours and those of other projects: types that pydantic checks, and what a message says of them.
+"""Types of columns, ours and other projects', which pydantic checks, each with what an error message says of it.
 
 class _Row(ForeignRow):
     question: Filled
@@ -39,9 +39,9 @@ _SIGNS = {"+": True, "-": False}
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a message says was expected, as metadata of a type.
+    """Metadata of a type: what an error message says was expected.
 
-    It may hold `{count}`, a number that differs from row to row: the message has it, the reason not.
+    `{count}` in it is a number that differs from row to row: it is in the message, but not in the reason.
     """
 
     text: str
@@ -49,14 +49,14 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Each:
-    """Metadata of a list: it has one entry for each of these, to which `ForeignRow.check_each` holds it."""
+    """Metadata of a list with one entry for each of these, as `ForeignRow.check_each` checks."""
 
     of: str
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """Metadata of a column of ours: what others call it, to suggest --map, and what to do where it is missing."""
+    """Metadata of a column of ours: other projects' names for it, to suggest --map, and advice if it is missing."""
 
     aliases: tuple[str, ...]
     advice: str = ""
@@ -75,7 +75,7 @@ def _filled(value: str) -> str:
 
 
 def _whole(value: Any) -> Any:
-    """7 for 7.0, which is what tables make of it in a column of whole numbers with gaps."""
+    """7 for 7.0, as tables write a column of whole numbers with gaps."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -129,18 +129,18 @@ def _scores(value: Any) -> Any:
 
 
 Text = Annotated[str, Strict(), AfterValidator(_text), Expected("text")]
-"""Which may be empty."""
+"""May be empty."""
 Filled = Annotated[Text, AfterValidator(_filled)]
-"""A text with more than whitespace in it."""
+"""More than whitespace."""
 Texts = Annotated[list[Filled], Field(min_length=1), Expected("a list of texts, at least one, none of them empty")]
 Replies = Annotated[list[Text], Field(min_length=1), Expected("a list of texts, at least one")]
 Identifier = Annotated[
     str, Strict(), Field(min_length=1), AfterValidator(_text), BeforeValidator(_identifier),
     Expected("text or a whole number"),
 ]  # fmt: skip
-"""As text."""
+"""Kept as text."""
 Answer = Annotated[Text, BeforeValidator(_answer), Expected("text or a number")]
-"""As text."""
+"""Kept as text."""
 Index = Annotated[int, Strict(), Field(ge=0), BeforeValidator(_whole), Expected("a whole number from 0")]
 OneOrZero = Annotated[bool, PlainValidator(_label), Expected("true, false, 1 or 0")]
 Label = Annotated[bool, PlainValidator(_signed_label), Expected("true or false (or 1 or 0, or + or -)")]
@@ -153,7 +153,7 @@ AnyPrompt = Annotated[Prompt, PlainValidator(_prompt), Expected('text or a list 
 
 
 class OurColumns(BaseModel):
-    """The columns of a rollout, as far as a row has them; none of them is null."""
+    """The columns of a rollout that a row has; none of them is null."""
 
     problem_id: Annotated[
         Identifier,
@@ -197,22 +197,21 @@ class OurColumns(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What is said of a column of ours."""
+    """The metadata of a column of ours."""
 
     expected: str
-    """What a message says was expected."""
     called: Called
 
     @property
     def is_text(self) -> bool:
-        """Text, whatever it looks like: a `42` in a cell of CSV stays text."""
+        """A `42` in a cell of CSV stays text here."""
         return self.expected.startswith("text")
 
 
 def _metadata(field: FieldInfo) -> tuple[list[Any], type[BaseModel] | None]:
-    """What a field's type says of itself; or of one that holds objects, what they are."""
+    """Metadata of a field's type; or the type of the objects that it holds."""
     kinds, metadata = [field.annotation], [*field.metadata]
-    for kind in kinds:  # grows by what each is made of
+    for kind in kinds:  # grows by each kind's arguments
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return [], kind
         metadata += getattr(kind, "__metadata__", ())
@@ -221,7 +220,7 @@ def _metadata(field: FieldInfo) -> tuple[list[Any], type[BaseModel] | None]:
 
 
 def _expected(metadata: Iterable[Any]) -> str:
-    """What metadata says is expected; empty where it says nothing."""
+    """What is expected according to metadata; empty if it does not say."""
     texts = [item.text for item in metadata if isinstance(item, Expected)]
     each = [f", one for each {item.of}" for item in metadata if isinstance(item, Each)]
     return "".join([*texts[-1:], *each])
@@ -234,36 +233,33 @@ def _column(field: FieldInfo) -> Column:
 
 
 COLUMNS: Mapping[str, Column] = {name: _column(field) for name, field in OurColumns.model_fields.items()}
-"""By our name of the column."""
+"""By name."""
 CARRIED = ("first_error", "steps")
-"""Columns that some stages read among those carried along, and that can be mapped like our own."""
+"""Columns carried along that some stages read, and that can be mapped like our own."""
 _OURS = (*COLUMNS, *CARRIED, "step_labels")
 
 
 class ForeignRow(BaseModel):
-    """What is read of another project's row, a field a column.
+    """What is read of another project's row, a field for each column.
 
-    A column that is absent or something else is a RecordError: the message names the file, the line and the field, the
-    reason only the field and what was expected, so that equal mistakes can be counted together.
+    A missing or wrong column is a RecordError: the message names the file, the line and the field, the reason only the
+    field and what was expected, so that equal mistakes are counted together.
     """
 
     model_config = ConfigDict(protected_namespaces=())
-    # Of each instance. Private attributes of pydantic would take as long as all the rest of reading a row.
+    # Set on each instance. Private attributes of pydantic would take as long as all the rest of reading a row.
     _row: ClassVar[Row]
     _source: ClassVar[Source]
     _path: ClassVar[str]
 
     @classmethod
     def of(cls, row: Row, source: Source, *, path: str = "") -> Self:
-        """What the row says, or an object in it.
+        """Read a row, or an object in it.
 
         Args:
-            row: what is read.
-            source: where the row stood.
-            path: what leads to the object inside its row, for messages: `completions.3.`.
-
-        Raises:
-            RecordError: as above.
+            row: the row or object.
+            source: of the row.
+            path: prefix of the object inside its row, for messages: `completions.3.`.
         """
         try:
             made = cls.model_validate(row)
@@ -273,17 +269,13 @@ class ForeignRow(BaseModel):
         return made
 
     def others(self, *kept: str) -> Row:
-        """The columns that are no field, and those `kept`; one that bears a name of ours is `source_<name>`."""
+        """The columns that are no field, and those `kept`; one with a name of ours becomes `source_<name>`."""
         used = _names(type(self)).difference(kept)
         rest = {name: value for name, value in self._row.items() if name not in used}
         return {f"source_{name}" if name in _OURS else name: value for name, value in rest.items()}
 
     def check_each(self, of: str, count: int) -> None:
-        """Refuse a list that has not one entry for each of what it is about, `Each(of)`.
-
-        Raises:
-            RecordError: names the field, and how many entries it has.
-        """
+        """Raise a RecordError if a list with `Each(of)` has not `count` entries."""
         for name in _lists(type(self), of):
             entries = self._row.get(name)
             if entries is not None and len(entries) != count:
@@ -293,29 +285,29 @@ class ForeignRow(BaseModel):
         """The error for a field that is not as expected.
 
         Args:
-            name: of the field, or the path to one inside it: `label.steps.3.text`.
-            expected: what the field's type says, if not given; may hold `{count}`.
+            name: the field, or the path to one inside it: `label.steps.3.text`.
+            expected: by default from the field's type; may hold `{count}`.
             found: what is wrong, if the value does not show it.
             count: see `Expected`.
         """
-        expected = expected or _said(type(self), name)[0]
+        expected = expected or _field_expects(type(self), name)[0]
         return _wrong(self._source, self._path + name, found or f"is {short(self._row.get(name))}", expected, count)
 
 
 def id_from(*values: Any) -> str:
-    """An id for what comes without one: a hash of what it says, the same wherever it is read."""
+    """An id for a record without one: a hash of its contents, the same wherever it is read."""
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=8).hexdigest()
 
 
 def found_in(error: ValidationError, field: str, value: Any) -> str:
-    """What is wrong with a field's value, for messages: what its type says, or else the value itself."""
+    """What is wrong with a field's value, for messages: the validator's words, or else the value itself."""
     errors = [item for item in error.errors(include_url=False) if item["loc"][0] == field]
-    said = (str(item["ctx"]["error"]) for item in errors if item["type"] == "value_error")
-    return next(filter(None, said), f"is {short(value)}")
+    messages = (str(item["ctx"]["error"]) for item in errors if item["type"] == "value_error")
+    return next(filter(None, messages), f"is {short(value)}")
 
 
 def _refusal(model: type[BaseModel], error: ValidationError, row: Row, source: Source, path: str) -> RecordError:
-    """The first of what pydantic found, as our error."""
+    """The first of pydantic's errors, as our error."""
     first = error.errors(include_url=False)[0]
     objects = "a list of objects, at least 1" if first["type"] in ("list_type", "too_short") else "an object"
     value: Any = row
@@ -324,7 +316,7 @@ def _refusal(model: type[BaseModel], error: ValidationError, row: Row, source: S
     for part in first["loc"]:
         path += f"{part}."
         if isinstance(part, str) and inner is not None:
-            expected, inner = _said(inner, part)
+            expected, inner = _field_expects(inner, part)
             if part not in value:
                 return RecordError(
                     f"{source}: {path[:-1]}: no such column; the row has {', '.join(map(str, value))}; "
@@ -348,8 +340,8 @@ def _without_indices(path: str) -> str:
     return re.sub(r"\.\d+(?=\.|$)", "", path)
 
 
-def _said(model: type[BaseModel], name: str) -> tuple[str, type[BaseModel] | None]:
-    """What is expected in a field; or of one that holds objects, what they are."""
+def _field_expects(model: type[BaseModel], name: str) -> tuple[str, type[BaseModel] | None]:
+    """What is expected in a field, and the type of the objects that it holds, if any."""
     metadata, inner = _metadata(next(item for key, item in model.model_fields.items() if name in (key, item.alias)))
     return _expected(metadata), inner
 
@@ -361,5 +353,5 @@ def _names(model: type[BaseModel]) -> frozenset[str]:
 
 @cache
 def _lists(model: type[BaseModel], of: str) -> tuple[str, ...]:
-    """The fields that have one entry for each of these."""
-    return tuple(name for name in model.model_fields if f", one for each {of}" in _said(model, name)[0])
+    """The fields with `Each(of)`."""
+    return tuple(name for name in model.model_fields if f", one for each {of}" in _field_expects(model, name)[0])

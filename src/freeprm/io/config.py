@@ -1,4 +1,4 @@
-"""Settings in layers: defaults < preset < file < `--set a.b=c`; an unknown key is refused with a suggestion."""
+"""Layered settings: defaults < preset < file < `--set a.b=c`; an unknown key is refused with a suggestion."""
 
 import re
 import tomllib
@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 import yaml
 
 from freeprm.errors import ConfigError
+from freeprm.io.rows import short
 
 T = TypeVar("T")
 
 
 def build(kind: type[T], layers: Iterable[Mapping[str, Any]]) -> T:
-    """A settings dataclass from layers of plain values, later ones first in rank.
+    """A settings dataclass from layers of plain values; later layers override earlier ones.
 
-    Tables (mappings) of two layers are merged key by key, at any depth; every other value is replaced.
+    Mappings are merged key by key, at any depth; every other value is replaced.
 
     Raises:
         ConfigError: an unknown key, a missing one, or a value of the wrong type; names the key.
@@ -36,15 +37,10 @@ def build(kind: type[T], layers: Iterable[Mapping[str, Any]]) -> T:
 
 
 def convert(kind: Any, value: Any, *, name: str) -> Any:
-    """A plain value as the type that a setting has, e.g. the text "1e-6" as a float.
-
-    Args:
-        kind: a type, as annotations state it.
-        value: as a file or the command line gives it.
-        name: of the setting, for messages; a dataclass's own fields are named below it.
+    """A plain value converted to a setting's type, e.g. the text "1e-6" to a float.
 
     Raises:
-        ConfigError: the value is not of that type; says what was expected.
+        ConfigError: the value is not of that type; names the setting, or the field of a dataclass below it.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -55,20 +51,15 @@ def convert(kind: Any, value: Any, *, name: str) -> Any:
         where = ".".join(str(part) for part in (name, *first["loc"]) if part)
         if first["type"] == "missing":
             raise ConfigError(f"{where}: is not given; give it as an option, in a file, or by --set") from error
-        given = repr(first["input"])
-        given = given if len(given) <= 80 else f"{given[:80]}..."
+        found = short(first["input"])
         if first["type"] == "literal_error":
             choices = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "")
-            raise ConfigError(f"{where}: is {given}; expected one of {choices}") from error
-        raise ConfigError(f"{where}: is {given}; {first['msg'][0].lower()}{first['msg'][1:]}") from error
+            raise ConfigError(f"{where}: is {found}; expected one of {choices}") from error
+        raise ConfigError(f"{where}: is {found}; {first['msg'][0].lower()}{first['msg'][1:]}") from error
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The settings of a TOML file, or of a YAML file by any other ending.
-
-    Raises:
-        ConfigError: no such file, or not a table of settings.
-    """
+    """The settings of a TOML file, or of a YAML file by any other ending."""
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, Loader=_Loader)
@@ -80,10 +71,10 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def read_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """`--set trainer.learning_rate=1e-6` as nested tables; `null`, `true`, numbers and lists as such, else text.
+    """`--set trainer.learning_rate=1e-6` as nested mappings; `null`, `true`, numbers and lists as such, else text.
 
     Raises:
-        ConfigError: an assignment without a name or `=`, or one into what another made a plain value.
+        ConfigError: an assignment without a name or `=`, or one inside a plain value.
     """
     root: dict[str, Any] = {}
     for assignment in assignments:
@@ -101,17 +92,13 @@ def read_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:
-    """ " Did you mean 'x'?" for the closest known name, or nothing."""
+    """ " Did you mean 'x'?" with the closest known name, or an empty text."""
     close = get_close_matches(str(name), list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def lookup(table: Mapping[str, T], name: str, *, setting: str) -> T:
-    """The entry of a name.
-
-    Raises:
-        ConfigError: there is none; names those there are, and the closest.
-    """
+    """The entry of a name; a ConfigError if there is none, which suggests the closest name."""
     if name not in table:
         raise ConfigError(f"{setting}: no {name!r}; expected one of {', '.join(table)}.{suggestion(name, table)}")
     return table[name]
@@ -126,14 +113,14 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but 5e-7 is the number that everyone takes it for, and not text."""
+    """YAML 1.1, except that 5e-7 is a number and not text."""
 
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 _WORDS = {"null": None, "None": None, "True": True, "False": False}
-"""What TOML does not know; `none` stays text, which is the name of a choice in places."""
+"""Words that TOML lacks; `none` stays text, since some settings have a choice of this name."""
 
 
 def _value(raw: str) -> Any:

@@ -1,19 +1,19 @@
-"""Prompts and replies as chat templates and other projects want them: as texts, or as messages."""
+"""Prompts and replies as texts or as messages."""
 
 from freeprm.errors import DataError
 from freeprm.types import Message, Prompt
 
 
 def as_messages(prompt: Prompt) -> list[Message]:
-    """The prompt as a conversation; a text is what the user says."""
+    """The prompt as a conversation; a text is the user's message."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
 
 
 def split_turn(prompt: Prompt) -> tuple[list[Message], str | None]:
-    """The prompt as a conversation, and what the assistant says at its end, where a response goes on; None for nothing.
+    """The prompt as a conversation without a final assistant message, and that message's text or None.
 
-    A conversation that ends in the assistant's words does not end its turn: transformers and TRL go on from there too
-    (`continue_final_message`).
+    Such a message is an unfinished turn, which the response continues, as with `continue_final_message` in transformers
+    and TRL.
     """
     messages = as_messages(prompt)
     if messages and messages[-1].get("role") == "assistant":
@@ -22,11 +22,7 @@ def split_turn(prompt: Prompt) -> tuple[list[Message], str | None]:
 
 
 def as_text(prompt: Prompt) -> str:
-    """The prompt as text; a conversation only where it is one message of the user.
-
-    Raises:
-        DataError: it is more than that.
-    """
+    """The prompt as text; a DataError for a conversation of more than one user message."""
     if isinstance(prompt, str):
         return prompt
     if [turn["role"] for turn in prompt] != ["user"]:
@@ -35,5 +31,5 @@ def as_text(prompt: Prompt) -> str:
 
 
 def as_reply(response: str) -> list[Message]:
-    """The response as what the assistant says."""
+    """The response as an assistant message."""
     return [{"role": "assistant", "content": response}]

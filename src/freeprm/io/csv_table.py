@@ -1,17 +1,15 @@
 """Rows of CSV: commas, a first line of column names, quotes around what holds a comma, a quote or a line break.
 
-Python's csv reads it: pyarrow's reader takes a quote that is never closed, and two columns of one name, and tells the
-place of a broken row by its number, not by its line.
+Read by Python's csv: pyarrow's reader accepts a quote that is never closed and two columns of one name, and names a
+broken row by its number, not by its line.
 
-A cell is text. What it becomes is decided for its column, from all its filled cells, so that a `42` among other texts
-stays text:
+The type of a cell is that of its column, inferred from all filled cells, so that a `42` among other texts stays text:
 
 - an empty cell is null;
 - a column of numbers, of `true` and `false` (in any case), or of lists and tables, in JSON or as Python prints them, or
-  of numbers as numpy prints them (`[0.1 0.9]`, to its eight digits), holds those, and there `null`, `None` and `nan`
-  are null too;
-- every other column is text; so is one that is text by its name, which is `problem_id`, `prompt`, `response`, `answer`,
-  `pred`, `scorer`, and what others call them, unless it holds tables or conversations (`response`, in any case).
+  of numbers as numpy prints them (`[0.1 0.9]`, eight digits), holds those; `null`, `None` and `nan` are null there;
+- every other column is text, and so are, by name, `problem_id`, `prompt`, `response`, `answer`, `pred`, `scorer` and
+  their aliases, unless they hold tables or conversations (`response` itself never does).
 """
 
 import ast
@@ -36,7 +34,7 @@ _ALWAYS_TEXT = "response"
 
 
 def read_csv(path: Path) -> Rows:
-    """The rows of a CSV file; it is gone through twice, a line in memory at a time.
+    """The rows of a CSV file, which is read twice, a line in memory at a time.
 
     Raises:
         RecordError: column names that are missing or equal, or what cannot be read as CSV; names the line.
@@ -46,12 +44,11 @@ def read_csv(path: Path) -> Rows:
         if isinstance(cells, RecordError):
             yield source, cells
         else:
-            row = {name: kinds[name](cell) if cell else None for name, cell in cells.items()}
-            yield source, finite(row, source)
+            yield source, finite({name: _value(cell, kinds[name]) for name, cell in cells.items()}, source)
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a CSV file, whole or not at all: null as an empty cell, lists and tables as JSON.
+    """Write a CSV file atomically: null as an empty cell, lists and tables as JSON.
 
     Raises:
         NonFiniteError: a value is NaN or infinite; names the row and the field.
@@ -66,7 +63,7 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _lines(path: Path) -> Iterator[tuple[Source, dict[str, str] | RecordError]]:
-    """Cells by column name, with the line that each row begins on."""
+    """Cells by column name, with the line on which each row begins."""
     csv.field_size_limit(_LARGEST_CELL)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -103,7 +100,7 @@ def _checked(names: list[str], source: Source) -> list[str]:
 
 
 def _kinds(path: Path) -> Mapping[str, Callable[[str], Any]]:
-    """What each column's filled cells are read with: the first of the ways that takes all of them."""
+    """By column, the first parser that takes all of its filled cells."""
     left: dict[str, list[Callable[[str], Any]]] = {}
     filled: set[str] = set()
     for _, cells in _lines(path):
@@ -118,10 +115,14 @@ def _kinds(path: Path) -> Mapping[str, Callable[[str], Any]]:
 
 
 def _ways(name: str) -> list[Callable[[str], Any]]:
-    """What a column of this name may be other than text."""
+    """Parsers to try on a column of this name; text if none fits."""
     if name == _ALWAYS_TEXT:
         return []
     return [_table_or_conversation] if name in _TEXT else [_number, _boolean, _nested]
+
+
+def _value(cell: str, kind: Callable[[str], Any]) -> Any:
+    return None if not cell or (cell in _NULLS and kind is not str) else kind(cell)
 
 
 def _takes(way: Callable[[str], Any], cell: str) -> bool:
@@ -132,27 +133,21 @@ def _takes(way: Callable[[str], Any], cell: str) -> bool:
     return True
 
 
-def _number(cell: str) -> int | float | None:
-    if cell in _NULLS:
-        return None
+def _number(cell: str) -> int | float:
     if not _NUMBER.fullmatch(cell):
         raise ValueError
     return float(cell) if any(mark in cell for mark in ".eE") else int(cell)
 
 
-def _boolean(cell: str) -> bool | None:
-    if cell in _NULLS:
-        return None
+def _boolean(cell: str) -> bool:
     known = {"true": True, "false": False}
     if cell.lower() not in known:
         raise ValueError
     return known[cell.lower()]
 
 
-def _nested(cell: str) -> list[Any] | dict[str, Any] | None:
+def _nested(cell: str) -> list[Any] | dict[str, Any]:
     """A list or a table: JSON, or what Python or numpy prints for one, as pandas writes it."""
-    if cell in _NULLS:
-        return None
     if cell[0] not in "[{":
         raise ValueError
     try:
@@ -172,7 +167,7 @@ def _nested(cell: str) -> list[Any] | dict[str, Any] | None:
 
 
 def _printed(cell: str) -> list[Any]:
-    """The numbers of an array as numpy prints it: blanks between them, and `1.` for 1.0."""
+    """An array of numbers as numpy prints it: blanks between them, and `1.` for 1.0."""
     words = " ".join(cell.replace("[", " [ ").replace("]", " ] ").split())
     spelled = re.sub(r"(?<=[\d.\]]) (?=[-+.\d\[])", ", ", words)
     numbers = re.sub(r"[-+.\deE]+", lambda found: repr(float(found[0])), spelled)  # raises ValueError
@@ -182,7 +177,7 @@ def _printed(cell: str) -> list[Any]:
     return value
 
 
-def _table_or_conversation(cell: str) -> list[Any] | dict[str, Any] | None:
+def _table_or_conversation(cell: str) -> list[Any] | dict[str, Any]:
     value = _nested(cell)
     if isinstance(value, list) and not (value and all(isinstance(item, dict) for item in value)):
         raise ValueError

@@ -1,4 +1,4 @@
-"""Rows of files and folders by their ending; which files of a folder hold its rows; tables written by their ending."""
+"""Rows read from files, folders and hubs, and tables written, by file ending; which files hold a folder's rows."""
 
 import gzip
 import hashlib
@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from freeprm.errors import ConfigError, RecordError
 from freeprm.io.arrow import hub_fingerprint, is_hub_name, read_arrow, read_hub, read_parquet, write_parquet
@@ -17,18 +17,17 @@ from freeprm.io.rows import Row, Rows, Source, finite, write_json, write_rows
 MANIFEST = "manifest.json"
 """What makes a folder a run folder; see `runs.py`."""
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".parquet", ".arrow")
-"""Endings of files that hold rows wherever they are found; a .json file is rows only where it is named."""
+"""Endings of files that hold rows wherever they are found; a .json file does only where it is named."""
 
 _SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?$")
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
 
 
 def read_rows(path: Path) -> Rows:
-    """Every row of a file, a folder (see `row_files`) or a data set of a hub, with where it stood.
+    """Every row of a file, a folder (see `row_files`) or a hub's data set, with its source.
 
-    A file is read by its ending: .json is one list, .csv, .parquet and .arrow are what they say, .jsonl.gz and any
-    other are one JSON object a line. Only a .json file is held in memory as a whole. A row that is broken comes as the
-    error itself, so that the caller decides whether it stops or counts.
+    The ending decides how a file is read: .json is one list, .csv, .parquet and .arrow are what they say, .jsonl.gz
+    and any other are one JSON object a line. Only a .json file is held in memory as a whole.
 
     Raises:
         RecordError: the path does not exist, a folder holds no rows or not one table, or its run has not finished.
@@ -45,22 +44,18 @@ def read_rows(path: Path) -> Rows:
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as the file's ending says, whole or not at all: .jsonl, .json, .csv or .parquet.
+    """Write rows atomically, in the format of the file's ending: .jsonl, .json, .csv or .parquet.
 
     Raises:
         ConfigError: another ending.
         DataError: a column whose values have no type in common, in Parquet.
-        NonFiniteError: as for `write_rows`.
+        NonFiniteError: a value is NaN or infinite.
     """
     table_writer(path)(path, rows)
 
 
 def table_writer(path: Path) -> Callable[[Path, Iterable[Mapping[str, Any]]], None]:
-    """What writes files of this ending.
-
-    Raises:
-        ConfigError: nothing does.
-    """
+    """The writer of files of this ending; a ConfigError if there is none."""
     if path.suffix not in _WRITERS:
         endings = ", ".join(_WRITERS)
         raise ConfigError(f"{path}: cannot write {path.suffix or 'a file without ending'}; expected {endings}")
@@ -68,11 +63,7 @@ def table_writer(path: Path) -> Callable[[Path, Iterable[Mapping[str, Any]]], No
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's row files; the fingerprint of a hub's data set.
-
-    Raises:
-        RecordError: the path does not exist, or holds no rows.
-    """
+    """SHA-256 of a file, or of the names and contents of a folder's row files; the fingerprint of a hub's data set."""
     if is_hub_name(path):
         return hub_fingerprint(path)
     if not path.exists():
@@ -87,14 +78,14 @@ def content_hash(path: Path) -> str:
 
 
 def row_files(folder: Path) -> list[Path]:
-    """The files whose rows are the folder's, in order.
+    """The files that hold a folder's rows, in order.
 
-    Of a finished run its .jsonl files; of what `Dataset.save_to_disk` wrote its .arrow files; else all files that
-    hold rows, or those of the one subfolder that has any, as in a copy of a hub's repository.
+    The .jsonl files of a finished run; the .arrow files of `Dataset.save_to_disk`; else all files of rows, or those of
+    the only subfolder that has any, as in a copy of a hub's repository.
 
     Raises:
-        RecordError: there are none, the run has not finished, or the folder holds more than one table and does not
-            say which is meant: several splits, several subfolders, or the rows in several containers.
+        RecordError: there are none, the run has not finished, or the folder holds more than one table: several splits,
+            several subfolders, or the rows in several containers.
     """
     made = _object(folder / MANIFEST)
     if "stage" in made or (folder / "reward.json").exists():
@@ -121,10 +112,10 @@ def row_files(folder: Path) -> list[Path]:
 
 
 def split_files_in(folder: Path, split: str) -> list[Path]:
-    """The file of a split, or its parts: `test.jsonl`, `main/test-00000-of-00001.parquet`, what `save_to_disk` wrote.
+    """The file or shards of a split: `test.jsonl`, `main/test-00000-of-00001.parquet`, what `save_to_disk` wrote.
 
     Raises:
-        ConfigError: there is none, or more than one; says what there is.
+        ConfigError: there is none, or more than one; lists what there is.
     """
     if (folder / split / _SAVED).exists():
         return row_files(folder / split)
@@ -169,7 +160,7 @@ def _run_files(folder: Path, made: dict[str, Any]) -> list[Path]:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    """A file's JSON object; empty where there is no such file, or something else in it."""
+    """The JSON object in a file; empty if there is no such file, or something else in it."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -191,22 +182,14 @@ def _refuse_several(folder: Path, files: list[Path]) -> None:
 
 
 def _read_lines(path: Path) -> Rows:
-    with path.open("rb") as stream:
-        yield from _parsed(stream, path)
-
-
-def _read_gzip(path: Path) -> Rows:
+    open_file = gzip.open if path.suffix == ".gz" else open
     try:
-        with gzip.open(path, "rb") as stream:
-            yield from _parsed(cast("BinaryIO", stream), path)
+        with open_file(path, "rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield Source(path, number), _parse(line, Source(path, number))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise RecordError(f"{path}: not a whole gzip file ({error}); it was probably cut short") from error
-
-
-def _parsed(stream: BinaryIO, path: Path) -> Rows:
-    for number, line in enumerate(stream, 1):
-        if line.strip():
-            yield Source(path, number), _parse(line, Source(path, number))
 
 
 def _parse(line: bytes, source: Source) -> Row | RecordError:
@@ -244,13 +227,10 @@ def _read_list(path: Path) -> Rows:
         yield Source(path, number), _checked(row, Source(path, number))
 
 
-def _write_list(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    write_json(path, list(rows))
-
-
 _READERS: Mapping[str, Callable[[Path], Rows]] = {
-    ".json": _read_list, ".jsonl.gz": _read_gzip, ".csv": read_csv, ".parquet": read_parquet, ".arrow": read_arrow,
+    ".json": _read_list, ".csv": read_csv, ".parquet": read_parquet, ".arrow": read_arrow,
 }  # fmt: skip
 _WRITERS: Mapping[str, Callable[[Path, Iterable[Mapping[str, Any]]], None]] = {
-    ".jsonl": write_rows, ".json": _write_list, ".csv": write_csv, ".parquet": write_parquet,
+    ".jsonl": write_rows, ".json": lambda path, rows: write_json(path, list(rows)), ".csv": write_csv,
+    ".parquet": write_parquet,
 }  # fmt: skip

@@ -1,6 +1,6 @@
-"""What a run was made from: run folders, and those of their inputs and models, back to the first.
+"""Lineage of a run: the run folders of its inputs and models, back to the first.
 
-A manifest names its inputs and models as its command did. They are looked for there, and beside the run folder and the
+A manifest names inputs and models as its command did. They are looked up there, and near the run folder and the
 folders above it, so that folders that were moved together are found. Rows that were deleted are not missed.
 """
 
@@ -17,14 +17,14 @@ from freeprm.types import Cost
 
 TRAIN, LABEL = "train", "label"
 _TAKES_MODELS = ("sample", TRAIN)
-"""Stages whose settings say where the models are."""
+"""Stages whose settings name models."""
 _NEAR = 4
-"""How far above a run folder something that belongs to it is looked for."""
+"""Folders above a run folder that are searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A finished run and where it came from."""
+    """A finished run and its lineage."""
 
     folder: Path
     stage: str
@@ -34,17 +34,17 @@ class Run:
     parents: tuple[Path, ...]
     """Run folders of its inputs and models."""
     lost: tuple[str, ...]
-    """Inputs that are not where its manifest says, nor near it."""
+    """Inputs that were not found."""
     names_models: bool
-    """Its manifest says which models it took."""
+    """The manifest names the models used."""
 
 
 def runs_in(folders: Sequence[Path]) -> list[Run]:
-    """The finished runs in folders, or in folders of these; without those that only hold others, such as a demo's.
+    """The finished runs in folders and their subfolders, without runs that only hold others, such as a demo's.
 
     Raises:
         RecordError: no such folder, or one without a finished run.
-        RunFolderError: a manifest that is none of freeprm.
+        RunFolderError: a manifest that is none of freeprm's.
     """
     found: dict[Path, Run] = {}
     for folder in folders:
@@ -60,7 +60,7 @@ def runs_in(folders: Sequence[Path]) -> list[Run]:
 
 
 def with_ancestors(runs: Iterable[Run]) -> list[Run]:
-    """The runs with all that they were made from, each once, ancestors first."""
+    """The runs and all of their ancestors, each once, ancestors first."""
     found: dict[Path, Run] = {}
     for run in runs:
         _visit(run, found, frozenset())
@@ -68,7 +68,7 @@ def with_ancestors(runs: Iterable[Run]) -> list[Run]:
 
 
 def descent(runs: Iterable[Run]) -> set[Path]:
-    """Folders of the training runs among these and of all that those were made from."""
+    """Folders of the training runs among these, and of all of their ancestors."""
     return {run.folder for run in with_ancestors(run for run in runs if run.stage == TRAIN)}
 
 
@@ -83,7 +83,7 @@ def _visit(run: Run, found: dict[Path, Run], below: frozenset[Path]) -> None:
 
 
 def _holding(path: Path) -> Path | None:
-    """The run folder that a path is, or lies in as a file; None for others, and for one that holds other runs."""
+    """The run folder that a path is, or lies in as a file; None for others, and for a folder of several runs."""
     folder = path.resolve() if path.is_dir() else path.resolve().parent
     if not (folder / MANIFEST).exists() or any(file.parent != folder for file in folder.rglob(MANIFEST)):
         return None
@@ -91,7 +91,7 @@ def _holding(path: Path) -> Path | None:
 
 
 def _leaves(folders: Iterable[Path]) -> list[Path]:
-    """Those that hold no other."""
+    """The folders that contain none of the others."""
     resolved = [folder.resolve() for folder in folders]
     holders = {parent for folder in resolved for parent in folder.parents}
     return [folder for folder in resolved if folder not in holders]
@@ -124,7 +124,7 @@ def _read(folder: Path) -> Run | None:
 
 
 def _named(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """What a manifest names that may be, or lie in, a run folder that its run was made from."""
+    """The paths and ids in a manifest that may lead to run folders of inputs and models."""
     settings = manifest.get("settings", {})
     model_roles = ("model", "reference") if manifest["stage"] in _TAKES_MODELS else ()
     models = [*manifest.get("models", {}).values(), *(settings.get(role) for role in model_roles)]
@@ -134,7 +134,7 @@ def _named(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _places(path: Path, folder: Path, *, moved: bool) -> Iterator[Path]:
-    """Where something may be that a run folder's manifest names: there, below a folder above, or moved with it."""
+    """Candidate locations of a path in a run folder's manifest: as written, below a folder above, or moved with it."""
     yield path
     for above in folder.parents[:_NEAR]:
         if moved:

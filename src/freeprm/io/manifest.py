@@ -1,4 +1,4 @@
-"""What a run's manifest keeps: what decides the run (its identity), its sessions, what it cost; and finite metrics."""
+"""The parts of a manifest: identity (what decides the result), sessions, versions and cost; and finite metrics."""
 
 import platform
 import time
@@ -16,19 +16,19 @@ from freeprm.errors import NonFiniteError, RunFolderError
 from freeprm.types import Charge, Cost, Metric
 
 SAVE_SECONDS = 5.0
-"""How often the time of a session is written down while rows are appended. A killed session loses no more of it, or
-the time since its last rows where that is longer."""
+"""How often a session's time is recorded while rows are appended. A killed session loses at most this much of it, or
+the time since its last rows."""
 CPU = "cpu"
-"""The device that is no GPU."""
+"""The only device that is no GPU."""
 _VERSIONED = ("freeprm", "torch", "transformers", "tokenizers", "peft", "math-verify")
 
 Session = Mapping[str, Any]
-"""`started` (UTC), `seconds`, and `repaired` where files had to be."""
+"""`started` (UTC), `seconds`, and `repaired`, if any files were."""
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Of Python and the packages that results may depend on, as far as they are installed."""
+    """Versions of Python and of the installed packages that results may depend on."""
     found = {"python": platform.python_version()}
     for name in _VERSIONED:
         with suppress(PackageNotFoundError):
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """The same settings as JSON would give them back, so that they compare equal after a restart."""
+    """The settings as JSON gives them back, so that they compare equal after a restart."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -46,9 +46,9 @@ def plain(value: Any) -> Any:
 
 
 def difference(key: str, theirs: Any, ours: Any) -> str:
-    """The first difference between what a folder holds and what was asked for; empty where there is none.
+    """The first difference between a folder's identity and the requested one; empty if they are equal.
 
-    Inputs are told by their contents: the same file under another name is the same input.
+    Inputs are compared by their contents: the same file under another name is the same input.
     """
     if key == "inputs" and isinstance(theirs, dict):
         if list(theirs.values()) == list(ours.values()):
@@ -64,24 +64,24 @@ def difference(key: str, theirs: Any, ours: Any) -> str:
 
 
 class Stopwatch:
-    """Times the last session of a run, from when this was made."""
+    """Times a run's current session, from its construction."""
 
     def __init__(self) -> None:
         self._started = self._saved = time.perf_counter()
 
     def begin(self, earlier: Sequence[Session], *, repaired: Sequence[str]) -> list[Session]:
-        """All sessions with the one that begins."""
+        """The earlier sessions and the one that begins."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return [*earlier, {"started": started, "seconds": 0.0, **({"repaired": list(repaired)} if repaired else {})}]
 
     def read(self, sessions: Sequence[Session]) -> list[Session]:
-        """All sessions, the last one with its time so far; it is not due again for a while."""
+        """All sessions, the last one with its time so far."""
         *earlier, last = sessions
         self._saved = time.perf_counter()
         return [*earlier, {**last, "seconds": round(self._saved - self._started, 3)}]
 
     def is_due(self) -> bool:
-        """The time is to be written down again."""
+        """Whether the time should be recorded again."""
         return time.perf_counter() - self._saved > SAVE_SECONDS
 
 
@@ -91,18 +91,15 @@ def total_seconds(sessions: Sequence[Session]) -> float:
 
 
 def timed(cost: Cost, seconds: float) -> Cost:
-    """The cost of a run that took so long, GPU-seconds being seconds times the GPUs among its devices."""
+    """The cost with its time; GPU-seconds are seconds times the GPUs among its devices."""
     return replace(cost, seconds=seconds, gpu_seconds=seconds * sum(device != CPU for device in cost.devices))
 
 
 def read_cost(recorded: Mapping[str, Any]) -> Cost:
-    """The cost that a manifest records.
+    """The cost in a manifest; a RunFolderError if it has unknown fields.
 
-    One from before charges were recorded has a sum only. Where that is 0 although tokens went through a model, the
-    model's shape was not known, and so the sum is not either.
-
-    Raises:
-        RunFolderError: it has fields that this version does not know.
+    Old manifests have no charges, only their sum. If that is 0 although tokens went through a model, the model's shape
+    was not known, so the sum is not known either.
     """
     known = {field.name for field in fields(Cost)}
     if strange := sorted(set(recorded) - known):
@@ -117,11 +114,7 @@ def read_cost(recorded: Mapping[str, Any]) -> Cost:
 
 
 def check_metric(metric: Metric) -> None:
-    """Refuse NaN and infinity in a metric: a mean over nothing is no number.
-
-    Raises:
-        NonFiniteError: names the metric and the field.
-    """
+    """Raise a NonFiniteError if a metric is NaN or infinite, such as a mean over nothing."""
     for name in ("value", "low", "high"):
         number = getattr(metric, name)
         if number is not None and not isfinite(number):

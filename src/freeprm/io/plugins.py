@@ -1,8 +1,7 @@
 """Finding a plug-in by name: a file in the family's folder, an installed entry point, or "package.module:Name".
 
-A family is a folder such as `freeprm.objectives`. A member is one file in it that sets `PLUGIN` to its class or
-function; the file's name is the member's name. Nothing is registered anywhere. `base.py` holds the family's Protocol;
-files that begin with an underscore are helpers of its members.
+A family is a folder such as `freeprm.objectives`. A member is a file in it that sets `PLUGIN` to its class or function,
+and its name is the file's. `base.py` holds the family's Protocol; files that begin with an underscore are helpers.
 """
 
 import importlib
@@ -19,7 +18,7 @@ _FLAGS = {
     "datasets": "--dataset-option", "engines": "--engine-option", "executors": "--executor-option",
     "graders": "--grader-option", "labelers": "--set",
 }  # fmt: skip
-"""What gives a member its options on the command line."""
+"""The flag for a member's options on the command line."""
 
 
 def load(family: str, name: str) -> Any:
@@ -55,12 +54,7 @@ def load(family: str, name: str) -> Any:
 
 
 def built(family: str, name: str, layers: Sequence[Mapping[str, Any]]) -> Any:
-    """A member that is a dataclass, with its options set.
-
-    Args:
-        family: as for `load`.
-        name: as for `load`.
-        layers: options by name, later ones first in rank; see `config.build`.
+    """A member that is a dataclass, built from layers of options (see `config.build`).
 
     Raises:
         PluginError: as for `load`; or the plug-in is no dataclass.
@@ -79,7 +73,7 @@ def built(family: str, name: str, layers: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def names(family: str, *, installed: bool = True) -> list[str]:
-    """Names of the family's members, in order; with those that other packages install."""
+    """Sorted names of the family's members, with those that other packages install."""
     package = importlib.import_module(f"freeprm.{family}")
     modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
     own = [name for name in modules if name != "base" and not name.startswith("_")]

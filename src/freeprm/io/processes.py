@@ -1,5 +1,4 @@
-"""Processes that work for this one: programs of their own that talk over a pipe, and end with their parent however
-that ends.
+"""Worker processes: programs of their own that talk over a pipe, and end with their parent in any case.
 
 They are not started by multiprocessing, which would run the caller's script again in each of them.
 """
@@ -15,16 +14,16 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 Work = Callable[[Connection], None]
-"""A function of a module, called in the process with its end of the pipe."""
+"""A module's function, called in the process with its end of the pipe."""
 
 
 class Process:
     """The parent's side of one process.
 
     Args:
-        work: what the process does; it is found there by its module and name.
-        stack: the process is stopped when this is left.
-        n_threads: of its numerical libraries, unless the environment says how many.
+        work: imported in the process by its module and name.
+        stack: stops the process on exit.
+        n_threads: of its numerical libraries, unless the environment sets them.
     """
 
     def __init__(self, work: Work, stack: ExitStack, *, n_threads: int | None = None):
@@ -41,23 +40,19 @@ class Process:
         theirs.close()
 
     def send(self, message: object) -> None:
-        """Tell the process something; one that has ended is noticed when its answer is waited for."""
+        """Send a message; a process that has ended is noticed by `receive`."""
         with suppress(ConnectionError):
             self.connection.send(message)
 
     def receive(self) -> Any:
-        """The next that the process says.
-
-        Raises:
-            EOFError: it has ended.
-        """
+        """The next message from the process; an EOFError if it has ended."""
         try:
             return self.connection.recv()
         except ConnectionError as error:
             raise EOFError from error
 
     def ending(self) -> str:
-        """How a process that has ended did: its exit code, and what that may mean."""
+        """The exit code of a process that has ended, and what it may mean."""
         code = self._process.wait()
         return f"exit code {code}; a negative one is a signal, -9 mostly too little memory"
 
@@ -69,7 +64,7 @@ class Process:
 
 
 def serve(fileno: int, module: str, name: str) -> None:
-    """The process's side: do the work until it is done, or until the parent's end of standard input closes."""
+    """The process's side: work until it is done, or until the parent's end of standard input closes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     work: Work = getattr(import_module(module), name)
     work(Connection(fileno))

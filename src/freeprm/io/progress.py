@@ -1,4 +1,4 @@
-"""Progress of long work, on stderr: a live bar on a terminal; elsewhere a line a minute, and one at the end."""
+"""Progress on stderr: a live bar on a terminal; elsewhere a line a minute, and one at the end."""
 
 import sys
 import time
@@ -13,19 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 LINE_SECONDS = 60.0
-"""Between two lines where there is no terminal."""
+"""Between two lines without a terminal."""
 FIRST_SECONDS = 10.0
-"""Until the first of them."""
+"""Before the first of them."""
 
 
 class Advance(Protocol):
-    """Counts `n` more units done; a note, and a better guess of the total, replace what is shown where given."""
+    """Counts `n` more units done; a note or a better guess of the total replaces the one shown."""
 
     def __call__(self, n: int = 1, note: str = "", total: int | None = None) -> None: ...
 
 
 def tell(text: str) -> None:
-    """A line for the person who waits."""
+    """Print a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -35,9 +35,9 @@ def bar(description: str, total: int | None = None, *, unit: str = "items", done
 
     Args:
         description: what is being done, e.g. `grade`.
-        total: units in all; None where that is not known.
-        unit: what is counted, in the plural: `tokens`, `responses`.
-        done: units that were finished before; they count in neither rate nor time left.
+        total: units in all; None if unknown.
+        unit: in the plural: `tokens`, `responses`.
+        done: units that were finished before; not counted in rate and time left.
     """
     lines = _Lines(description, total, unit, done)
     left, note = TimeRemainingColumn(), TextColumn("{task.fields[note]}")

@@ -3,8 +3,8 @@
     problem_id, sample_idx, prompt, response, answer, pred, correct, truncated, scorer, step_scores, score
 
 Every other column is carried along untouched. Another source's names, or paths into its columns, are mapped:
-{"correct": "label", "step_scores": "output.step_scores"}; a column that bears one of our names but is not what we mean
-by it is then carried along as `source_correct`.
+{"correct": "label", "step_scores": "output.step_scores"}; the source's own column `correct` is then carried along as
+`source_correct`.
 """
 
 from collections import Counter
@@ -30,28 +30,28 @@ OURS = "rows"
 
 
 class Rollouts(NamedTuple):
-    """What was read, from what, and what was not."""
+    """What was read and what was skipped."""
 
     rollouts: list[Rollout]
     skipped: Counter[str]
-    """Broken records left out, by reason; empty unless skipping was asked for."""
+    """Broken records left out, by reason; empty unless `on_bad` is "skip"."""
     n_rows: int
-    """Rows read, the broken ones among them."""
+    """Rows read, broken ones included."""
     formats: dict[Path, str]
-    """The format of each input."""
+    """By input."""
 
 
 class RowFormat(Protocol):
-    """What reading needs of a file format; see `formats.base.Format`."""
+    """The reading half of `formats.base.Format`."""
 
     def recognises(self, row: Row) -> bool:
-        """Whether a row looks like one of this format; at most one format says so of a row."""
+        """Whether a row looks like one of this format; true for at most one format."""
         ...
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
-        """The rollouts of one row. `sample_idx` counts inside the row; the reader numbers them on across rows.
+        """The rollouts of one row. `sample_idx` counts inside the row; the reader continues it across rows.
 
-        Where the format's ids stand once for each scorer, the class says `unique_ids = True`.
+        A format whose ids are unique for each scorer sets `unique_ids = True`.
 
         Raises:
             RecordError: the row is broken; names the file, the line, the field, and what was expected.
@@ -72,19 +72,19 @@ def read_rollouts(
     """Rollouts from files or run folders, in their order.
 
     A row of ours without `sample_idx` is numbered by its place among the rows of its problem and scorer; samples in
-    other formats are numbered on from row to row and from file to file.
+    other formats are numbered from row to row and from file to file.
 
     Args:
         paths: files, folders or hub names, as `read_rows` takes them.
-        columns: our column name, or the format's -> the name that it has in the rows.
+        columns: our column name, or the format's -> the name in the rows.
         on_bad: stop at the first broken record, or leave it out and count it.
-        require: columns that every row of ours must have, not null; besides `problem_id` and `prompt`.
+        require: columns that every row of ours must have, not null, besides `problem_id` and `prompt`.
         expect: columns that at least one row must have, e.g. `correct` for training.
-        formats: by path, of those that are not our rows; `formats._reading` tells them from the first row.
+        formats: by path, for inputs that are not our rows; `formats._reading` infers them from the first row.
         options: fields of those formats, e.g. {"threshold": 0.5}.
 
     Raises:
-        ConfigError: `columns` names a column that we do not have, or `options` an option that the format does not.
+        ConfigError: `columns` names a column that we do not have, or `options` an unknown option.
         PluginError: no format of this name.
         RecordError: names the file, the line, the field, and what was expected.
     """
@@ -117,22 +117,18 @@ def read_rollouts(
         raise RecordError(f"{', '.join(map(str, paths))}: no usable record ({reasons or 'there is none at all'})")
     for name in expect:
         if all(getattr(rollout, name) is None for rollout in rollouts):
-            raise reader.nowhere(name)
+            raise reader.missing_everywhere(name)
     return Rollouts(rollouts, skipped, n_rows, named)
 
 
 def rollout_of(row: Row, source: Source) -> Rollout:
-    """The rollout of one row that has our columns, taken by itself.
-
-    Raises:
-        RecordError: names the file, the line, the field, and what was expected.
-    """
+    """The rollout of one row of ours, taken by itself; a RecordError if the row is broken."""
     (rollout,) = _Reader({}, ("problem_id", "prompt", "response")).of_ours(row, source)
     return rollout
 
 
 def rollout_row(rollout: Rollout) -> Row:
-    """The row of a rollout: known columns that are set, then whatever else the source said."""
+    """The row of a rollout: our columns that are set, then the others."""
     row: Row = {}
     for name in COLUMNS:
         value = getattr(rollout, name)
@@ -149,7 +145,7 @@ def problem_row(problem: Problem) -> Row:
 
 
 class _Reader:
-    """Turns rows into rollouts, and remembers what stood in those before."""
+    """Turns rows into rollouts, which must be consistent with those before."""
 
     def __init__(self, columns: Mapping[str, str], required: tuple[str, ...]):
         self._columns = columns
@@ -160,7 +156,7 @@ class _Reader:
         self._first: tuple[Row, Source] | None = None
 
     def of_ours(self, row: Row, source: Source) -> list[Rollout]:
-        """The one rollout of a row of ours, which must fit those before."""
+        """The one rollout of a row of ours."""
         ours = self._renamed(row, source) if self._columns else row
         values = self._values(ours, row, source)
         problem_id, index, scorer = values["problem_id"], values["sample_idx"], values["scorer"]
@@ -179,7 +175,7 @@ class _Reader:
         return [Rollout(**values, extra={name: value for name, value in ours.items() if name not in COLUMNS})]
 
     def of_format(self, format_: RowFormat, row: Row, source: Source) -> list[Rollout]:
-        """The rollouts of a row of another format, numbered on from those before."""
+        """The rollouts of a row of another format, numbered from those before."""
         made = list(format_.read(renamed(row, self._columns, mapped(row, self._columns), ours=COLUMNS), source))
         for one in made:
             self._prompt(one.problem_id, one.prompt, source, name="")
@@ -200,7 +196,7 @@ class _Reader:
         self._first = self._first or (row, source)
         return numbered
 
-    def nowhere(self, name: str) -> RecordError:
+    def missing_everywhere(self, name: str) -> RecordError:
         """The error for a column that no row has."""
         assert self._first is not None
         return self._absent(name, *self._first, also=", nor has any other row")
@@ -224,10 +220,10 @@ class _Reader:
         return first
 
     def _values(self, ours: Row, row: Row, source: Source) -> dict[str, Any]:
-        """What a row has in our columns, as they hold it."""
-        given = {name: value for name in COLUMNS if (value := ours.get(name)) is not None}
+        """The row's values in our columns, validated."""
+        present = {name: value for name in COLUMNS if (value := ours.get(name)) is not None}
         for name in self._required:
-            if name not in given:
+            if name not in present:
                 if name not in ours:
                     raise self._absent(name, row, source)
                 column = COLUMNS[name]
@@ -236,30 +232,30 @@ class _Reader:
                     reason=f"{self._named(name)} is null",
                 )
         try:
-            return OurColumns.model_validate(given).__dict__
+            return OurColumns.model_validate(present).__dict__
         except ValidationError as error:
             name = str(error.errors(include_url=False)[0]["loc"][0])
             expected = COLUMNS[name].expected
             raise RecordError(
-                f"{source}: {self._named(name)}: {found_in(error, name, given[name])}; expected {expected}",
+                f"{source}: {self._named(name)}: {found_in(error, name, present[name])}; expected {expected}",
                 reason=f"{self._named(name)} is not {expected}",
             ) from error
 
     def _absent(self, name: str, row: Row, source: Source, *, also: str = "") -> RecordError:
         theirs = self._named(name)
         aliases, advice = (COLUMNS[name].called.aliases, COLUMNS[name].called.advice) if name in COLUMNS else ((), "")
-        asked = f", asked for by --map {name}={theirs}" if name in self._columns else ""
+        mapping = f", asked for by --map {name}={theirs}" if name in self._columns else ""
         close = [alias for alias in aliases if alias in row]
         close += get_close_matches(theirs, [item for item in row if item not in COLUMNS], n=1)
         hint = f" Did you mean --map {name}={close[0]}?" if close else ""
         return RecordError(
-            f"{source}: {theirs}: no such column{asked}{also}. The row has {', '.join(row) or 'none'}.{hint}{advice}",
+            f"{source}: {theirs}: no such column{mapping}{also}. The row has {', '.join(row) or 'none'}.{hint}{advice}",
             reason=f"no column {theirs}",
             row=row,
         )
 
     def _named(self, name: str) -> str:
-        """What the rows call our column."""
+        """The rows' name for our column."""
         return self._columns.get(name, name)
 
 

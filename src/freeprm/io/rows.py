@@ -1,6 +1,6 @@
-"""A row of a file whatever its container: where it stood, what it calls its columns, and how it is written as JSON.
+"""Rows of any container: where they were read, how their columns are mapped, and how they are written as JSON.
 
-Files are written whole or not at all; rows are appended whole, and what a crash tore is cut off.
+Files are written atomically; rows are appended whole, and a row that a crash tore is cut off.
 """
 
 import json
@@ -17,17 +17,17 @@ from freeprm.errors import ConfigError, NonFiniteError, RecordError
 
 Row = dict[str, Any]
 ABSENT = object()
-"""What stands where nothing does; null is something."""
+"""Marks a missing value; null is a value."""
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a row stood, for messages: `rollouts.jsonl:17`."""
+    """Where a row was read, for messages: `rollouts.jsonl:17`."""
 
     path: Path
     line: int
-    """Counted from 1: the line that a row begins on; its number, where the container has no lines."""
+    """From 1: the line on which the row begins, or the row's number in a container without lines."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
@@ -36,11 +36,11 @@ class Source:
 OnBad = Literal["raise", "skip"]
 """Stop at the first broken row, or leave it out and count it."""
 Rows = Iterator[tuple[Source, Row | RecordError]]
-"""A row that is broken is the error itself, so that the caller decides whether it stops or counts."""
+"""A broken row comes as its error, so that the caller decides whether to stop or to count it."""
 
 
 def finite(row: Row, source: Source) -> Row | RecordError:
-    """The row, or the error of its first number that is NaN or infinite, at any depth."""
+    """The row, or the error of its first NaN or infinite number, at any depth."""
     if (found := non_finite(row)) is None:
         return row
     field, value = found
@@ -51,7 +51,7 @@ def finite(row: Row, source: Source) -> Row | RecordError:
 
 
 def non_finite(value: Any) -> tuple[str, float] | None:
-    """The place and value of the first number in a document that is NaN or infinite: `("step_scores.2", nan)`."""
+    """Path and value of the first NaN or infinite number in a document: `("step_scores.2", nan)`."""
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(item, float):
             if not math.isfinite(item):
@@ -62,23 +62,20 @@ def non_finite(value: Any) -> tuple[str, float] | None:
 
 
 def refuse_non_finite(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Refuse to write NaN and infinity.
-
-    Raises:
-        NonFiniteError: names the row and the field.
-    """
+    """Raise a NonFiniteError that names the row and the field, if a number to be written is NaN or infinite."""
     for number, row in enumerate(rows, 1):
-        if (found := non_finite(row)) is not None:
-            raise NonFiniteError(f"{path}, row {number}: {found[0]}: is {found[1]}; expected a finite number")
+        _check_finite(row, where=f"{path}, row {number}")
+
+
+def _check_finite(value: Any, *, where: str) -> None:
+    if (found := non_finite(value)) is not None:
+        raise NonFiniteError(f"{where}: {found[0]}: is {found[1]}; expected a finite number")
 
 
 def at(row: Row, name: str) -> Any:
-    """What a row has under a column's name, or else along a path: `output.score`, `output[0].text`, `output[].text`.
+    """A row's value by column name, or by path: `output.score`, `output[0].text`; a list of values: `output[].text`.
 
-    `[]` takes all entries of a list. A column whose very name has dots or brackets comes first.
-
-    Returns:
-        The value, a list of them behind `[]`, or `ABSENT`.
+    A column whose very name has dots or brackets comes first. `ABSENT` if there is no such value.
     """
     if name in row:
         return row[name]
@@ -102,13 +99,13 @@ def _along(value: Any, parts: list[str]) -> Any:
 
 
 def mapped(row: Row, columns: Mapping[str, str]) -> Row:
-    """What a row has for each of our names that are mapped; those for which it has nothing are not there.
+    """A row's values of mapped columns, by our names; columns that the row lacks are left out.
 
     A name of ours may be mapped to another of ours that is mapped itself: `problem_id=prompt` beside `prompt=question`.
 
     Args:
-        row: as it stood.
-        columns: our name -> the row's, or a path (see `at`).
+        row: as read.
+        columns: our name -> the row's name or path (see `at`).
     """
     found = {name: at(row, theirs) for name, theirs in columns.items()}
     for name, theirs in columns.items():
@@ -118,14 +115,12 @@ def mapped(row: Row, columns: Mapping[str, str]) -> Row:
 
 
 def renamed(row: Row, columns: Mapping[str, str], found: Row, *, ours: Collection[str]) -> Row:
-    """The row under our names, as far as it has the others.
-
-    A column that bears one of our names but is not meant by it becomes `source_<name>`.
+    """The row with mapped columns under our names; another column of such a name becomes `source_<name>`.
 
     Args:
         row, columns: as for `mapped`.
-        found: as `mapped` gives it.
-        ours: columns that stay where they are even if another is read from them.
+        found: its result.
+        ours: columns that are kept even if another is read from them.
     """
     taken = {theirs for name, theirs in columns.items() if name in found and (theirs not in ours or theirs in columns)}
     rest = {f"source_{name}" if name in found else name: value for name, value in row.items() if name not in taken}
@@ -133,11 +128,7 @@ def renamed(row: Row, columns: Mapping[str, str], found: Row, *, ours: Collectio
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
-    """Refuse two names for one column, but for the prompt as the problem's id.
-
-    Raises:
-        ConfigError: names both.
-    """
+    """Raise a ConfigError if two of our names are mapped to one column, except the prompt as the problem's id."""
     first: dict[str, str] = {}
     for name, theirs in columns.items():
         other = first.setdefault(theirs, name)
@@ -146,13 +137,13 @@ def check_columns(columns: Mapping[str, str]) -> None:
 
 
 def short(value: Any) -> str:
-    """The value as messages show it."""
+    """The value's repr, at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON Lines anew, whole or not at all.
+    """Write a new JSON Lines file atomically.
 
     Raises:
         NonFiniteError: a value is NaN or infinite, which JSON cannot hold; names the row and the field.
@@ -162,7 +153,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, sync: bool = True) -> None:
-    """Append JSON Lines, forced to disk when this returns if `sync`; where one cannot be, the file stays as it was.
+    """Append JSON Lines, with `sync` flushed to disk; on an error the file stays as it was.
 
     Raises:
         NonFiniteError: as for `write_rows`.
@@ -185,10 +176,10 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, sync: bool = T
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON document, whole or not at all.
+    """Write one JSON document atomically.
 
     Raises:
-        NonFiniteError: a value is NaN or infinite, which JSON cannot hold; names the field.
+        NonFiniteError: a value is NaN or infinite; names the field.
     """
     document = _dump(value, where=str(path), indent=2)
     with written_whole(path) as partial:
@@ -197,7 +188,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Another path to write to; what stands there at the end of `with` becomes the file, and nothing on an error."""
+    """A temporary path that replaces `path` when the `with` block ends, and is deleted on an error."""
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
@@ -208,7 +199,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def sync_path(path: Path) -> None:
-    """Force the contents of a file, or the names of a folder's files, to disk."""
+    """Flush a file's contents, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -217,13 +208,10 @@ def sync_path(path: Path) -> None:
 
 
 def cut_torn_rows(path: Path) -> bool:
-    """Cut off a last row without its end, and whatever a lost server left as zero bytes; the rows before it stand.
+    """Cut off an unfinished last row, and everything from the first zero byte on; whether anything was cut off.
 
-    A file whose server lost power may have its new length without its new contents. What was forced to disk before
-    is whole, so nothing behind the first zero byte was; and JSON holds none.
-
-    Returns:
-        True if anything was cut off.
+    After a power loss a file may have its new length without its new contents, which read as zeros. What was synced
+    before is whole, and JSON holds no zero byte.
     """
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -235,7 +223,7 @@ def cut_torn_rows(path: Path) -> bool:
 
 
 def _first_zero(file: BinaryIO, size: int) -> int:
-    """The place of the first zero byte; the size, where there is none."""
+    """Offset of the first zero byte; the size, if there is none."""
     file.seek(0)
     start = 0
     while block := file.read(_BLOCK):
@@ -246,7 +234,7 @@ def _first_zero(file: BinaryIO, size: int) -> int:
 
 
 def _line_end_before(file: BinaryIO, stop: int) -> int:
-    """The place behind the last line break before `stop`."""
+    """Offset behind the last line break before `stop`."""
     while stop > 0:
         start = max(0, stop - _BLOCK)
         file.seek(start)
@@ -263,10 +251,9 @@ def _lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
 def _dump(value: Any, *, where: str, indent: int | None = None) -> bytes:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-    except ValueError as error:
-        if (found := non_finite(value)) is None:
-            raise
-        raise NonFiniteError(f"{where}: {found[0]}: is {found[1]}; expected a finite number") from error
+    except ValueError:
+        _check_finite(value, where=where)
+        raise
     try:
         return text.encode() + b"\n"
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold

@@ -1,12 +1,12 @@
-"""Run folders: what a stage made, with a manifest of how; resumed by the same command, refused to another.
+"""Run folders: a stage's output with a manifest of how it was made; resumed by the same command, refused to another.
 
 DIR/manifest.json    stage, settings, input hashes, versions, status, sessions, counts, cost, what the run chose itself
 DIR/<name>.jsonl     rows, appended as they are finished
 DIR/metrics.json     the stage's numbers, a list of `Metric`
-DIR/parts.log        while it runs: what the stage notes of each finished part of its work
+DIR/parts.log        while it runs: a note for each finished part of the work
 
-A process may be killed at any moment, and its disk may fill up: rows that were appended stay, and the same command
-goes on from them.
+A process may be killed at any moment, and its disk may fill up: appended rows stay, and the same command resumes from
+them.
 """
 
 import errno
@@ -45,19 +45,19 @@ Item = TypeVar("Item")
 LOCK = ".lock"
 METRICS = "metrics.json"
 PARTS = "parts.log"
-"""Of finished parts; not .jsonl, so that nobody takes it for rows."""
+"""Notes of finished parts; not .jsonl, so that nobody takes them for rows."""
 
 
 class RunFolder:
-    """A stage's output folder, held by one process from `with` to its end.
+    """A stage's output folder, locked by one process for the `with` block.
 
-    A run that fails before it has made anything gives the folder up again, so that the mended command may differ.
-    Whatever writes to it raises RunFolderError where the disk is full, or fails.
+    A run that fails before it has made anything leaves the folder free, so that the corrected command may differ.
+    Every method that writes raises RunFolderError if the disk is full or fails.
 
     Args:
-        path: the folder; made if need be.
+        path: the folder; created if missing.
         stage: the stage's name.
-        settings: everything that decides the result. A folder made with other settings is refused.
+        settings: everything that decides the result. A folder with other settings is refused.
         inputs: files or folders read; their contents are hashed, and a change is refused.
 
     Raises:
@@ -77,7 +77,7 @@ class RunFolder:
         self._lock = FolderLock(path)
         self._watch = Stopwatch()
         self.repaired: list[str] = []
-        """Files whose torn last line was cut off when the folder was opened."""
+        """Files whose torn last row was cut off when the folder was opened."""
 
     def __enter__(self) -> Self:
         try:
@@ -111,25 +111,20 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        """The stage has already finished here with the same settings and inputs."""
+        """The stage has finished here with the same settings and inputs."""
         return self._manifest().get("status") == "complete"
 
     def reopen(self) -> None:
-        """Go on with a run that was complete, to add to it: it is not, until it is finished again."""
+        """Reopen a complete run to add to it; it is incomplete until it is finished again."""
         self._begin_session()
 
     def save_time(self) -> None:
-        """Write down how long this session has taken, in case it is killed; appending rows does so by itself."""
+        """Record this session's time so far, in case it is killed; appending rows does so by itself."""
         with suppress(OSError):
             self._save_seconds()
 
     def choice(self, name: str, choose: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """What the run chose for itself when it began: chosen now, and kept in the manifest, or read from there.
-
-        Args:
-            name: of what is chosen.
-            choose: called in a run's first session only.
-        """
+        """A choice that the run made for itself in its first session by calling `choose`; kept in the manifest."""
         made: dict[str, Any] = self._manifest().get("choices", {})
         if name not in made:
             made = {**made, name: plain(choose())}
@@ -152,39 +147,30 @@ class RunFolder:
         return rows
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]], *, sync: bool = True) -> None:
-        """Append rows to `<name>.jsonl`: from now on no kill loses them, and with `sync` no lost power either.
-
-        Args:
-            name: of the file.
-            rows: what to append.
-            sync: force this file to disk, with all that was appended to it before; takes some milliseconds.
+        """Append rows to `<name>.jsonl`; they survive a kill, and with `sync`, which takes milliseconds, a power loss.
 
         Raises:
-            NonFiniteError: a value is NaN or infinite. As where the disk is full, none of the rows is written.
+            NonFiniteError: a value is NaN or infinite. As with a full disk, none of the rows is written.
         """
         self._append(self.path / f"{name}.jsonl", rows, sync=sync)
 
     def rewrite(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write `<name>.jsonl` anew, whole or not at all."""
+        """Replace `<name>.jsonl` atomically."""
         with self._writing():
             write_rows(self.path / f"{name}.jsonl", rows)
             sync_path(self.path)
 
     def log_part(self, part: Mapping[str, Any]) -> None:
-        """Note that a part of the work is finished, and what it took; kept until the run is complete."""
+        """Note a finished part of the work; kept until the run is complete."""
         self._append(self.path / PARTS, [part], sync=True)
 
     def parts(self) -> list[Row]:
-        """What was noted of the parts finished so far."""
+        """The notes of the parts finished so far."""
         file = self.path / PARTS
         return [row for _, row in read_rows(file) if not isinstance(row, RecordError)] if file.exists() else []
 
     def write_metrics(self, metrics: Sequence[Metric]) -> None:
-        """Write `metrics.json`.
-
-        Raises:
-            NonFiniteError: a metric is NaN or infinite; names it.
-        """
+        """Write `metrics.json`; a NonFiniteError names a metric that is NaN or infinite."""
         for metric in metrics:
             check_metric(metric)
         with self._writing():
@@ -194,16 +180,16 @@ class RunFolder:
         self, *, cost: Cost, counts: Mapping[str, Any], models: Mapping[str, str] | None = None,
         defaults: Mapping[str, str] | None = None,
     ) -> Cost:  # fmt: skip
-        """Mark the run complete, with what it cost and counted (skipped records too).
+        """Mark the run complete.
 
         Args:
             cost: without its time.
-            counts: by what was counted.
-            models: where the models were that it took, by role: the way from a result to all that it cost.
-            defaults: where the values of settings come from that nobody gave, by the setting's name.
+            counts: of what was made, and of skipped records.
+            models: paths or ids of the models used, by role; they lead from a result to all that it cost.
+            defaults: by setting that was not given, the source of its value.
 
         Returns:
-            The cost with the seconds of all sessions; see `manifest.SAVE_SECONDS` for those that were killed.
+            The cost with the seconds of all sessions; see `manifest.SAVE_SECONDS` for killed ones.
         """
         sessions = self._sessions()
         whole = timed(cost, total_seconds(sessions))
@@ -232,7 +218,7 @@ class RunFolder:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """What the file system refuses, as our error."""
+        """Errors of the file system as RunFolderError."""
         try:
             yield
         except OSError as error:
@@ -256,10 +242,10 @@ class RunFolder:
     def _claim(self) -> None:
         existing = read_manifest(self.path)
         if existing is None:
-            strangers = sorted(item.name for item in self.path.iterdir() if item.is_file() and not _is_ours(item))
-            if strangers:
+            others = sorted(item.name for item in self.path.iterdir() if item.is_file() and not _is_ours(item))
+            if others:
                 raise RunFolderError(
-                    f"{self.path} holds files that are not of a run of freeprm, e.g. {strangers[0]}; "
+                    f"{self.path} holds files that are not of a run of freeprm, e.g. {others[0]}; "
                     "choose an empty or new folder as --out"
                 )
         found = "" if existing is None else self._difference(existing)
@@ -275,7 +261,7 @@ class RunFolder:
         return next((part for part in parts if part), "")
 
     def _repair(self) -> None:
-        """Mend what a killed process, a full disk or a lost server left behind."""
+        """Repair what a killed process, a full disk or a power loss left behind."""
         for file in self.path.glob("*.json*.partial"):
             file.unlink()
         for file in sorted(self.path.glob("*.jsonl")):
@@ -293,11 +279,7 @@ class RunFolder:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """A run folder's manifest, None where there is none.
-
-    Raises:
-        RunFolderError: it is not a manifest of freeprm.
-    """
+    """A run folder's manifest, or None; a RunFolderError if it is none of freeprm's."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -310,11 +292,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def read_metrics(folder: Path) -> list[Metric]:
-    """A run folder's metrics.
-
-    Raises:
-        RunFolderError: there are none.
-    """
+    """A run folder's metrics; a RunFolderError if there are none."""
     try:
         text = (folder / METRICS).read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -323,28 +301,28 @@ def read_metrics(folder: Path) -> list[Metric]:
 
 
 def _is_ours(file: Path) -> bool:
-    """What opening a folder leaves in it."""
+    """A file that opening a folder leaves in it."""
     return file.name in (MANIFEST, LOCK, f"{MANIFEST}.partial")
 
 
 class FolderLock:
-    """An exclusive lock on a folder that exists, until its process ends, however that ends; a forked child lacks it.
+    """An exclusive lock on an existing folder, freed when its process ends in any way; not inherited by a fork.
 
-    Two locks are taken: on the file `.lock`, which network file systems know too, and on the folder itself, which
-    stands if somebody deletes the file.
+    It is two locks: on the file `.lock`, which network file systems support too, and on the folder itself, in case
+    somebody deletes the file.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
         self._file = FileLock(folder / LOCK, blocking=False, thread_local=False, fallback_to_soft=False)
         self._handle: int | None = None
-        """The folder's."""
+        """File descriptor of the folder."""
 
     def acquire(self) -> None:
         """Take the lock.
 
         Raises:
-            RunFolderError: somebody else has it; says who. Or the file system has no locks.
+            RunFolderError: another process has it; says which. Or the file system has no locks.
             OSError: the folder cannot be written.
         """
         try:
@@ -360,16 +338,16 @@ class FolderLock:
             self.release()
             raise
         _HELD.add(self)
-        with suppress(OSError):  # the name serves messages only
+        with suppress(OSError):  # for messages only
             (self._folder / LOCK).write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
 
     def release(self) -> None:
-        """Let go of the lock, if held."""
+        """Release the lock, if held."""
         self._file.release()
         self.release_folder()
 
     def release_folder(self) -> None:
-        """Let go of the folder itself; a forked child does so, too, as it would keep the lock of a killed parent."""
+        """Release the folder itself; so does a forked child, which would keep the lock of a killed parent."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -387,23 +365,17 @@ _NOT_FOR_FOLDERS = (errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOLCK, errno
 _HELD: WeakSet[FolderLock] = WeakSet()
 
 
-def _let_go() -> None:
-    for lock in list(_HELD):
-        lock.release_folder()
-
-
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=lambda: [lock.release_folder() for lock in list(_HELD)])
 
 
 @contextmanager
 def behind(do: Callable[[Item], None]) -> Iterator[Callable[[Item], None]]:
-    """Gives what does something with each item in turn, in a thread, while the caller goes on; done at the block's end.
+    """A function that runs `do` on each item in a background thread, finished when the `with` block ends.
 
-    What lets go of the interpreter gains by it: files, the wait for a GPU. Pure Python does not.
+    Work that releases the interpreter gains by it: files, waiting for a GPU. Pure Python does not.
 
-    One item waits at most: a caller that is faster is held up. Where `do` fails, nothing more is done, and its error is
-    raised by the next call or at the block's end. An error, or an interrupt, of the block itself comes out when what
-    was begun is done.
+    At most one item is queued: a faster caller blocks. If `do` fails, nothing more is done, and its error is raised by
+    the next call or at the block's end. An error or interrupt of the block itself is raised after the item under way.
     """
     pending: list[Future[None]] = []
 

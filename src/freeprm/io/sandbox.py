@@ -1,7 +1,7 @@
-"""Calls in worker processes, each call with a hard limit on its time and its memory.
+"""Calls in worker processes, each with a hard limit on its time and memory.
 
-A call that hangs, even in C, or that eats memory, costs its own result and no other: the parent ends its process,
-takes a new one and goes on with the rest. What runs in the processes is the subject of `sandbox_worker.py`.
+A call that hangs, even in C, or that eats memory, costs only its own result: the parent kills its process, starts
+another and goes on with the rest. `sandbox_worker.py` is what runs in the processes.
 """
 
 import json
@@ -24,28 +24,27 @@ from freeprm.errors import ConfigError, PluginError, WorkerError
 from freeprm.io.sandbox_worker import DONE, END, FORK, ORDER, Setup, serve
 
 CHUNK = 32
-"""Tasks handed to a worker at once; fewer towards the end, so that all workers end together."""
+"""Tasks sent to a worker at once; fewer towards the end, so that all workers end together."""
 START_SECONDS = 120.0
-"""Limit on what a worker needs before its first task: imports of a plug-in, say."""
+"""Time limit before a worker's first task, e.g. for imports of a plug-in."""
 
 
 class Outcome(NamedTuple):
-    """What became of one call."""
+    """The result of one call."""
 
     value: Any
-    """What it returned."""
     failure: str | None
-    """Why it returned nothing: the exception's name and message, the limit that it met, or how its process ended."""
+    """Why it returned nothing: the exception's name and message, the exceeded limit, or how its process ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Of one call."""
+    """Limits of one call."""
 
     seconds: float = 5.0
-    """By the clock on the wall."""
+    """Wall-clock time."""
     memory_mib: int = 2048
-    """Data of the worker's process, in MiB; systems other than Linux may not hold it."""
+    """Data of the worker's process, in MiB; may not be enforced on systems other than Linux."""
 
     def __post_init__(self) -> None:
         if not (self.seconds > 0 and self.memory_mib > 0):
@@ -63,7 +62,7 @@ class _Worker:
     connection: Connection
     deadline: float
     tasks: deque[int] = field(default_factory=deque)
-    """Handed to it and not answered, the one that it works on first."""
+    """Sent and not answered, the one under way first."""
     ready: bool = False
 
     @property
@@ -72,12 +71,12 @@ class _Worker:
 
 
 class Pool:
-    """Worker processes, started when there is something to do, and ended with this object or its process.
+    """Worker processes, started on the first task, and ended with this object or its process.
 
     Args:
-        make: makes, in each worker, what is called with a task. It, the tasks and the results can be pickled.
-        prepare: called before the workers are forked: imports that all need. It must start no thread.
-        n_workers: how many processes.
+        make: makes the function of a task, in each worker. It, the tasks and the results must be picklable.
+        prepare: called before the workers are forked, for imports that all need; must start no thread.
+        n_workers: number of processes.
         limits: of each call.
     """
 
@@ -96,10 +95,10 @@ class Pool:
         self._control: socket.socket | None = None
 
     def run(self, tasks: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
-        """The index of each task with what became of it, in any order.
+        """The index and outcome of each task, in any order.
 
         Raises:
-            PluginError: what is called could not be made.
+            PluginError: `make` failed.
             WorkerError: the processes cannot be started.
         """
         todo = deque(range(len(tasks)))
@@ -114,11 +113,11 @@ class Pool:
                     if worker.busy and time.monotonic() > worker.deadline and not worker.connection.poll():
                         yield from self._give_up(worker, f"took longer than {self._limits.seconds:g} s", todo)
         finally:
-            if any(worker.tasks for worker in self._workers):  # the caller wants no more
+            if any(worker.tasks for worker in self._workers):  # the caller has stopped early
                 self.close()
 
     def close(self) -> None:
-        """End all processes; the next run starts new ones."""
+        """End all processes; another run starts new ones."""
         self._workers.clear()
         if self._control is not None:
             self._control = None
@@ -153,7 +152,7 @@ class Pool:
             self._end(worker)
 
     def _give_up(self, worker: _Worker, reason: str | None, todo: deque[int]) -> Iterator[tuple[int, Outcome]]:
-        """End a worker: its first task fails, the others go to the next one."""
+        """End a worker: its first task fails, the others go back to the queue."""
         status = self._end(worker)
         reason = reason or f"its process ended with {_status(status)}"
         if not worker.ready:
@@ -173,11 +172,11 @@ class Pool:
         worker.connection.close()
         return self._order(END, worker.pid)
 
-    def _order(self, kind: bytes, pid: int, given: Connection | None = None) -> int:
-        """Have the fork server fork a worker or end one; the worker's id, or its exit status."""
+    def _order(self, kind: bytes, pid: int, connection: Connection | None = None) -> int:
+        """Have the fork server fork or end a worker; its process id, or its exit status."""
         control = self._control = self._control or self._fork_server()
         try:
-            socket.send_fds(control, [ORDER.pack(kind, pid)], [given.fileno()] if given else [])
+            socket.send_fds(control, [ORDER.pack(kind, pid)], [connection.fileno()] if connection else [])
             answer = control.recv(ORDER.size, socket.MSG_WAITALL)
         except OSError:
             answer = b""
@@ -208,8 +207,8 @@ class Pool:
             )
         self._finalizer = weakref.finalize(self, _close, ours, process)
         assert process.stdin is not None
-        with suppress(BrokenPipeError), process.stdin as told:
-            told.write(setup)
+        with suppress(BrokenPipeError), process.stdin as stream:
+            stream.write(setup)
         return ours
 
 

@@ -1,8 +1,8 @@
-"""What runs in the processes of `sandbox.py`: a fork server that is warm and forks, and the workers that it forks.
+"""What runs in the processes of `sandbox.py`: a warm fork server, and the workers that it forks.
 
-The fork server is a program of its own with one thread, so that forking it is safe whatever the parent has loaded, and
-a worker that replaces another is there in milliseconds. All of them end with the parent, however that ends: the fork
-server when its socket closes, the workers with the fork server.
+The fork server is a program of its own with one thread, so forking it is safe whatever the parent has loaded, and
+takes milliseconds. All processes end with the parent: the fork server when its socket closes, the workers with the
+fork server.
 """
 
 import ctypes
@@ -22,13 +22,13 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, NoReturn
 
 ORDER = struct.Struct("=cq")
-"""What passes between parent and fork_server: a kind, and a worker's id or exit status."""
+"""A message between parent and fork server: a kind, and a worker's process id or exit status."""
 FORK, END, DONE = b"F", b"E", b"D"
 _PR_SET_PDEATHSIG = 1
 
 
 class Setup(NamedTuple):
-    """What a fork server is told on its standard input, pickled; see `sandbox.Pool`."""
+    """Sent to the fork server on its standard input, pickled; see `sandbox.Pool`."""
 
     prepare: Callable[[], object] | None
     make: Callable[[], Callable[[Any], Any]]
@@ -36,16 +36,16 @@ class Setup(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a worker sends: first that it is ready or why not, then one for each task."""
+    """A worker's message: first that it is ready or why not, then one for each task."""
 
     value: Any
     failure: str | None
     last: bool
-    """The worker ends now: what is left of its memory is not to be relied on."""
+    """The worker ends now, since its memory cannot be relied on."""
 
 
 def serve(descriptor: int) -> None:
-    """The fork server: forks a worker or ends one, as ordered, and ends all when its parent is gone."""
+    """The fork server: forks and ends workers on request, and ends all of them when its parent is gone."""
     control = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     setup: Setup = pickle.load(sys.stdin.buffer)
@@ -82,7 +82,7 @@ def _end(pid: int) -> int:
 
 
 def _serve_tasks(setup: Setup, parent: Connection) -> NoReturn:
-    """A worker, from its birth to its end."""
+    """The whole life of a worker."""
     try:
         os.setpgid(0, 0)
         _end_with_fork_server()
@@ -97,7 +97,7 @@ def _serve_tasks(setup: Setup, parent: Connection) -> NoReturn:
                 _send(parent, reply)
                 if reply.last:
                     break
-    except (EOFError, OSError):  # the parent is gone, or wants no more
+    except (EOFError, OSError):  # the parent is gone or has stopped early
         pass
     finally:
         os._exit(0)
@@ -112,7 +112,7 @@ def _send(parent: Connection, reply: Reply) -> None:
 
 
 def _end_with_fork_server() -> None:
-    """Have the system end this process when the fork server is killed, where it can (Linux)."""
+    """On Linux, have the system kill this process when the fork server is killed."""
     fork_server = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
