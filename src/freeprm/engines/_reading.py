@@ -1,11 +1,11 @@
-"""Prompts as token ids, with the beginnings of responses that samples go on from.
+"""Prompts as token ids, with the beginnings of responses that samples continue.
 
-Prompt and beginning are one string when they are tokenised, as in training and scoring. A beginning ends with a step,
-and the whitespace behind a step belongs to it; a tokenizer may see that otherwise. Two kinds of tokens stand there:
+Prompt and beginning are tokenised as one string, as in training and scoring. A beginning ends with a step and the
+whitespace behind it, where a tokenizer may have two kinds of tokens:
 
-- `.\\n\\n`, which ends the step: it is read with it, as it stands in the whole response.
-- ` The`, which opens the next step: alone, its space would be a token that no response has in this place. Tokens of
-  spaces and tabs at the end of a beginning are left out, and the model writes them, with the word or without.
+- `.\\n\\n`, which ends the step: it is kept, as in the whole response.
+- ` The`, which opens the next step: alone, its space would be a token that no response has here. Tokens of spaces and
+  tabs at the end of a beginning are dropped, and the model writes them, with the word or without.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ _WITHIN_LINES = " \t"
 
 
 class Begun(NamedTuple):
-    """What a sample goes on from."""
+    """The text that a sample continues."""
 
     ids: tuple[int, ...]
     """Of the rendered prompt and the beginning of the response."""
     prefix: str
-    """The beginning as far as it was read."""
+    """The beginning, without the tokens dropped."""
 
 
 def begin(
@@ -38,18 +38,17 @@ def begin(
     max_length: int,
     model: str,
 ) -> list[Begun]:
-    """What the samples of each request go on from.
+    """The text that the samples of each request continue.
 
     Args:
-        tokenizer: of the model that draws.
+        tokenizer, config: of the engine's model.
         requests: any number.
-        config: of that model.
-        max_length: tokens that its context holds.
+        max_length: tokens of its context.
         model: its name, for messages.
 
     Raises:
-        ModelError: a prompt, with its beginning, fills the context by itself, or has a token that the model does not
-            know; names the problem.
+        ModelError: a prompt with its beginning fills the context, or has a token unknown to the model; names the
+            problem.
     """
     rollouts = [
         Rollout(problem_id=item.problem_id, sample_idx=0, prompt=item.prompt, response=item.prefix, truncated=True)

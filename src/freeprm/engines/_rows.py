@@ -1,4 +1,4 @@
-"""Drawn samples as rows of rollouts, and what drawing them cost: the same for every way to draw."""
+"""Samples as rows of rollouts, and their cost, whatever drew them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ def sample_row(
     problem: Problem, sampled: Sampled, columns: Mapping[str, Any], *, scorer: str | None = None,
     step_scores: tuple[float, ...] | None = None,
 ) -> Row:  # fmt: skip
-    """A sample with its problem's columns, its tokens, why it ended, and further columns."""
+    """The row of a sample: its problem's columns, token counts, stop reason, and further columns."""
     own = {
         "n_prompt_tokens": sampled.n_prompt_tokens,
         "n_generated_tokens": sampled.n_generated_tokens,
@@ -39,7 +39,7 @@ def sample_row(
 
 
 def in_order(rows: Sequence[Row], problems: Sequence[Problem]) -> list[Row]:
-    """Rows as a finished file holds them: by problem and sample."""
+    """Rows by problem and sample, as in a finished file."""
     rank = {problem.problem_id: index for index, problem in enumerate(problems)}
     return sorted(rows, key=lambda row: (rank[row["problem_id"]], row["sample_idx"]))
 
@@ -51,7 +51,7 @@ def truncated_counts(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def drawing_cost(rows: Sequence[Row], engine: Engine, *, elsewhere: bool = False) -> Cost:
-    """Tokens and FLOPs of all rows that have a count, whenever they were drawn; a prompt's tokens once."""
+    """Tokens and FLOPs of all rows with counts, in any session; a prompt's tokens count once."""
     prompts = {row["problem_id"]: row["n_prompt_tokens"] or 0 for row in rows}
     prompt_tokens, generated_tokens = sum(prompts.values()), sum(row["n_generated_tokens"] or 0 for row in rows)
     charges = generation_charges(

@@ -1,7 +1,6 @@
-"""What a source of rollouts must be (`Engine`), what is requested of it and what it gives.
+"""The Protocol of a source of rollouts (`Engine`), its requests and its samples.
 
-An engine is a frozen dataclass: `model` and its options are its fields, and it loads nothing before
-the first request.
+An engine is a frozen dataclass whose fields are `model` and its options; it loads nothing before the first request.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,8 +12,8 @@ from freeprm.settings import SamplingParams as SamplingParams
 from freeprm.types import Prompt
 
 StopReason = Literal["end", "stop", "length", "context", "abandoned"]
-"""The model ended its turn; a stop string; `max_new_tokens` were drawn; the model's context was full; the sample could
-not be the best any more."""
+"""The model ended its turn; a stop string; `max_new_tokens`; the model's context was full; the sample could no longer
+be the best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +23,12 @@ class Request:
     problem_id: str
     prompt: Prompt
     prefix: str = ""
-    """The beginning of a response that the samples go on from, up to the end of a step; see `engines.reading`."""
+    """The beginning of a response that the samples continue, up to the end of a step; see `engines._reading`."""
     sample_idxs: tuple[int, ...]
-    """All that belong to the run, drawn already or not."""
+    """All of the run, drawn already or not."""
     done: frozenset[int] = frozenset()
-    """Those drawn already, which are not given again. They are stated because batches are made up from all
-    samples of a run, so that a resumed run computes the same numbers, to the last bit, as one never interrupted."""
+    """Those drawn already, which are not returned again. Batches are made from all samples of a run, so that a resumed
+    run computes the same numbers, to the last bit, as one never interrupted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,23 +41,22 @@ class Sampled:
     """What follows the rendered prompt, the prefix included, without the end-of-turn token or stop string."""
     stop_reason: StopReason
     token_ids: tuple[int, ...] | None = None
-    """As generated, end-of-turn token included; None where the engine does not say."""
+    """As generated, end-of-turn token included; None if unknown to the engine, like the counts."""
     n_prompt_tokens: int | None = None
-    """Of the prompt, and of the prefix where there is one; None where the engine does not say."""
+    """Of the prompt and the prefix."""
     n_read_tokens: int | None = field(default=None, compare=False)
-    """Of these, how many went through the model for this sample; what samples share is counted with one of them, so
-    that it is no property of the sample. None where the engine does not say."""
+    """Of these, the tokens that went through the model for this sample; shared ones are counted for one sample only, so
+    this is no property of the sample."""
     n_generated_tokens: int | None = None
-    """Tokens drawn, end-of-turn token included; None where the engine does not say."""
+    """Tokens drawn, end-of-turn token included."""
     token_logprobs: tuple[float, ...] | None = None
     """log-probability of each of `token_ids` under the model itself; None unless requested and known to the engine."""
     logprobs_of: str | None = None
-    """Which model that is, behind which prompt, see `models.reference_logprobs.noted_of`; None where the engine cannot
-    tell."""
+    """The model and prompt of these, see `models.reference_logprobs.noted_of`; None if unknown."""
 
     @property
     def truncated(self) -> bool:
-        """Cut off before its end."""
+        """Whether it was cut off before its end."""
         return self.stop_reason in ("length", "context", "abandoned")
 
 
@@ -66,29 +64,29 @@ class Engine(Protocol):
     """Draws responses to prompts."""
 
     def sample(self, requests: Sequence[Request], *, params: SamplingParams) -> Iterator[Sampled]:
-        """Each wanted sample once, as it is finished, in any order.
+        """Each requested sample once, as it is finished, in any order.
 
-        A sample depends on its prompt, its prefix, its index, and the parameters, seed included; on the other
-        requests only through rounding.
+        A sample depends on its prompt, its prefix, its index and the parameters, seed included; on other requests only
+        through rounding.
 
         Raises:
-            ConfigError: a prefix, of an engine that cannot go on from one.
+            ConfigError: a prefix, if the engine cannot continue one.
             ModelError: the model cannot be used, or a prompt leaves no room in its context.
         """
         ...
 
     def identity(self) -> Mapping[str, Any]:
-        """What else decides the responses: the weights' hash, the template's, ...; loads no weights."""
+        """Everything else that decides the responses: hashes of weights and template, ...; loads no weights."""
         ...
 
     def shape(self) -> ModelShape | None:
-        """What decides the cost of a token; None where that is not known."""
+        """The shape that decides the cost of a token; None if unknown."""
         ...
 
 
 @runtime_checkable
 class OnDevices(Protocol):
-    """An engine that knows what its model works on."""
+    """An engine that knows its model's devices."""
 
     def devices(self) -> tuple[str, ...]:
         """As `Cost.devices`; loads no weights."""
@@ -97,31 +95,31 @@ class OnDevices(Protocol):
 
 @runtime_checkable
 class Counting(Protocol):
-    """An engine that tells how many tokens it has drawn before a sample is finished."""
+    """An engine that reports tokens while samples are drawn."""
 
     def counted(
         self, requests: Sequence[Request], *, params: SamplingParams, count: Callable[[int], None]
     ) -> Iterator[Sampled]:
-        """As `Engine.sample`; `count` is called with the number of tokens drawn since its last call."""
+        """`Engine.sample`, which calls `count` with the number of tokens drawn since the last call."""
         ...
 
 
 @runtime_checkable
 class Choosing(Protocol):
-    """An engine that settles one of its options by measuring.
+    """An engine that chooses one of its options by measuring.
 
-    It is done once for a run and kept with it, since another measurement may come out otherwise.
+    A run measures once and keeps the choice, since another measurement may come out otherwise.
     """
 
     def choose(self, params: SamplingParams) -> Mapping[str, Any]:
-        """The choice with its reasons, as JSON can hold it; `said` is for a person to read. Loads no weights."""
+        """The choice with its reasons, as JSON values; `said` is a message for the user. Loads no weights."""
         ...
 
     def chosen(self, choice: Mapping[str, Any]) -> Self:
-        """The engine with what was chosen, in this run or when it was begun."""
+        """The engine with this choice."""
         ...
 
 
 def devices_of(engine: Engine) -> tuple[str, ...]:
-    """What an engine draws on; nothing where it does not know."""
+    """An engine's devices; empty if unknown."""
     return engine.devices() if isinstance(engine, OnDevices) else ()

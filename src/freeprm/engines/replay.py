@@ -1,4 +1,4 @@
-"""The `replay` engine: recorded rollouts, given again as if they were drawn now. No model, no randomness."""
+"""The `replay` engine: recorded rollouts instead of drawn ones. No model, no randomness."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,23 +16,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayEngine:
-    """Takes a sample from the record by its problem, or by its prompt where that id is not recorded, and its index.
+    """Looks a sample up by its index and its problem's id, or by its prompt if the id is not recorded.
 
-    What was recorded stands: temperature, stop texts and the other parameters change nothing.
+    Temperature, stop strings and the other parameters have no effect.
     """
 
     model: str
     """The record: a file of rollouts, or a run folder."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Our column name -> the name that it has in the record."""
+    """Our column name -> the name in the record."""
 
     def sample(self, requests: Sequence[Request], *, params: SamplingParams) -> Iterator[Sampled]:
         """See `Engine`.
 
         Raises:
-            ConfigError: a prefix: what was recorded begins as it begins.
+            ConfigError: a prefix.
             RecordError: the record cannot be read.
-            ModelError: a sample is not in it; names the problem.
+            ModelError: a sample is not recorded; names the problem.
         """
         if any(request.prefix for request in requests):
             raise ConfigError(
@@ -41,8 +41,8 @@ class ReplayEngine:
             )
         groups = group_rollouts(read_rollouts([Path(self.model)], columns=self.columns).rollouts)
         by_id = {group.problem_id: group for group in groups}
-        by_prompt = {_key(group.prompt): group for group in reversed(groups)}  # the first one of a prompt counts
-        wanted = [(request, self._recorded(request, by_id, by_prompt)) for request in requests]  # fails before it gives
+        by_prompt = {_key(group.prompt): group for group in reversed(groups)}  # the first group of a prompt wins
+        wanted = [(request, self._recorded(request, by_id, by_prompt)) for request in requests]  # fails early
         for request, rollouts in wanted:
             for index in request.sample_idxs:
                 if index not in request.done:

@@ -1,7 +1,7 @@
-"""The `vllm` engine: vLLM's offline `LLM` on the GPUs of this machine, fed with our own token ids.
+"""The `vllm` engine: vLLM's offline `LLM` on the GPUs of this machine.
 
-Prompts are encoded here, as training and scoring encode them, and texts are decoded here, so that vLLM sees and gives
-token ids alone. Calls follow vLLM 0.33, `vllm/entrypoints/llm.py` and `vllm/sampling_params.py`.
+Prompts are encoded here, as in training and scoring, and texts are decoded here; vLLM takes and returns only token ids.
+Calls follow vLLM 0.33, `vllm/entrypoints/llm.py` and `vllm/sampling_params.py`.
 """
 
 import importlib
@@ -37,7 +37,7 @@ class _Wanted(NamedTuple):
     request: Request
     prompt_ids: list[int]
     prefix: str
-    """The beginning of a response, whose ids are the last ones."""
+    """The beginning of a response; its ids are the last of `prompt_ids`."""
     sample_idx: int
 
 
@@ -45,9 +45,9 @@ class _Wanted(NamedTuple):
 class VLLMEngine:
     """Draws responses with vLLM.
 
-    A sample's seed comes from its prompt, its index and the run's seed, its random numbers from that seed alone. Its
-    logits depend on what else is in the batch through rounding, unless VLLM_BATCH_INVARIANT=1 is set, so a resumed run
-    draws from the same distributions as one never interrupted, but not always the same tokens.
+    A sample's seed is made from its prompt, its index and the run's seed. Its logits depend on the rest of the batch
+    through rounding, unless VLLM_BATCH_INVARIANT=1 is set, so a resumed run draws from the same distributions as one
+    never interrupted, but not always the same tokens.
     """
 
     model: str
@@ -55,23 +55,23 @@ class VLLMEngine:
     revision: str | None = None
     """Of a hub model."""
     dtype: str = "auto"
-    """float32, float16, bfloat16, or "auto": the checkpoint's own, where vLLM takes float16 for float32."""
+    """float32, float16, bfloat16, or "auto": the checkpoint's own, except that vLLM takes float16 for float32."""
     tensor_parallel_size: int = 1
-    """GPUs that one copy of the model is spread over."""
+    """GPUs for one copy of the model."""
     gpu_memory_utilization: float = 0.9
     """Share of each GPU's memory for weights and cache."""
     max_model_len: int | None = None
-    """Tokens of prompt and response; the model's context if not given."""
+    """Tokens of prompt and response; by default the model's context."""
     quantization: str | None = None
-    """How the weights are quantised, e.g. awq or fp8, where the checkpoint does not say."""
+    """Quantisation of the weights, e.g. awq or fp8, if the checkpoint does not say."""
     enable_prefix_caching: bool = True
-    """Encode a prompt, and the beginning of a response, once for all samples that begin so."""
+    """Encode a shared prompt, or beginning of a response, once for all samples."""
     trust_remote_code: bool = False
-    """Run code that the model brings."""
+    """Run code that comes with the model."""
     template_date: str | None = None
     """See `LoadOptions`."""
     samples_per_call: int = 4096
-    """Samples given to vLLM at a time; they come back, and to disk, when all of them are drawn."""
+    """Samples sent to vLLM at a time; they are returned, and written to disk, when all of them are drawn."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `vllm.LLM`, e.g. {"enforce_eager": true}."""
 
@@ -119,8 +119,7 @@ class VLLMEngine:
             yield self._sampled(item, output.outputs[0], params)
 
     def _params(self, item: _Wanted, params: SamplingParams) -> dict[str, Any]:
-        """vLLM's parameters of one sample. It would give the n samples of one request the seeds seed, seed + 1, ...;
-        one request a sample leaves out those drawn already."""
+        """vLLM's parameters for one sample; a request each, so that those drawn already can be left out."""
         identity = sample_identity(
             item.request.prompt, sample_idx=item.sample_idx, seed=params.seed, prefix=item.prefix
         )
@@ -155,7 +154,7 @@ class VLLMEngine:
         )
 
     def _wanted(self, requests: Sequence[Request]) -> list[_Wanted]:
-        """The samples not drawn yet, with their prompts as training and scoring will encode them."""
+        """The samples not drawn yet, with encoded prompts."""
         longest = self._llm.llm_engine.model_config.max_model_len
         config = load_config(self._folder, trust_remote_code=self.trust_remote_code)
         begun = begin(self._tokenizer, requests, config=config, max_length=longest, model=self.model)
@@ -189,8 +188,10 @@ class VLLMEngine:
             raise ModelError(f"{self.model}: vLLM cannot load it ({type(error).__name__}: {error})") from error
 
     def _head_in_float32(self) -> dict[str, Any]:
-        """Logits that are not rounded to 16 bits, unless weights are quantised or the options override the model's
-        configuration themselves. A vLLM that has this for classifiers alone says so and goes on without."""
+        """Logits that are not rounded to 16 bits, unless weights are quantised or the options set `hf_overrides`.
+
+        A vLLM that has this for classifiers only warns and goes on without it.
+        """
         free = self.quantization is None and "hf_overrides" not in self.options
         return {"hf_overrides": {"head_dtype": "float32"}} if free else {}
 
@@ -200,7 +201,7 @@ class VLLMEngine:
 
     @cached_property
     def _key(self) -> str | None:
-        """What its log-probabilities are of; None where quantization makes them another model's."""
+        """The model of its log-probabilities; None if quantization makes it another one."""
         if self.quantization:
             return None
         config = self._llm.llm_engine.model_config
@@ -227,7 +228,7 @@ def _vllm() -> Any:
 
 
 def _stop_reason(output: Any, params: SamplingParams, *, name: str) -> StopReason:
-    """vLLM's reason in our words: `stop` with a text as its cause is a stop string, else an end token."""
+    """Our name for vLLM's reason: `stop` by a text is a stop string, otherwise an end token."""
     if output.finish_reason == "stop":
         return "stop" if isinstance(output.stop_reason, str) else "end"
     if output.finish_reason == "length":

@@ -1,11 +1,11 @@
 """Best-of-N by a reward model while the samples are being drawn: a sample that has fallen behind is not finished.
 
-Each sample is written on when asked, from its own kept keys and values. Its random numbers are those of its place, so
-it becomes, token for token, what `decoding` draws at once, up to the rounding of another batch.
+Each sample is continued on demand from its own keys and values. Its random numbers are those of its index, so it
+becomes, token for token, what `decoding` draws at once, up to the rounding of another batch.
 
-The search is that of `models.best_of_n_search`. A sample's step is scored once its end
-is settled (see `core.steps`), as part of the text that stands then; so it is the step, and has the tokens, that it
-has in the finished response, and what is chosen is what complete sampling and scoring would choose.
+The search is that of `models.best_of_n_search`. A step is scored once its end is settled (see `core.steps`), as part of
+the text so far; it has the same tokens in the finished response, so the choice is that of complete sampling and
+scoring.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,39 +33,39 @@ from freeprm.models.lengths import alike
 from freeprm.models.loading import Backbone
 from freeprm.types import Rollout, Span
 
-_CPU_ROWS, _GPU_ROWS = 256, 1024  # samples written on at a time
-_STRETCH = 32  # tokens after which rows are gathered anew, so that a batch need not have room for whole responses
+_CPU_ROWS, _GPU_ROWS = 256, 1024  # samples continued at a time
+_STRETCH = 32  # tokens before rows are gathered again, so that a batch needs no room for whole responses
 _HALF_CHARACTER = "\ufffd"
 
 
 @dataclass(slots=True, eq=False)
 class Draft:
-    """A sample that is being written."""
+    """An unfinished sample."""
 
     wanted: Wanted
     sample_idx: int
     room: int
-    """Tokens that it may have."""
+    """Maximum of tokens."""
     past: Slots
-    """Of the tokens that were read: of prompt and sample all but the last."""
+    """Cache slots of the tokens read: all of prompt and sample but the last."""
     numbers: NDArray[np.float32]
-    """(room,) what decides its tokens."""
+    """(room,) random numbers of its tokens."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     """Of `ids` under the model itself."""
     stop_reason: StopReason | None = None
-    """None while it can be written on."""
+    """None while it can be continued."""
 
 
 class Writer:
-    """Writes samples on with one causal language model.
+    """Continues samples with one causal language model.
 
     Args:
         backbone: the model; all of its layers must keep keys and values.
-        params: how tokens are drawn; `logprobs` is not looked at, they are noted.
+        params: how tokens are drawn; log-probabilities are always noted.
 
     Raises:
-        ModelError: the model keeps its state in another way.
+        ModelError: the model keeps other state.
     """
 
     def __init__(self, backbone: Backbone, *, params: SamplingParams):
@@ -78,16 +78,16 @@ class Writer:
         self._ends = end_tokens(backbone).to(device)
         self._max_rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
         self.capacity = self._slots.capacity
-        """Tokens, of prompts and samples, that there is memory for."""
+        """Tokens of prompts and samples that fit the memory."""
 
     def room(self, wanted: Wanted) -> int:
-        """Tokens that a sample may have."""
+        """Maximum of tokens of a sample."""
         n_prompt = len(wanted.ids)
         return min(self._params.max_new_tokens, self._backbone.reach(n_prompt) - n_prompt)
 
     def open(self, wanted: Wanted) -> list[Draft]:
-        """The samples of a prompt, without a token as yet; the prompt is read."""
-        # With the last token, though it is read again: how a text is read may depend on its length.
+        """Read a prompt; its samples, still empty."""
+        # With the last token, though it is read again: a kernel may depend on the length.
         past, last = np.split(self._slots.read(wanted.ids), [-1])
         self._slots.free(last)
         room = self.room(wanted)
@@ -104,7 +104,7 @@ class Writer:
 
     @torch.inference_mode()
     def write(self, drafts: Sequence[Draft], is_enough: Callable[[Draft], bool]) -> None:
-        """Write each sample on until it is finished or there is enough, which is asked after each token."""
+        """Continue each sample until it is finished or `is_enough`, which is called after each token."""
         waiting = list(drafts)
         while waiting:
             waiting.sort(key=lambda draft: len(draft.past))
@@ -116,13 +116,13 @@ class Writer:
             waiting = [draft for batch in batches for draft in self._stretch(batch, is_enough)]
 
     def text(self, draft: Draft) -> str:
-        """What a sample says so far; of a finished one, its response."""
+        """A sample's text so far; the response, if it is finished."""
         ids = draft.ids[:-1] if draft.stop_reason == "end" else draft.ids
         text = response_text(self._backbone.tokenizer, draft.wanted.ids, ids)
         return text[: stop_position(text, self._params.stop)]
 
     def sampled(self, draft: Draft) -> Sampled:
-        """The sample as it stands."""
+        """The sample so far."""
         return Sampled(
             problem_id=draft.wanted.problem_id, sample_idx=draft.sample_idx, text=self.text(draft),
             stop_reason=draft.stop_reason or "abandoned", token_ids=tuple(draft.ids),
@@ -131,17 +131,17 @@ class Writer:
         )  # fmt: skip
 
     def settled_text(self, draft: Draft) -> str:
-        """What the response begins with for certain: no character that lacks bytes, nor what may open a stop string."""
+        """The part of the text that cannot change: no incomplete character, nor the beginning of a stop string."""
         text = self.text(draft).rstrip(_HALF_CHARACTER)
         held = max(map(len, self._params.stop), default=1) - 1
         return text[: max(0, len(text) - held)]
 
     def close(self, drafts: Sequence[Draft]) -> None:
-        """Forget the samples of a prompt, all of them; their slots are used again."""
+        """Free the slots of all samples of a prompt."""
         self._slots.free(np.unique(np.concatenate([draft.past for draft in drafts])))
 
     def _stretch(self, drafts: Sequence[Draft], is_enough: Callable[[Draft], bool]) -> list[Draft]:
-        """Write on by some tokens; gives the samples that have not had enough."""
+        """Continue by up to `_STRETCH` tokens; returns the samples that need more."""
         device = self._backbone.model.device
         pasts = [len(draft.past) for draft in drafts]
         past = max(pasts)
@@ -185,7 +185,7 @@ class Writer:
         return rows
 
     def _note(self, rows: Sequence[Draft], tokens: Tensor, logprobs: Tensor) -> None:
-        """Each row's new token, and whether it is its last."""
+        """Append each row's new token, and set its stop reason if it is the last."""
         ends = torch.isin(tokens, self._ends).tolist()
         for draft, token, logprob, at_end in zip(rows, tokens.tolist(), logprobs.tolist(), ends, strict=True):
             draft.ids.append(token)
@@ -205,13 +205,13 @@ class Writer:
 
 
 def _next_numbers(draft: Draft) -> NDArray[np.float32]:
-    """(stretch,) zeros where the sample has no more room."""
+    """(stretch,) numbers, zero beyond the sample's room."""
     numbers = draft.numbers[len(draft.ids) : len(draft.ids) + _STRETCH]
     return np.pad(numbers, (0, _STRETCH - len(numbers)))
 
 
 class _Widened(DynamicLayer):
-    """One layer's keys and values, (B, heads, width, head size), written in place behind those that are there."""
+    """One layer's keys and values, (B, heads, width, head size), with new ones written in place."""
 
     def __init__(self, filled: DynamicLayer, width: int):
         super().__init__()
@@ -225,7 +225,7 @@ class _Widened(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write the new tokens, and return views of all."""
+        """Write the new tokens; returns views of all."""
         n_rows, start = len(key_states), self.get_seq_length()
         stop = start + key_states.shape[-2]
         for states, new in zip(self._all, (key_states, value_states), strict=True):
@@ -236,7 +236,7 @@ class _Widened(DynamicLayer):
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keep the rows of these indices, in rising order; only those that change place are copied."""
+        """Keep the rows of these ascending indices; only rows that move are copied."""
         n_rows, length = len(beam_idx), self.get_seq_length()
         moved = (beam_idx != torch.arange(n_rows, device=beam_idx.device)).nonzero()[:, 0]
         for states in self._all:
@@ -256,47 +256,47 @@ def _wide(states: Tensor, width: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """How samples are scored."""
+    """The reward model that scores samples."""
 
     rewards: StepwiseRewards
     tokenizer: PreTrainedTokenizerBase
     """Of the reward model."""
     max_length: int
-    """Tokens that its context holds; a longer response cannot be scored, and is never chosen."""
+    """Tokens of its context; a longer response is never chosen."""
     splitter: str
     """A name in `core.steps.SETTLING`."""
     reference_draws: bool = False
-    """The model that draws is the reference, so that its log-probabilities are known."""
+    """The engine's model is the reference, so its log-probabilities are known."""
 
     def __post_init__(self) -> None:
         check_settling(self.splitter)
 
 
 class ScoredSample(NamedTuple):
-    """A sample as far as it was written."""
+    """A sample, possibly unfinished."""
 
     sampled: Sampled
     step_scores: tuple[float, ...] | None
-    """Of its steps that were scored, all of a finished one's; None where it cannot be scored: empty, or too long."""
+    """Of the steps scored, all if it is finished; None if it cannot be scored: empty, or too long."""
 
 
 class BestOfSamples(NamedTuple):
-    """A problem's samples, and which one is the best."""
+    """A problem's samples and the best of them."""
 
     problem_id: str
     samples: tuple[ScoredSample, ...]
     best: int | None
-    """A place among the samples; None where none can be scored."""
+    """Index of a sample; None if none can be scored."""
 
 
 def best_of_samples(
     problems: Iterable[Wanted], *, writer: Writer, judge: Judge, batch: int = 1
 ) -> Iterator[BestOfSamples]:
-    """The best sample of each problem by the lowest step reward, as it is decided; see `best_of_n_search.search`.
+    """The best sample of each problem by the lowest step reward, once decided; see `best_of_n_search.search`.
 
     Raises:
         ConfigError: a batch below 1.
-        ModelError: the reward model's tokenizer reads the beginning of a text otherwise once more of it is there.
+        ModelError: the reward model's tokenizer splits the beginning of a text otherwise once it is longer.
     """
     for problem, candidates, found in search(problems, source=_Drawn(writer, judge), batch=batch):
         samples = tuple(ScoredSample(writer.sampled(one.draft), one.step_scores) for one in candidates)
@@ -305,7 +305,7 @@ def best_of_samples(
 
 
 class _Candidate:
-    """A sample with what is known of its steps; `prompts` and `noted` are those of all samples of its problem."""
+    """A sample with its scored steps; `prompts` and `noted` are shared by all samples of a problem."""
 
     def __init__(self, draft: Draft, prompts: dict[bytes, ReadPrompt], noted: dict[bytes, Tensor]):
         self.draft, self.prompts, self._noted = draft, prompts, noted
@@ -319,18 +319,14 @@ class _Candidate:
         return None if self.is_out else tuple(self.scores)
 
     def rollout(self, text: str) -> Rollout:
-        """As the reward model is to read it."""
+        """The input of the reward model."""
         return Rollout(
             problem_id=self.draft.wanted.problem_id, sample_idx=self.draft.sample_idx, prompt=self.draft.wanted.prompt,
             response=text, truncated=self.draft.stop_reason not in ("end", "stop"),
         )  # fmt: skip
 
     def grow(self, stepped: Stepped) -> None:
-        """Note the steps that are settled now.
-
-        Raises:
-            ModelError: those that were scored are others now.
-        """
+        """Note the settled steps; a ModelError if steps that were scored have changed."""
         before, now = self.stepped, stepped.encoded
         if before is not None:
             stop = before.encoded.n_prompt + before.steps[-1].stop
@@ -345,7 +341,7 @@ class _Candidate:
         self.stepped = stepped
 
     def next_step(self, *, reference_draws: bool) -> WantedStep | None:
-        """The first step that is settled and not scored, if there is one."""
+        """The first settled step without a score, or None."""
         stepped, step = self.stepped, len(self.scores)
         if self.is_out or stepped is None or step == len(stepped.steps):
             return None
@@ -353,9 +349,9 @@ class _Candidate:
         return WantedStep(prompt, stepped, step, self._drawn_logps(stepped, step) if reference_draws else None)
 
     def _drawn_logps(self, stepped: Stepped, step: int) -> Tensor | None:
-        """The log-probabilities of a step's tokens from when they were drawn; None where it is read as others.
+        """The log-probabilities of a step's tokens noted while drawing; None if the reward model has other tokens.
 
-        For samples that begin alike they are the first one's, so that equal steps have equal rewards to the last bit.
+        Equal beginnings take those of the first sample, so that equal steps have equal rewards to the last bit.
         """
         start, stop = stepped.steps[step]
         n_prompt, ids = len(self.draft.wanted.ids), [*self.draft.wanted.ids, *self.draft.ids]
@@ -366,14 +362,14 @@ class _Candidate:
 
 
 class _Drawn:
-    """Samples that are written on as their steps are asked for; a `CandidateSource`."""
+    """A `CandidateSource` that continues samples when their steps are requested."""
 
     def __init__(self, writer: Writer, judge: Judge):
         self._writer, self._judge = writer, judge
         self._n_samples = self._n_tokens = 0  # of decided problems
 
     def has_room(self, problem: Wanted, others: Sequence[Wanted]) -> bool:
-        """See `CandidateSource`; samples are as long as those before, and the first as long as they may be."""
+        """See `CandidateSource`; expects the mean length of earlier samples, at first the maximum."""
         mean = self._n_tokens / self._n_samples if self._n_samples else self._writer.room(problem)
         size = len(problem.ids) + mean * len(problem.sample_idxs)
         capacity = min(self._writer.capacity, self._judge.rewards.capacity) / 2  # of the models that are read, and it
@@ -387,7 +383,7 @@ class _Drawn:
         return candidates, {len(candidates): len(candidates)}
 
     def advance(self, candidates: Sequence[_Candidate]) -> list[ScoredStep | None]:
-        """See `CandidateSource`; a token may end several steps, which are one here."""
+        """See `CandidateSource`; steps that end with the same token count as one."""
         n_scored = {id(one.draft): len(one.scores) for one in candidates}
 
         def is_enough(draft: Draft) -> bool:
@@ -413,7 +409,7 @@ class _Drawn:
             self._judge.rewards.close(prompt)
 
     def _score(self, candidates: Sequence[_Candidate]) -> None:
-        """Score the steps that are new."""
+        """Score new steps."""
         writer, judge = self._writer, self._judge
         texts = [
             writer.text(one.draft) if one.draft.stop_reason else writer.settled_text(one.draft) for one in candidates
@@ -435,7 +431,7 @@ class _Drawn:
 
 
 def _steps(text: str, item: Encoded, name: str, *, finished: bool) -> tuple[Span, ...]:
-    """Token ranges of all steps of a finished response, of the settled ones of another."""
+    """Token ranges of all steps of a finished response, or of the settled ones."""
     if finished:
         return tuple(token_spans(item.spans, splitter(name)(text), text=text))
     settled = settled_steps(text, name)

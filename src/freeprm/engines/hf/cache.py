@@ -1,12 +1,12 @@
-"""What a model has read of texts: keys and values in rows, each with a length of its own, so that texts come and go.
+"""Key-value cache of texts: a row for each, with its own length, so that texts can enter and leave.
 
-transformers' own cache copies itself for every token, and has one length for all rows. Here a row is written in place
-behind what it holds, and what stands behind that is masked.
+transformers' own cache is copied for every token, and has one length for all rows. Here a new token is written in
+place behind a row's others, and everything behind it is masked.
 
-**A row's numbers do not depend on its company.** A product of matrices rounds otherwise where another number of rows,
-or of keys, makes the library take another way through it. So a pass has one of few sizes, filled up with rows that
-nobody looks at; and a smaller one than the largest is taken only if it gave the same bits when it was first needed.
-This is what lets an interrupted run go on with the samples that it lacks, and end in the same bytes.
+**A row's numbers do not depend on the other rows.** A matrix product may round differently for another number of rows
+or keys, since the library picks another kernel. So a pass has one of few sizes, padded with unused rows; and a size
+below the largest is used only if it gave the same bits when it was first needed. This is what lets an interrupted run
+draw only its missing samples, and end in the same bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,48 +22,48 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from freeprm.models.loading import Backbone
 
-_UNIT_ROWS = 16  # registers and tiles hold so many rows, or a divisor of it; one row, or few, go another way
+_UNIT_ROWS = 16  # a multiple of the rows in registers and tiles; few rows use another kernel
 _UNIT_WIDTH = 32  # keys
-_CPU_PASS = 256  # rows: more are no faster, and need not all be as wide as the longest of them
-_PARTS = 8  # of the largest number of rows, and of each power of two of keys
-_FEW = 16  # rows that show whether the number of keys matters
+_CPU_PASS = 256  # rows; more are no faster, and would all be as wide as the longest
+_PARTS = 8  # sizes up to the largest number of rows, and in each power of two of keys
+_FEW = 16  # rows to test whether the number of keys matters
 
 
 class CachedTexts(Protocol):
-    """U texts that a model has read."""
+    """The cache of U texts."""
 
     def enter(self, prompts: DynamicCache, which: Sequence[int], lengths: Sequence[int]) -> None:
-        """Add texts: encoded prompts.
+        """Add encoded prompts as texts.
 
         Args:
             prompts: P rows, padded on the left.
-            which: of these, those that enter, in order.
-            lengths: (P,) their tokens.
+            which: rows to add, in order.
+            lengths: (P,) tokens.
         """
         ...
 
     def part(self, parents: Tensor) -> None:
-        """Texts become these, each with what was read of the text of that index; others are forgotten."""
+        """Replace the texts: new text i continues the old text `parents[i]`; the others are dropped."""
         ...
 
     def read(self, tokens: Tensor) -> Tensor:
-        """(U, V) logits behind each text's next token, (U,)."""
+        """(U, V) logits after appending a token to each text, (U,)."""
         ...
 
 
 def cached_texts(backbone: Backbone, *, capacity: int, width: int) -> CachedTexts:
-    """Room for texts.
+    """An empty cache.
 
     Args:
-        backbone: reads.
-        capacity: texts at most; 1 where `stands_alone`.
-        width: tokens of a text at most.
+        backbone: the model.
+        capacity: maximum of texts; 1 if `stands_alone`.
+        width: maximum of tokens of a text.
     """
     return Alone(backbone) if stands_alone(backbone) else CachedRows(backbone, capacity=capacity, width=width)
 
 
 def stands_alone(backbone: Backbone) -> bool:
-    """Whether a text must be read by itself: the model keeps more than keys and values, or in chunks."""
+    """Whether a text needs a pass of its own: the model keeps more than keys and values, or attends in chunks."""
     config = backbone.model.config.get_text_config(decoder=True)
     layers = DynamicCache(config=config).layers
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
@@ -100,20 +100,20 @@ class Alone:
 
 
 class CachedRows:
-    """Texts in rows."""
+    """Texts as rows of one buffer in each layer."""
 
     def __init__(self, backbone: Backbone, *, capacity: int, width: int):
         self._model = backbone.model
         device = backbone.model.device
         self._largest = min(capacity, _CPU_PASS) if device.type == "cpu" else capacity  # rows of a pass
         self._capacity = -(-capacity // self._largest) * self._largest
-        self._width = _wide(width + 1)  # a mask without a masked key is left out, and another kernel taken
+        self._width = _wide(width + 1)  # one key is always masked: without a mask another kernel is used
         self._lengths = torch.zeros(self._capacity, dtype=torch.long, device=device)
         self._n = 0
-        self._place = _Place(self._capacity, self._width)
+        self._view = _PassView(self._capacity, self._width)
         self._layers: list[_Layer] = []
         self._windows = _windows(backbone.model.config.get_text_config(decoder=True))
-        self._by_hand = self._windows != {None} and "flash" not in backbone.model.config._attn_implementation
+        self._masks_windows = self._windows != {None} and "flash" not in backbone.model.config._attn_implementation
         self._is_eager = backbone.model.config._attn_implementation == "eager"
         self._same_size: dict[int, bool] = {self._largest: True}
         self._same_width: dict[int, bool] = {self._width: True}
@@ -121,7 +121,7 @@ class CachedRows:
     def enter(self, prompts: DynamicCache, which: Sequence[int], lengths: Sequence[int]) -> None:
         """See `CachedTexts`."""
         if not self._layers:
-            self._layers = [_Layer(layer, self._place) for layer in prompts.layers]  # type: ignore[arg-type]
+            self._layers = [_Layer(layer, self._view) for layer in prompts.layers]  # type: ignore[arg-type]
         for prompt in which:
             for ours, theirs in zip(self._layers, prompts.layers, strict=True):
                 ours.fill(self._n, theirs, prompt, lengths[prompt])  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ class CachedRows:
             self._n += 1
 
     def part(self, parents: Tensor) -> None:
-        """See `CachedTexts`; only rows that change place are copied."""
+        """See `CachedTexts`; only rows that move are copied."""
         moved = (parents != torch.arange(len(parents), device=parents.device)).nonzero()[:, 0]
         if len(moved):
             longest = int(self._lengths.max())
@@ -146,7 +146,7 @@ class CachedRows:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _read(self, tokens: Tensor, start: int) -> Tensor:
-        """Logits of some texts, by the smallest pass that gives what the largest one gives."""
+        """Logits of some texts, by the smallest pass that gives the same bits as the largest."""
         longest = int(self._lengths[start : start + len(tokens)].max()) + 1
         for width in _widths(longest + 1, self._width):
             if self._is_same_width(width, tokens, start):
@@ -171,38 +171,38 @@ class CachedRows:
         return self._same_width[width]
 
     def _pass(self, tokens: Tensor, start: int, size: int, width: int) -> Tensor:
-        """(U, V) logits of a pass with so many rows, of which U are texts, and so many keys."""
-        place, n = self._place, len(tokens)
-        place.rows, place.width = slice(start, start + size), width
-        place.texts = torch.arange(start, start + n, device=tokens.device)
-        place.new = self._lengths[start : start + n]
+        """(U, V) logits of a pass with `size` rows, of which the first U are texts, and `width` keys."""
+        view, n = self._view, len(tokens)
+        view.rows, view.width = slice(start, start + size), width
+        view.texts = torch.arange(start, start + n, device=tokens.device)
+        view.new = self._lengths[start : start + n]
         ids = torch.nn.functional.pad(tokens, (0, size - n))
-        at = self._lengths[start : start + size]
+        positions = self._lengths[start : start + size]
         logits: Tensor = self._model(
-            input_ids=ids[:, None], attention_mask=self._mask(at, width), position_ids=at[:, None],
+            input_ids=ids[:, None], attention_mask=self._mask(positions, width), position_ids=positions[:, None],
             past_key_values=Cache(layers=list(self._layers)), use_cache=True,
         ).logits  # fmt: skip
         return logits[:n, -1]
 
-    def _mask(self, at: Tensor, width: int) -> Tensor | dict[str, Tensor]:
-        """What each row attends to: itself and what stands before, as far as a layer's window reaches.
+    def _mask(self, positions: Tensor, width: int) -> Tensor | dict[str, Tensor]:
+        """Causal mask of each row's new token, within each layer's sliding window.
 
-        transformers takes distances between keys as they lie, from the last one; so windows are given by hand.
+        transformers measures a window from the last key of the buffer, so masks of windows are made here.
         """
-        keys = torch.arange(width, device=at.device)
-        full = keys <= at[:, None]  # (B, width)
-        if not self._by_hand:
+        keys = torch.arange(width, device=positions.device)
+        full = keys <= positions[:, None]  # (B, width)
+        if not self._masks_windows:
             return full
         masks = {
-            window: self._given(full if window is None else full & (keys > at[:, None] - window))
+            window: self._expanded(full if window is None else full & (keys > positions[:, None] - window))
             for window in self._windows
         }
         if len(masks) == 1:
             return next(iter(masks.values()))
         return {f"{'full' if window is None else 'sliding'}_attention": mask for window, mask in masks.items()}
 
-    def _given(self, mask: Tensor) -> Tensor:
-        """(B, 1, 1, width) as attention takes it."""
+    def _expanded(self, mask: Tensor) -> Tensor:
+        """(B, 1, 1, width); additive for eager attention."""
         mask = mask[:, None, None]
         if not self._is_eager:
             return mask
@@ -210,74 +210,74 @@ class CachedRows:
         return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
-class _Place:
-    """What a pass writes and sees, the same in every layer."""
+class _PassView:
+    """The part of the buffers that a pass reads and writes, the same in every layer."""
 
     def __init__(self, capacity: int, full_width: int):
         self.capacity, self.full_width = capacity, full_width
         self.rows, self.width = slice(0, 0), 1
-        """Rows of the pass, and how many of their keys it sees."""
+        """Rows and keys that are read."""
         self.texts = self.new = torch.zeros(0, dtype=torch.long)
-        """Those rows of them that are texts, and where their new token stands."""
+        """Rows that are texts, and the position of their new token."""
 
 
 class _Layer(DynamicLayer):
     """One layer's keys and values, (capacity, heads, width, head size)."""
 
-    def __init__(self, like: DynamicLayer, place: _Place):
+    def __init__(self, like: DynamicLayer, view: _PassView):
         super().__init__()
         assert like.keys is not None
         assert like.values is not None
         self.dtype, self.device = like.keys.dtype, like.keys.device
         self._all = tuple(
-            _zeros(states, (place.capacity, states.shape[1], place.full_width, states.shape[3]))
+            _zeros(states, (view.capacity, states.shape[1], view.full_width, states.shape[3]))
             for states in (like.keys, like.values)
         )
-        self._place = place
+        self._view = view
         self.is_initialized = True
 
     def fill(self, row: int, prompts: DynamicLayer, prompt: int, length: int) -> None:
-        """Begin a row with a prompt."""
+        """Write a prompt to a row."""
         for ours, theirs in zip(self._all, (prompts.keys, prompts.values), strict=True):
             assert theirs is not None
             ours[row, :, :length] = theirs[prompt, :, theirs.shape[2] - length :]
 
     def copy(self, source: Tensor, target: Tensor, length: int) -> None:
-        """Give rows what others hold."""
+        """Copy rows to others."""
         for states in self._all:
             states[target, :, :length] = states[source, :, :length]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write each row's new token behind what it holds."""
-        place = self._place
+        """Write each row's new token."""
+        view = self._view
         for states, new in zip(self._all, (key_states, value_states), strict=True):
-            states[place.texts, :, place.new] = new[: len(place.texts), :, 0]
-        keys, values = (states[place.rows, :, : place.width] for states in self._all)
+            states[view.texts, :, view.new] = new[: len(view.texts), :, 0]
+        keys, values = (states[view.rows, :, : view.width] for states in self._all)
         return keys, values
 
     def get_seq_length(self) -> int:
-        """As transformers understands it: the keys before the new one."""
-        return self._place.width - 1
+        """In transformers' sense: the keys before the new one."""
+        return self._view.width - 1
 
 
 def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Zeros, since what is masked is multiplied by nothing, which must not be a stray NaN; in memory once used."""
+    """Zeros, since masked values are multiplied by 0 and must not be NaN; memory is allocated when written."""
     if like.device.type != "cpu":
         return like.new_zeros(shape)
-    # Not numpy's zeros: it asks for pages of 2 MB, so that every row would be in memory whole with its first token.
+    # Not numpy's zeros: it asks for pages of 2 MB, so that a row's first token would allocate the whole row.
     return torch.frombuffer(mmap(-1, prod(shape) * like.itemsize), dtype=like.dtype).view(shape)
 
 
 def _sizes(n: int, largest: int) -> list[int]:
-    """Rows of passes that hold n texts, from the smallest one to the largest."""
+    """Sizes of a pass that hold n texts, ascending."""
     parts = {-(-largest * part // (_PARTS * _UNIT_ROWS)) * _UNIT_ROWS for part in range(1, _PARTS)}
     return sorted(size for size in {*parts, largest} if n <= size <= largest)
 
 
 def _widths(n: int, largest: int) -> Iterator[int]:
-    """Keys of passes that hold n, from the smallest one to the largest; the steps grow with them."""
+    """Widths of a pass that hold n keys, ascending, in growing steps."""
     while (n := _wide(n)) < largest:
         yield n
         n += 1
@@ -290,6 +290,6 @@ def _wide(n: int) -> int:
 
 
 def _windows(config: PreTrainedConfig) -> set[int | None]:
-    """How far layers attend back; None where it is everything."""
+    """Sliding windows of the layers; None is full attention."""
     layers = DynamicCache(config=config).layers
     return {layer.sliding_window if isinstance(layer, DynamicSlidingWindowLayer) else None for layer in layers}

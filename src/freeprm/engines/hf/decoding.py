@@ -1,10 +1,10 @@
 """The loop that draws responses, token by token: a sample that ends makes room for the next one.
 
-A row of a pass is a text, with all samples that have it so far: a prompt at first (see `prefill`), and what becomes
-of it where samples draw different tokens. So each text is read once, however many samples begin with it.
+A row of a pass is a text shared by all samples that are equal so far: a prompt at first (see `prefill`), which splits
+when samples draw different tokens. So each text is read once, however many samples begin with it.
 
 Which prompts are encoded together, and how many samples are drawn at a time, is planned from all samples of a run,
-drawn already or not, and whoever draws them: so what is missing is computed as an uninterrupted run computes it.
+drawn already or not, so that a resumed run computes the missing ones as an uninterrupted run does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,33 +32,34 @@ from freeprm.models.loading import Backbone
 from freeprm.models.reference_logprobs import key_of, noted_of
 from freeprm.types import Prompt
 
-_ENTERING = 8  # this part of the samples enters at a time: a pass less often, and room that is empty for a while
+_ENTERING = 8  # an eighth of the samples enters at a time: fewer prefills, at the price of slots that wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A prompt as token ids, and the samples of it."""
+    """A prompt as token ids, with its samples."""
 
     problem_id: str
     prompt: Prompt
     ids: tuple[int, ...]
     sample_idxs: tuple[int, ...]
     done: frozenset[int] = frozenset()
-    """Of these, the ones that are not to be drawn."""
+    """Of these, the ones drawn already."""
     prefix: str = ""
-    """The beginning of a response, whose ids are the last ones."""
+    """The beginning of a response; its ids are the last of `ids`."""
 
 
 class Room(NamedTuple):
-    """What is drawn at a time; decided by all samples of a run, so that an interrupted one goes on in the same way."""
+    """Maxima for one process; decided by all samples of a run, so that a resumed run has the same."""
 
     samples: int
+    """Drawn at a time."""
     tokens: int
-    """Of prompt and response, at most."""
+    """Of prompt and response."""
 
 
 def no_count(n_tokens: int) -> None:
-    """Where nobody waits for the count."""
+    """No-op progress callback."""
 
 
 @torch.inference_mode()
@@ -66,14 +67,14 @@ def decode(
     backbone: Backbone, groups: Iterable[Sequence[Wanted]], *, params: SamplingParams, room: Room,
     count: Callable[[int], None] = no_count,
 ) -> Iterator[Sampled]:  # fmt: skip
-    """Draw every sample that is wanted; each is given when it is finished.
+    """Draw every missing sample; each is yielded when it is finished.
 
     Args:
         backbone: the model; its context must have room for a token behind each prompt.
-        groups: prompts that are encoded together, taken as there is room for their samples.
+        groups: prompts that are encoded together, taken when there is room for their samples.
         params: how to draw.
-        room: for all of them.
-        count: is told how many tokens were drawn, step by step.
+        room: for all groups.
+        count: called with the number of tokens drawn in each step.
     """
     texts = cached_texts(backbone, capacity=room.samples, width=room.tokens)
     waiting = _Waiting(backbone, groups, at_once=max(1, room.samples // _ENTERING))
@@ -106,15 +107,15 @@ def decode(
 
 
 class _Waiting:
-    """Samples that are not begun, a group of them with its prompts encoded."""
+    """Samples that are not begun; the prompts of the current group are encoded."""
 
     def __init__(self, backbone: Backbone, groups: Iterable[Sequence[Wanted]], *, at_once: int):
         self._backbone, self._groups, self._at_once = backbone, iter(groups), at_once
         self._read: Prefilled | None = None
-        self._items: list[tuple[int, Wanted, int]] = []  # of this group: prompt, and sample
+        self._items: list[tuple[int, Wanted, int]] = []  # of the current group: prompt, and sample
 
     def take(self, n_free: int) -> tuple[Prefilled, list[tuple[int, Wanted, int]]] | None:
-        """Samples that enter now, with their encoded prompts; None where it is better to wait, or none are left."""
+        """Samples to begin now, with their encoded prompts; None if none are left or more slots should be free."""
         if n_free < self._at_once:
             return None
         if not self._items:
@@ -136,90 +137,89 @@ class _Waiting:
 
 
 class _Samples:
-    """The samples being drawn: B of them, each in one of so many places."""
+    """The B samples being drawn, each with a slot of the buffers."""
 
-    def __init__(self, backbone: Backbone, params: SamplingParams, n_places: int):
+    def __init__(self, backbone: Backbone, params: SamplingParams, n_slots: int):
         device = backbone.model.device
         self._backbone, self._params = backbone, params
         longest = min(params.max_new_tokens, backbone.max_length)
-        self._free = list(range(n_places))[::-1]
-        self._what: list[tuple[Wanted, int, int]] = [_NOTHING] * n_places
-        self._place = torch.zeros(0, dtype=torch.long, device=device)  # (B,)
+        self._free = list(range(n_slots))[::-1]
+        self._samples: list[tuple[Wanted, int, int]] = [_NOTHING] * n_slots
+        self._slot = torch.zeros(0, dtype=torch.long, device=device)  # (B,)
         self.text = torch.zeros(0, dtype=torch.long, device=device)
-        """(B,) which of the U texts each sample has so far: its prompt at first."""
-        self._length, self._room = torch.zeros(2, n_places, dtype=torch.long, device=device)
-        self._tokens = torch.zeros(n_places, longest, dtype=torch.long, device=device)
+        """(B,) index of each sample's text among the U texts: its prompt at first."""
+        self._length, self._room = torch.zeros(2, n_slots, dtype=torch.long, device=device)
+        self._tokens = torch.zeros(n_slots, longest, dtype=torch.long, device=device)
         self._ends = end_tokens(backbone).to(device)
-        self._numbers = torch.zeros(n_places, longest, device=device) if params.temperature > 0 else None
-        self._logprobs = torch.zeros(n_places, longest, device=device) if params.logprobs else None
+        self._numbers = torch.zeros(n_slots, longest, device=device) if params.temperature > 0 else None
+        self._logprobs = torch.zeros(n_slots, longest, device=device) if params.logprobs else None
         self._of = key_of(backbone.folder, backbone.tokenizer, dtype=backbone.dtype) if params.logprobs else None
 
     @property
     def n_free(self) -> int:
-        """Samples that there is room for."""
         return len(self._free)
 
-    def enter(self, what: Sequence[tuple[Wanted, int, int]], *, texts: Sequence[int]) -> None:
+    def enter(self, samples: Sequence[tuple[Wanted, int, int]], *, texts: Sequence[int]) -> None:
         """Begin samples.
 
         Args:
-            what: prompt, index, and how many tokens of the prompt were read for it.
-            texts: the row of each one's prompt.
+            samples: prompt, index, and the tokens of the prompt that were read for the sample.
+            texts: index of each one's prompt among the texts.
         """
-        places = [self._free.pop() for _ in what]
+        slots = [self._free.pop() for _ in samples]
         rooms = [
             min(self._params.max_new_tokens, self._backbone.reach(len(wanted.ids)) - len(wanted.ids))
-            for wanted, _, _ in what
+            for wanted, _, _ in samples
         ]
-        for place, one in zip(places, what, strict=True):
-            self._what[place] = one
-        new, text, room = self._place.new_tensor([places, texts, rooms])
-        self._place, self.text = torch.cat([self._place, new]), torch.cat([self.text, text])
+        for slot, sample in zip(slots, samples, strict=True):
+            self._samples[slot] = sample
+        new, text, room = self._slot.new_tensor([slots, texts, rooms])
+        self._slot, self.text = torch.cat([self._slot, new]), torch.cat([self.text, text])
         self._length[new], self._room[new] = 0, room
         if self._numbers is not None:
-            drawn = np.zeros((len(what), self._numbers.shape[1]), dtype=np.float32)
-            for row, ((wanted, index, _), count) in enumerate(zip(what, rooms, strict=True)):
+            drawn = np.zeros((len(samples), self._numbers.shape[1]), dtype=np.float32)
+            for row, ((wanted, index, _), count) in enumerate(zip(samples, rooms, strict=True)):
                 drawn[row, :count] = uniforms(
                     wanted.prompt, sample_idx=index, seed=self._params.seed, count=count, prefix=wanted.prefix
                 )
             self._numbers[new] = torch.from_numpy(drawn).to(new.device)
 
     def draw(self, logits: Tensor) -> Tensor:
-        """(B,) what follows each sample's text, by the (U, V) logits of the texts."""
-        numbers = None if self._numbers is None else self._numbers[self._place, self._length[self._place]]
+        """(B,) the next token of each sample, from the (U, V) logits of the texts."""
+        numbers = None if self._numbers is None else self._numbers[self._slot, self._length[self._slot]]
         return draw(logits[self.text], numbers, temperature=self._params.temperature, top_p=self._params.top_p)
 
     def take(self, tokens: Tensor, logits: Tensor) -> Tensor:
-        """Note this step's (B,) tokens and, where asked for, how likely the texts' (U, V) logits make them.
+        """Append this step's (B,) tokens and, if requested, their log-probabilities under the (U, V) logits.
 
         Returns:
-            (B,) bool: this one ended its turn, used up its room, or completed a stop string.
+            (B,) bool: the sample ended its turn, used up its room, or completed a stop string.
         """
-        place, length = self._place, self._length[self._place]
-        self._tokens[place, length] = tokens
+        slot, length = self._slot, self._length[self._slot]
+        self._tokens[slot, length] = tokens
         if self._logprobs is not None:
-            self._logprobs[place, length] = logits.float().log_softmax(-1)[self.text, tokens]
-        self._length[place] = length = length + 1
-        finished: Tensor = torch.isin(tokens, self._ends) | (length >= self._room[place])
+            self._logprobs[slot, length] = logits.float().log_softmax(-1)[self.text, tokens]
+        self._length[slot] = length = length + 1
+        finished: Tensor = torch.isin(tokens, self._ends) | (length >= self._room[slot])
         if self._params.stop:
-            places, lengths = place.tolist(), length.tolist()
-            stopped = [self._is_stopped(place, n) for place, n in zip(places, lengths, strict=True)]
+            slots, lengths = slot.tolist(), length.tolist()
+            stopped = [self._is_stopped(slot, n) for slot, n in zip(slots, lengths, strict=True)]
             finished = finished | torch.tensor(stopped, device=finished.device)
         return finished
 
     def leave(self, finished: Tensor) -> Iterator[Sampled]:
-        """Those that have finished, which make room."""
-        places = self._place[finished].tolist()
-        self._place, self.text = self._place[~finished], self.text[~finished]
-        for place in places:
-            yield self._sampled(place)
-        self._free += places
+        """Remove and return the finished samples."""
+        slots = self._slot[finished].tolist()
+        self._slot, self.text = self._slot[~finished], self.text[~finished]
+        for slot in slots:
+            yield self._sampled(slot)
+        self._free += slots
 
-    def _sampled(self, place: int) -> Sampled:
-        wanted, sample_idx, n_read = self._what[place]
-        length = int(self._length[place])
-        ids = self._tokens[place, :length].tolist()
-        at_end = bool(torch.isin(self._tokens[place, length - 1], self._ends))
+    def _sampled(self, slot: int) -> Sampled:
+        wanted, sample_idx, n_read = self._samples[slot]
+        length = int(self._length[slot])
+        ids = self._tokens[slot, :length].tolist()
+        at_end = bool(torch.isin(self._tokens[slot, length - 1], self._ends))
         text = response_text(self._backbone.tokenizer, wanted.ids, ids[:-1] if at_end else ids)
         cut = stop_position(text, self._params.stop)
         return Sampled(
@@ -227,13 +227,13 @@ class _Samples:
             token_ids=tuple(ids), n_prompt_tokens=len(wanted.ids), n_generated_tokens=length,
             n_read_tokens=n_read if sample_idx == wanted.sample_idxs[0] else 0,
             stop_reason=self._reason(cut is not None, at_end, length),
-            token_logprobs=None if self._logprobs is None else tuple(self._logprobs[place, :length].tolist()),
+            token_logprobs=None if self._logprobs is None else tuple(self._logprobs[slot, :length].tolist()),
             logprobs_of=None if self._of is None else noted_of(self._of, wanted.ids),
         )  # fmt: skip
 
-    def _is_stopped(self, place: int, length: int) -> bool:
-        ids = self._tokens[place, :length].tolist()
-        return is_stopped(self._backbone.tokenizer, self._what[place][0].ids, ids, self._params.stop)
+    def _is_stopped(self, slot: int, length: int) -> bool:
+        ids = self._tokens[slot, :length].tolist()
+        return is_stopped(self._backbone.tokenizer, self._samples[slot][0].ids, ids, self._params.stop)
 
     def _reason(self, stopped: bool, at_end: bool, n_tokens: int) -> StopReason:
         if stopped:
@@ -247,44 +247,44 @@ _NOTHING = (Wanted(problem_id="", prompt="", ids=(), sample_idxs=()), 0, 0)
 
 
 def _parted(texts: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What texts become where samples go on with them in different ways.
+    """Split texts whose samples drew different tokens.
 
     Args:
-        texts: (B,) the row of each sample's text.
-        tokens: (B,) what it goes on with.
+        texts: (B,) row of each sample's text.
+        tokens: (B,) its next token.
 
     Returns:
-        (U,) the row of the text that each new one goes on with, its own where that can be; (U,) its last token; (B,)
-        the row of each sample's new text.
+        (U,) row of the parent of each new text, the same row if possible; (U,) its last token; (B,) row of each
+        sample's new text.
     """
     if not len(tokens):
         return texts, tokens, texts
     n_words = tokens.amax() + 1
-    pairs, places = torch.unique(texts * n_words + tokens, return_inverse=True)  # in order of texts
+    pairs, pair_of = torch.unique(texts * n_words + tokens, return_inverse=True)  # in order of texts
     parents = pairs // n_words
     stays = parents < len(pairs)
-    stays[1:] &= parents[1:] != parents[:-1]  # the first that goes on with a text has its row
+    stays[1:] &= parents[1:] != parents[:-1]  # the first child of a text keeps its row
     is_free = torch.ones_like(stays)
     is_free[parents[stays]] = False
     rows = parents.clone()  # of each pair
     rows[~stays] = is_free.nonzero()[:, 0]
     order = rows.argsort()
-    return parents[order], (pairs % n_words)[order], rows[places]
+    return parents[order], (pairs % n_words)[order], rows[pair_of]
 
 
 _PREFILL_TOKENS = 32_768  # of prompts encoded together, padding included
-_PARTS = 8  # prompts are encoded for so large a part of the samples that are drawn at a time
+_PARTS = 8  # prompts are encoded for an eighth of the samples that are drawn at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawingLimits:
-    """What may be drawn at a time."""
+    """Limits of what is drawn at a time."""
 
     max_samples: int
     cache_bytes: int
     """Memory of the key-value cache."""
     bytes_per_token: int
-    """That one token of one sample takes in it."""
+    """Of the cache, for one sample."""
     max_new_tokens: int
     max_length: int
     """Tokens of a text; see `Backbone.reach`."""
@@ -299,10 +299,9 @@ class Plan(NamedTuple):
 
 
 def plan(wanted: Sequence[Wanted], limits: DrawingLimits, *, n_workers: int = 1) -> Plan:
-    """Groups of prompts, longest first, so that what does not fit the memory fails at once.
+    """Groups of prompts, longest first, so that a lack of memory shows at once.
 
-    Where samples go on from the beginnings of responses, those of one prompt stand together, so that what they share
-    is encoded once.
+    Beginnings of responses to one prompt are grouped, so that their common part is encoded once.
     """
     n_samples = sum(len(item.sample_idxs) for item in wanted)
     longest = max((len(item.ids) for item in wanted), default=0)
@@ -332,7 +331,7 @@ def _groups(wanted: Sequence[Wanted], room: Room) -> list[list[Wanted]]:
 
 
 def _in_families(wanted: Sequence[Wanted]) -> list[Wanted]:
-    """Those of one prompt together, in order of what they begin with."""
+    """Grouped by prompt, in order of their ids."""
     families: dict[bytes, list[Wanted]] = {}
     for item in wanted:
         families.setdefault(_family(item), []).append(item)

@@ -1,7 +1,7 @@
-"""The next token and the response's end: temperature, top-p, the random numbers that decide, end tokens, stop strings.
+"""Drawing of a token and the end of a response: random numbers, temperature, top-p, end tokens, stop strings.
 
-A sample's random numbers are fixed by the seed, the prompt and the sample's index, so that a response
-does not depend on what else is in the batch, on the batch's size, or on which process draws it.
+A sample's random numbers are fixed by the seed, the prompt and the sample's index, so that a response does not depend
+on the rest of the batch or on the process that draws it.
 """
 
 import json
@@ -21,17 +21,14 @@ from freeprm.types import Prompt
 
 
 def uniforms(prompt: Prompt, *, sample_idx: int, seed: int, count: int, prefix: str = "") -> NDArray[np.float32]:
-    """(count,) numbers in [0, 1), the same for the same arguments; fewer are the first of more.
-
-    From Philox, a counter-based generator, keyed by a hash of seed, index, prompt and prefix.
-    """
+    """(count,) numbers in [0, 1) from Philox, keyed by a hash of the other arguments; a prefix of those of more."""
     identity = sample_identity(prompt, sample_idx=sample_idx, seed=seed, prefix=prefix)
     key = int.from_bytes(blake2b(identity, digest_size=16).digest())
     return np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32)
 
 
 def sample_identity(prompt: Prompt, *, sample_idx: int, seed: int, prefix: str = "") -> bytes:
-    """What a sample's random numbers are made from."""
+    """The key of a sample's random numbers."""
     parts = [seed, sample_idx, prompt, *([prefix] if prefix else [])]
     return json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()
 
@@ -60,13 +57,13 @@ def draw(logits: Tensor, numbers: Tensor | None, *, temperature: float, top_p: f
     cdf = probabilities.cumsum(-1)  # (B, V)
     total = cdf[:, -1]
     _check(total)
-    # Below the total even where u * total rounds up to it, so that a token of some probability is found.
+    # Below the total even if u * total rounds up to it, so that the token found has some probability.
     target = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cdf, target[:, None], right=True)[:, 0]
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Zero outside the smallest set of most likely tokens that holds `top_p`; (B, V), not normalised."""
+    """Zero outside the smallest set of most likely tokens with total `top_p`; (B, V), not normalised."""
     ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(-1) - ranked
     return torch.zeros_like(probabilities).scatter_(-1, order, ranked.masked_fill(before >= top_p, 0.0))
@@ -80,7 +77,7 @@ def _check(values: Tensor) -> None:
         )
 
 
-_EXTRA_TOKENS = 8  # looked at beyond a stop string's own length, for tokens that hold less than a character
+_EXTRA_TOKENS = 8  # beyond a stop string's own length, for tokens of less than a character
 
 
 def end_tokens(backbone: Backbone) -> Tensor:
@@ -90,7 +87,7 @@ def end_tokens(backbone: Backbone) -> Tensor:
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, named: int | list[int] | None) -> list[int]:
-    """As `end_tokens`; `named` are the model's own, as its generation config has them."""
+    """See `end_tokens`; `named` are those of the model's generation config."""
     ids = set(named if isinstance(named, list) else [named]) | {tokenizer.eos_token_id}
     turn = tokenizer(turn_end(tokenizer), add_special_tokens=False)["input_ids"]
     if len(turn) == 1:
@@ -99,24 +96,21 @@ def end_ids(tokenizer: PreTrainedTokenizerBase, named: int | list[int] | None) -
 
 
 def response_text(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
-    """The text of response tokens as it stands behind the prompt.
-
-    Decoded together with the prompt's last token, because some tokenizers drop a leading space otherwise.
-    """
+    """The text of response tokens, decoded behind the prompt's last token: some tokenizers drop a leading space."""
     before = _decoded(tokenizer, prompt_ids[-1:])
     both = _decoded(tokenizer, [*prompt_ids[-1:], *ids])
     return both[len(before) :] if both.startswith(before) else _decoded(tokenizer, ids)
 
 
 def stop_position(text: str, stop: Sequence[str]) -> int | None:
-    """Where the first stop string begins, None where there is none."""
+    """Where the first stop string begins, or None."""
     return min((found for one in stop if (found := text.find(one)) >= 0), default=None)
 
 
 def is_stopped(
     tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], ids: Sequence[int], stop: Sequence[str]
 ) -> bool:
-    """A stop string is in the response; its last tokens are looked at first, which mostly saves decoding them all."""
+    """Whether a stop string is in the response; the last tokens are checked first, to avoid decoding all of them."""
     width = max(map(len, stop), default=0) + _EXTRA_TOKENS
     if stop_position(_decoded(tokenizer, ids[-width:]), stop) is None:
         return False

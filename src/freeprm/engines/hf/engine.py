@@ -1,9 +1,9 @@
 """The `hf` engine: sampling with transformers on this machine, by any causal language model with a key-value cache.
 
-The precision that a model draws in where none is asked for is its checkpoint's, or float32 where that is faster. A
-checkpoint of 16 bits is the same model in float32, so that both are faithful, and which is faster depends on the
-processor: with tiles for bfloat16 (AMX) 16 bits take a fraction of the time, without them several times as long. So
-a trial decides. A checkpoint in float32 stays what it is: in 16 bits it would be another model.
+By default a model draws in its checkpoint's precision, or in float32 if that is faster. A 16-bit checkpoint is the same
+model in float32, so both are faithful, and the faster one depends on the processor: with tiles for bfloat16 (AMX) 16
+bits take a fraction of the time, without them several times as long. So a trial decides. A float32 checkpoint stays in
+float32: in 16 bits it would be another model.
 """
 
 import time
@@ -47,23 +47,22 @@ from freeprm.models.loading import (
 from freeprm.models.reference_logprobs import key_of
 
 SMALL_BYTES = 256 << 20
-"""Weights up to this size leave cores idle, or waiting for each other, when one process has them all."""
-_ROWS_PER_WORKER = 512  # fewer do not repay the seconds that a process takes to start
+"""Models up to this size leave cores idle, or waiting for each other, in a single process."""
+_ROWS_PER_WORKER = 512  # fewer do not repay the start of a process, which takes seconds
 _CPU_CACHE_BYTES = 1 << 30  # of one process
 _ROWS = 1024
-_CPU_LOGITS = 1 << 26  # at a time: some copies of so many, in float32, are a gigabyte
+_CPU_LOGITS = 1 << 26  # at a time; some copies of them in float32 are a gigabyte
 _GPU_CACHE_SHARE = 0.5  # of the device's memory; weights and activations need the rest
 
 
 @dataclass(frozen=True, kw_only=True)
 class HFEngine:
-    """Draws responses; see `decoding` for how, and what is done together."""
+    """Draws responses; see `decoding`."""
 
     model: str
     """A folder, a hub id, or `solver:base`."""
     workers: int | None = None
-    """Processes to draw in, at most one a batch; by default one, or one a core for a large job with a small model on
-    the CPU."""
+    """Processes, at most one a batch; by default one, or one a core for a large job with a small model on the CPU."""
     max_rows: int | None = None
     """Samples drawn at a time in one process; by default 1,024, fewer on a CPU where the vocabulary is large."""
     revision: str | None = None
@@ -130,11 +129,7 @@ class HFEngine:
     def best_first(
         self, requests: Sequence[Request], *, params: SamplingParams, judge: Judge, batch: int
     ) -> Iterator[BestOfSamples]:
-        """The best of each problem's samples, found while they are drawn in this process; see `best_of_samples`.
-
-        Raises:
-            ModelError: as for `sample`, or the model cannot write samples piece by piece.
-        """
+        """The best of each problem's samples, found while they are drawn in this process; see `best_of_samples`."""
         with _one_thread_if(self._is_small):
             writer = Writer(self._backbone, params=params)
             encoded = self._encoded(requests)
@@ -142,7 +137,7 @@ class HFEngine:
             yield from best_of_samples(encoded, writer=writer, judge=judge, batch=batch)
 
     def key(self) -> str:
-        """Tells the model from every other; see `models.reference_logprobs`."""
+        """Identifies the model; see `models.reference_logprobs`."""
         return key_of(self._backbone.folder, self._backbone.tokenizer, dtype=self._backbone.dtype)
 
     @property
@@ -177,7 +172,7 @@ class HFEngine:
             yield from decode(self._backbone, groups, params=params, room=planned.room, count=count)
 
     def _encoded(self, requests: Sequence[Request]) -> list[Wanted]:
-        """Prompts, with the beginnings of responses, as training and scoring will encode them."""
+        """Prompts, with the beginnings of responses, encoded as in training and scoring."""
         backbone = self._backbone
         begun = begin(
             backbone.tokenizer, requests, config=backbone.model.config, max_length=backbone.max_length,
@@ -192,7 +187,7 @@ class HFEngine:
         ]  # fmt: skip
 
     def _warn_of_reach(self, encoded: Sequence[Wanted], params: SamplingParams) -> None:
-        """Warn where responses will be ended earlier than asked for, or than the context's end."""
+        """Warn of responses that will end before `max_new_tokens` and before the context is full."""
         backbone = self._backbone
         lengths = [len(item.ids) for item in encoded]
         cut = [n for n in lengths if backbone.reach(n) < min(backbone.max_length, n + params.max_new_tokens)]
@@ -226,7 +221,7 @@ class HFEngine:
         return model.device.type == "cpu" and model.num_parameters() * model.dtype.itemsize <= SMALL_BYTES
 
     def _n_workers(self, n_rows: int) -> int:
-        """From the whole job, not from what is left of it, so that resuming changes nothing."""
+        """Decided by the whole job, not by what is left of it, so that resuming changes nothing."""
         device = self._backbone.model.device.type
         if device != "cpu" and self.workers not in (None, 1):
             raise ConfigError(f"workers: is {self.workers}, but the model is on {device}; several are for the CPU only")
@@ -237,7 +232,7 @@ class HFEngine:
 
 @contextmanager
 def _one_thread_if(small: bool) -> Iterator[None]:
-    """Small matrices gain nothing from a second thread, and lose much where other work has its core."""
+    """Small matrices gain nothing from a second thread, and lose much if other work has its core."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if small else before)
     try:
@@ -246,22 +241,22 @@ def _one_thread_if(small: bool) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-_TRIAL_ROWS = 16  # samples that are drawn at a time in the trial
-_ROUNDS = 4  # of which the fastest counts
-_PART = 1 << 25  # weights of a matrix that are multiplied; the rest takes as long for each
-_AT_LEAST = 1 << 23  # weights of one shape, in several matrices: fewer would stay in the processor's cache
-_GAIN = 1.1  # what is not multiplied is no faster in 16 bits
+_TRIAL_ROWS = 16  # samples drawn at a time in the trial
+_ROUNDS = 4  # the fastest counts
+_PART = 1 << 25  # weights of a matrix that are multiplied; time is proportional to them
+_AT_LEAST = 1 << 23  # weights of one shape, in several matrices; fewer would stay in the processor's cache
+_GAIN = 1.1  # required of the products, since everything else is no faster in 16 bits
 
 
 def choose_dtype(
     config: PreTrainedConfig, device: torch.device, params: SamplingParams, *, trust_remote_code: bool
 ) -> dict[str, Any]:
-    """The `dtype` to draw in, and `why`; where it was tried, the `seconds` of each and what is `said` of it.
+    """The `dtype` to draw in, and `why`; after a trial also the `seconds` of each and a message, `said`.
 
     Args:
         config: of the model, whose weights are not needed.
-        device: that draws.
-        params: with log-probabilities that are noted the checkpoint's own precision is kept, in which others read it.
+        device: of the model.
+        params: with `logprobs` the checkpoint's precision is kept, in which the reference is read.
         trust_remote_code: see `LoadOptions`.
     """
     own = config.dtype
@@ -292,7 +287,7 @@ def choose_dtype(
 
 
 def _shapes(config: PreTrainedConfig, *, trust_remote_code: bool) -> Counter[tuple[int, int]]:
-    """(out, in) of the model's linear layers, and how many there are of each."""
+    """(out, in) sizes of the model's linear layers, counted."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     return Counter(
@@ -301,7 +296,7 @@ def _shapes(config: PreTrainedConfig, *, trust_remote_code: bool) -> Counter[tup
 
 
 def _trial(n_out: int, n_in: int, dtypes: tuple[torch.dtype, ...]) -> dict[torch.dtype, float]:
-    """Seconds of a product with a matrix of this shape, in each precision by turns."""
+    """Seconds of a product with a matrix of this shape, for each precision in turn."""
     part = min(n_out, max(1, _PART // n_in))
     copies = max(1, min(8, _AT_LEAST // (part * n_in)))
     tried = {

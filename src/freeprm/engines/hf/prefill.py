@@ -1,8 +1,8 @@
-"""Prompts, and beginnings of responses, encoded before the first token is drawn.
+"""Encoding of prompts, and of beginnings of responses, before the first token is drawn.
 
-What several of them begin with is encoded once, where the model reads packed rows (see `models.packing`): a response's
-beginnings lie inside each other, so only the longest of them is read, and its keys and values up to each step's end
-are taken for the others. Any other model reads each of them by itself, padded on the left.
+A model that reads packed rows (see `models.packing`) encodes common beginnings once: the beginnings of one response
+contain each other, so only the longest is read, and the others take its keys and values up to their end. Any other
+model reads each text by itself, padded on the left.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from freeprm.models.packed_forward import Tree, row
 from freeprm.models.packing import pack, shared
 from freeprm.models.routes import prepare
 
-_LEAST_SHARED = 1  # tokens that are read once; the segments that this makes cost less than what follows a prefill
+_LEAST_SHARED = 1  # token worth sharing; the extra segments cost less than what follows a prefill
 
 
 class Prefilled(NamedTuple):
@@ -33,31 +33,27 @@ class Prefilled(NamedTuple):
     cache: DynamicCache
     """P rows, padded on the left."""
     mask: Tensor
-    """(P, longest) bool, what is no padding."""
+    """(P, longest) bool, False on padding."""
     n_read: list[int]
-    """(P,) tokens that went through the model for each; what is shared counts for the first that has it."""
+    """(P,) tokens that went through the model for each; shared ones count for the first text."""
 
 
 class PromptText(Protocol):
-    """What is encoded."""
+    """A text to encode."""
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Of a prompt, and of a response's beginning."""
+        """Of a prompt and the beginning of a response."""
         ...
 
     @property
     def prefix(self) -> str:
-        """That beginning."""
+        """The beginning of a response."""
         ...
 
 
 def prefill(backbone: Backbone, batch: Sequence[PromptText]) -> Prefilled:
-    """Encode P texts.
-
-    Raises:
-        ModelError: the model keeps its state in another way.
-    """
+    """Encode P texts; a ModelError if the model has no key-value cache of transformers' kind."""
     longest = max(len(item.ids) for item in batch)
     if any(item.prefix for item in batch) and _keeps_all(backbone) and prepare(backbone.model, longest=longest):
         return _read_tree(backbone, batch)
@@ -76,7 +72,7 @@ def _read_padded(backbone: Backbone, batch: Sequence[PromptText]) -> Prefilled:
     for index, item in enumerate(batch):
         ids[index, longest - len(item.ids) :] = torch.tensor(item.ids)
     mask = _mask(backbone, batch)
-    # Behind a sliding window too all is kept, so that rows of other lengths can stand beside it; see `cache`.
+    # With a sliding window everything is kept as well, so that rows of other lengths can be added; see `cache`.
     cache = DynamicCache(config=backbone.model.config) if stands_alone(backbone) else DynamicCache()
     logits = backbone.model(
         input_ids=ids.to(mask.device), attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
@@ -91,14 +87,14 @@ def _read_padded(backbone: Backbone, batch: Sequence[PromptText]) -> Prefilled:
 
 
 def _read_tree(backbone: Backbone, batch: Sequence[PromptText]) -> Prefilled:
-    """One row of tokens for all texts, each different beginning once; then a row of keys and values for each text."""
+    """Read all texts as one packed row, each common beginning once; then copy each text's keys and values to a row."""
     device = backbone.model.device
     items = [np.array(item.ids, dtype=np.int32) for item in batch]
     leaf_of, new = _leaves(items)
     leaves = sorted(set(leaf_of))
     packed = pack([_whole(items[leaf]) for leaf in leaves], least_shared=_LEAST_SHARED)
-    places = dict(zip(leaves, (packed.answering[index] for index in packed.places), strict=True))  # in that row
-    paths = [places[leaf][: len(item)] for leaf, item in zip(leaf_of, items, strict=True)]
+    positions = dict(zip(leaves, (packed.answering[index] for index in packed.places), strict=True))  # in that row
+    paths = [positions[leaf][: len(item)] for leaf, item in zip(leaf_of, items, strict=True)]
     tree = Tree(packed.segments)
     cache = DynamicCache(config=backbone.model.config)
     logits = backbone.model(
@@ -113,43 +109,43 @@ def _read_tree(backbone: Backbone, batch: Sequence[PromptText]) -> Prefilled:
 
 
 def _leaves(items: Sequence[NDArray[np.int32]]) -> tuple[list[int], list[int]]:
-    """For each text the longest one that begins with it, itself perhaps; and how many tokens are read for it."""
+    """For each text, the longest text that begins with it (or itself), and the number of tokens read for it."""
     order = sorted(range(len(items)), key=lambda index: items[index].tobytes())
-    common = [*shared([items[index] for index in order]), 0]  # with the one before; a text stands before what goes on
+    common = [*shared([items[index] for index in order]), 0]  # tokens shared with the text before, in this order
     leaf_of, new = [0] * len(items), [0] * len(items)
     leaf, n_shared = -1, 0
-    for place in range(len(order) - 1, -1, -1):
-        index = order[place]
-        if common[place + 1] < len(items[index]):
+    for rank in range(len(order) - 1, -1, -1):  # a text comes before those that begin with it
+        index = order[rank]
+        if common[rank + 1] < len(items[index]):
             leaf = index
         leaf_of[index] = leaf
-    for place, index in enumerate(order):
-        n_shared = min(n_shared, common[place])  # with any leaf before
+    for rank, index in enumerate(order):
+        n_shared = min(n_shared, common[rank])  # with any leaf before
         if leaf_of[index] == index:
             new[index], n_shared = len(items[index]) - n_shared, len(items[index])
     return leaf_of, new
 
 
 def _whole(ids: NDArray[np.int32]) -> Encoded:
-    """Nothing but response, so that the places of all tokens are known."""
+    """A text without a prompt, so that packing returns the positions of all tokens."""
     return Encoded(name="a beginning", ids=ids, n_prompt=0, offsets=np.zeros((len(ids), 2), dtype=np.int32))
 
 
 def _padded(paths: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """(P, longest), padded on the left with any place: what stands there is masked."""
+    """(P, longest), padded on the left with 0; padding is masked."""
     longest = max(map(len, paths))
     return np.stack([np.pad(path, (longest - len(path), 0)) for path in paths])
 
 
-def _gathered(cache: DynamicCache, places: Tensor) -> DynamicCache:
-    """A row of keys and values for each (P, longest) row of places in the packed one."""
+def _gathered(cache: DynamicCache, positions: Tensor) -> DynamicCache:
+    """Rows of keys and values, by (P, longest) positions in the packed row."""
     rows = DynamicCache()
     for layer in cache.layers:
         assert isinstance(layer, DynamicLayer)
         assert layer.keys is not None
         assert layer.values is not None
         kept = DynamicLayer()
-        kept.update(layer.keys[0][:, places].transpose(0, 1), layer.values[0][:, places].transpose(0, 1))
+        kept.update(layer.keys[0][:, positions].transpose(0, 1), layer.values[0][:, positions].transpose(0, 1))
         rows.layers.append(kept)
     return rows
 

@@ -1,4 +1,4 @@
-"""Processes that each load the model and draw samples, one thread each: for models too small to fill two cores."""
+"""Processes that each load the model and draw samples with one thread: for models too small to fill two cores."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,17 +14,17 @@ from freeprm.errors import FreePRMError, ModelError
 from freeprm.io.processes import Process
 from freeprm.models.loading import LoadOptions, load_backbone
 
-_SEND_EVERY, _SEND_SECONDS = 32, 0.5  # samples, or what there is after so long
-_READY, _DONE = "ready", "done"  # for another group; nothing is left to draw
+_SEND_EVERY, _SEND_SECONDS = 32, 0.5  # samples are sent at the first of these
+_READY, _DONE = "ready", "done"  # ready for another group; all are drawn
 _Group = Sequence[Wanted]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawingJob:
-    """What every worker needs to know."""
+    """The common input of all workers."""
 
     model: str
-    """A folder here."""
+    """A local folder."""
     load: LoadOptions
     n_threads: int
     params: SamplingParams
@@ -34,7 +34,7 @@ class DrawingJob:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What a worker has drawn since its last message."""
+    """A worker's samples since its last message."""
 
     samples: list[Sampled]
     n_tokens: int
@@ -43,7 +43,7 @@ class _Drawn:
 def sample_in_workers(
     job: DrawingJob, groups: Sequence[_Group], *, n_workers: int, count: Callable[[int], None] = no_count
 ) -> Iterator[Sampled]:
-    """Draw the samples of groups in processes, each given the next group when it has room.
+    """Draw the samples of groups in processes; each takes the next group when it has room.
 
     Raises:
         FreePRMError: of a worker.
@@ -93,16 +93,16 @@ def draw_groups(connection: Connection) -> None:
         outbox.send()
         connection.send(_DONE)
     except EOFError:
-        return  # the parent is done with us
+        return  # the parent has stopped
     except FreePRMError as error:
         connection.send(error)
-    except Exception as error:  # whatever it was, the parent must hear of it
+    except Exception as error:  # whatever it was, the parent must know
         connection.send(ModelError(f"a sampling process failed: {type(error).__name__}: {error}"))
         raise
 
 
 def _groups(connection: Connection) -> Iterator[_Group]:
-    """Groups from the parent, each asked for a while before it is needed."""
+    """Groups from the parent, each requested before it is needed."""
     connection.send(_READY)
     while (group := connection.recv()) is not None:
         connection.send(_READY)
@@ -110,7 +110,7 @@ def _groups(connection: Connection) -> Iterator[_Group]:
 
 
 class _Outbox:
-    """Sends now and then what was drawn."""
+    """Sends samples in batches."""
 
     def __init__(self, connection: Connection):
         self._connection = connection

@@ -1,4 +1,4 @@
-"""What is requested of a server: which samples share a request, and what stands in it."""
+"""Requests to a server: which samples share one, and its fields."""
 
 import json
 from collections import deque
@@ -15,7 +15,7 @@ Api = Literal["chat", "completions"]
 Reasoning = Literal["join", "drop"]
 PATHS: Mapping[Api, str] = {"chat": "/chat/completions", "completions": "/completions"}
 PROMPT = "{prompt}"
-"""Where a template takes the prompt."""
+"""Placeholder of the prompt in a template."""
 FIXED = ("model", "messages", "prompt", "n", "stream", "stop")
 """Fields of a request that `extra_body` cannot change."""
 _SEED_BITS = 31  # some servers keep seeds as signed 32-bit numbers
@@ -23,28 +23,28 @@ _SEED_BITS = 31  # some servers keep seeds as signed 32-bit numbers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """Samples of one problem that one request asks for."""
+    """Samples of one problem for one request."""
 
     problem_id: str
     prompt: Prompt
     sample_idxs: tuple[int, ...]
     prefix: str = ""
-    """The beginning of a response that is continued, as it is sent."""
+    """The beginning of a response to continue, as sent."""
 
     @property
-    def goes_on(self) -> bool:
-        """Whether the assistant has begun to speak already, in the prompt or with a prefix."""
+    def continues(self) -> bool:
+        """Whether a response has begun already, in the prompt or with a prefix."""
         return bool(self.prefix) or split_turn(self.prompt)[1] is not None
 
     def split(self, size: int) -> tuple["Call", "Call | None"]:
-        """The first samples, up to so many, and the others."""
+        """A call for the first `size` samples, and one for the others."""
         rest = self.sample_idxs[size:]
         return replace(self, sample_idxs=self.sample_idxs[:size]), replace(self, sample_idxs=rest) if rest else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """What all requests of a run have in common, and how their answers are read."""
+    """What all requests of a run have in common."""
 
     model: str
     api: Api
@@ -52,12 +52,12 @@ class Form:
     """For completions: the text in which `{prompt}` is replaced."""
     params: SamplingParams
     extra_body: Mapping[str, Any] = field(default_factory=dict)
-    """Fields besides, or instead of ours; None takes a field away."""
+    """Further fields; None removes one of ours."""
     reasoning: Reasoning | None = None
-    """What becomes of reasoning that the server gives apart from the text; None refuses it."""
+    """How to treat reasoning outside of the text; None refuses it."""
 
     def body(self, call: Call, *, variant: int = 0) -> dict[str, Any]:
-        """The request, with a seed of its own; another variant has another one."""
+        """The request's fields; another variant has another seed."""
         params = self.params
         fields: dict[str, Any] = {
             "model": self.model,
@@ -72,7 +72,7 @@ class Form:
         if params.stop:
             fields["stop"] = list(params.stop)
         if params.logprobs:
-            fields["logprobs"] = True if self.api == "chat" else 0  # 0 alternatives beside the token drawn
+            fields["logprobs"] = True if self.api == "chat" else 0  # 0: of the drawn token alone
         fields |= self.extra_body
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -81,21 +81,21 @@ class Form:
         if self.api == "completions":
             assert isinstance(prompt, str)
             return {"prompt": self.template.replace(PROMPT, prompt) + call.prefix}
-        messages, said = split_turn(prompt)
-        if not call.goes_on:
+        messages, beginning = split_turn(prompt)
+        if not call.continues:
             return {"messages": messages}
-        begun = {"role": "assistant", "content": (said or "") + call.prefix}
-        # vLLM's and SGLang's fields say that it is not finished.
+        begun = {"role": "assistant", "content": (beginning or "") + call.prefix}
+        # Fields of vLLM and SGLang for an unfinished message.
         return {"messages": [*messages, begun], "continue_final_message": True, "add_generation_prompt": False}
 
 
 def open_calls(requests: Sequence[Request], *, within_lines: bool = False) -> deque[Call]:
-    """What is still to be drawn, one call a problem.
+    """The samples still to be drawn, one call for each problem.
 
     Args:
-        requests: what is wanted.
-        within_lines: of the whitespace that ends the beginning of a response, spaces and tabs alone are left to the
-            model; else all of it, which chat templates are free to strip.
+        requests: all samples.
+        within_lines: strip only spaces and tabs at the end of a response's beginning; else all whitespace, which chat
+            templates may strip.
     """
     calls: deque[Call] = deque()
     for request in requests:
@@ -107,7 +107,7 @@ def open_calls(requests: Sequence[Request], *, within_lines: bool = False) -> de
 
 
 def seed_of(call: Call, *, seed: int, variant: int = 0) -> int:
-    """A number from the run's seed, the prompt, the prefix and the first sample's index: the same in a resumed run."""
+    """A hash of the run's seed, the prompt, the prefix and the first sample's index: the same in a resumed run."""
     parts = [seed, call.sample_idxs[0], call.prompt, variant, *([call.prefix] if call.prefix else [])]
     identity = json.dumps(parts, ensure_ascii=False, sort_keys=True)
     digest = blake2b(identity.encode(errors="surrogatepass"), digest_size=8).digest()

@@ -29,22 +29,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIEngine:
-    """Keeps `concurrency` requests under way and gives samples as they arrive."""
+    """Keeps `concurrency` requests in flight and yields samples as they arrive."""
 
     model: str
-    """As the server calls it."""
+    """The server's name for it."""
     base_url: str | None = None
-    """By default what OPENAI_BASE_URL says, else http://localhost:8000/v1."""
+    """By default OPENAI_BASE_URL, or else http://localhost:8000/v1."""
     api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable with the key, where the server wants one; the key itself is never a setting."""
+    """The environment variable with the server's key, if it needs one; the key itself is never a setting."""
     api: Api | Literal["auto"] = "auto"
     """`auto` is chat, unless the server has none for the model and the prompts are plain texts."""
     template: str = f"{PROMPT}\n"
-    """For completions: what a plain prompt becomes. By default as freeprm shows it to a model without chat template."""
+    """For completions: the text made of a plain prompt. By default as for a model without chat template."""
     samples_per_call: int = 1
-    """`n` of a request; 1 gives each sample a seed of its own."""
+    """`n` of a request; with 1 each sample has its own seed."""
     concurrency: int = 16
-    """Requests under way at a time."""
+    """Requests in flight at a time."""
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     """Prompts and responses together."""
@@ -53,12 +53,12 @@ class OpenAIEngine:
     timeout_seconds: float = 600.0
     """For one answer."""
     reasoning: Reasoning | None = None
-    """What becomes of reasoning that the server gives apart from the text: `join` as <think>...</think>, or `drop`."""
+    """Reasoning that the server returns apart from the text: `join` it as <think>...</think>, or `drop` it."""
     continues: bool = False
-    """A server that continues the last message of a chat where it is told `continue_final_message`, as vLLM does; of
-    another one it would be a message of the past. Completions need no such thing."""
+    """Whether the server continues the last message of a chat with `continue_final_message`, as vLLM does; others take
+    it for a finished message. Not needed for completions."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of each request, e.g. `top_k`; null takes one of ours away."""
+    """Further fields of each request, e.g. `top_k`; null removes one of ours."""
 
     def __post_init__(self) -> None:
         for name, least in (("samples_per_call", 1), ("concurrency", 1), ("max_retries", 0)):
@@ -82,13 +82,12 @@ class OpenAIEngine:
         """See `Engine`.
 
         Raises:
-            ConfigError: a prefix, or a prompt that ends with the assistant's words, for a chat whose server is not
-                known to continue them.
-            ModelError: no server, an unknown model, a refused key or problem; a server lost on the way, with how
-                many samples there are.
+            ConfigError: a prefix, or a prompt that ends with an assistant message, for chat without `continues`.
+            ModelError: no server, an unknown model, a refused key or problem; a server lost on the way, with the number
+                of samples kept.
         """
         calls = open_calls(requests, within_lines=self.api == "completions")
-        begun = next((call for call in calls if call.goes_on), None)
+        begun = next((call for call in calls if call.continues), None)
         if begun and self.api != "completions" and not self.continues:
             raise ConfigError(
                 f"engine 'openai': problem {begun.problem_id!r} is to go on from what the assistant has said, which a "
@@ -113,14 +112,14 @@ class OpenAIEngine:
             ) from None
 
     def identity(self) -> Mapping[str, Any]:
-        """See `Engine`; without the address, so that a run may go on when its server has moved."""
+        """See `Engine`; without the address, so that a run can resume when its server has moved."""
         return {
             "api": self.api, "template": self.template, "reasoning": self.reasoning,
             "extra_body": dict(self.extra_body), **({"continues": True} if self.continues else {}),
         }  # fmt: skip
 
     def shape(self) -> None:
-        """Not known of a model elsewhere."""
+        """Unknown."""
         return None
 
     async def _draw(self, calls: deque[Call], params: SamplingParams, give: Callable[[Sampled], None]) -> None:
@@ -171,19 +170,20 @@ class OpenAIEngine:
                 )
 
     async def _api_for(self, calls: Sequence[Call], server: Server) -> Api:
-        """Chat or completions; asks the server for one token where neither the setting nor the prompts decide.
+        """Chat or completions; requests one token if neither the setting nor the prompts decide.
 
         Raises:
             ModelError: a conversation for completions.
         """
-        talk = next((call for call in calls if not isinstance(call.prompt, str)), None)
-        if self.api == "completions" and talk:
+        conversation = next((call for call in calls if not isinstance(call.prompt, str)), None)
+        if self.api == "completions" and conversation:
             raise ModelError(
-                f"problem {talk.problem_id!r}: its prompt is a conversation; completions take plain texts. Set api=chat"
+                f"problem {conversation.problem_id!r}: its prompt is a conversation; completions take plain texts. Set "
+                "api=chat"
             )
         if self.api != "auto":
             return self.api
-        if talk:
+        if conversation:
             return "chat"
         probe = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
         try:
@@ -194,17 +194,11 @@ class OpenAIEngine:
                 warnings.warn(f"{server.url}: no chat for {self.model} ({refused}); completions are used", stacklevel=2)
                 return "completions"
         except AttemptError:
-            pass  # the first request shows whether it lasts
+            pass  # the first request shows whether it persists
         return "chat"
 
     def _refusal(self, refused: RefusedError, server: Server, names: Sequence[str]) -> ModelError:
-        """The error for a request that is refused whatever the problem: the key, the model, the address, the account.
-
-        Args:
-            refused: by the server.
-            server: that refused.
-            names: of the models there.
-        """
+        """The error for a refusal that concerns all requests: the key, the model, the address, the account."""
         if refused.status in (401, 403):
             state = "refuses the key in" if server.key else "wants a key, and there is none in"
             return ModelError(f"{server.url} {state} the environment variable {self.api_key_env} ({refused})")
@@ -219,7 +213,7 @@ class OpenAIEngine:
 
 
 class Sameness:
-    """Notices a server that ignores the temperature: warns once, if the first samples all repeat each other."""
+    """Detects a server that ignores the temperature: warns once, if the first samples all repeat each other."""
 
     def __init__(self, params: SamplingParams):
         self._first: dict[str, str] = {}
@@ -248,9 +242,9 @@ class Sameness:
 
 
 def streamed(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
-    """What `work` gives through the function that it is called with, then the error that ended it, if any.
+    """The items that `work` passes to its callback, run in a thread with its own event loop; then its error, if any.
 
-    Closing the iterator, or an interrupt while it waits, cancels the work and returns when it has ended.
+    Closing the iterator, or an interrupt while it waits, cancels the work and waits for its end.
     """
     queue: SimpleQueue[Any] = SimpleQueue()
     loop = asyncio.new_event_loop()
@@ -272,7 +266,7 @@ def _run(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]", queue: Sim
     try:
         loop.run_until_complete(asyncio.wait([task]))
         if not task.cancelled():
-            task.exception()  # noted as seen, also where nobody asks for the result any more
+            task.exception()  # marks it as retrieved, also if nobody asks for the result
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         queue.put(_ENDED)

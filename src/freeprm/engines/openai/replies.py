@@ -1,4 +1,4 @@
-"""What a server answers, read as samples."""
+"""A server's answers, read as samples."""
 
 import math
 import warnings
@@ -11,8 +11,8 @@ from freeprm.errors import ModelError
 
 _REASONING = ("reasoning", "reasoning_content")  # vLLM since 0.16; DeepSeek, llama.cpp, transformers, older vLLM
 _STOPPED_BY = ("stop_reason", "matched_stop")  # vLLM; SGLang
-# Reasons for an end, in lower case: OpenAI's and vLLM's; text-generation-inference's; Anthropic's and Gemini's behind
-# gateways; Mistral's.
+# Finish reasons, in lower case: of OpenAI and vLLM; text-generation-inference; Anthropic and Gemini behind gateways;
+# Mistral.
 _ENDED = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"})
 _FULL = frozenset({"length", "max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "model_length"})
 _WITHHELD = frozenset({"content_filter", "safety", "recitation", "blocklist", "prohibited_content"})
@@ -25,9 +25,9 @@ class AttemptError(Exception):
     def __init__(self, reason: str, *, detail: str = "", wait_seconds: float = 0.0, timed_out: bool = False):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
-        """The kind of failure, without what differs from time to time, so that equal ones can be counted."""
+        """The kind of failure, without details, so that equal ones are counted together."""
         self.wait_seconds = wait_seconds
-        """As the server requests; 0 where it does not."""
+        """Requested by the server, or 0."""
         self.timed_out = timed_out
 
 
@@ -36,13 +36,13 @@ class WithheldError(Exception):
 
 
 class ServerReply(NamedTuple):
-    """What a server answered to a call."""
+    """A server's answer to a call."""
 
     samples: list[Sampled]
-    """One for each index of the call, as far as there are choices that were not withheld."""
+    """For the first indices of the call, one for each choice that was not withheld."""
     n_choices: int
     n_tokens: int | None
-    """That it cost, prompts included; None where the server does not say."""
+    """Prompts included; None if the server does not say."""
 
 
 def read(answer: Any, call: Call, form: Form, *, limit: int | None) -> ServerReply:
@@ -50,14 +50,13 @@ def read(answer: Any, call: Call, form: Form, *, limit: int | None) -> ServerRep
 
     Args:
         answer: decoded JSON.
-        call: what was requested.
-        form: stop texts, and what becomes of reasoning.
-        limit: tokens that a response could have, where that is known.
+        call, form: of the request.
+        limit: maximal tokens of a response, if known.
 
     Raises:
-        AttemptError: not the shape of an answer, or one that the server broke off.
+        AttemptError: not the shape of an answer, or one that the server aborted.
         WithheldError: all choices were withheld.
-        ModelError: the answer holds what is no text, such as a tool call, or does not say why a response ended.
+        ModelError: the answer is no text, e.g. a tool call, or does not say why a response ended.
     """
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
@@ -79,7 +78,7 @@ def read(answer: Any, call: Call, form: Form, *, limit: int | None) -> ServerRep
 
 
 class _Tokens(NamedTuple):
-    """Counts of one response, None where they are not known."""
+    """Token counts of one response; None if unknown."""
 
     n_prompt: int | None
     n_generated: int | None
@@ -102,7 +101,7 @@ def _sample(choice: Mapping[str, Any], call: Call, sample_idx: int, form: Form, 
 
 
 def _text(choice: Mapping[str, Any], call: Call, reasoning: Reasoning | None) -> str:
-    """The response's text; a refusal is what the model said."""
+    """The response's text; a refusal counts as text."""
     message = choice.get("message", choice)
     if not isinstance(message, dict):
         raise AttemptError("an answer without a message")
@@ -113,7 +112,7 @@ def _text(choice: Mapping[str, Any], call: Call, reasoning: Reasoning | None) ->
         )
     text = message.get("text") if "text" in message else message.get("content")
     thoughts = next((found for name in _REASONING if (found := message.get(name))), None)
-    if isinstance(text, list):  # of parts, as Mistral and gateways to Anthropic's models give them
+    if isinstance(text, list):  # of parts, as from Mistral and gateways to Anthropic's models
         thoughts = thoughts or "".join(_texts(part.get("thinking")) for part in text if isinstance(part, dict))
         text = _texts(text)
     text = message.get("refusal") or "" if text is None else text
@@ -138,7 +137,7 @@ def _text(choice: Mapping[str, Any], call: Call, reasoning: Reasoning | None) ->
 
 
 def _texts(parts: Any) -> str:
-    """The text of a message's parts."""
+    """The joined text of a message's parts."""
     if isinstance(parts, str):
         return parts
     found = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
@@ -162,22 +161,22 @@ def _reason(choice: Mapping[str, Any], call: Call, stop: Sequence[str], tokens: 
         return "stop" if stopped and stop else "end"
     if finish in _BROKEN_OFF:
         raise AttemptError(f"a response that ended by {choice['finish_reason']!r}")
-    said = "does not say why the response ended" if finish is None else f"ended it by {choice['finish_reason']!r}"
+    ending = "does not say why the response ended" if finish is None else f"ended it by {choice['finish_reason']!r}"
     raise ModelError(
-        f"problem {call.problem_id!r}: the server {said}; expected finish_reason 'stop' or 'length', or a count of "
+        f"problem {call.problem_id!r}: the server {ending}; expected finish_reason 'stop' or 'length', or a count of "
         "tokens (usage.completion_tokens), which tells a whole response from one that was cut off. Use a server "
         "that says it, or leave the problem out"
     )
 
 
 def _finish(choice: Mapping[str, Any]) -> str | None:
-    """Why the response ended, in lower case; None where the server does not say."""
-    said = choice.get("finish_reason")
-    return str(said).lower() if said is not None else None
+    """The finish reason in lower case, or None."""
+    finish = choice.get("finish_reason")
+    return str(finish).lower() if finish is not None else None
 
 
 def _token_ids(choice: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """As vLLM gives them for `return_token_ids`."""
+    """As vLLM returns them with `return_token_ids`."""
     ids = choice.get("token_ids")
     return tuple(ids) if isinstance(ids, list) and ids and all(_count(item) is not None for item in ids) else None
 

@@ -1,8 +1,7 @@
-"""One server behind the `openai` client: attempts, rates, the waits between them, and what a fault means.
+"""A server behind the `openai` client: attempts, rate limits, waits between attempts, and the meaning of errors.
 
-The client has the connections, the timeouts and the kinds of errors. Attempts are counted here and not by it: a fault
-that passes may come under a status of success, a wait that the server asks for holds up all requests, and retries are
-told.
+The client has connections, timeouts and error types. Retries are done here: a passing error may come with a status of
+success, a wait that the server requests holds up all requests, and retries are reported.
 """
 
 import asyncio
@@ -24,20 +23,20 @@ from freeprm.errors import ConfigError, ModelError, needs_extra
 
 _CONNECT_SECONDS, _LISTING_SECONDS = 10.0, 30.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds; doubled from one attempt to the next
-_LONGEST_REQUESTED_WAIT = 300.0  # seconds that a server may ask for; beyond it the run stops
-_TIMEOUTS = 2  # retries after no answer in time, which are long
+_LONGEST_REQUESTED_WAIT = 300.0  # seconds; beyond it the run stops
+_TIMEOUTS = 2  # retries after a timeout, which are long
 _FILTERED = 3  # draws of a response that is withheld
 _CHARACTERS_PER_TOKEN = 4  # for the first estimates
 _TRY_AGAIN = (408, 409, 429)  # and every 5xx
 _PROBLEM_STATUSES = (400, 413, 422)
-_ONE_CHOICE = "only one completion choice"  # llama.cpp to an `n` above 1, with status 500
-_SAYING = ("error", "message", "detail")  # where servers say what is wrong
-_ANSWERS = ("choices", "data")  # what an answer has, of responses or of models
-_SHOWN = 400  # characters of a server's own words
+_ONE_CHOICE = "only one completion choice"  # llama.cpp on an `n` above 1, with status 500
+_ERROR_FIELDS = ("error", "message", "detail")
+_ANSWERS = ("choices", "data")  # fields of an answer with responses or models
+_SHOWN = 400  # characters of a server's message
 
 
 class RefusedError(Exception):
-    """The server understood, and will not."""
+    """The server refuses the request."""
 
     def __init__(self, status: int, message: str):
         super().__init__(f"{status}: {message}")
@@ -46,44 +45,40 @@ class RefusedError(Exception):
 
 
 class ServerLostError(ModelError):
-    """The server gave no answer in all the attempts that were allowed."""
+    """All allowed attempts failed."""
 
 
 class Pace:
-    """At most so many a minute, spread evenly: what one request takes, the next ones wait for; for one event loop.
-
-    Args:
-        per_minute: None for no limit.
-    """
+    """A rate limit, spread evenly over a minute, for one event loop; None is no limit."""
 
     def __init__(self, per_minute: float | None):
         self._seconds_each = 60 / per_minute if per_minute else 0.0
         self._free_at = monotonic()
 
     async def turn(self, amount: float) -> None:
-        """Wait until the rate allows another one, and take this much of it."""
+        """Wait for the limit, then take this amount of it."""
         while (wait := self._free_at - monotonic()) > 0:
             await asyncio.sleep(wait)
         self._free_at = max(self._free_at, monotonic()) + amount * self._seconds_each
 
     def correct(self, amount: float) -> None:
-        """What was taken turned out to be this much more, or less where negative."""
+        """Correct an amount taken before by this difference."""
         self._free_at += amount * self._seconds_each
 
     def pause(self, seconds: float) -> None:
-        """Nobody's turn for so long."""
+        """Hold up everyone for at least so long."""
         self._free_at = max(self._free_at, monotonic() + seconds)
 
 
 class Server:
-    """One address, for many requests at a time; its `client` is to be closed.
+    """A server for concurrent requests; the caller closes its `client`.
 
     Args:
-        base_url: as far as `/v1`.
+        base_url: up to `/v1`.
         key: sent as a bearer token, shown nowhere; None sends none.
         timeout_seconds: for one answer.
         max_retries: attempts after the first.
-        requests, tokens: rates to stay below.
+        requests, tokens: rate limits.
 
     Raises:
         ConfigError: not an http address.
@@ -111,18 +106,18 @@ class Server:
         )  # fmt: skip
         self._n_samples, self._n_tokens = 0, 0.0
         self.fewer = 0
-        """Answers with fewer choices than were requested."""
+        """Answers with fewer choices than requested."""
         self.retried: Counter[str] = Counter()
-        """Requests sent again, by reason."""
+        """Retries, by reason."""
 
     async def models(self) -> list[str]:
-        """Names of the models there, none where the server does not say.
+        """Names of the server's models; empty if it does not list them.
 
         Raises:
             ModelError: nothing listens at the address.
             RefusedError: the key is missing or wrong.
         """
-        # Some servers close the connection after an error, when the first request may be on its way.
+        # Some servers close the connection after an error, while the first request may be on its way.
         headers = {**self._headers, "Connection": "close"}
         try:
             listed = self._json(
@@ -142,10 +137,10 @@ class Server:
                 raise RefusedError(error.status_code, self._words(error.body)) from error
             return []
         except (RefusedError, AttemptError, KeyError, TypeError):
-            return []  # not every server lists its models; a real fault shows at the first request
+            return []  # not every server lists its models; a real error shows at the first request
 
     async def draw(self, call: Call, form: Form) -> list[Sampled]:
-        """Samples of the call: all of them, the first ones, or none from a server that takes one at a time only.
+        """Samples of the call: all, the first ones, or none if the server draws only one at a time.
 
         Raises:
             ServerLostError: all attempts failed.
@@ -174,7 +169,7 @@ class Server:
                     ) from None
                 self._note(failed.reason)
                 self._requests.pause(wait)
-                # By chance between half and all of 1, 2, 4, ... up to 30 seconds.
+                # A random part, at least half, of 1, 2, 4, ... up to 30 seconds.
                 await asyncio.sleep(min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * random.uniform(0.5, 1.0))
             except RefusedError as refused:
                 if refused.status not in _PROBLEM_STATUSES:
@@ -207,7 +202,7 @@ class Server:
         return reply.samples
 
     def _estimate(self, call: Call, form: Form) -> float:
-        """Tokens that a call will cost: as those before it, or at most what it may."""
+        """Tokens that a call will cost: the mean of earlier calls, or its maximum."""
         n = len(call.sample_idxs)
         if self._n_samples:
             return n * self._n_tokens / self._n_samples
@@ -215,7 +210,7 @@ class Server:
         return prompt + n * form.params.max_new_tokens
 
     def _note(self, reason: str) -> None:
-        """Count a retry, and tell of the first of its kind."""
+        """Count a retry, and warn of the first of its kind."""
         self.retried[reason] += 1
         if self.retried[reason] == 1:
             warnings.warn(f"{self.url}: {reason}; the request is sent again", stacklevel=2)
@@ -224,7 +219,7 @@ class Server:
         """The decoded answer to one attempt.
 
         Raises:
-            AttemptError: no answer, an answer that is not JSON, or a status that may pass: 408, 409, 429, 5xx.
+            AttemptError: no answer, an answer that is not JSON, or a passing status: 408, 409, 429, 5xx.
             RefusedError: any other status.
         """
         try:
@@ -243,15 +238,15 @@ class Server:
             ) from error
 
     def _json(self, text: str) -> Any:
-        """What stands under a status of success, which may be an error all the same."""
+        """The decoded body of a status of success, which may be an error all the same."""
         try:
             answer = json.loads(text)
         except ValueError as error:
             raise AttemptError("an answer that is not JSON", detail=self._words(text)) from error
         if not isinstance(answer, dict) or any(answer.get(name) for name in _ANSWERS):
             return answer
-        if any(answer.get(name) for name in _SAYING):
-            raise self._fault("an error instead of an answer", _said_status(answer), self._words(answer))
+        if any(answer.get(name) for name in _ERROR_FIELDS):
+            raise self._fault("an error instead of an answer", _inner_status(answer), self._words(answer))
         return answer
 
     @staticmethod
@@ -263,8 +258,8 @@ class Server:
         return RefusedError(status, words)
 
     def _words(self, found: Any) -> str:
-        """The server's own message, shortened, without the key."""
-        for name in _SAYING:
+        """The server's message, shortened, without the key."""
+        for name in _ERROR_FIELDS:
             if isinstance(found, dict) and found.get(name):
                 found = found[name]
         words = " ".join(str(found).split())
@@ -272,15 +267,15 @@ class Server:
         return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."
 
 
-def _said_status(answer: dict[str, Any]) -> int:
-    """The status that an error under a status of success says it has; 500 where it says none."""
+def _inner_status(answer: dict[str, Any]) -> int:
+    """The status inside an error that came with a status of success; 500 by default."""
     error = answer.get("error")
     codes = [one.get(name) for one in (error, answer) if isinstance(one, dict) for name in ("code", "status")]
     return next((code for code in codes if isinstance(code, int) and 400 <= code < 600), 500)
 
 
 def _retry_after(response: Any) -> float:
-    """Seconds that the server asks to wait, as a number or a date; 0 where it does not."""
+    """Seconds that the server asks to wait, as a number or a date; 0 by default."""
     value = response.headers.get("retry-after", "").strip()
     try:
         return max(0.0, float(value))
