@@ -19,7 +19,7 @@ def rows(*scores: float, scorer: str = "a", kind: object = None) -> list[Rollout
 
 
 def weighed(given: list[Rollout], told: str | dict[str, str] = "", weighting: str = BY_KIND) -> dict[str, tuple]:
-    found = weightings(given, weighting=weighting, told=check_kinds(told, weighting))
+    found = weightings(given, weighting=weighting, kinds=check_kinds(told, weighting))
     return {scorer: (how.weighting, how.why, how.n_rows) for scorer, how in found.items()}
 
 

@@ -1,13 +1,13 @@
 """Best-of-n without scoring every response to its end: best-first search over step scores.
 
-The running score of a response, over the steps scored so far, is an upper bound of its score wherever a further step
-can only lower it: the minimum, and the product of probabilities. So a response that has fallen behind a finished
-one cannot be chosen any more, and what is left of it need not be scored.
+The running score of a response, over the steps scored so far, is an upper bound of its score if a further step can only
+lower it: the minimum, and the product of probabilities. So a response that has fallen behind a finished one cannot be
+chosen any more, and the rest of it need not be scored.
 
-Proof. Let i be finished and no other response stand before it, in the order of running scores, the first index on
-ties. Any other j has score_j <= running_j, and either running_j < score_i, or running_j = score_i and j > i. Hence
-score_j < score_i, or they are equal and j > i: `voting.best_of_n` chooses i as well. And with one response a round, a
-response is scored further only while it stands first, so only as far as the proof needs it.
+Proof. Let i be finished and first in the order of running scores, ties by index. Any other j has score_j <= running_j,
+and either running_j < score_i, or running_j = score_i and j > i. Hence score_j < score_i, or they are equal and j > i:
+`voting.best_of_n` chooses i as well. With one response a round, a response is scored further only while it is first,
+so no further than the proof needs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +26,14 @@ class ScoredStep(NamedTuple):
 
 
 class BestResponse(NamedTuple):
-    """A best response: no other one's score is higher, and no earlier one's is as high."""
+    """The first response with the highest score."""
 
     best: int
     score: float
     running: tuple[float, ...]
-    """(N,) score over the steps that were scored: an upper bound, and the score itself of a finished response."""
+    """(N,) score over the steps scored: an upper bound, exact for a finished response."""
     n_steps: tuple[int, ...]
-    """(N,) steps of each response that were scored."""
+    """(N,) steps scored of each response."""
 
 
 def _product(running: float, score: float) -> float:
@@ -45,7 +45,7 @@ def _product(running: float, score: float) -> float:
 
 
 _RUNNING: Mapping[str, tuple[float, Callable[[float, float], float]]] = {"min": (inf, min), "prod": (1.0, _product)}
-"""Where a running score starts, and what the next step makes of it."""
+"""Initial running score, and its update by a step."""
 _CAN_RISE: Mapping[str, str] = {
     "max": "a later step can have a higher score",
     "sum": "a later step can add to it",
@@ -55,11 +55,7 @@ _CAN_RISE: Mapping[str, str] = {
 
 
 def check_aggregator(name: str) -> str:
-    """The name of an aggregator whose running score is an upper bound.
-
-    Raises:
-        ConfigError: there is none of that name, or its running score can rise, and why.
-    """
+    """The name; a ConfigError if there is no such aggregator, or its running score is no upper bound."""
     aggregator(name)
     if name not in _RUNNING:
         raise ConfigError(
@@ -70,12 +66,13 @@ def check_aggregator(name: str) -> str:
 
 
 class BestFirst:
-    """The search among N responses: asks for the next steps of some, is told them, until one is found.
+    """The search among N responses: alternate `wanted` and `take` until one is `found`.
 
     Args:
         count: N, at least 1.
-        batch: responses to advance in a round. The first step of every response is needed whatever comes, so the first
-            round asks for all of them.
+        aggregator: see `check_aggregator`.
+        batch: responses to advance in a round. The first step of every response is always needed, so the first round
+            wants all of them.
 
     Raises:
         ConfigError: an aggregator that cannot be stopped early, or a batch below 1.
@@ -93,20 +90,16 @@ class BestFirst:
         self._dropped: set[int] = set()
 
     def wanted(self) -> list[int]:
-        """The responses whose next steps are to be scored, most promising first; none once one is found."""
+        """The responses whose next steps should be scored, most promising first; none once one is found."""
         order = self._order()
         unseen = sorted(index for index in order if self._n_steps[index] == 0)
         if unseen:
             return unseen
-        ahead = order[: next((place for place, index in enumerate(order) if self._is_finished[index]), len(order))]
+        ahead = order[: next((rank for rank, index in enumerate(order) if self._is_finished[index]), len(order))]
         return ahead[: self._batch]
 
     def take(self, steps: Mapping[int, ScoredStep]) -> None:
-        """Note the next step of some responses.
-
-        Raises:
-            NonFiniteError: a score is NaN or infinite.
-        """
+        """Note the next step of some responses; a NonFiniteError if a score is NaN or infinite."""
         for index, step in steps.items():
             if self._is_finished[index]:
                 raise DataError(f"response {index} has a step after its last one")
@@ -119,16 +112,16 @@ class BestFirst:
             self._is_finished[index] = step.is_last
 
     def drop(self, index: int) -> None:
-        """Take out a response that cannot be scored: it is never chosen."""
+        """Exclude a response that cannot be scored."""
         self._dropped.add(index)
 
     def n_steps(self, index: int) -> int:
-        """Steps of a response that were noted so far."""
+        """Steps of a response noted so far."""
         return self._n_steps[index]
 
     @property
     def found(self) -> BestResponse | None:
-        """The response chosen, None while that is open, and where all were dropped."""
+        """The chosen response; None while undecided, or if all were dropped."""
         order = self._order()
         if not order or not self._is_finished[order[0]] or any(self._n_steps[index] == 0 for index in order):
             return None
@@ -143,10 +136,12 @@ class BestFirst:
 def best_first(
     count: int, advance: Callable[[Sequence[int]], Sequence[ScoredStep]], *, aggregator: str = "min", batch: int = 1
 ) -> BestResponse:
-    """What `best_of_n` chooses by the aggregate of all step scores, found with as few of them as possible.
+    """The choice of `best_of_n` by all step scores, found with as few of them as possible.
 
     Args:
+        count: responses.
         advance: indices of responses -> the next step of each.
+        aggregator, batch: see `BestFirst`.
     """
     search = BestFirst(count, aggregator=aggregator, batch=batch)
     while (found := search.found) is None:

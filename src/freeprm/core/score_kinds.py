@@ -1,11 +1,11 @@
-"""What a scorer's scores are, the weights in a vote that follow from it, and scores from the outputs of classifiers.
+"""Kinds of scores, the weights of votes that follow from them, and scores from the outputs of classifiers.
 
-Log-odds become probabilities by the sigmoid, as in the paper's code. Probabilities are weights as they are: the sigmoid
-would leave 0.5 to 0.73 of them, nearly a plain majority. Of anything else neither the zero nor the scale means
-anything, and the sigmoid of large scores would be 1 for all above 0, so they are standardised among those who vote.
+Log-odds become probabilities by the sigmoid, as in the paper's code. Probabilities are weights unchanged: the sigmoid
+would map them to 0.5..0.73, nearly a plain majority. Of any other score neither zero nor scale has a meaning, and the
+sigmoid of large scores would be 1 for all above 0, so they are standardised among the voters.
 
-Which class of a classifier means "right", and whether its numbers are probabilities, logits or scores, is said and not
-guessed; numbers that cannot be what was said are refused.
+Which class of a classifier means "right", and whether its numbers are probabilities, logits or scores, is declared and
+not guessed; numbers that contradict the declaration are refused.
 """
 
 import math
@@ -22,9 +22,8 @@ ScoreKind = Literal["log_odds", "probability", "unbounded"]
 """log_odds: 0 is even, and the sigmoid the probability of being right; unbounded: any number."""
 WEIGHTING_OF: Mapping[ScoreKind, str] = {"log_odds": "sigmoid", "probability": "raw", "unbounded": "standardised"}
 BY_KIND = "by_kind"
-"""Stands for the weighting that follows from the kind."""
+"""The weighting of the kind."""
 COLUMN = "score_kind"
-"""In which rows say it."""
 
 
 class Weighed(NamedTuple):
@@ -36,11 +35,11 @@ class Weighed(NamedTuple):
     n_rows: int
 
 
-def check_kinds(told: str | Mapping[str, str], weighting: str) -> dict[str, ScoreKind]:
-    """What a caller says of scores, by scorer; of all by "".
+def check_kinds(kinds: str | Mapping[str, str], weighting: str) -> dict[str, ScoreKind]:
+    """The caller's kinds by scorer; "" stands for all scorers.
 
     Args:
-        told: a kind for all scorers, or for each by name; "" or nothing leaves it to the rows.
+        kinds: a kind for all scorers, or for each by name; empty to leave it to the rows.
         weighting: a name in `core.voting.WEIGHTINGS`, or `BY_KIND`.
 
     Raises:
@@ -48,39 +47,41 @@ def check_kinds(told: str | Mapping[str, str], weighting: str) -> dict[str, Scor
     """
     if weighting != BY_KIND:
         weighting_named(weighting)
-        if told:
+        if kinds:
             raise ConfigError(
                 f"score_kinds: they decide the weighting, which is given as {weighting!r}; give one of both"
             )
-    if isinstance(told, str):
-        return {"": _kind_named(told)} if told else {}
-    return {scorer: _kind_named(kind) for scorer, kind in told.items()}
+    if isinstance(kinds, str):
+        return {"": _kind_named(kinds)} if kinds else {}
+    return {scorer: _kind_named(kind) for scorer, kind in kinds.items()}
 
 
-def weightings(rollouts: Sequence[Rollout], *, weighting: str, told: Mapping[str, ScoreKind]) -> dict[str, Weighed]:
-    """By scorer, how its scores are weighed: by what is told of them, else by what its rows say, else by their range.
+def weightings(rollouts: Sequence[Rollout], *, weighting: str, kinds: Mapping[str, ScoreKind]) -> dict[str, Weighed]:
+    """The weighting of each scorer's scores, by the caller's kind, else by the rows' kind, else by their range.
 
-    Scores of which nobody says anything are taken for probabilities where all are in 0..1, else for unbounded.
+    Scores without a kind are taken for probabilities if all are in 0..1, else for unbounded.
 
     Args:
-        weighting: a name that goes for all scorers, or `BY_KIND`.
+        rollouts: of all scorers.
+        weighting: a name for all scorers, or `BY_KIND`.
+        kinds: see `check_kinds`.
 
     Raises:
-        ConfigError: a scorer that is none.
-        DataError: rows of a scorer say several things, or what is no kind; or probabilities are not in 0..1.
+        ConfigError: an unknown scorer.
+        DataError: a scorer's rows have several kinds, or an unknown one; or probabilities are not in 0..1.
     """
     by_scorer: dict[str, list[Rollout]] = {}
     for row in rollouts:
         if row.step_scores or row.score is not None:
             by_scorer.setdefault(row.scorer or UNNAMED, []).append(row)
-    if strange := sorted({*told} - {""} - {*by_scorer}):
-        raise ConfigError(f"score_kinds: no scorer {strange[0]!r}; there are {', '.join(by_scorer) or 'none'}")
+    if unknown := sorted({*kinds} - {""} - {*by_scorer}):
+        raise ConfigError(f"score_kinds: no scorer {unknown[0]!r}; there are {', '.join(by_scorer) or 'none'}")
     found = {}
     for scorer, rows in by_scorer.items():
         if weighting != BY_KIND:
             found[scorer] = Weighed(weighting, "as told", len(rows))
         else:
-            kind, why = _kind(rows, told.get(scorer, told.get("")))
+            kind, why = _kind(rows, kinds.get(scorer, kinds.get("")))
             found[scorer] = Weighed(WEIGHTING_OF[kind], f"scores are {kind}, {why}", len(rows))
     return found
 
@@ -92,25 +93,25 @@ def _kind_named(name: str) -> ScoreKind:
     return found
 
 
-def _kind(rows: Sequence[Rollout], told: ScoreKind | None) -> tuple[ScoreKind, str]:
+def _kind(rows: Sequence[Rollout], declared: ScoreKind | None) -> tuple[ScoreKind, str]:
     """The kind of one scorer's scores, and how it is known."""
-    said = {row.extra.get(COLUMN) for row in rows}
-    if told is None and said == {None}:
+    recorded = {row.extra.get(COLUMN) for row in rows}
+    if declared is None and recorded == {None}:
         if _outside(rows, 0.0) is None:
             return "probability", "as all are in 0..1"
         return "unbounded", "as not all are in 0..1"
-    kind: ScoreKind | None = told or next((kind for kind in WEIGHTING_OF if {kind} == said), None)
+    kind: ScoreKind | None = declared or next((kind for kind in WEIGHTING_OF if {kind} == recorded), None)
     if kind is None:
         raise DataError(
-            f"{named(rows[0])}: {COLUMN} is {', '.join(sorted(map(repr, said)))} in the rows of its scorer; expected "
-            f"one of {', '.join(WEIGHTING_OF)}, the same in all of them. Say which with score_kinds"
+            f"{named(rows[0])}: {COLUMN} is {', '.join(sorted(map(repr, recorded)))} in the rows of its scorer; "
+            f"expected one of {', '.join(WEIGHTING_OF)}, the same in all of them. Say which with score_kinds"
         )
     if kind == "probability" and (row := _outside(rows, ROUNDING)) is not None:
         raise DataError(
             f"{named(row)}: a score is not in 0..1, but scores are told to be probabilities; say what they are with "
             "score_kinds"
         )
-    return kind, "as told" if told else "as their rows say"
+    return kind, "as told" if declared else "as their rows say"
 
 
 def _outside(rows: Sequence[Rollout], rounding: float) -> Rollout | None:
@@ -126,20 +127,20 @@ def _outside(rows: Sequence[Rollout], rounding: float) -> Rollout | None:
 
 Values = Literal["probabilities", "logits", "scores"]
 MAX_CLASSES = 32
-"""More numbers than this at one place are a hidden state or a vocabulary, and not classes."""
+"""More numbers at one position are a hidden state or logits of a vocabulary."""
 ROUNDING = 0.01
-"""By how much probabilities may miss a sum of 1: bfloat16 keeps 8 bits."""
+"""Tolerance of the sum of probabilities: bfloat16 keeps 8 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
-    """What the numbers mean."""
+    """The meaning of a classifier's outputs."""
 
     good: int | str | None = None
-    """The class of right steps or responses: its index from 0, or its label where outputs name labels."""
+    """The class of right steps or responses: its index from 0, or its label if outputs name labels."""
     values: Values = "probabilities"
-    """`probabilities` stay as they are, `logits` go through the softmax over the classes (of one class, through the
-    sigmoid), `scores` stay as they are and may be any number."""
+    """`logits` go through the softmax over the classes (the sigmoid for a single class); `probabilities` and `scores`,
+    which may be any number, are unchanged."""
 
     def __post_init__(self) -> None:
         if self.values not in get_args(Values):
@@ -147,10 +148,10 @@ class Meaning:
 
 
 class ClassScores(NamedTuple):
-    """One of the two."""
+    """Step scores, or one score of the response."""
 
     steps: tuple[float, ...] | None
-    """(K,) where there were numbers for each step."""
+    """(K,)"""
     response: float | None
 
 
@@ -196,7 +197,7 @@ def _of_steps(steps: Sequence[Any], meaning: Meaning) -> tuple[float, ...]:
 
 
 def _of_entities(items: Sequence[Any], meaning: Meaning) -> tuple[float, ...]:
-    """Of two labels, the probability of the good one: what is told is that of the likelier."""
+    """The probability of the good one of two labels; the output is that of the likelier one."""
     labels = {str(item.get("entity")) for item in items if isinstance(item, Mapping)}
     if not isinstance(meaning.good, str):
         raise ConfigError(f"good: is {meaning.good!r}; expected the label of right steps, such as {max(labels)!r}")

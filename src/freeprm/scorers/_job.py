@@ -1,4 +1,4 @@
-"""The work of scoring, as one process does it with any scorer: parts of the rollouts in, rows out."""
+"""The work of scoring in one process, with any scorer: parts of the rollouts in, rows out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from freeprm.types import Rollout
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Responses that are scored together, whatever is done already, so that a resumed run computes the same bits."""
+    """Responses that are scored together in any session, so that a resumed run computes the same bits."""
 
     number: int
     rollouts: tuple[Rollout, ...]
@@ -22,31 +22,31 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredPart:
-    """What became of it."""
+    """The result of a part."""
 
     part: int
     rows: Mapping[str, list[Row]]
     """By the scorer's name in rows."""
     left_out: list[int]
-    """Indices into the part of the responses without rows."""
+    """Indices into the part of responses without rows."""
     counts: Mapping[str, int]
-    """Of those left out or cut, by reason."""
+    """Responses left out or cut, by reason."""
     sequence_tokens: int
-    """Tokens of prompts and responses, each response with its prompt."""
+    """Total of responses, each with its prompt."""
     readings: Mapping[str, ModelUsage]
-    """What each model read, by charge."""
+    """By charge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringJob:
-    """What a worker is told; it can be pickled where `scorer` is a source and nobody waits for `passed`."""
+    """A worker's input; picklable if `scorer` is a source and `passed` is None."""
 
     scorer: Scorer | ScorerSource
     names: Mapping[str, str]
-    """What rows call the scorer -> the reward that they have; "" of a scorer without rewards."""
+    """The scorer's name in rows -> the reward in these rows; "" for a scorer without rewards."""
     options: ScoringOptions
     passed: Callable[[int], None] | None = None
-    """Told the tokens of each batch."""
+    """Called with the tokens of each batch."""
 
     def worker(self) -> Callable[[Sequence[Part]], Iterator[ScoredPart]]:
         """A worker that holds the models."""
@@ -79,8 +79,8 @@ def _row(rollout: Rollout, name: str, scores: Scores, scorer: Scorer) -> Row:
         **({} if scores.reward is None else {"reward": scores.reward}),
         **({} if scores.step_scores is None else {"step_spans": [list(span) for span in scores.steps]}),
     }
-    gone = {*scorer.consumes, *([score_kinds.COLUMN] if kind is None else [])}
-    carried = {column: value for column, value in rollout.extra.items() if column not in gone}
+    dropped = {*scorer.consumes, *([score_kinds.COLUMN] if kind is None else [])}
+    carried = {column: value for column, value in rollout.extra.items() if column not in dropped}
     scored = replace(
         rollout, scorer=name, step_scores=scores.step_scores, score=scores.score, extra={**carried, **columns}
     )

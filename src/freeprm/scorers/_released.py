@@ -1,8 +1,7 @@
-"""Released reward models: a recipe says what is written, where it is read, and what becomes of the reading.
+"""Released reward models: a recipe is how a response is written, where the model is read, and how outputs are scores.
 
-A recipe is data. Its constants are those of the model's card or of its authors' code; each family's file has them with
-their source. What every recipe shares is here: nothing of a response is changed, a marker that a response already has
-is refused, and results do not depend on the batch.
+A recipe is data, with the constants of the model's card or of its authors' code; each recipe's file cites them. Common
+to all: a response is never changed, a marker already in a response is refused, and results do not depend on the batch.
 """
 
 from collections import Counter
@@ -32,26 +31,26 @@ Normaliser = Callable[[Tensor], Tensor]
 
 
 class ReadingForm(Protocol):
-    """How a recipe writes a response and where it reads it."""
+    """How a recipe writes a response, and where the model is read."""
 
     def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
-        """The response as the model reads it.
+        """The model's input.
 
         Args:
             tokenizer: the model's.
             rollout: the response with its prompt.
-            steps: K spans that tile the response; none where the recipe has one score for it.
+            steps: K spans that tile the response; none if the recipe has one score for it.
 
         Raises:
             DataError: the response, or its prompt, does not fit the form.
-            ModelError: the tokenizer does not.
+            ModelError: the tokenizer does not fit.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasedRecipe:
-    """How the models of one family are read; see `freeprm.scorers.base.Member`."""
+    """The recipe of a family of models; see `freeprm.scorers.base.Member`."""
 
     name: str
     """The member's name."""
@@ -59,20 +58,19 @@ class ReleasedRecipe:
     """Hub ids that it was written for."""
     form: ReadingForm
     tokens: Mapping[str, int]
-    """Texts that must be one token, and its id."""
+    """Texts that must be a single token, and its id."""
     head: Layout | tuple[int, ...]
-    """The head on the transformer; or ids of tokens, whose logits a language model is read for."""
+    """The head on the transformer; or the ids of a language model's tokens whose logits are read."""
     normalise: Normaliser
     kind: ScoreKind
-    """What the scores are."""
     splitter: str | None
-    """How its authors cut responses into steps; None where it has one score for a response."""
+    """The authors' splitter; None for one score a response."""
     aggregation: str | None
-    """How its authors make one score of the step scores."""
+    """The authors' aggregator of step scores."""
 
     @property
     def architectures(self) -> tuple[str, ...]:
-        """Classes that are this recipe's alone."""
+        """Model classes that only this recipe has."""
         return self.head.architectures if isinstance(self.head, Layout) else ()
 
     def describe(self, source: ScorerSource) -> Description:
@@ -91,7 +89,7 @@ class ReleasedRecipe:
         """See `Member`.
 
         Raises:
-            ConfigError: a reference, which the recipe has no use for.
+            ConfigError: an option of log-ratios, e.g. a reference.
             ModelError: another kind of model, or a tokenizer with other tokens than the recipe's.
         """
         about = self.describe(source)
@@ -106,14 +104,14 @@ class ReleasedRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasedScorer(Scorer):
-    """A released model under its recipe; see `freeprm.scorers.base.Scorer`."""
+    """A released model with its recipe."""
 
     about: Description
     recipe: ReleasedRecipe
     model: RewardModel
 
     def shape(self) -> ModelShape:
-        """See `Scorer`; a head that is read at a few positions is left out."""
+        """See `Scorer`; without the head, which is read at few positions."""
         return ModelShape.of(self.model.backbone.model.config.get_text_config(), n_outputs=0)
 
     def score_rollouts(
@@ -122,9 +120,9 @@ class ReleasedScorer(Scorer):
         """See `Scorer`.
 
         Raises:
-            ConfigError: "truncate", since the marks at a response's end would be cut off; or a splitter that is none.
-            DataError: a response that the recipe cannot write, or one too long with "error".
-            SpanError: its steps are not the response's.
+            ConfigError: "truncate", which would cut off the marks at a response's end; or an unknown splitter.
+            DataError: a response that does not fit the recipe, or one too long with "error".
+            SpanError: the row's steps are not the response's.
         """
         self.about.check(options)
         if options.too_long == "truncate":
@@ -137,18 +135,14 @@ class ReleasedScorer(Scorer):
         if len(present) < len(rollouts):
             fitted.counts["excluded: empty response"] = len(rollouts) - len(present)
         outputs = read_marked(
-            self.model, fitted.encoded, n_outputs=_n_outputs, token_budget=options.token_budget,
+            self.model, fitted.encoded, n_outputs=lambda item: len(item.steps) or 1, token_budget=options.token_budget,
             advance=(usage or Usage()).timing(SCORER, self.model.backbone.model),
         )  # fmt: skip
         parts = zip(fitted.kept, fitted.encoded, outputs, strict=True)
         return {present[row]: self._scores(item, output) for row, item, output in parts}, fitted.counts
 
     def write(self, rollout: Rollout, *, splitter: str | None = None) -> ScoringInput:
-        """A response as the model reads it, and where.
-
-        Raises:
-            SpanError: the steps of its row are not the response's; names the response.
-        """
+        """The model's input for a response."""
         return self.recipe.form.write(self.model.backbone.tokenizer, rollout, self._steps(rollout, splitter))
 
     def _steps(self, rollout: Rollout, splitter: str | None) -> Sequence[Span]:
@@ -173,44 +167,30 @@ class ReleasedScorer(Scorer):
 
 
 def first_of_two(outputs: Tensor) -> Tensor:
-    """softmax over two logits, the first's share; in float32, where the authors' code often has 16 bits."""
+    """The first of two softmax outputs, in float32; the authors' code often has 16 bits."""
     return outputs.softmax(-1)[:, 0]
 
 
 def second_of_two(outputs: Tensor) -> Tensor:
-    """softmax over two logits, the second's share."""
+    """The second of two softmax outputs."""
     return outputs.softmax(-1)[:, 1]
 
 
 def sigmoid(outputs: Tensor) -> Tensor:
-    """sigmoid of the one output."""
+    """The sigmoid of the only output."""
     return outputs[:, 0].sigmoid()
 
 
 def unchanged(outputs: Tensor) -> Tensor:
-    """The one output, unbounded."""
+    """The only output, unbounded."""
     return outputs[:, 0]
 
 
 def refuse_marker(rollout: Rollout, at: int | None, *, marker: str, where: str) -> None:
-    """Refuse a text that holds a recipe's marker already.
-
-    Args:
-        rollout: the response.
-        at: the character where it stands; None where it does not.
-        marker: what it is.
-        where: "response" or "prompt".
-
-    Raises:
-        DataError: it does; says what to do.
-    """
+    """Raise a DataError if the recipe's marker stands in the `where` ("response" or "prompt"), at character `at`."""
     if at is not None:
         raise DataError(
             f"{response_name(rollout)}: the {where} holds the step marker {marker!r} at character {at}, but markers "
             "are put in by the scorer. Take them out and give the steps in the column 'steps' (`freeprm convert` does "
             "so for Math-Shepherd's rows)"
         )
-
-
-def _n_outputs(item: ScoringInput) -> int:
-    return len(item.steps) or 1

@@ -1,4 +1,4 @@
-"""What each model read while responses were scored, how long it took, and where: what scoring is charged for."""
+"""Tokens, time and device of each model while responses are scored: the cost of scoring."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,11 +18,11 @@ class ModelUsage:
 
     tokens: int = 0
     seconds: float = 0.0
-    """From its start to its last batch, waits for other models left out."""
+    """From its start to its last batch, without waits for other models."""
     place: str = ""
-    """`cuda:1`; empty where nothing was read."""
+    """`cuda:1`; empty if nothing was read."""
     device: str = ""
-    """What that is, as `Cost.devices`."""
+    """Its name, as in `Cost.devices`."""
 
     def __add__(self, other: "ModelUsage") -> "ModelUsage":
         return ModelUsage(
@@ -34,34 +34,34 @@ class ModelUsage:
 
 
 class Usage:
-    """Of each model, by charge, `policy forward` and the like; each charge is one thread's at a time.
+    """Usage of each model, by charge such as `policy forward`; a charge is used by one thread at a time.
 
     Args:
-        advance: told the tokens of each batch.
+        advance: called with the tokens of each batch.
     """
 
     def __init__(self, advance: Callable[[int], None] | None = None):
         self._advance = advance
         self.models: dict[str, ModelUsage] = {}
-        """Of all passes so far."""
+        """Totals so far."""
 
     @property
     def tokens(self) -> int:
-        """Of all models."""
+        """Total of all models."""
         return sum(item.tokens for item in self.models.values())
 
     def advance(self, n_tokens: int, n_responses: int) -> None:
-        """Pass the tokens of a batch on; see `Advance`."""
+        """Forward the tokens of a batch to the callback; see `Advance`."""
         if self._advance is not None:
             self._advance(n_tokens)
 
     def timing(self, what: str, model: nn.Module | None = None, advance: Advance | None = None) -> Advance:
-        """What a pass that begins now has to tell of its batches; it is counted, and passed on.
+        """A callback for the batches of a pass that begins now, which counts and forwards them.
 
         Args:
             what: the charge.
-            model: that works, for its device; None where that is not known.
-            advance: told instead of `advance`.
+            model: for its device; None if unknown.
+            advance: called instead of `Usage.advance`.
         """
         device = None if model is None else next(model.parameters()).device
         place, name = ("", "") if device is None else (str(device), device_name(device))
@@ -78,10 +78,10 @@ class Usage:
 
 
 def scoring_cost(parts: Iterable[Mapping[str, ModelUsage]], shape: ModelShape, *, mean_length: float) -> Cost:
-    """What all models read costs.
+    """The cost of all models.
 
     Args:
-        parts: usage by charge, of each part of the work.
+        parts: usage by charge, for each part of the work.
         shape: of the models.
         mean_length: tokens of a response with its prompt.
     """

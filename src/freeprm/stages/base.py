@@ -1,10 +1,10 @@
-"""What all stages have in common: how they are called, what they take, and what they give back.
+"""What all stages have in common: their call, their inputs and their result.
 
     sampled = freeprm.sample("arithmetic", n_problems=100, out="runs/rollouts")
     graded = freeprm.grade(sampled)
 
 A stage reads rows and writes a run folder. It is called with inputs and its settings by name, or with a settings
-object (`stage.run`); the same call goes on where it was interrupted, and gives a finished run back without any work.
+object (`stage.run`); the same call resumes an interrupted run, and returns a finished one without any work.
 """
 
 import hashlib
@@ -41,23 +41,23 @@ Item = File | Mapping[str, Any] | Rollout | Problem
 Inputs = File | Iterable[Item]
 """A path, an earlier stage's result, or several; or rows: mappings, rollouts, problems, a `datasets.Dataset`."""
 RUNS = Path("runs")
-"""Where run folders are made whose name is not given."""
+"""Parent of run folders without `out`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a stage made: a path like any other, which the next stage takes."""
+    """A stage's result, and a path that the next stage takes."""
 
     folder: Path
-    """The run folder; the file, where `convert` wrote one."""
+    """The run folder; or the file that `convert` wrote."""
     metrics: list[Metric]
     """Numbers with their intervals; empty for stages that measure nothing."""
     counts: Mapping[str, Any]
-    """What was read, made, missing or left out, by reason."""
+    """Records read, made, missing or left out, by reason."""
     cost: Cost = field(compare=False)
-    """Tokens, FLOPs and seconds of all sessions; the same result may take another time."""
+    """Tokens, FLOPs and seconds of all sessions; not compared, since equal results may take different times."""
     operations: list[Operation]
-    """What was done to the data, in order; of `pair` and `train`."""
+    """Operations on the data, in order; of `pair` and `train`."""
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -67,28 +67,20 @@ class RunResult:
 
     @property
     def log(self) -> list[dict[str, float]]:
-        """What training logged, step by step; nothing for other stages."""
+        """The training log, a row for each step; empty for other stages."""
         file = self.folder / "log.json"
         made: list[dict[str, float]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
         return made
 
     def rows(self, name: str | None = None) -> Iterator[Row]:
-        """The rows that it made: those of `<name>.jsonl`, or all.
-
-        Raises:
-            RecordError: there are none.
-        """
+        """The rows of `<name>.jsonl`, or all; a RecordError if there are none."""
         for _, row in read_rows(self.folder / f"{name}.jsonl" if name else self.folder):
             if isinstance(row, RecordError):
                 raise row
             yield row
 
     def to_dataset(self, name: str | None = None) -> "Dataset":
-        """The rows as a `datasets.Dataset`.
-
-        Raises:
-            MissingExtraError: `datasets` is not installed; so for `to_pandas`.
-        """
+        """The rows as a `datasets.Dataset`; a MissingExtraError without the package."""
         with needs_extra("datasets", "to_dataset"):
             from datasets import Dataset
 
@@ -100,11 +92,7 @@ class RunResult:
 
     @classmethod
     def load(cls, path: File) -> "RunResult":
-        """What a finished run made, from its folder.
-
-        Raises:
-            RunFolderError: there is no finished run.
-        """
+        """The result of a finished run, from its folder; a RunFolderError if there is none."""
         folder = Path(path)
         manifest = read_manifest(folder) if folder.is_dir() else _beside(folder)
         if manifest is None or manifest.get("status") != "complete":
@@ -122,9 +110,9 @@ class RunResult:
 
 
 Work = Callable[[Any, S, Path], RunResult]
-"""What a stage does with the inputs and its settings, to the run folder named last."""
+"""The function of a stage: inputs, settings, run folder."""
 Read = Callable[[Any, Path], Any]
-"""Makes of inputs as given what a stage takes; rows are written to the folder."""
+"""Inputs of the call -> inputs of the work; rows are written to the folder."""
 
 
 class Stage(Generic[P, S]):
@@ -132,23 +120,23 @@ class Stage(Generic[P, S]):
 
     Args:
         settings: the dataclass of its settings.
-        work: what it does.
-        read: inputs as given -> as `work` takes them; by default paths.
+        work: its function.
+        read: inputs of the call -> inputs of `work`; by default paths.
     """
 
     def __init__(self, settings: Callable[P, S], work: Work[S], read: Read | None = None):
         self.settings = settings
-        """Of this stage; makes a settings object."""
+        """Makes a settings object."""
         self._work, self._read = work, read or paths_of
         self.__name__ = getattr(work, "__name__", "stage")
         self.__module__ = work.__module__
         self.__doc__ = work.__doc__
-        given = inspect.Parameter("inputs", inspect.Parameter.POSITIONAL_ONLY, annotation=Inputs)
+        first = inspect.Parameter("inputs", inspect.Parameter.POSITIONAL_ONLY, annotation=Inputs)
         options = inspect.signature(settings).parameters.values()
-        self.__signature__ = inspect.Signature([given, *options], return_annotation=RunResult)
+        self.__signature__ = inspect.Signature([first, *options], return_annotation=RunResult)
 
     def __call__(self, inputs: Inputs, /, *args: P.args, **kwargs: P.kwargs) -> RunResult:
-        """Run the stage; the settings are those of its settings' dataclass.
+        """Run the stage with the fields of its settings.
 
         Raises:
             FreePRMError: bad settings, inputs, models or run folders; says which and what to do.
@@ -156,36 +144,24 @@ class Stage(Generic[P, S]):
         return self.run(inputs, self.settings(*args, **kwargs))
 
     def __reduce__(self) -> str:
-        return self.__name__  # to other processes, by its name in its module
+        return self.__name__  # pickled by its name in its module
 
     def run(self, inputs: Inputs, settings: S) -> RunResult:
-        """Run the stage with a settings object.
-
-        Raises:
-            FreePRMError: as for a call.
-        """
+        """Run the stage with a settings object."""
         checked = _checked(settings)
         store = RUNS if checked.out is None else Path(checked.out).parent
-        given = self._read(inputs, store / "inputs")
-        out = _address(self.__name__, given, checked) if checked.out is None else Path(checked.out)
-        return self._work(given, checked, out)
+        read = self._read(inputs, store / "inputs")
+        out = _address(self.__name__, read, checked) if checked.out is None else Path(checked.out)
+        return self._work(read, checked, out)
 
 
 def stage(settings: Callable[P, S], *, read: Read | None = None) -> Callable[[Work[S]], Stage[P, S]]:
-    """Make a function the work of a stage with these settings."""
-
-    def made(work: Work[S]) -> Stage[P, S]:
-        return Stage(settings, work, read)
-
-    return made
+    """Decorator that makes a stage of its function."""
+    return lambda work: Stage(settings, work, read)
 
 
 def paths_of(inputs: Inputs, store: Path) -> list[Path]:
-    """Inputs as paths; rows are written to a file of `store` that is named by their contents.
-
-    Raises:
-        ConfigError: neither paths nor rows.
-    """
+    """Inputs as paths; rows are written to a file in `store`, named by their contents."""
     if isinstance(inputs, str | PathLike):
         return [Path(inputs)]
     items = _items(inputs)
@@ -212,14 +188,10 @@ def problems_of(inputs: Inputs, store: Path) -> Sequence[str | Problem]:
 
 
 def choose_problems(problems: Sequence[str | Problem], settings: Drawing) -> tuple[str, list[Problem]]:
-    """What the manifest calls the problems, and those that are sampled.
-
-    Raises:
-        FreePRMError: as `load_problems`.
-    """
-    given = [problem for problem in problems if isinstance(problem, Problem)]
-    if given:
-        return "given", limited(given, settings.n_problems, settings.problem_seed)
+    """The source of the problems, for the manifest, and the problems to sample."""
+    in_memory = [problem for problem in problems if isinstance(problem, Problem)]
+    if in_memory:
+        return "given", limited(in_memory, settings.n_problems, settings.problem_seed)
     if len(problems) != 1:
         raise ConfigError(f"inputs: are {len(problems)} sources of problems; expected one")
     name = str(problems[0])
@@ -238,10 +210,10 @@ def choose_problems(problems: Sequence[str | Problem], settings: Drawing) -> tup
 def sample_sizes(
     n: Sequence[int] | None, available: Sequence[int], *, default: Callable[[int], Iterable[int]]
 ) -> list[int]:
-    """The numbers of samples to choose among, ascending: as given, else `default` of what most problems have.
+    """The numbers of samples to choose from, ascending: `n`, or `default` of the most frequent number available.
 
     Raises:
-        ConfigError: none, below 1, or above what any problem has.
+        ConfigError: none, below 1, or more than any problem has.
     """
     usual = max(Counter(available).items(), key=lambda item: (item[1], item[0]))[0]
     sizes = sorted({*(default(usual) if n is None else n)})
@@ -251,18 +223,18 @@ def sample_sizes(
 
 
 Judge = Callable[[str | None, str | None], Verdict]
-"""Given answer and gold answer -> whether they mean the same."""
+"""Answer and gold answer -> whether they are equivalent."""
 
 
 def completed(rollout: Rollout, judge: Judge) -> Rollout:
-    """A rollout with the answer and the label that its row lacks; what grading gave up on stays without label."""
+    """A rollout with missing answer and label added; no label if grading has refused one."""
     pred = extract(rollout.response) if rollout.pred is None else rollout.pred
     known = rollout.correct is not None or rollout.extra.get("grade_reason") is not None
     return replace(rollout, pred=pred, correct=rollout.correct if known else judge(pred, rollout.answer).correct)
 
 
 def loaded_prm(settings: EarlyStopping, *, device: str | None, dtype: str | None) -> "ImplicitPRM":
-    """The reward model that early stopping goes by.
+    """The reward model for early stopping.
 
     Raises:
         ConfigError: there is none.
@@ -284,11 +256,7 @@ def loaded_prm(settings: EarlyStopping, *, device: str | None, dtype: str | None
 
 
 def _items(inputs: Iterable[Item]) -> list[Item]:
-    """Several inputs, or rows.
-
-    Raises:
-        ConfigError: it is neither.
-    """
+    """Several inputs, or rows; a ConfigError for anything else."""
     if isinstance(inputs, Mapping | Rollout | Problem) or not isinstance(inputs, Iterable):
         raise ConfigError(f"inputs: is {_short(inputs)}; expected a path, an earlier result, or several; or rows")
     if type(inputs).__name__ == "DataFrame":
@@ -311,20 +279,19 @@ def _short(value: object) -> str:
 
 
 def _checked(settings: S) -> S:
-    """With values of the types that the fields have."""
+    """The settings with values converted to the types of the fields."""
     assert is_dataclass(settings)
     values = {item.name: getattr(settings, item.name) for item in fields(settings)}
     made: S = build(type(settings), [values])
     return made
 
 
-def _address(name: str, given: Any, settings: Settings) -> Path:
-    """A folder named by the call, so that the same one goes on with it."""
-    inputs = [content_hash(item) if isinstance(item, Path) else item for item in given]
+def _address(name: str, inputs: Any, settings: Settings) -> Path:
+    """A folder named by a hash of the call, so that the same call resumes."""
     decided = {
         "stage": name,
         "settings": plain({item.name: getattr(settings, item.name) for item in fields(settings)}),
-        "inputs": inputs,
+        "inputs": [content_hash(item) if isinstance(item, Path) else item for item in inputs],
     }
     digest = hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
     return RUNS / f"{name}-{digest[:12]}"

@@ -1,4 +1,4 @@
-"""Convert: rows of any format in, rows of any format out, with everything counted that one of them cannot say.
+"""Convert: rows of any format in, rows of any format out; what either format cannot hold is counted.
 
 out.jsonl, .json, .csv, .parquet    that file, and FILE.manifest.json beside it: settings, hashes of the inputs, counts
 out/                                a run folder with `rollouts.jsonl` (our own rows) or `<format>.jsonl`
@@ -30,12 +30,12 @@ STAGE = "convert"
 
 @stage(ConvertSettings)
 def convert(inputs: Sequence[Path], settings: ConvertSettings, out: Path) -> RunResult:
-    """Write the inputs in another format; the same call on what it has made makes it no second time.
+    """Write the inputs in another format; the same call on a finished output does nothing.
 
     `out` is a file by its ending, or else a run folder that the next stage takes.
 
     Raises:
-        DataError: no format recognises the rows, or nothing can be written of them; says what they lack.
+        DataError: no format recognises the rows, or none can be written; says what they lack.
         RunFolderError: `out` is an input, or holds something else.
     """
     writer = load_format(settings.to, settings.write_options)
@@ -61,7 +61,7 @@ def convert(inputs: Sequence[Path], settings: ConvertSettings, out: Path) -> Run
 class _Made(NamedTuple):
     rows: list[Row]
     counts: dict[str, Any]
-    """What was counted, and the format of each input."""
+    """With the format of each input."""
 
 
 def _made(read: Rollouts, writer: Format, *, to: str, scored: Counter[str]) -> _Made:
@@ -91,7 +91,7 @@ def _to_folder(out: Path, inputs: Sequence[Path], settings: Mapping[str, Any], m
 
 
 def _to_file(out: Path, inputs: Sequence[Path], settings: Mapping[str, Any], make: Callable[[], _Made]) -> None:
-    """Raises: RunFolderError, if the file is an input, or is not what the same call has made."""
+    """A RunFolderError if the file is an input, or was not made by the same call."""
     write = table_writer(out)
     if any(out.resolve() == item.resolve() for item in inputs):
         raise RunFolderError(f"{out}: is an input and the output at once; choose another --out")
@@ -114,7 +114,7 @@ def _to_file(out: Path, inputs: Sequence[Path], settings: Mapping[str, Any], mak
 
 
 def _check_same(out: Path, beside: Path, identity: Mapping[str, Any]) -> None:
-    """Raises: RunFolderError, if the file that stands there already is another."""
+    """A RunFolderError if the existing file was not made by the same call."""
     try:
         manifest: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:

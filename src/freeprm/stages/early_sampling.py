@@ -1,13 +1,12 @@
 """Sample with early stopping: problems and a reward model in; the best of n samples, drawn without finishing all, out.
 
-    out/rollouts.jsonl   a row for each sample, as `freeprm sample` writes it, and what the reward model says of it:
-                         `scorer`, `step_scores` of the steps it scored, `running_score` (the lowest of them), and
-                         whether it is `selected`
+    out/rollouts.jsonl   a row for each sample as of `freeprm sample`, with `scorer`, `step_scores` of the steps that
+                         were scored, `running_score` (the lowest of them), and whether it is `selected`
 
-A sample that was not finished has `stop_reason: "abandoned"` and its text so far.
-Selected is the sample that drawing all of them, scoring all of them and taking the best by `min` would select; see
-`core.early_stopping` for why. The lowest score of an abandoned one is below it, or the same with a higher index, so
-`freeprm select` selects it from these rows by best-of-n, too; votes and averages need whole samples.
+An unfinished sample has `stop_reason: "abandoned"` and its text so far. Selected is the sample that drawing and scoring
+all of them would select by `min`; see `core.early_stopping` for the proof. An abandoned one has a lower lowest score,
+or the same and a higher index, so best-of-n of `freeprm select` selects the same from these rows; votes and averages
+need whole samples.
 """
 
 from collections import Counter
@@ -41,9 +40,9 @@ _OF_EARLY = ("prm", "reward", "reference", "splitter", "batch", "logprobs")
 
 @stage(SampleEarlySettings, read=problems_of)
 def sample_early(problems: Sequence[str | Problem], settings: SampleEarlySettings, out: Path) -> RunResult:
-    """The best of n samples by the lowest step reward, with as little drawing as finds it; resumed by the same call.
+    """The best of n samples by the lowest step reward, with as little drawing as possible; resumed by the same call.
 
-    Where the reference is the model that draws, its log-probabilities are those noted while drawing.
+    If the model that draws is the reference, its log-probabilities are those noted while drawing.
 
     Raises:
         ConfigError: a splitter whose steps are not known before the end, or another setting out of range.
@@ -54,7 +53,7 @@ def sample_early(problems: Sequence[str | Problem], settings: SampleEarlySetting
         raise ConfigError(f"batch: is {settings.batch}; expected 1 or more")
     prm = loaded_prm(settings, device=settings.engine_options.get("device"), dtype=settings.engine_options.get("dtype"))
     splitter = check_settling(settings.splitter or prm.config.splitter)
-    name, chosen = choose_problems(problems, settings)
+    name, selected = choose_problems(problems, settings)
     engine: HFEngine = built("engines", "hf", [settings.engine_options, {"model": settings.model}])
     rewards = StepwiseRewards(policy=prm.policy, reference=prm.reference, reward=settings.reward, beta=prm.config.beta)
     judge = Judge(
@@ -63,13 +62,13 @@ def sample_early(problems: Sequence[str | Problem], settings: SampleEarlySetting
     )  # fmt: skip
     early = {"prm": prm.identity(), "reward": settings.reward, "splitter": splitter, "batch": settings.batch}
     identity = {
-        "problems": name, "problems_sha256": problems_hash(chosen), "engine": "hf", **engine.identity(),
+        "problems": name, "problems_sha256": problems_hash(selected), "engine": "hf", **engine.identity(),
         **{key: value for key, value in settings.deciding().items() if key not in _OF_EARLY}, "early_stop": early,
     }  # fmt: skip
     with RunFolder(out, stage="sample", settings=identity) as run:
         if not run.complete:
-            _draw(run, engine, settings, chosen, judge=judge)
-            rows = in_order(run.rows(ROWS), chosen)
+            _draw(run, engine, settings, selected, judge=judge)
+            rows = in_order(run.rows(ROWS), selected)
             run.rewrite(ROWS, rows)
             cost = _cost(rows, run.parts(), engine, prm)
             run.finish(cost=cost, counts=_counts(rows), models={"policy": prm.policy.source})
@@ -79,7 +78,7 @@ def sample_early(problems: Sequence[str | Problem], settings: SampleEarlySetting
 def _draw(
     run: RunFolder, engine: HFEngine, settings: SampleEarlySettings, problems: Sequence[Problem], *, judge: Judge
 ) -> None:
-    """Decide the problems that are open, and append the rows of each as it is decided."""
+    """Decide the open problems, and append the rows of each when it is decided."""
     n = settings.n
     by_id = {problem.problem_id: problem for problem in problems}
     done = _done(run, n)
@@ -93,8 +92,8 @@ def _draw(
         for decided in engine.best_first(requests, params=settings.params(), judge=judge, batch=settings.batch):
             problem = by_id[decided.problem_id]
             rows = [
-                _row(problem, scored, scorer=settings.reward, selected=place == decided.best)
-                for place, scored in enumerate(decided.samples)
+                _row(problem, scored, scorer=settings.reward, selected=index == decided.best)
+                for index, scored in enumerate(decided.samples)
             ]
             run.append(ROWS, rows)
             read = Counter(judge.rewards.read)
@@ -105,7 +104,7 @@ def _draw(
 
 
 def _done(run: RunFolder, n: int) -> set[str]:
-    """Problems of an earlier session, all rows of which were written; the rows of others are made again."""
+    """Problems whose rows were all written in earlier sessions; the rows of others are removed."""
     rows = run.rows(ROWS)
     counts = Counter(row["problem_id"] for row in rows)
     whole = [row for row in rows if counts[row["problem_id"]] == n]
@@ -142,7 +141,7 @@ def _counts(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _cost(rows: Sequence[Row], parts: Sequence[Row], engine: HFEngine, prm: ImplicitPRM) -> Cost:
-    """Drawing and scoring, of all sessions."""
+    """The cost of drawing and scoring, of all sessions."""
     drawing = drawing_cost(rows, engine)
     read = Counter[str]()
     for part in parts:

@@ -1,12 +1,11 @@
-"""Select with early stopping: rollouts and a reward model in; what best-of-n chooses, found without scoring all, out.
+"""Select with early stopping: rollouts and a reward model in; the choice of best-of-n, found without scoring all, out.
 
-    out/metrics.json      accuracy of best-of-n, and the shares of steps and tokens that it took, with 95 % intervals
-    out/selections.jsonl  a row for each problem and n: the sample chosen, its score, and what was scored to find it
+    out/metrics.json      accuracy of best-of-n, and the shares of steps and tokens scored, with 95 % intervals
+    out/selections.jsonl  a row for each problem and n: the chosen sample, its score, and what was scored to find it
 
-Chosen is a best response: one with the highest score that scoring every response to its end would give, among the
-first n samples of each problem, and the first of those (see `core.early_stopping` for why). The accuracy is of the
-responses that are handed out; `select` on complete scores takes the mean over all that share the first place. Here they
-are not all known, so what is counted is where another response may share it.
+Chosen is the first of the responses with the highest complete score among the first n samples of each problem (see
+`core.early_stopping` for the proof). The accuracy is that of the chosen responses; `select` on complete scores takes
+the mean over all that share the first place. Here not all are known, so possible ties are counted.
 """
 
 from bisect import bisect_left
@@ -40,14 +39,14 @@ from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 
 ROWS = "selections"
 SHARES = ("steps", "tokens", "distinct_tokens")
-"""Of each, `<name>_scored` in a row is what was scored and `<name>` what different responses have in all."""
+"""For each, a row has `<name>_scored` and `<name>`, the total of different responses."""
 
 
 @stage(SelectEarlySettings)
 def select_early(inputs: Sequence[Path], settings: SelectEarlySettings, out: Path) -> RunResult:
-    """Best-of-n with as little scoring as finds it; scores that rollouts carry are not looked at.
+    """Best-of-n with as little scoring as possible; the rollouts' own scores are ignored.
 
-    Resumed by the same call. Only the models that the reward takes are run.
+    Resumed by the same call. Only the models that the reward needs are run.
     """
     check_aggregator(settings.aggregator)
     if settings.splitter is not None and settings.splitter != TOKENS:
@@ -85,7 +84,7 @@ def select_early(inputs: Sequence[Path], settings: SelectEarlySettings, out: Pat
         run.rewrite(ROWS, rows)
         _count(rows, groups, counts)
         run.write_metrics(list(_metrics(rows, seed=settings.seed)))
-        parts = {part["problem_id"]: part for part in run.parts()}  # the last of those that are there twice
+        parts = {part["problem_id"]: part for part in run.parts()}  # the last of duplicates
         for part in parts.values():
             counts.update(part["left_out"])
         run.finish(cost=_cost(prm, run.parts()), counts=+counts, models={"policy": prm.policy.source})
@@ -93,14 +92,14 @@ def select_early(inputs: Sequence[Path], settings: SelectEarlySettings, out: Pat
 
 
 class _Field:
-    """Rollouts as candidate pools, and what was found in a pool as rows."""
+    """Rollouts as candidate pools, and the decision on a pool as rows."""
 
     def __init__(
         self, prm: ImplicitPRM, sizes: Sequence[int], *, splitter: str, too_long: TooLong, counts: Counter[str]
     ):
         self._prm, self._sizes, self._counts = prm, sizes, counts
         self._splitter, self._too_long = splitter, too_long
-        self._rollouts: dict[str, list[Rollout]] = {}  # of the pools that are open
+        self._rollouts: dict[str, list[Rollout]] = {}  # of open pools
         self._left_out: dict[str, Counter[str]] = {}
 
     def pools(self, groups: Iterable[Group]) -> Iterator[CandidatePool]:

@@ -1,16 +1,16 @@
-"""Evaluate: scored rows with the true first error, or with outcome labels, in; how well the scores tell them, out.
+"""Evaluate: scored rows with the true first error or with outcome labels in; how well the scores predict them out.
 
     out/metrics.json       ProcessBench F1 and its two accuracies, first-error accuracy, step and response AUC, the
                            latter over all responses and inside problems, with 95 % intervals over problems; paired
                            differences of scorers on the same responses
-    out/predictions.jsonl  a row for each response and scorer: the first error named, and the true one
+    out/predictions.jsonl  a row for each response and scorer: the predicted and the true first error
 
-Rows with step scores and `first_error` are measured by steps; all that have a score and a label, be it one score for
-the response, by their areas. A problem is its text (`core.intervals.problem_text`), whatever ids it stands under: so it
-is split, and so it is drawn.
+Rows with step scores and `first_error` have metrics of steps; all rows with scores and a label, be it one score for
+the response, have areas. Problems are split and drawn by their text (`core.intervals.problem_text`), whatever their
+ids.
 
-The threshold comes from other responses than those reported on; `threshold=oracle`, fitted on the very
-responses reported on, stands beside it as an upper bound and is not a result.
+The threshold is fitted on other responses than those reported; `threshold=oracle`, fitted on the reported ones, is an
+upper bound and no result.
 """
 
 from collections import Counter
@@ -49,10 +49,10 @@ Rows = dict[str, list[Rollout]]
 
 @stage(EvaluateSettings)
 def evaluate(inputs: Sequence[Path], settings: EvaluateSettings, out: Path) -> RunResult:
-    """ProcessBench F1 at a threshold that was not fitted on what is reported, and what needs no threshold.
+    """ProcessBench F1 at a threshold fitted on other responses, and metrics without a threshold.
 
-    The inputs are rows with `step_scores` or `score`, and `first_error` (null: none) or `correct`, in any format; or
-    with these two, beside scores from elsewhere.
+    The inputs are rows with `step_scores` or `score`, and `first_error` (null: none) or `correct`, in any format; the
+    scores may come from elsewhere.
     """
     dev, scores = [Path(file) for file in settings.dev], [Path(file) for file in settings.scores]
     for name in settings.aggregators:
@@ -129,7 +129,7 @@ def _read(
 
 
 def _flaw(row: Rollout) -> str | None:
-    """What keeps a row from being evaluated."""
+    """Why a row cannot be evaluated, or None."""
     if not row.step_scores:
         return "no step_scores; score the responses first" if row.score is None or row.step_scores is not None else None
     error = row.extra.get("first_error")
@@ -141,7 +141,7 @@ def _flaw(row: Rollout) -> str | None:
 
 
 def _with_step_truth(rows: Rows) -> Rows:
-    """The rows whose steps can be measured, of the scorers that have some."""
+    """The rows with step scores and true first errors, of scorers that have any."""
     found = {
         scorer: [row for row in part if row.step_scores and "first_error" in row.extra] for scorer, part in rows.items()
     }
@@ -186,7 +186,7 @@ def _refuse_shared_problems(rows: Rows, dev: Rows) -> None:
 
 
 def _split(rows: Rows, dev_share: float, seed: int) -> tuple[Rows, Rows]:
-    """Dev and test, by the problem's text, the same for all scorers."""
+    """Dev and test rows, split by the problem's text, the same for all scorers."""
     problems = sorted({problem_text(row.prompt) for part in rows.values() for row in part})
     n_dev = min(max(1, round(dev_share * len(problems))), len(problems) - 1)
     if n_dev < 1:
@@ -205,7 +205,7 @@ def _split(rows: Rows, dev_share: float, seed: int) -> tuple[Rows, Rows]:
 def _fits(
     scorer: str, test: Sequence[Rollout], dev: Sequence[Rollout], *, fit_needed: bool, source: str
 ) -> list[Metric]:
-    """The thresholds fitted for a scorer; the oracle's only where it is defined."""
+    """A scorer's fitted thresholds; the oracle's only if it is defined."""
     fits = []
     if fit_needed:
         if not dev or not test:
@@ -239,7 +239,7 @@ def _scored(rows: Sequence[Rollout]) -> ScoredSteps:
 
 
 def _areas(rows: Sequence[Rollout], aggregators: Sequence[str], seed: int) -> dict[MetricName, Estimate]:
-    """By each aggregator of step scores, and by the one score of a response, over the rows that have them."""
+    """Areas by each aggregator of step scores, and by single scores, over the rows that have them."""
     functions = {name: aggregator(name) for name in aggregators}
     found: dict[MetricName, Estimate] = {}
     for name in (*functions, WHOLE):

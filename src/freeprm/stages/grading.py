@@ -1,4 +1,4 @@
-"""Grade: rollouts in; out the same with the answer found in each and whether it is right, or why that is not known.
+"""Grade: rollouts in; the same rollouts with extracted answers and labels out, or the reason for a missing label.
 
 out/rollouts.jsonl    the rows with `pred` and `correct`, or `grade_reason` where `correct` is not known; for problems
                       of the embedded world also `step_labels` and `first_error`, the exact truth of each step
@@ -31,13 +31,13 @@ from freeprm.io.runs import RunFolder
 from freeprm.io.sandbox import Limits, cores
 from freeprm.settings import GradeSettings
 from freeprm.stages.base import RunResult, stage
-from freeprm.types import Cost, Metric, Prompt, Rollout
-from freeprm.world.problems import WordProblem, parse
+from freeprm.types import Cost, Metric, Rollout
+from freeprm.world.problems import parse
 from freeprm.world.solutions import check_steps
 
 ROWS = "rollouts"
 BLOCK = 1024
-"""Answers of a block that an executor gets."""
+"""Answers in one block of an executor."""
 T = TypeVar("T")
 NoAnswer = Literal["none", "wrong"]
 _FLUSH_ROWS, _FLUSH_SECONDS = 256, 1.0
@@ -46,27 +46,27 @@ _TRUNCATED, _ABANDONED = f"{NO_ANSWER}, truncated", f"{NO_ANSWER}, abandoned"
 
 @stage(GradeSettings)
 def grade(inputs: Sequence[Path], settings: GradeSettings, out: Path) -> RunResult:
-    """Give every response its label; resumed by the same call.
+    """Label every response; resumed by the same call.
 
-    A label or an answer (`pred`) that a row brings is kept. Each pair of answer and gold answer is judged once, in a
-    worker process unless it is plain. The interval of the pass rate is Wilson's, over responses as if each were drawn
-    by itself; several to a problem are worth less than that.
+    A row's own label or answer (`pred`) is kept. Each pair of answer and gold answer is judged once, in a worker
+    process unless the case is simple. The interval of the pass rate is Wilson's, over responses as if they were
+    independent; several to one problem are not.
 
     Raises:
         DataError: no row has a gold answer (or a label to keep).
     """
-    place: Executor = built("executors", settings.executor, [settings.executor_options])
+    executor: Executor = built("executors", settings.executor, [settings.executor_options])
     if settings.workers is not None and settings.workers < 1:
         raise ConfigError(f"workers: is {settings.workers}; expected 1 or more")
     judges = _Judges(
-        place=place,
+        executor=executor,
         grader=settings.grader,
         options=settings.grader_options,
         extractors=tuple(settings.extractors),
         limits=Limits(seconds=settings.timeout, memory_mib=settings.memory_mib),
-        n_workers=settings.workers or (1 if place.remote else cores()),
+        n_workers=settings.workers or (1 if executor.remote else cores()),
     )
-    find_grader(settings.grader, settings.grader_options)  # refused before anything is read, like the next
+    find_grader(settings.grader, settings.grader_options)  # fails before anything is read, like the next
     for name in settings.extractors:
         extractor(name)
     gold = None if settings.gold is None else Path(settings.gold)
@@ -85,7 +85,7 @@ def grade(inputs: Sequence[Path], settings: GradeSettings, out: Path) -> RunResu
 
 
 def _write(run: RunFolder, rollouts: Sequence[Rollout], judges: "_Judges", no_answer: NoAnswer) -> list[Row]:
-    """Grade what is not graded yet; all rows."""
+    """Grade and append the missing rows; returns all."""
     done = run.rows(ROWS)
     written = [*done]
     labels = Counter(row.get("correct") for row in done)
@@ -120,9 +120,9 @@ def _check_gradable(rollouts: Sequence[Rollout], *, regrade: bool) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Judges:
-    """What finds and judges answers, and where."""
+    """Extracts and judges answers."""
 
-    place: Executor
+    executor: Executor
     grader: str
     options: Mapping[str, Any]
     extractors: tuple[str, ...]
@@ -130,14 +130,14 @@ class _Judges:
     n_workers: int
 
     def found(self, responses: Sequence[str]) -> dict[str, ExtractedAnswer]:
-        """The answer in each response; extractors of the user's own work in processes with limits."""
+        """The answer in each response; the user's own extractors run in processes with limits."""
         if {*self.extractors} <= {*EXTRACTORS}:
             return {response: ExtractedAnswer(extract(response, self.extractors), None) for response in responses}
         make = partial(extracting, self.extractors, n_workers=self.n_workers, limits=self.limits)
-        return dict(self.place.run(make, self._blocks(responses)))
+        return dict(self.executor.run(make, self._blocks(responses)))
 
     def verdicts(self, pairs: Sequence[AnswerPair]) -> Iterator[tuple[AnswerPair, Verdict]]:
-        """Those that are plain, then the others as they are finished."""
+        """Verdicts of the simple cases, then of the others as they are finished."""
         judge = find_grader(self.grader, self.options)
         others = []
         for pair in pairs:
@@ -147,15 +147,15 @@ class _Judges:
             else:
                 yield pair, verdict
         make = partial(judging, self.grader, self.options, n_workers=self.n_workers, limits=self.limits)
-        yield from self.place.run(make, self._blocks(others))
+        yield from self.executor.run(make, self._blocks(others))
 
     def _blocks(self, items: Sequence[T]) -> list[Sequence[T]]:
-        size = self.place.block or BLOCK
+        size = self.executor.block or BLOCK
         return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _graded(rollouts: Sequence[Rollout], done: Sequence[Row], judges: _Judges, no_answer: NoAnswer) -> Iterator[Row]:
-    """The rows that are not done, in order, each as soon as it and those before it are known."""
+    """The missing rows, in order, each as soon as it and those before it are known."""
     known = {
         AnswerPair(row["pred"], rollout.answer): Verdict(row.get("correct"), row.get("grade_reason"))
         for rollout, row in zip(rollouts, done, strict=False)
@@ -167,28 +167,28 @@ def _graded(rollouts: Sequence[Rollout], done: Sequence[Row], judges: _Judges, n
         (rollout, ExtractedAnswer(rollout.pred, None) if rollout.pred is not None else found[rollout.response])
         for rollout in todo
     ]
-    asked = dict.fromkeys(
+    needed = dict.fromkeys(
         AnswerPair(answer.pred or "", rollout.answer or "")
         for rollout, answer in answered
         if rollout.correct is None and missing(answer.pred, rollout.answer) is None
     )
-    verdicts = judges.verdicts([pair for pair in asked if pair not in known])
+    verdicts = judges.verdicts([pair for pair in needed if pair not in known])
     for rollout, answer in answered:
         pair = AnswerPair(answer.pred or "", rollout.answer or "")
-        while pair in asked and pair not in known:
+        while pair in needed and pair not in known:
             known.update([next(verdicts)])
-        verdict = known[pair] if pair in asked else _absent(rollout, answer, no_answer)
+        verdict = known[pair] if pair in needed else _absent(rollout, answer, no_answer)
         yield _row(rollout, answer.pred, verdict)
 
 
 def _absent(rollout: Rollout, answer: ExtractedAnswer, no_answer: NoAnswer) -> Verdict:
-    """The verdict where an answer is missing."""
+    """The verdict on a missing answer."""
     verdict = missing(answer.pred, rollout.answer) or Verdict(None, NO_ANSWER)
     if verdict.reason != NO_ANSWER:
         return verdict
     if answer.reason is not None:
         return Verdict(None, answer.reason)
-    if rollout.extra.get("stop_reason") == "abandoned":  # by `sample --early-stop`: it could have got there
+    if rollout.extra.get("stop_reason") == "abandoned":  # by `sample --early-stop`: it might have had an answer
         return Verdict(None, _ABANDONED)
     if no_answer == "wrong":
         return Verdict(False, None)
@@ -202,12 +202,13 @@ def _row(rollout: Rollout, pred: str | None, verdict: Verdict) -> Row:
         correct = verdict.correct
         extra |= {"grade_reason": verdict.reason} if correct is None else {}
     row = rollout_row(replace(rollout, pred=pred, correct=correct, extra={**extra, **_truth(rollout)}))
-    return {**row, "correct": correct}  # null where it is not known
+    return {**row, "correct": correct}  # null if unknown
 
 
 def _truth(rollout: Rollout) -> dict[str, Any]:
-    """The label of each step and the first error, where the problem is one of the embedded world."""
-    problem = _word_problem(rollout.prompt)
+    """The label of each step and the first error, if the problem is one of the embedded world."""
+    prompt = rollout.prompt
+    problem = parse(prompt if isinstance(prompt, str) else prompt[-1]["content"])
     if problem is None:
         return {}
     steps = [rollout.response[start:stop] for start, stop in step_markers(rollout.response)]
@@ -215,13 +216,8 @@ def _truth(rollout: Rollout) -> dict[str, Any]:
     return {"step_labels": labels, "first_error": first_error(labels)}
 
 
-def _word_problem(prompt: Prompt) -> WordProblem | None:
-    """The problem that a prompt, or the last message of a conversation, states."""
-    return parse(prompt if isinstance(prompt, str) else prompt[-1]["content"])
-
-
 def _by_time(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Rows in parts, so that an interruption costs little and writing costs little."""
+    """Rows in batches of limited size and time, so that neither writing nor an interruption costs much."""
     part: list[Row] = []
     flushed = time.perf_counter()
     for row in rows:

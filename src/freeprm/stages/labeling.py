@@ -1,8 +1,8 @@
-"""Label steps: graded rollouts in; out the same with a label for each step, and how far the labels are from the truth.
+"""Label steps: graded rollouts in; the same with a label for each step out, and the errors of the labels.
 
-out/rollouts.jsonl    the rows with `steps`, `step_labels`, `step_values`, `first_error` and `step_labeler`; what the
-                      row said of its steps before is the truth: `true_step_labels`, `true_first_error`
-out/metrics.json      errors of the labels, where there is a truth
+out/rollouts.jsonl    the rows with `steps`, `step_labels`, `step_values`, `first_error` and `step_labeler`; the row's
+                      earlier step labels are the truth: `true_step_labels`, `true_first_error`
+out/metrics.json      errors of the labels, if there is a truth
 """
 
 from collections import Counter
@@ -32,10 +32,10 @@ _TRUTH = {"step_labels": "true_step_labels", "first_error": "true_first_error"}
 
 @stage(LabelSettings)
 def label(inputs: Sequence[Path], settings: LabelSettings, out: Path) -> RunResult:
-    """Give every step of every response its label; resumed by the same call, with the same rows.
+    """Label every step of every response; resumed by the same call, with the same rows.
 
-    Every response keeps its row; one that cannot be labelled has no labels in it, and is counted by reason. The metrics
-    are the errors of the labels, where there is a truth to hold them against.
+    A response that cannot be labelled keeps its row without labels, and is counted by reason. The metrics are the
+    errors of the labels, if there is a truth.
     """
     splitter, seed = settings.splitter, settings.seed
     if splitter is not None:
@@ -53,8 +53,8 @@ def label(inputs: Sequence[Path], settings: LabelSettings, out: Path) -> RunResu
         divided = {index: item for index, rollout in enumerate(rollouts) if (item := _divided(rollout, splitter))}
         notebook = Notebook(known=run.parts(), note=run.log_part)
         done = labeler.label(list(divided.values()), seed=seed, notebook=notebook)
-        places = list(divided)
-        labels = {places[index]: given for index, given in done.labels.items()}
+        indices = list(divided)
+        labels = {indices[number]: labelled for number, labelled in done.labels.items()}
         rows = [
             _labelled(rollout, divided.get(index), labels.get(index), settings.labeler)
             for index, rollout in enumerate(rollouts)
@@ -67,7 +67,7 @@ def label(inputs: Sequence[Path], settings: LabelSettings, out: Path) -> RunResu
 
 
 def _with_truth(rollout: Rollout) -> Rollout:
-    """What the row says of its steps, as the truth; a labeler's estimates are dropped."""
+    """The row's own step labels as the truth; a labeler's estimates are dropped."""
     extra = dict(rollout.extra)
     if "step_labeler" not in extra:
         extra |= {theirs: extra[name] for name, theirs in _TRUTH.items() if name in extra}
@@ -75,10 +75,10 @@ def _with_truth(rollout: Rollout) -> Rollout:
 
 
 def _with_reference(rollouts: Sequence[Rollout], reference: Path) -> list[Rollout]:
-    """With the soft labels of the reference as the truth.
+    """The rollouts with the reference's soft labels as the truth.
 
     Raises:
-        DataError: the reference lacks a response, has another one in its place, or has no soft labels.
+        DataError: the reference lacks a response, has another one, or has no soft labels.
     """
     known = {(item.problem_id, item.sample_idx): item for item in read_rollouts([reference]).rollouts}
     found = []
@@ -97,7 +97,7 @@ def _with_reference(rollouts: Sequence[Rollout], reference: Path) -> list[Rollou
 
 
 def _divided(rollout: Rollout, splitter: str | None) -> Divided | None:
-    """With its steps; None where it is empty.
+    """The rollout with its steps; None if it is empty.
 
     Raises:
         SpanError: the row's own steps are not those of its response; names it.
@@ -118,46 +118,48 @@ def _texts(rollout: Rollout, splitter: str | None) -> list[str]:
     truth = rollout.extra.get("true_step_labels")
     try:
         return steps_of(rollout, count=len(truth) if isinstance(truth, list) else None)
-    except DataError:  # no splitter finds as many; what is known of those steps is no truth of these
+    except DataError:  # no splitter finds as many; then the labels are of other steps
         return steps_of(rollout)
 
 
-def _labelled(rollout: Rollout, divided: Divided | None, given: StepLabels | None, labeler: str) -> Rollout:
-    """The row of a response; without labels where it has none."""
-    if divided is None or given is None:
+def _labelled(rollout: Rollout, divided: Divided | None, labels: StepLabels | None, labeler: str) -> Rollout:
+    """The response with its labels, if it has any."""
+    if divided is None or labels is None:
         return rollout
-    labels = {
-        "steps": divided.rollout.extra["steps"], "step_labels": list(given.labels), "step_values": list(given.values),
-        "first_error": first_error(given.labels), "step_labeler": labeler, **given.columns,
+    columns = {
+        "steps": divided.rollout.extra["steps"], "step_labels": list(labels.labels),
+        "step_values": list(labels.values), "first_error": first_error(labels.labels), "step_labeler": labeler,
+        **labels.columns,
     }  # fmt: skip
-    return replace(rollout, extra={**rollout.extra, **labels})
+    return replace(rollout, extra={**rollout.extra, **columns})
 
 
 def _counts(
     rollouts: Sequence[Rollout], divided: Mapping[int, Divided], labels: Mapping[int, StepLabels]
 ) -> Counter[str]:
+    steps = Counter(label for labelled in labels.values() for label in labelled.labels)
     return +Counter({
         "responses": len(rollouts),
         "labelled": len(labels),
         "not labelled: empty": len(rollouts) - len(divided),
-        "steps labelled": sum(label is not None for given in labels.values() for label in given.labels),
-        "steps labelled wrong": sum(label is False for given in labels.values() for label in given.labels),
-        "steps without a label": sum(label is None for given in labels.values() for label in given.labels),
+        "steps labelled": steps[True] + steps[False],
+        "steps labelled wrong": steps[False],
+        "steps without a label": steps[None],
     })  # fmt: skip
 
 
 def _judged(rows: Sequence[Rollout], labels: Mapping[int, StepLabels], counts: Counter[str]) -> list[LabelledResponse]:
-    """What the errors are computed from; adds to `counts` the responses whose truth is of other steps."""
+    """The labels with their truth; adds the responses whose truth is of other steps to `counts`."""
     judged = []
-    for index, given in labels.items():
+    for index, labelled in labels.items():
         row = rows[index]
         truth, values = _truth(row), row.extra.get("true_step_values")
-        n_steps = len(given.labels)
+        n_steps = len(labelled.labels)
         unlike = [known for known in (truth, values) if known is not None and len(known) != n_steps]
         counts["responses whose true labels are of other steps"] += bool(unlike)
         judged.append(
             LabelledResponse(
-                problem=problem_text(row.prompt), labels=given.labels, values=given.values,
+                problem=problem_text(row.prompt), labels=labelled.labels, values=labelled.values,
                 truth=None if unlike else truth, true_values=None if unlike else values,
             )
         )  # fmt: skip
@@ -166,7 +168,7 @@ def _judged(rows: Sequence[Rollout], labels: Mapping[int, StepLabels], counts: C
 
 
 def _truth(row: Rollout) -> list[bool | None] | None:
-    """What is known of each step; None where nothing is."""
+    """The known labels of the steps, or None."""
     known = {name: row.extra[theirs] for name, theirs in _TRUTH.items() if theirs in row.extra}
     try:
         return labelled_steps(replace(row, extra={"steps": row.extra["steps"], **known})).labels if known else None

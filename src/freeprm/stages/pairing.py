@@ -1,8 +1,8 @@
-"""Pair: graded rollouts in; preference pairs out, or the rollouts that are left where pairs are not wanted.
+"""Pair: graded rollouts in; preference pairs out, or curated rollouts for objectives without pairs.
 
-out/pairs.jsonl       rows in TRL's preference format, `prompt`, `chosen` and `rejected`, with where each is from
-out/rollouts.jsonl    instead of pairs, if asked for: the rows that are left, for objectives without pairs
-out/manifest.json     counts every operation: what was there, what is left, what was left out and why
+out/pairs.jsonl       rows in TRL's preference format, `prompt`, `chosen` and `rejected`, with their origin
+out/rollouts.jsonl    or else the curated rows, with `keep`
+out/manifest.json     counts of every operation: before, after, and left out by reason
 """
 
 import warnings
@@ -25,9 +25,9 @@ from freeprm.types import Cost, Group
 
 @stage(PairSettings)
 def pair(inputs: Sequence[Path], settings: PairSettings, out: Path) -> RunResult:
-    """Make training data of graded rollouts: the same that `train` makes for itself under the same settings.
+    """Make training data of graded rollouts, as `train` does with the same settings.
 
-    Where rollouts are kept, those of groups with one class stay, unless it is said how to pair.
+    With `keep` of rollouts, groups with one class stay, unless a pairing is set.
     """
     recipe = Recipe(**{item.name: getattr(settings, item.name) for item in fields(Recipe)})
     with RunFolder(
@@ -56,7 +56,7 @@ def _rows(read: Graded, recipe: Recipe, keep: str) -> tuple[list[Row], list[Oper
 
 
 def _pair_rows(groups: Sequence[Group], pairs: Sequence[Pair], recipe: Recipe) -> list[Row]:
-    """TRL's rows of the pairs, in their order, each with what tells where it is from."""
+    """TRL's rows of the pairs, in order, each with its origin."""
     preference = TRLPreference(pairing=recipe.pairing, max_pairs=recipe.max_pairs, seed=recipe.seed, cut_off=True)
     rows = preference.write(groups).rows
     if any(rollout.truncated for one in pairs for rollout in one):

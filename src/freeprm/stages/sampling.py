@@ -23,59 +23,59 @@ ROWS = "rollouts"
 BLOCK = 1024
 """Samples of a block, where the work is divided."""
 _SYNC_SECONDS = 1.0
-"""Between two times that rows are forced to disk, which is slow beside writing them."""
+"""Between two syncs to disk, which are slow."""
 
 
 @stage(SampleSettings, read=problems_of)
 def sample(problems: Sequence[str | Problem], settings: SampleSettings, out: Path) -> RunResult:
-    """Draw `n` responses to each problem: of a dataset by its name, of a file of problems, or of problems themselves.
+    """Draw `n` responses to each problem: of a named dataset, of a file of problems, or of problems themselves.
 
     A row of `rollouts.jsonl` is a rollout with the problem's own columns, `n_prompt_tokens`, `n_generated_tokens` and
-    `stop_reason`; with `logprobs` also the columns of `models.reference_logprobs`, by which the reference costs nothing
-    later where it is the model that drew. An interrupted and an uninterrupted run end in the same file.
+    `stop_reason`; with `logprobs` also the columns of `models.reference_logprobs`, so that scoring need not run the
+    reference if it is the model that drew. An interrupted and an uninterrupted run end in the same file.
     """
-    name, chosen = choose_problems(problems, settings)
+    name, selected = choose_problems(problems, settings)
     workers = {} if settings.workers is None else {"workers": settings.workers}
     engine: Engine = built("engines", settings.engine, [settings.engine_options, {"model": settings.model, **workers}])
-    place: Executor = built("executors", settings.executor, [settings.executor_options])
+    executor: Executor = built("executors", settings.executor, [settings.executor_options])
     identity = {
-        "problems": name, "problems_sha256": problems_hash(chosen), **settings.deciding(), **engine.identity(),
+        "problems": name, "problems_sha256": problems_hash(selected), **settings.deciding(), **engine.identity(),
     }  # fmt: skip
     with RunFolder(out, stage="sample", settings=identity) as run:
         if not run.complete:
             n_before = len(run.rows(ROWS))
             params = settings.params()
-            if isinstance(engine, Choosing) and not place.remote:
-                engine = _chosen(run, engine, params)
-            _draw(run, place, engine, params, chosen, settings.n)
-            rows = _finished(run, chosen)
-            run.finish(cost=drawing_cost(rows, engine, elsewhere=place.remote), counts=_counts(rows, n_before))
+            if isinstance(engine, Choosing) and not executor.remote:
+                engine = _with_choice(run, engine, params)
+            _draw(run, executor, engine, params, selected, settings.n)
+            rows = _finished(run, selected)
+            run.finish(cost=drawing_cost(rows, engine, elsewhere=executor.remote), counts=_counts(rows, n_before))
     return RunResult.load(out)
 
 
-def _chosen(run: RunFolder, engine: Choosing, params: SamplingParams) -> Engine:
-    """The engine with what the run chose for it when it began."""
+def _with_choice(run: RunFolder, engine: Choosing, params: SamplingParams) -> Engine:
+    """The engine with the choice that it made in the run's first session."""
     choice = run.choice("engine", partial(engine.choose, params))
     if "said" in choice:
         tell(f"sample: {choice['said']}")
-    settled: Any = engine.chosen(choice)
-    drawer: Engine = settled
-    return drawer
+    chosen: Any = engine.chosen(choice)
+    configured: Engine = chosen
+    return configured
 
 
 def _sampler(
     engine: Engine, params: SamplingParams, count: Callable[[int], None] | None
 ) -> Callable[[Sequence[Request]], Iterator[Sampled]]:
-    """A worker that draws the samples of a block."""
+    """A function that draws the samples of a block."""
     if count is not None and isinstance(engine, Counting):
         return partial(engine.counted, params=params, count=count)
     return partial(engine.sample, params=params)
 
 
 def _draw(
-    run: RunFolder, place: Executor, engine: Engine, params: SamplingParams, problems: Sequence[Problem], n: int
+    run: RunFolder, executor: Executor, engine: Engine, params: SamplingParams, problems: Sequence[Problem], n: int
 ) -> None:
-    """Draw what is missing, and append it as it is finished."""
+    """Draw the missing samples, and append each as it is finished."""
     done: dict[str, set[int]] = {}
     known = run.rows(ROWS)
     for row in known:
@@ -89,9 +89,9 @@ def _draw(
         )
         for problem in problems
     ]
-    blocks = _blocks(requests, place.block or BLOCK) if place.remote else [requests]
+    blocks = _blocks(requests, executor.block or BLOCK) if executor.remote else [requests]
     by_id = {problem.problem_id: problem for problem in problems}
-    in_tokens = isinstance(engine, Counting) and not place.remote
+    in_tokens = isinstance(engine, Counting) and not executor.remote
     n_samples = len(problems) * n
     n_tokens = sum(row["n_generated_tokens"] or 0 for row in known)
     unit, before = ("tokens", n_tokens) if in_tokens else ("samples", len(known))
@@ -100,8 +100,8 @@ def _draw(
         make = partial(_sampler, engine, params, shown.count if in_tokens else None)
         advance(0, "loading the model")
         synced = time.perf_counter()
-        for sampled in place.run(make, [block for block in blocks if not _is_done(block)]):
-            # One by one: whoever draws may be busy for minutes before the next one comes.
+        for sampled in executor.run(make, [block for block in blocks if not _is_done(block)]):
+            # One by one: the next one may take minutes.
             now = time.perf_counter()
             sync = now - synced > _SYNC_SECONDS
             run.append(ROWS, [sample_row(by_id[sampled.problem_id], sampled, _noted(sampled))], sync=sync)
@@ -110,7 +110,7 @@ def _draw(
 
 
 class _Shown:
-    """Progress in tokens, of which all but the last one's number is guessed; in samples, where they are not told."""
+    """Progress in tokens, with an estimated total; in samples, if the engine does not count tokens."""
 
     def __init__(
         self, advance: Advance, n_samples: int, n_done: int, n_tokens: int, longest: int, *, in_tokens: bool
@@ -121,14 +121,14 @@ class _Shown:
         self._started, self._before = time.perf_counter(), n_tokens
 
     def count(self, n_tokens: int) -> None:
-        """Of any samples."""
+        """Note tokens of any samples."""
         self._n_tokens += n_tokens
         left = (self._n_samples - self._n_finished) * _expected_length(self._n_finished, self._n_tokens, self._longest)
         note = f"{self._n_finished:,} of {self._n_samples:,} samples"
         self._advance(n_tokens, note, max(self._n_tokens, round(self._n_within + left)))
 
     def finish(self, sampled: Sampled) -> None:
-        """A sample is on disk."""
+        """Note a sample that is on disk."""
         self._n_finished += 1
         self._n_within += sampled.n_generated_tokens or 0
         if self._in_tokens:
@@ -139,9 +139,9 @@ class _Shown:
 
 
 def _expected_length(n_ended: int, n_tokens: int, longest: int) -> float:
-    """Tokens of a sample, if each of them is as likely to be the last: with chance h, (1 - (1 - h)^longest) / h.
+    """Expected tokens of a sample, if each token is the last with chance h: (1 - (1 - h)^longest) / h.
 
-    h is taken from what was drawn, whole or not, so that the guess is no lower for long samples being unfinished.
+    h is estimated from finished and unfinished samples, so that long samples under way do not bias it.
     """
     if not n_ended:
         return longest
@@ -150,7 +150,7 @@ def _expected_length(n_ended: int, n_tokens: int, longest: int) -> float:
 
 
 def _blocks(requests: Sequence[Request], size: int) -> list[list[Request]]:
-    """All samples of the run in blocks of about this many, the same whatever is done already and whoever does them."""
+    """All samples of the run in blocks of about this size, the same whatever is done already."""
     blocks: list[list[Request]] = []
     room = 0
     for request in requests:
@@ -169,7 +169,7 @@ def _is_done(block: Sequence[Request]) -> bool:
 
 
 def _noted(sampled: Sampled) -> Row:
-    """The columns of `models.reference_logprobs`; none where they are not known."""
+    """The columns of `models.reference_logprobs`, if the engine knows them."""
     if sampled.token_logprobs is None or sampled.token_ids is None:
         return {}
     logprobs = [round(value, 6) for value in sampled.token_logprobs]
@@ -177,7 +177,7 @@ def _noted(sampled: Sampled) -> Row:
 
 
 def _finished(run: RunFolder, problems: Sequence[Problem]) -> list[Row]:
-    """All rows, in order, as the file holds them from now on."""
+    """All rows in order, after rewriting the file if need be."""
     drawn = run.rows(ROWS)
     rows = in_order(drawn, problems)
     if rows != drawn:

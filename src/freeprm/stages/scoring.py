@@ -1,4 +1,4 @@
-"""Score rollouts with any reward model: one rows file, or for log-ratios one for each way of reading the two models."""
+"""Score rollouts with any reward model: one file of rows, or for log-ratios one for each reward."""
 
 import time
 from collections import Counter
@@ -36,17 +36,17 @@ _Written = Mapping[str, set[tuple[str, int]]]  # problem and sample of each row,
 def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResult:
     """Write each response's scores, one row a response; resumed by the same call.
 
-    A row is the rollout's own with `scorer`, and `step_scores` with `step_spans` (characters), or `score`, as the model
-    gives them. A log-ratio's step scores are rewards in beta * nats; its rows also have `reward` (their sum, r(y)), and
-    with `tokens` also `token_rewards` and `token_spans`. A ProcessBench file brings its own steps.
+    A row is the rollout's own with `scorer`, and `step_scores` with `step_spans` (characters), or `score`, depending on
+    the model. A log-ratio's step scores are rewards in beta * nats; its rows also have `reward` (their sum, r(y)), and
+    with `tokens` also `token_rewards` and `token_spans`. A ProcessBench file has its own steps.
     """
     for reward in settings.rewards:
         check_reward(reward)
     if settings.splitter is not None and settings.splitter != TOKENS:
         splitter_named(settings.splitter)
-    place: Executor = built("executors", settings.executor, [settings.executor_options])
+    executor: Executor = built("executors", settings.executor, [settings.executor_options])
     prm = _scorer(settings)
-    if place.remote and isinstance(prm, Scorer):
+    if executor.remote and isinstance(prm, Scorer):
         raise ConfigError("prm: is a loaded model, which stays in this process; give workers elsewhere a ScorerSource")
     about = prm.about if isinstance(prm, Scorer) else prm.describe()
     options = ScoringOptions(
@@ -63,7 +63,7 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
         **({"rewards": list(options.rewards), "tokens": options.tokens} if options.rewards else {}),
         **decided,
         "splitter": options.splitter or about.splitter,
-        "batch": place.block or BATCH,
+        "batch": executor.block or BATCH,
     }
     with RunFolder(out, stage="score", settings=identity, inputs=inputs) as run:
         if run.complete:  # no model is loaded
@@ -74,30 +74,30 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
         done = _done(run, parts, written)
         counts["resumed"] = sum(len(parts[number].rollouts) for number in done)
         todo = [part for part in parts if part.number not in done]
-        known = prm if isinstance(prm, Scorer) or place.remote else prm.load()
+        scorer = prm if isinstance(prm, Scorer) or executor.remote else prm.load()
         with bar("score", len(rollouts), unit="responses", done=counts["resumed"]) as advance:
-            passed = None if place.remote else _token_rate(advance)
-            job = ScoringJob(scorer=known, names=names, options=options, passed=passed)
+            passed = None if executor.remote else _token_rate(advance)
+            job = ScoringJob(scorer=scorer, names=names, options=options, passed=passed)
             with behind(partial(_append, run, written=written)) as append:
-                for scored in place.run(job.worker, [[part] for part in todo]):
+                for scored in executor.run(job.worker, [[part] for part in todo]):
                     append(scored)
                     advance(len(parts[scored.part].rollouts))
         counts["scored"] = _finish_rows(run, rollouts, list(names))
         models = {"policy" if about.rewards else "scorer": about.source}
-        run.finish(cost=_cost(run, known.shape(), counts), counts=+counts, models=models)
+        run.finish(cost=_cost(run, scorer.shape(), counts), counts=+counts, models=models)
     return RunResult.load(out)
 
 
 def _scorer(settings: ScoreSettings) -> Scorer | ScorerSource:
-    """What scores: loaded, or where it is.
+    """The scorer, loaded or not.
 
     Raises:
-        ConfigError: none is given, or several; or what is for log-ratios is given to another kind.
+        ConfigError: none or several are given; or options of log-ratios are given for another kind.
     """
     if isinstance(settings.prm, Scorer | ScorerSource):
         return settings.prm
-    given = [item is not None for item in (settings.prm, settings.untrained, settings.scorer)]
-    if sum(given) != 1 or (settings.scorer is None) != (settings.model is None):
+    sources = [item is not None for item in (settings.prm, settings.untrained, settings.scorer)]
+    if sum(sources) != 1 or (settings.scorer is None) != (settings.model is None):
         raise ConfigError("give one of --prm FOLDER, --untrained MODEL, or --scorer NAME --model MODEL")
     if settings.untrained is not None and settings.reference_device is not None:
         raise ConfigError("--reference-device: is for --prm; a model that is its own reference is on one device")
@@ -126,14 +126,14 @@ def _scorer(settings: ScoreSettings) -> Scorer | ScorerSource:
     )  # fmt: skip
 
 
-def _refuse(given: Mapping[str, object], why: str) -> None:
-    """Refuse what is for log-ratios."""
-    if unfit := [name for name, value in given.items() if value]:
-        raise ConfigError(f"{unfit[0]}: is for log-ratios; {why}")
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Raise a ConfigError for the first option of log-ratios that is set."""
+    if name := next((name for name, value in options.items() if value), ""):
+        raise ConfigError(f"{name}: is for log-ratios; {why}")
 
 
 def scorer_name(name: str | None, reward: str) -> str:
-    """What rows call the scorer; the reference alone is the same whatever was trained against it."""
+    """The scorer's name in rows; without `name` for the reference alone, which does not depend on the policy."""
     return reward if name is None or reward == "reference-only" else f"{name} {reward}"
 
 
@@ -143,7 +143,7 @@ def file_name(scorer: str) -> str:
 
 
 def _token_rate(advance: Advance) -> Callable[[int], None]:
-    """Shows tokens a second, as batches pass."""
+    """A callback that shows tokens a second."""
     started, passed = time.perf_counter(), 0
 
     def count(n_tokens: int) -> None:
@@ -160,7 +160,7 @@ def _parts(rollouts: Sequence[Rollout], size: int) -> list[Part]:
 
 
 def _done(run: RunFolder, parts: Sequence[Part], written: _Written) -> set[int]:
-    """Numbers of the parts that were noted as finished and whose rows are all there."""
+    """Numbers of the parts that are finished and whose rows are all written."""
     noted = {part["part"]: part for part in run.parts()}
     everywhere = set.intersection(*written.values())
     return {
@@ -176,7 +176,7 @@ def _done(run: RunFolder, parts: Sequence[Part], written: _Written) -> set[int]:
 
 
 def _append(run: RunFolder, scored: ScoredPart, *, written: _Written) -> None:
-    """Write what was not there yet of a part's rows, and then that it is finished."""
+    """Append a part's missing rows, then note that it is finished."""
     for scorer, rows in scored.rows.items():
         run.append(file_name(scorer), [row for row in rows if _key(row) not in written[scorer]])
     run.log_part({
@@ -191,7 +191,7 @@ def _key(row: Row) -> tuple[str, int]:
 
 
 def _finish_rows(run: RunFolder, rollouts: Sequence[Rollout], scorers: Sequence[str]) -> int:
-    """Put each file into the order of the rollouts; the number of rows of one."""
+    """Sort each file into the order of the rollouts; returns the number of rows of one."""
     rank = {(rollout.problem_id, rollout.sample_idx): index for index, rollout in enumerate(rollouts)}
     n_rows = 0
     for scorer in scorers:
@@ -204,7 +204,7 @@ def _finish_rows(run: RunFolder, rollouts: Sequence[Rollout], scorers: Sequence[
 
 
 def _cost(run: RunFolder, shape: ModelShape, counts: Counter[str]) -> Cost:
-    """The cost of all rows, whenever they were made; adds to `counts` what was left out or cut."""
+    """The cost of all rows, of all sessions; adds what was left out or cut to `counts`."""
     parts = {part["part"]: part for part in run.parts()}.values()
     for part in parts:
         counts.update(part["counts"])

@@ -1,16 +1,16 @@
-"""Select: scored rollouts in; what each way of choosing chooses, and how often it is right, out.
+"""Select: scored rollouts in; the choice of every selector and its accuracy out.
 
-    out/metrics.json      accuracies (fractions, 0..1), pass@k, paired differences, the share of choices that were tied,
-                          with 95 % intervals over problems
-    out/selections.jsonl  a row for each problem and selector: the sample and the answer that it chooses
+    out/metrics.json      accuracies (fractions, 0..1), pass@k, paired differences, the share of tied choices, with 95 %
+                          intervals over problems
+    out/selections.jsonl  a row for each problem and selector: the chosen sample and answer
     out/accuracies.jsonl  a row for each problem, selector and n: the chances that its choice is right and is tied
 
-Accuracies are expectations over ties, in which everyone who shares the first place is as likely; the choice that is
-handed out is the first of them. A vote's weights follow from what its scorer's scores are (`core.score_kinds`):
-as their rows say (`score_kind`, which `freeprm score` writes), as the caller says, or as their range shows.
+Accuracies are expectations over ties, uniform over all that share the first place; the choice in `selections` is the
+first of them. The weights of a vote follow from the kind of its scores (`core.score_kinds`): the rows' `score_kind`,
+which `freeprm score` writes, the caller's setting, or the range of the scores.
 
-Works on any rollouts that carry scores, ours or others', in any format, and on rollouts beside a server's answers;
-without scores, the majority vote, pass@k and the bounds `oracle` and `random` remain.
+Works on rollouts with scores, ours or others', in any format, and on rollouts beside a server's answers; without
+scores, the majority vote, pass@k and the bounds `oracle` and `random` remain.
 """
 
 from collections import Counter
@@ -38,7 +38,7 @@ from freeprm.core.selectors import (
     merge_scorers,
     problems_by_value,
 )
-from freeprm.core.voting import Floats, Weighting, pass_at_k
+from freeprm.core.voting import Weighting, pass_at_k
 from freeprm.core.voting import weighting as weighting_named
 from freeprm.errors import ConfigError, DataError
 from freeprm.formats._attaching import read_scored
@@ -49,30 +49,30 @@ from freeprm.stages.base import Judge, RunResult, completed, sample_sizes, stage
 from freeprm.types import Cost, Metric, Rollout
 
 DRAWS = 256
-"""Random subsets for a vote: their noise was 4 % of the standard error over 200 problems (16 of 64 samples)."""
+"""Random subsets for a vote; their noise was 4 % of the standard error over 200 problems (16 of 64 samples)."""
 
 
 @stage(SelectSettings)
 def select(inputs: Sequence[Path], settings: SelectSettings, out: Path) -> RunResult:
     """Best-of-n and weighted vote by every scorer, beside majority vote, pass@k, oracle and random choice.
 
-    The inputs are rollouts with several scorers' or one's scores; rows without scores are samples all the same.
+    The inputs are rollouts with scores of one or several scorers; rows without scores are samples as well.
     """
     for name in settings.aggregators:
         aggregator(name)
-    told = check_kinds(settings.score_kinds, settings.weighting)
+    kinds = check_kinds(settings.score_kinds, settings.weighting)
     if not settings.weight_scale > 0:
         raise ConfigError(f"weight_scale is {settings.weight_scale}; expected a number above 0")
     scores = [Path(file) for file in settings.scores]
-    identity = {**settings.deciding(), "score_kinds": told}
+    identity = {**settings.deciding(), "score_kinds": kinds}
     with RunFolder(out, stage="select", settings=identity, inputs=[*inputs, *scores]) as run:
         if not run.complete:
-            _select(run, inputs, settings, told, scores)
+            _select(run, inputs, settings, kinds, scores)
     return RunResult.load(out)
 
 
 def _select(
-    run: RunFolder, inputs: Sequence[Path], settings: SelectSettings, told: Mapping[str, ScoreKind],
+    run: RunFolder, inputs: Sequence[Path], settings: SelectSettings, kinds: Mapping[str, ScoreKind],
     scores: Sequence[Path],
 ) -> None:  # fmt: skip
     seed, subsets = settings.seed, settings.subsets
@@ -80,7 +80,7 @@ def _select(
         inputs, columns=settings.columns, on_bad=settings.on_bad, scores=scores, options=settings.score_options
     )
     counts = Counter(read.skipped)
-    weighed = weightings(read.rollouts, weighting=settings.weighting, told=told)
+    weighed = weightings(read.rollouts, weighting=settings.weighting, kinds=kinds)
     counts.update(
         {f"votes of {name} weighted by {how.weighting}: {how.why}": how.n_rows for name, how in weighed.items()}
     )
@@ -120,7 +120,7 @@ class _Tables(NamedTuple):
         ]
 
     def rows(self) -> Iterator[Row]:
-        """What the accuracies are averages of."""
+        """The accuracies of single problems."""
         for cell, by_problem in self.accuracy.items():
             for problem_id, accuracy in by_problem.items():
                 tied = {"tied": self.tied[cell][problem_id]} if cell in self.tied else {}
@@ -161,7 +161,7 @@ def _rows(
     subsets: Subsets,
     seed: int,
 ) -> Iterator[Row]:
-    """A row for each choice, among the first n samples or all; a vote's is the first response with its answer."""
+    """A row for each choice among the first n samples, or all; a vote's sample is the first with its answer."""
     for problem in problems:
         for n in sizes:
             choices = choose(problem, n, weigh=weigh, subsets=subsets, draws=DRAWS, seed=seed)
@@ -184,21 +184,18 @@ def _row(problem: Candidates, selector: Selector, choice: Chosen, n: int) -> Row
 
 
 def _scaled(weigh: Weighting, scale: float) -> Weighting:
-    def scaled(scores: Floats) -> Floats:
-        return weigh(scores * scale)
-
-    return scaled
+    return lambda scores: weigh(scores * scale)
 
 
 def _with_weighting(metric: Metric, weighed: Mapping[str, Weighed]) -> Metric:
-    """A vote's metric with how its scores became weights; a difference of two scorers has none."""
+    """A vote's metric with its weighting; a difference of two scorers has none."""
     how = weighed.get(metric.scorer or "")
     votes = metric.selector is not None and metric.selector.startswith("weighted_vote/")
     return replace(metric, weighting=how.weighting) if how is not None and votes else metric
 
 
 def _completed(problems: Iterable[Sequence[Sample]], counts: Counter[str]) -> Iterator[list[Sample]]:
-    """The samples with answers and labels that their rows lack, where grading has not given up on them."""
+    """The samples with missing answers and labels added, unless grading has refused them."""
     judged = cache(equivalent)  # samples repeat each other's answers
     for samples in problems:
         yield [sample._replace(rollout=_complete(sample.rollout, judged, counts)) for sample in samples]
@@ -231,7 +228,7 @@ def _count(problems: Sequence[Candidates], counts: Counter[str]) -> None:
 
 
 def _sizes(n: Sequence[int] | None, problems: Sequence[Candidates], counts: Counter[str]) -> list[int]:
-    """The values of n, ascending; problems that have fewer samples are counted."""
+    """The values of n, ascending; counts problems with fewer samples."""
     available = [len(problem.rollouts) for problem in problems]
     sizes = sample_sizes(n, available, default=lambda most: (*(1 << power for power in range(most.bit_length())), most))
     for size in sizes:

@@ -44,7 +44,7 @@ BETA = 0.5
 STEPS = 40
 LEARNING_RATE = 0.05
 EXACT = 1e-9
-"""What counts as equal, in units of the reward; float64 leaves about 1e-15."""
+"""Tolerance of equality, in units of the reward; float64 leaves about 1e-15."""
 N_PREFIXES = sum(VOCABULARY**t for t in range(LENGTH + 1))
 
 
@@ -54,9 +54,9 @@ class Check:
 
     name: str
     measured: float
-    """The error: the largest over everything checked."""
+    """The largest error."""
     tolerance: float
-    """The largest error that passes; for a claim about a limit, the bound that holds at the beta used."""
+    """For a claim about a limit, the bound at the beta used."""
     count: int
     """Prefixes (or responses) checked."""
     detail: str
@@ -192,7 +192,7 @@ def _objective(name: str, rng: np.random.Generator) -> Iterator[Check]:
 
 
 def _step_labels(rng: np.random.Generator) -> Tensor:
-    """(V**T * T / STEP_LENGTH,) a random label for each step that there is: responses that begin alike share it."""
+    """(V**T * T / STEP_LENGTH,) a random label for each step; responses with the same beginning share it."""
     responses = np.arange(VOCABULARY**LENGTH)
     ends = range(STEP_LENGTH, LENGTH + 1, STEP_LENGTH)
     labels = [rng.integers(0, 2, VOCABULARY**end)[responses // VOCABULARY ** (LENGTH - end)] for end in ends]
@@ -251,5 +251,5 @@ def _random(rng: np.random.Generator) -> list[Floats]:
 
 
 def _excess(mine: Sequence[Floats], other: Sequence[Floats]) -> float:
-    """The most by which `mine` lies above `other`, over all prefixes; 0 where it never does, NaN if any value is."""
+    """The largest excess of `mine` over `other`, over all prefixes; at least 0, NaN if any value is."""
     return float(np.max([0.0, *((a - b).max() for a, b in zip(mine, other, strict=True))]))
