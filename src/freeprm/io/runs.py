@@ -365,7 +365,12 @@ _NOT_FOR_FOLDERS = (errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOLCK, errno
 _HELD: WeakSet[FolderLock] = WeakSet()
 
 
-os.register_at_fork(after_in_child=lambda: [lock.release_folder() for lock in list(_HELD)])
+def _release_in_child() -> None:
+    for lock in list(_HELD):
+        lock.release_folder()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 @contextmanager

@@ -1,12 +1,12 @@
-"""Final answers: found in responses, compared with the gold answer, and given keys for voting.
+"""Final answers: extraction from responses, comparison with the gold answer, and keys for voting.
 
     extraction    response -> answer            tokens, expressions, parsing, units    answer -> tree
-    values        tree -> number                relations    what a relation says: the value of a name, a set
+    values        tree -> number                relations    relation -> the value of a name, or a set
     scalars, comparison    tree, tree -> verdict            vote_keys    tree -> key
-    limits        what is not evaluated         symbolic     what goes to math-verify
+    limits        refuses huge expressions      symbolic     comparison by math-verify
 
-An answer is parsed whole and compared by what it means; what is not in that language goes to math-verify, where that is
-known to read all of it. What cannot be found, parsed or compared is None with a reason, never wrong; and two empty
+An answer is parsed whole and compared by its meaning; an answer outside of this language goes to math-verify, if that
+is known to read all of it. What cannot be found, parsed or compared is None with a reason, never wrong; two empty
 answers are not equal.
 """
 
@@ -47,47 +47,48 @@ _STATED = re.compile(r"[A-Za-z ,']*(?:is:?|:)\s*\$([^$]+)\$\.?")  # `The sum is 
 def equivalent(
     pred: str | None, gold: str | None, *, how: AnswerComparison = DEFAULT, seconds: int | None = TIMEOUT_SECONDS
 ) -> Verdict:
-    """Whether two answers mean the same; see `comparison.compare`, and for what that cannot read, math-verify.
+    """Whether two answers are equivalent, by `comparison.compare` or else by math-verify.
 
     Args:
-        pred: the answer given, LaTeX or not, with or without delimiters.
-        gold: the right one. The order matters to math-verify where one of the two is an equation or a set.
-        seconds: limit on each call to math-verify, held in the main thread only; None where the caller holds one.
+        pred: the model's answer, LaTeX or not, with or without delimiters.
+        gold: the right one. The order matters to math-verify if one of the two is an equation or a set.
+        how: how answers are read and compared.
+        seconds: limit on each call to math-verify, held in the main thread only; None if the caller has a limit.
 
     Returns:
-        None with a reason where either is empty, is not read to its last character or is too large to evaluate
-        (`limits.py`), or where the comparison fails or takes too long.
+        None with a reason if either is empty, not wholly readable or too large to evaluate (`limits.py`), or if the
+        comparison fails or takes too long.
     """
     found = at_once(pred, gold, how=how)
     return found or verified(tidy(pred or ""), tidy(gold or ""), how, seconds)
 
 
 def at_once(pred: str | None, gold: str | None, *, how: AnswerComparison = DEFAULT) -> Verdict | None:
-    """What `equivalent` says where that takes no symbolic engine; None where it takes one."""
-    given, right = tidy(pred or ""), tidy(gold or "")
+    """The verdict of `equivalent` if it takes no symbolic engine, else None."""
+    answer, right = tidy(pred or ""), tidy(gold or "")
     if not right:
         return Verdict(None, NO_GOLD)
-    if not given:
+    if not answer:
         return Verdict(None, NO_ANSWER)
-    if given.split() == right.split():
+    if answer.split() == right.split():
         return Verdict(True, None)
-    if _WHOLE.fullmatch(given) and _WHOLE.fullmatch(right):
-        return Verdict(int(given) == int(right), None)
-    chosen, wanted = CHOICE.fullmatch(given), CHOICE.fullmatch(right)
+    if _WHOLE.fullmatch(answer) and _WHOLE.fullmatch(right):
+        return Verdict(int(answer) == int(right), None)
+    chosen, wanted = CHOICE.fullmatch(answer), CHOICE.fullmatch(right)
     if chosen and wanted and len(right) <= len("(C)"):
         return Verdict(chosen["letter"] == wanted["letter"], None)
     if reason := exceeded_limit(right):
         return Verdict(None, f"gold answer {reason}")
-    if reason := exceeded_limit(given):
+    if reason := exceeded_limit(answer):
         return Verdict(None, f"answer {reason}")
-    return _compared(given, right, how) if how.strict and len(how.read) > 1 else None
+    return _compared(answer, right, how) if how.strict and len(how.read) > 1 else None
 
 
-def _compared(given: str, right: str, how: AnswerComparison) -> Verdict | None:
+def _compared(answer: str, right: str, how: AnswerComparison) -> Verdict | None:
     trees: list[Node] = []
     texts: list[str] = []
     failure = None
-    for name, text in (("gold answer", right), ("answer", given)):
+    for name, text in (("gold answer", right), ("answer", answer)):
         found = _answer_in(text)
         if found is None:
             return None
@@ -101,8 +102,8 @@ def _compared(given: str, right: str, how: AnswerComparison) -> Verdict | None:
         gold, pred = trees
         if how.form:
             return Verdict(form_key(pred) == form_key(gold), None)
-        if pred.kind == "list" and gold.kind == "num" and _DECIMAL_COMMA.fullmatch(given):
-            pred = _decimal(given)
+        if pred.kind == "list" and gold.kind == "num" and _DECIMAL_COMMA.fullmatch(answer):
+            pred = _decimal(answer)
         elif gold.kind == "list" and pred.kind == "num" and _DECIMAL_COMMA.fullmatch(right):
             gold = _decimal(right)
         verdict = compare(pred, gold, how)
@@ -113,7 +114,7 @@ def _compared(given: str, right: str, how: AnswerComparison) -> Verdict | None:
 
 
 def _answer_in(text: str) -> str | None:
-    """The answer in what is more than one; None where math-verify is to find it, in several boxes or in prose."""
+    """The answer in a box, a sentence or prose; None to let math-verify find it, e.g. in several boxes."""
     n_boxes = len(_BOX.findall(text))
     if n_boxes:
         return boxed(text) if n_boxes == 1 else None
@@ -123,5 +124,5 @@ def _answer_in(text: str) -> str | None:
 
 
 def _decimal(text: str) -> Node:
-    """`1,22` as 1.22, where the other answer is one number."""
+    """`1,22` as 1.22, if the other answer is a single number."""
     return num(Fraction(text.replace(",", ".")), len(text.partition(",")[2]))

@@ -1,7 +1,7 @@
-r"""Whether two answers that were parsed mean the same.
+r"""Whether two parsed answers are equivalent.
 
-What is alike: `x = 5` and `5`; `1, 2` and `\{2, 1\}`; `0 < x < 1` and `(0, 1)`; `20\%` and 20, or 0.2; a number with a
-unit or a noun and one without. What is not: a set and a pair, two units, two names, `3` PM and `3` AM.
+Equivalent: `x = 5` and `5`; `1, 2` and `\{2, 1\}`; `0 < x < 1` and `(0, 1)`; `20\%` and 20, or 0.2; a number with a
+unit or a noun and one without. Not equivalent: a set and a pair, two units, two names, `3` PM and `3` AM.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ _STEMS = ("gain", "los", "win", "won", "increas", "decreas", "profit")
 
 
 def compare(pred: Node, gold: Node, how: AnswerComparison) -> Verdict:
-    """Whether two answers mean the same."""
+    """Whether two answers are equivalent."""
     if pred == gold:
         return TRUE
     first, second = _RANKS.get(pred.kind, len(_RANKS)), _RANKS.get(gold.kind, len(_RANKS))
@@ -63,7 +63,7 @@ def _quantities(one: Node, other: Node, how: AnswerComparison) -> Verdict:
         if unit.qualifiers:
             return _differ(a, b, how, f"one alone has the words {_listed(unit.qualifiers)}")
         if any(base == "radian" for base, _ in unit.dimensions) and (holds_sign(a) or holds_sign(b)):
-            # The sign of degrees is a unit beside another one of angles.
+            # Beside another unit of angles, the sign of degrees counts.
             return compare_values(a, b, how, Interpretation())
         compound = "compound" in (one.name, other.name)
         return compare(a, b, how) if not compound else undecided("one is in several units")
@@ -75,7 +75,7 @@ def _quantities(one: Node, other: Node, how: AnswerComparison) -> Verdict:
         bases = [{base for base, _ in unit.dimensions} for unit in (ours, theirs)]
         if bases[0] == bases[1]:
             return _differ(a, b, how, "they differ in the exponents of their units")
-        # `15 square units` says nothing against `15 cm^2`
+        # `15 square units` does not contradict `15 cm^2`
         return compare(a, b, how) if {"unit"} in bases else FALSE
     if not (ours.nouns <= theirs.nouns or theirs.nouns <= ours.nouns):
         return _differ(a, b, how, f"they differ in the words {_listed(ours.nouns ^ theirs.nouns)}")
@@ -105,7 +105,7 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def in_base_units(node: Node, unit: Unit) -> Node:
-    """A number in another unit as what it is in the unit's base."""
+    """A number in a unit, converted to base units."""
     if unit.scale == 1 and not unit.offset:
         return node
     scaled = Node("mul", (num(unit.scale, places_of(node).digits and 0), node))
@@ -136,7 +136,7 @@ def _based(one: Node, other: Node, how: AnswerComparison) -> Verdict:
             equal = False
         return undecided("they are in different number bases") if equal else FALSE
     if other.kind == "num" and other.value is not None and other.value.denominator == 1:
-        return Verdict(one.name == str(other.value), None)  # a base that only one names is overlooked, like a unit
+        return Verdict(one.name == str(other.value), None)  # a base that only one has is ignored, like a unit
     return FALSE
 
 
@@ -203,7 +203,7 @@ def _lists(one: Node, other: Node, how: AnswerComparison) -> Verdict:
 
 
 def _members(one: Node, other: Node, how: AnswerComparison) -> Verdict:
-    """Of lists and sets: by name where values have names, else in any order."""
+    """Compare lists and sets: by name if values have names, else in any order."""
     if any(item.kind == "ldots" for item in (*one.parts, *other.parts)):
         if len(one.parts) != len(other.parts):
             return undecided("dots stand for members")
@@ -232,16 +232,16 @@ def _members(one: Node, other: Node, how: AnswerComparison) -> Verdict:
     contained = all_of((_contained(ours, theirs, how), _contained(theirs, ours, how)))
     if contained.correct and not all(item.kind == "tuple" for item in (*ours, *theirs)):
         return undecided("one repeats a member")
-    return contained  # of tuples: solutions, of which one is told twice
+    return contained  # of tuples: solutions, one of which is repeated
 
 
 def _matched(ours: Sequence[Node], theirs: Sequence[Node], how: AnswerComparison) -> Verdict:
-    """Each member with one of the other's, whatever their order."""
+    """Whether members match one to one, in any order."""
     return FALSE if len(ours) != len(theirs) else _contained(ours, theirs, how, once=True)
 
 
 def _contained(ours: Sequence[Node], theirs: Sequence[Node], how: AnswerComparison, *, once: bool = False) -> Verdict:
-    """Each member is one of the other's; with `once`, of whose members each is taken once."""
+    """Whether each member is one of the other's; with `once`, each of those is used only once."""
     left, unsure = [*theirs], None
     for item in ours:
         verdicts = [compare(item, candidate, how) for candidate in left]
@@ -316,7 +316,7 @@ def _relations(one: Node, other: Node, how: AnswerComparison) -> Verdict:
 
 
 def _in_order(one: Node, other: Node, how: AnswerComparison) -> Verdict:
-    """Side by side, from the left or from the right; and `f > 0` by what stands on one side."""
+    """Compare sides in order, from the left or from the right; and inequalities as multiples."""
     flipped = Node("relation", one.parts[::-1], name=" ".join(FLIPPED[sign] for sign in one.name.split()[::-1]))
     found = FALSE
     for turned in (one, flipped):
@@ -361,4 +361,4 @@ _RULES: Mapping[str, Callable[[Node, Node, AnswerComparison], Verdict]] = {
     "grid": _grids, "residue": _residues, "based": _based, "ratio": _ratios,
 }  # fmt: skip
 _RANKS = {kind: rank for rank, kind in enumerate(_RULES)}
-"""The rule of the kind that stands first decides."""
+"""Of two kinds, the rule of the first decides."""

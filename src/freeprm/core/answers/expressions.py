@@ -1,7 +1,7 @@
-r"""Arithmetic as answers write it: sums, products, powers, numbers, letters, functions, by the usual precedence.
+r"""Arithmetic in answers: sums, products, powers, numbers, letters, functions, with the usual precedence.
 
-Implicit products bind as tightly as `\cdot`. What could be read in two ways raises: `a/bc`, `\sin x/2`, `3\frac{5}{4}`.
-Brackets and commands are parsed in `parsing.py`, as are lists, relations and words.
+Implicit products bind as tightly as `\cdot`. Ambiguous expressions raise: `a/bc`, `\sin x/2`, `3\frac{5}{4}`. Brackets
+and commands are parsed in `parsing.py`, as are lists, relations and words.
 """
 
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from freeprm.core.answers.tokens import ParseError, Token
 from freeprm.core.answers.tree import Node, factors, hoisted, is_arithmetic, is_of_numbers, negative, num, rational
 from freeprm.core.answers.units import NUMBER_WORDS, word_set
 
-_DEPTH = 24  # brackets inside each other: each costs a dozen calls
+_DEPTH = 24  # nested brackets, each of which costs a dozen calls
 _FUNCTIONS = word_set("""
     sin cos tan sec csc cot asin acos atan sinh cosh tanh coth exp ln log abs floor ceil factorial
 """)
@@ -24,16 +24,16 @@ _GREEK = word_set("""
     Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar vartheta
 """)
 _SIGNS = {"-", "+", "pm", "mp"}
-_LARGE_BASES = {"11", "12", "13", "14", "15", "16"}  # in which capital letters are digits
+_LARGE_BASES = {"11", "12", "13", "14", "15", "16"}  # with capital letters as digits
 
 
 def shown(token: Token) -> str:
-    """As messages show it."""
+    """The token, for messages."""
     return repr(f"\\{token.text}" if token.kind == "command" else token.text)
 
 
 class ExpressionParser(ABC):
-    """A position among tokens, and what parses an expression from there on."""
+    """A recursive-descent parser of expressions over a list of tokens."""
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
@@ -46,7 +46,7 @@ class ExpressionParser(ABC):
         return self.tokens[self.position] if self.position < len(self.tokens) else None
 
     def kind(self, ahead: int = 0) -> str:
-        """Of the token ahead: a command's name, with `\\` where that is an operator of the grammar too."""
+        """Kind of the token ahead, or the name of a command; empty at the end."""
         position = self.position + ahead
         if position >= len(self.tokens):
             return ""
@@ -72,7 +72,7 @@ class ExpressionParser(ABC):
         return found
 
     def nested(self, *, bars: bool = True) -> Self:
-        """Inside brackets; a `|` in there begins an absolute value, whatever is open outside, unless `bars` is off."""
+        """Context of brackets; with `bars` a `|` inside begins an absolute value, whatever is open outside."""
         self.outer_bars.append(self.bars)
         if len(self.outer_bars) > _DEPTH:
             raise ParseError("has too many brackets inside each other")
@@ -101,7 +101,7 @@ class ExpressionParser(ABC):
         while self.kind() in ("-", "+"):  # `14 + -1i`
             sign = {"+": "-", "-": "+"}.get(sign, sign) if self.take().text == "-" else sign
         if first and self.kind() in ("$", "\\$"):
-            self.position += 1  # `-\$5`; the unit is overlooked there
+            self.position += 1  # `-\$5`; the unit is ignored
         node = self.product()
         if sign == "-" and node.kind == "based":
             return Node("based", name=f"-{node.name}", value=node.value)
@@ -113,7 +113,7 @@ class ExpressionParser(ABC):
 
     def product(self) -> Node:
         node = self.power()
-        divided = False  # what is before stands behind a `/`
+        divided = False  # the last factor is behind a `/`
         while True:
             kind = self.kind()
             if kind == "*" or (kind == "/" and self.kind(1) != "word"):
@@ -131,7 +131,7 @@ class ExpressionParser(ABC):
                 return hoisted(node)
 
     def continues(self, node: Node) -> bool:
-        """Whether a factor follows without a sign."""
+        """Whether an implicit factor follows."""
         token, kind = self.at, self.kind()
         if token is None:
             return False
@@ -170,7 +170,7 @@ class ExpressionParser(ABC):
         return self.signs(node)
 
     def minutes(self, node: Node) -> Node:
-        """Degrees, with the minutes and seconds behind them."""
+        """Degrees, with minutes and seconds."""
         total = [node]
         for n_marks, size in ((1, 60), (2, 3600)):
             count = 0
@@ -255,7 +255,7 @@ class ExpressionParser(ABC):
         raise ParseError(f"holds {shown(token)}, which is not read")
 
     def number(self) -> Node:
-        """A number, also one in another base, or a mixed one such as `1 1/2` and `1\\frac12`."""
+        """A number, possibly in another base or mixed, such as `1 1/2` and `1\\frac12`."""
         token = self.take("number")
         value = token.value or Fraction(0)
         if self.kind() == "_" or (self.kind() == "letter" and self._is_in_large_base()):
@@ -279,7 +279,7 @@ class ExpressionParser(ABC):
         return num(value, token.places)
 
     def _is_in_large_base(self) -> bool:
-        """Whether digits and capital letters up to F follow, and then a base above 10."""
+        """Whether digits and capital letters up to F follow, then a base above 10."""
         end = self.position
         while end < len(self.tokens) and (
             self.tokens[end].kind == "number"
@@ -292,7 +292,7 @@ class ExpressionParser(ABC):
         return base in _LARGE_BASES
 
     def based(self, digits: str) -> Node:
-        """Digits with their base behind them, as in `52_8`, `\\text{1A}_{16}` and `101_{two}`."""
+        """Digits with a base: `52_8`, `\\text{1A}_{16}`, `101_{two}`."""
         while self.kind() in ("letter", "number"):
             digits += self.take().text
         self.take("_")
@@ -351,7 +351,7 @@ class ExpressionParser(ABC):
         return Node("sym", name=name)
 
     def argument(self) -> Node:
-        r"""What `\frac` and `\sqrt` take: a group, or one digit, letter or command."""
+        r"""An argument of `\frac` or `\sqrt`: a group, or one digit, letter or command."""
         if self.kind() == "{":
             return self.group()
         token = self.at
@@ -375,7 +375,7 @@ class ExpressionParser(ABC):
             return self.separated(self.sum, closing)
 
     def separated(self, parse: Callable[[], Node], closing: str) -> list[Node]:
-        """Items with commas between them, and the bracket that closes them."""
+        """Items separated by commas, and the closing bracket."""
         items = [parse()]
         while self.skip(","):
             items.append(parse())
@@ -409,7 +409,7 @@ class ExpressionParser(ABC):
         return node if power is None else Node("pow", (node, power))
 
     def bare_argument(self) -> Node:
-        """`\\sin 2x`: numbers and letters in a row, and no further."""
+        """The argument in `\\sin 2x`: only numbers and letters in a row."""
         if self.skip("-"):
             return negative(self.bare_argument())
         node = self.power()
@@ -433,7 +433,7 @@ class ExpressionParser(ABC):
 
     @abstractmethod
     def bracketed(self) -> Node:
-        """What an opening bracket begins."""
+        """Parse from an opening bracket."""
 
     @abstractmethod
     def begins_command(self, name: str) -> bool:
@@ -441,4 +441,4 @@ class ExpressionParser(ABC):
 
     @abstractmethod
     def command(self, name: str) -> Node:
-        r"""What a command such as `\frac` begins."""
+        r"""Parse a command such as `\frac`."""

@@ -1,8 +1,8 @@
-r"""Expressions that are too dangerous to evaluate, told from their text in linear time.
+r"""Expressions that are too dangerous to evaluate, recognised from their text in linear time.
 
-A symbolic engine given `9^{9^{9^9}}`, `1000000!` or a thousand nested braces does not come back, or only with all of
-the memory. Here sizes are bounded from above before anything is evaluated, each letter taken for 2; what is refused
-is far beyond any answer of a mathematics problem (the largest of MATH is 2^{4950}, the deepest has 3 brackets).
+A symbolic engine does not return from `9^{9^{9^9}}`, `1000000!` or a thousand nested braces, or only with all of the
+memory. Here sizes are bounded from above before anything is evaluated, each letter taken as 2; the limits are far
+beyond any answer of a mathematics problem (the largest of MATH is 2^{4950}, the deepest has 3 brackets).
 """
 
 import re
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from math import inf, log10
 
 DIGITS = 20_000
-"""Digits that a power, a factorial or a number written out may have."""
+"""Of a power, a factorial or a number."""
 LENGTH = 20_000
 """Characters of an expression."""
 DEPTH = 100
-"""Brackets inside each other."""
+"""Nested brackets."""
 
 _TOKEN = re.compile(
     r"(?P<open>\\\{|[{(\[])|(?P<close>\\\}|[})\]])|(?P<number>\d+(?:\.\d+)?)|(?P<power>\^|\*\*(?=\s*-?[\d(]))"
@@ -28,11 +28,7 @@ _LETTER = log10(2)
 
 
 def exceeded_limit(text: str, *, length: int = LENGTH, depth: int = DEPTH) -> str | None:
-    """Why the expressions in a text must not be evaluated, None where nothing speaks against it.
-
-    Args:
-        text: LaTeX or Python-like, with or without prose around it.
-    """
+    """Why the expressions in a text, LaTeX or Python-like, must not be evaluated; None if they may be."""
     if len(text) > length:
         return f"has more than {length:,} characters"
     groups = [_Group()]
@@ -52,7 +48,7 @@ def exceeded_limit(text: str, *, length: int = LENGTH, depth: int = DEPTH) -> st
             return f"has more than {depth} brackets inside each other"
         if largest > DIGITS:
             break
-    while groups and largest <= DIGITS:  # whatever was not closed
+    while groups and largest <= DIGITS:  # groups that were not closed
         inner = groups.pop()
         largest = max(largest, inner.add(), groups[-1].put(inner.total) if groups else 0.0)
     if largest > DIGITS:
@@ -62,16 +58,16 @@ def exceeded_limit(text: str, *, length: int = LENGTH, depth: int = DEPTH) -> st
 
 @dataclass(slots=True)
 class _Group:
-    """An open bracket: what it may amount to so far, as decimal logarithms. Each step gives the largest bound in it."""
+    """Decimal logarithms of bounds inside an open bracket; each method returns the largest bound that it met."""
 
     total: float = 0.0
-    """Of the finished summands, added."""
+    """Sum of the finished summands."""
     term: float = 0.0
-    """Of the finished factors since then, multiplied; a divisor counts as a factor."""
+    """Product of the finished factors since then; a divisor counts as a factor."""
     last: float | None = None
-    """Of the atom that a power or a factorial may follow."""
+    """The last atom, which a power or a factorial may follow."""
     bases: list[float] = field(default_factory=list)
-    """That wait for their exponent."""
+    """Bases without their exponent so far."""
 
     def put(self, atom: float) -> float:
         done = self.finish() if self.last is not None else 0.0
@@ -102,7 +98,7 @@ class _Group:
         return self.last or 0.0
 
     def finish(self) -> float:
-        """The last atom with the powers that it is the exponent of."""
+        """Multiply the term by the last atom, raised to by its bases."""
         value = self.last or 0.0
         while self.bases:
             value = self.bases.pop() * _number(value)

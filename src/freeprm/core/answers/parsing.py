@@ -1,12 +1,11 @@
-r"""An answer parsed as a tree, all of it or not at all.
+r"""The parser of answers: a whole text to a tree, or an error.
 
     answer   := item (separator item)*            `,` `;` `and` `or`, words that give a reason end it
     item     := side (relation side)*             `=` `<` `\le` `\in` ...
     side     := words? set-expression words?      a number with its unit; several of them in a row
-    ...down to numbers, letters, functions and brackets, by the usual precedence (`expressions.py`)
+    ...down to numbers, letters, functions and brackets, with the usual precedence (`expressions.py`)
 
-A text that the grammar does not account for to its last token, or that could be read in two ways, raises: an answer is
-never compared by a part of it.
+A text that is ambiguous or does not follow the grammar to its last token raises: an answer is never compared by a part.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,11 +31,7 @@ _GROUPED = {"add", "neg", "mul", "div", "num", "pm"}  # whose brackets are kept 
 
 @lru_cache(maxsize=16384)
 def parse(text: str) -> Node:
-    """The tree of an answer.
-
-    Raises:
-        ParseError: it is not wholly an answer in this language; says what was met.
-    """
+    """The tree of an answer; a ParseError says what does not follow the grammar."""
     parser = _Parser(tokenise(text))
     try:
         tree = parser.answer()
@@ -97,7 +92,7 @@ class _Parser(ExpressionParser):
         return self.at is not None and self.at.kind == "word" and self.at.text.lower() in _EQUALS
 
     def side(self) -> Node:
-        """A value with the words around it, or several of them in a row, or words alone."""
+        """A value with words around it, several of them in a row, or words alone."""
         before = self.words()
         values: list[tuple[Node, list[str]]] = []
         while self.begins():
@@ -141,7 +136,7 @@ class _Parser(ExpressionParser):
         return [self.take().text] if self.kind() in MONEY else []
 
     def unit(self) -> list[str]:
-        """Words behind a number, with the exponents and strokes between them."""
+        """Words of a unit behind a number, with exponents and slashes."""
         found: list[str] = []
         while self.at is not None and not self.says_equals():
             if self.at.kind == "word":
@@ -170,7 +165,7 @@ class _Parser(ExpressionParser):
         return sign + digits
 
     def union(self) -> Node:
-        """An expression, or what is made of sets; a ratio or a time; a residue."""
+        """An expression, a combination of sets, a ratio or time, or a residue."""
         node = self.sum()
         while self.kind() in ("cup", "cap", "setminus"):
             name = self.take().text
@@ -216,7 +211,7 @@ class _Parser(ExpressionParser):
         return Node("tuple", tuple(parts), name=ends)
 
     def listed(self, *closing: str) -> list[Node]:
-        """Items in brackets, with commas or semicolons between them."""
+        """Items in brackets, separated by commas or semicolons."""
         items: list[Node] = []
         with self.nested():
             self.position += 1
@@ -228,7 +223,7 @@ class _Parser(ExpressionParser):
         return items
 
     def braces(self) -> Node:
-        """What LaTeX groups; `{1 \\over 2}`, and a list without brackets as in `{1, 3}`; `{}_5C_2`."""
+        """A LaTeX group: an expression, `{1 \\over 2}`, a list such as `{1, 3}`, or `{}_5C_2`."""
         if self.kind(1) == "}" and self.kind(2) == "_":
             self.position += 3
             top = self.index()
@@ -287,7 +282,7 @@ class _Parser(ExpressionParser):
         return Node("call", (node,), name=name)
 
     def overline(self) -> Node:
-        """A segment, a repeating number's digits having been read with it."""
+        """A segment; the bar over repeating decimals was read with the number."""
         inside = self.index()
         if not is_of_letters(inside):
             raise ParseError("has a bar over what is neither decimals nor letters")
@@ -362,15 +357,15 @@ def _grouped(node: Node) -> Node:
 
 
 def _without_remarks(items: list[Node]) -> list[Node]:
-    """`72 clips, altogether`: words beside the one item that holds a number are words around it."""
-    told = [item for item in items if item.kind != "words"]
-    if len(told) != 1 or len(items) == 1:
+    """`72 clips, altogether`: items of words are dropped beside the only item with a value."""
+    values = [item for item in items if item.kind != "words"]
+    if len(values) != 1 or len(items) == 1:
         return items
     words = [word for item in items if item.kind == "words" for word in item.name.split()]
     unit = measured(words, ()).unit
     if unit.dimensions or unit.qualifiers:
         raise ParseError(f"holds the words {' '.join(words)!r} beside a number")
-    return told
+    return values
 
 
 def _with_more_words(node: Node, words: list[str]) -> Node:
@@ -402,7 +397,7 @@ def _quantity(node: Node, behind: Sequence[str], before: Sequence[str]) -> Node:
 
 
 def _compound(parts: list[Node], before: list[str]) -> Node:
-    """`5 ft 6 in` as one quantity; what is none of the kind, as `5 remainder 2`, as it stands."""
+    """`5 ft 6 in` as one quantity; other values in a row, such as `5 remainder 2`, as a phrase."""
     units = [part.detail if part.kind == "quantity" else Unit() for part in parts]
     if (
         all(part.kind == "quantity" and part.parts[0].kind == "num" for part in parts)

@@ -1,4 +1,4 @@
-r"""What a relation says: the value of a name, as `x = 5`, or a set of real numbers, as `0 < x \le 1`.
+r"""The meaning of a relation: the value of a name, as in `x = 5`, or a set of real numbers, as in `0 < x \le 1`.
 
 Sets of numbers are intervals in order: `(-1, 1) \cup [2, 3]`, `\{2\}` and `x \ne 3` are sets as well.
 """
@@ -26,12 +26,12 @@ def infinite(node: Node) -> int:
 
 
 def measured_part(node: Node) -> tuple[Node, Unit]:
-    """The number and what stands around it."""
+    """A number and its unit."""
     return (node.parts[0], node.detail) if node.kind == "quantity" else (node, Unit())
 
 
 def stated(node: Node) -> Node:
-    """The value without the name or the unit that it has."""
+    """The value without its name or unit."""
     if node.kind == "quantity":
         return stated(node.parts[0])
     value = value_of(node)
@@ -39,7 +39,7 @@ def stated(node: Node) -> Node:
 
 
 def value_of(node: Node) -> Node | None:
-    r"""What `x = 5`, `AB = 5` or `x = 1/3 \approx 0.33` says of a name; None where it is no such relation."""
+    r"""The value that `x = 5`, `AB = 5` or `x = 1/3 \approx 0.33` gives to a name; None for other relations."""
     if node.kind != "relation":
         return None
     signs = node.name.split()
@@ -61,7 +61,7 @@ def value_of(node: Node) -> Node | None:
 
 
 def _consistent(sides: Sequence[Node], signs: Sequence[str]) -> bool:
-    """Whether numbers that are said to be equal are, as in `0.56 = 56\\%`, or about so where that is said."""
+    """Whether a chain of numbers such as `0.56 = 56\\%` holds; `~` allows for rounding."""
     for left, sign, right in zip(sides, signs, sides[1:], strict=False):
         try:
             plain, literal = [
@@ -110,7 +110,7 @@ def is_name(node: Node) -> bool:
 
 
 def names_of(node: Node) -> list[str]:
-    """Of members that are all of the form `x = 5`, nothing otherwise."""
+    """The names of members that are all of the form `x = 5`, else none."""
     found = [name_of(item) for item in node.parts]
     return [name for name in found if name is not None] if all(name is not None for name in found) else []
 
@@ -139,9 +139,8 @@ class RealInterval(NamedTuple):
     low: Node
     high: Node
     closed: tuple[bool, bool]
-    """At its ends."""
     ends: tuple[float, float]
-    """By which intervals are put in order."""
+    """For sorting."""
 
 
 _MINUS, _PLUS = Node("neg", (Node("oo"),)), Node("oo")
@@ -151,7 +150,7 @@ _ALL = RealInterval(_MINUS, _PLUS, (False, False), (float("-inf"), float("inf"))
 
 
 def as_intervals(node: Node) -> list[RealInterval] | None:
-    """A set of real numbers as intervals in order, none of which touch; None where it is no such set, or not surely."""
+    """A set of real numbers as sorted intervals that do not touch; None if it is not certainly such a set."""
     if node.kind == "numbers":
         return [_ALL] if node.name == "R" else None
     if node.kind == "tuple" and len(node.parts) == 2:
@@ -255,7 +254,7 @@ def _complement(intervals: list[RealInterval]) -> list[RealInterval]:
 
 
 def _solved(node: Node) -> list[RealInterval] | None:
-    """The numbers for which inequalities in one variable hold, where it stands alone or in a linear expression."""
+    """The solutions of inequalities in one variable, alone or in a linear expression."""
     signs = node.name.split()
     if signs == ["in"]:
         return as_intervals(node.parts[1]) if is_name(node.parts[0]) else None

@@ -1,7 +1,6 @@
 """Whether two expressions have the same value, and two equations the same solutions.
 
-Numbers are compared exactly, or as a decimal agrees with what it is rounded from; expressions with letters at several
-points.
+Numbers are compared exactly, or up to the rounding of a decimal; expressions with letters at several points.
 """
 
 from collections.abc import Iterable
@@ -29,29 +28,29 @@ class Verdict(NamedTuple):
     """Whether an answer is right."""
 
     correct: bool | None
-    """None where that could not be decided."""
+    """None if undecided."""
     reason: str | None
-    """Why it could not."""
+    """Why it is undecided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerComparison:
-    """How answers are read and compared, as far as there is a choice."""
+    """How answers are read and compared."""
 
     decimals: int = 6
-    """To which two numbers must agree where one of them is a decimal; of small numbers, as many digits."""
+    """Decimals to which numbers must agree if one of them is a decimal; as many digits for small numbers."""
     digits: int = 15
-    """To which math-verify evaluates two expressions."""
+    """Digits to which math-verify evaluates expressions."""
     read: tuple[Literal["latex", "expr"], ...] = ("latex", "expr")
-    """What is looked for in a text: formulas between delimiters, and plain numbers and expressions."""
+    """Formulas between delimiters, and plain numbers and expressions."""
     strict: bool = True
     """Variables have names, and a tuple is no set; else f(x) is f(y)."""
     relations_as_sets: bool = True
     """`-2 <= x <= 7` is the interval [-2, 7]."""
     unreadable_is_wrong: bool = False
-    """What cannot be parsed is not equal, as in math-verify, instead of undecided."""
+    """An answer that cannot be parsed is wrong, as in math-verify, instead of undecided."""
     form: bool = False
-    """The answer is an expression whose form counts, as in the game of 24: `8 \\cdot 3` is not 24."""
+    """The form of the expression counts, as in the game of 24: `8 \\cdot 3` is not 24."""
 
 
 TRUE, FALSE = Verdict(True, None), Verdict(False, None)
@@ -63,7 +62,7 @@ def undecided(reason: str) -> Verdict:
 
 
 def all_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """Right where all are, wrong where one is."""
+    """Right if all are, wrong if one is."""
     unsure = None
     for verdict in verdicts:
         if verdict.correct is False:
@@ -73,7 +72,7 @@ def all_of(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def compare_scalars(one: Node, other: Node, how: AnswerComparison) -> Verdict:
-    """Of two expressions; infinity is one of its own, and percent signs that one alone has are overlooked."""
+    """Compare two expressions; infinity equals only itself, and a percent sign in only one of them is ignored."""
     ends = infinite(one), infinite(other)
     if any(ends):
         if all(ends):
@@ -91,7 +90,7 @@ def compare_scalars(one: Node, other: Node, how: AnswerComparison) -> Verdict:
 
 
 def compare_values(one: Node, other: Node, how: AnswerComparison, interpretation: Interpretation) -> Verdict:
-    """Of two expressions, interpreted in one way."""
+    """Compare two expressions under one interpretation."""
     if letters(one) | letters(other):
         n_seen = 0
         for a, b in pairs(one, other, interpretation):
@@ -107,7 +106,7 @@ def compare_values(one: Node, other: Node, how: AnswerComparison, interpretation
 
 
 def compare_equations(one: Node, other: Node) -> Verdict:
-    """Equal where one is a multiple of the other."""
+    """Compare two equations, which are equal if one is a multiple of the other."""
     if ratio(one, other) is not None:
         return TRUE
     if letters(one) != letters(other):
@@ -118,7 +117,7 @@ def compare_equations(one: Node, other: Node) -> Verdict:
 
 
 def ratio(one: Node, other: Node) -> Number | None:
-    """What one side of a relation is a multiple of the other by, None where it is none."""
+    """The factor between two relations, None if neither is a multiple of the other."""
     factor = None
     n_seen = 0
     for a, b in pairs(difference(one), difference(other), Interpretation()):
@@ -136,12 +135,12 @@ def ratio(one: Node, other: Node) -> Number | None:
 
 
 class Places(NamedTuple):
-    """Of the decimals in an expression."""
+    """Decimals in an expression."""
 
     point: bool
-    """A decimal stands in it."""
+    """Whether it has a decimal."""
     digits: int | None
-    """Decimals, where it is one number and no more."""
+    """Decimals of a single number, else None."""
 
 
 def places_of(node: Node) -> Places:
@@ -154,14 +153,14 @@ def places_of(node: Node) -> Places:
 
 
 def holds_sign(node: Node) -> bool:
-    """Whether a percent or degree sign stands in it."""
+    """Whether it has a percent or degree sign."""
     return holds(node, "percent", "degree")
 
 
 def _close(a: Number, b: Number, ours: Places, theirs: Places, how: AnswerComparison) -> bool:
-    """Whether two numbers agree: exactly, or as a decimal agrees with what it is rounded or cut from.
+    """Whether two numbers agree: exactly, or as a decimal agrees with the number that it is rounded or cut from.
 
-    Two decimals of as many places are equal only where all their digits are.
+    Two decimals with the same number of places are equal only if all digits are.
     """
     if agree(a, b):
         return True

@@ -1,7 +1,7 @@
-r"""An answer's characters as tokens: LaTeX, plain code and Unicode brought to one alphabet, nothing dropped but layout.
+r"""The tokens of an answer: LaTeX, plain code and Unicode in one alphabet, with nothing dropped but layout.
 
 `\dfrac` is `\frac`, `≤` is `\le`, `x²` is `x^{2}`, `pi` is `\pi`, `1{,}000` and `0.\overline{3}` are one number each. A
-character that no token begins with raises: what is not read must not be overlooked.
+character that begins no token is an error, so that nothing is overlooked.
 """
 
 import re
@@ -13,21 +13,21 @@ from freeprm.core.answers.units import UNITS, is_word
 
 
 class ParseError(ValueError):
-    """The text is not wholly in the language of answers, or could be read in two ways; says where."""
+    """The text is not wholly in the language of answers, or is ambiguous; says where."""
 
 
 class Token(NamedTuple):
     """A symbol of the language."""
 
     kind: str
-    """number, letter, word, command, or the character itself where it is an operator or a bracket."""
+    """number, letter, word, command, or for operators and brackets the character itself."""
     text: str
     spaced: bool = False
-    """White space stands before it."""
+    """Whether white space is before it."""
     value: Fraction | None = None
     """Of a number."""
     places: int | None = None
-    """Decimals that a number has, None where it is whole."""
+    """Decimal places of a number, None for a whole one."""
 
 
 _CHARACTERS = str.maketrans({
@@ -94,16 +94,12 @@ _ORDINAL = re.compile(
 )
 _BRACED_UNIT = re.compile(r"(?<=\d)\s*\{([A-Za-z][A-Za-z ]+)\}")  # `5.0{kg}`
 _OPERATOR = re.compile(r"\*\*|<=|>=|!=|==|=>|->|\.{3}|\\\\|\\[{}$%&#|]|[-+*/^_(){}\[\]|!,;:=<>&'%$.]")
-_LONGEST = 2_000
-_DIGITS = 1_000  # of a number; Python refuses to read much longer ones
+_LONGEST = 2_000  # characters
+_DIGITS = 1_000  # of a number; Python refuses much longer ones
 
 
 def tokenise(text: str) -> list[Token]:
-    """The tokens of an answer, in order.
-
-    Raises:
-        ParseError: a character that begins none, or more text than any answer has.
-    """
+    """The tokens of an answer; a ParseError for a character that begins none, or too long a text."""
     if len(text) > _LONGEST:
         raise ParseError(f"has more than {_LONGEST:,} characters")
     found: list[Token] = []
@@ -132,7 +128,7 @@ def _vulgar(character: str) -> str:
 
 
 def _scan(text: str, found: list[Token], *, prose: bool) -> None:
-    """Append the tokens of a text; `prose` inside `\\text{}`, where letters are words."""
+    """Append the tokens of a text; in `prose`, the inside of `\\text{}`, letters are words."""
     at, spaced = 0, False
     brackets = [token.kind for token in found if token.kind in _BRACKETS]
     while at < len(text):
@@ -189,7 +185,7 @@ _SURE_GROUP = re.compile(r"\\,\d{1,2}(?!\d)")
 
 
 def _in_list(found: list[Token], brackets: list[str]) -> bool:
-    """Whether the innermost open bracket is one in which commas part a list."""
+    """Whether commas separate items inside the innermost open bracket: any but a brace."""
     opened: list[str] = []
     for kind in brackets:
         if _BRACKETS[kind] == 2:
@@ -223,7 +219,7 @@ def _number(found: re.Match[str], *, spaced: bool) -> Token:
 
 
 def _period(digits: str) -> tuple[str, str]:
-    """`1666` before three dots as what stands once and what recurs: the shortest end that is seen often enough."""
+    """Decimals before three dots as (prefix, period), `1666` as (`1`, `6`): the shortest period that is repeated."""
     if len(digits) >= 2 and len({*digits}) == 1:
         return "", digits[0]
     for length in range(1, len(digits) // 2 + 1):
@@ -237,6 +233,7 @@ def _period(digits: str) -> tuple[str, str]:
 
 
 def _letters(word: str, found: list[Token], *, spaced: bool, prose: bool, alone: bool, ends: bool) -> None:
+    """Append a run of letters: a function or constant, `and`, a word or unit, or a product of letters."""
     before = found[-1] if found else None
     known = _CODE.get(word)
     if known is not None and not (prose and word in _NOT_CODE_IN_TEXT):
@@ -253,7 +250,7 @@ def _letters(word: str, found: list[Token], *, spaced: bool, prose: bool, alone:
     elif (
         prose
         or "." in word
-        or _in_sentence(word, before, spaced=spaced)
+        or (spaced and before is not None and before.kind == "word" and len(word) > 2 and word.islower())
         or is_word(word, behind_number=before is not None and (spaced or before.kind in ("number", "}", "/")))
     ):
         found.append(Token("word", word, spaced))
@@ -263,21 +260,17 @@ def _letters(word: str, found: list[Token], *, spaced: bool, prose: bool, alone:
         found.extend(Token("letter", letter, spaced and index == 0) for index, letter in enumerate(word))
 
 
-def _in_sentence(word: str, before: Token | None, *, spaced: bool) -> bool:
-    return spaced and before is not None and before.kind == "word" and len(word) > 2 and word.islower()
-
-
 _LAST_UNIT = re.compile(r"[mgshLlNJWV](?:\s*(?:\^\s*)?(?:\{-?\d\}|\d)?)?(?:\s*/.{1,12}|\s*[.,]?\s*)", re.DOTALL)
 
 
 def _ends_as_unit(text: str, at: int, found: list[Token], *, spaced: bool) -> bool:
-    """Whether a letter is a unit: the `m` of `12 m`, where nothing but an exponent follows; `12m` may be a product."""
+    """Whether a letter may be a unit at the end: the `m` of `12 m` or `12 m^2`; `12m` may be a product."""
     apart = spaced or any(token.kind == "word" for token in found)
     return apart and _LAST_UNIT.fullmatch(text, at) is not None
 
 
 def _styled(inner: re.Match[str], found: list[Token], *, spaced: bool) -> None:
-    r"""`\text{...}` and its kin: a letter, the name of a function, or prose."""
+    r"""Append `\text{...}` and the like: a letter, the name of a function, or prose."""
     inside, how = inner["inside"], inner["how"]
     name = _CODE.get(inside.strip(), "")
     called = inner.string[inner.end() :].lstrip()[:1] == "("

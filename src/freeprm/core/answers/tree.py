@@ -1,4 +1,4 @@
-"""The tree of an answer, and small questions about it."""
+"""The tree of an answer, and predicates on it."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -52,7 +52,7 @@ def hoisted(node: Node) -> Node:
 
 
 def is_of_numbers(node: Node) -> bool:
-    """Whether a quotient is one of plain numbers: `1/2x` is half of x, `a/bc` could be two things."""
+    """Whether a quotient is of plain numbers: `1/2x` is half of x, but `a/bc` is ambiguous."""
     if node.kind in ("div", "neg", "group"):
         return all(map(is_of_numbers, node.parts))
     return node.kind == "num"
@@ -84,7 +84,7 @@ def spread(items: list[Node]) -> list[Node]:
 
 
 def holds(node: Node, *kinds: str) -> bool:
-    """Whether a node of one of these kinds stands in it."""
+    """Whether it contains a node of one of these kinds."""
     return _holds(node, kinds)
 
 

@@ -1,7 +1,7 @@
 """The values of expressions: rational ones exactly, others to 50 digits, those with letters at fixed points.
 
-Letters stand for real numbers, so a point at which a root or a logarithm is not real says nothing; a constant, and an
-expression in which the imaginary unit stands, has its principal complex value.
+Letters are real numbers, so points at which a root or a logarithm is not real are ignored; a constant, or an expression
+with the imaginary unit, has its principal complex value.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,52 +15,51 @@ from typing import Any
 from freeprm.core.answers.tree import Node, holds
 
 Number = Any
-"""A Fraction where the value is known exactly, else a real or complex number of mpmath's."""
+"""A Fraction for an exact value, else a real or complex number of mpmath."""
 DIGITS = 50
-_AGREE = 30  # digits in which equal values agree
+_AGREE = 30  # digits of equal values that agree
 _LARGEST_BITS = 100_000  # of an exact number
 _LARGEST_EXPONENT = 10**6  # of e
 _LARGEST_FACTORIAL = 5_000
 
 
 class NoValueError(ArithmeticError):
-    """The expression has no value there, or none that this arithmetic can reach."""
+    """The expression has no value there, or none within this arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interpretation:
-    """What an expression means where that depends."""
+    """Conventions by which an expression is read."""
 
     ignore_signs: bool = False
-    """Percent and degree signs are overlooked, except inside functions."""
+    """Ignore percent and degree signs, except inside functions."""
     log_base: Fraction | None = Fraction(7389, 1009)
-    """Of a logarithm without a base: one that nobody means unless 10 or e (None) is asked for."""
+    """Of a logarithm without a base: 10, e (None), or by default a base that nobody means."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where an expression is evaluated, and how."""
+    """How and at which point an expression is evaluated."""
 
     context: Any
-    """mpmath's, which has the precision."""
+    """mpmath's, with the precision."""
     ignore_signs: bool
-    """See `Interpretation`."""
+    """See `Interpretation`, as the next."""
     log_base: Fraction | None
-    """See `Interpretation`."""
     real: bool = False
-    """What is not real has no value."""
+    """A value that is not real is none."""
     point: int = 0
-    """Which of the points; see `_value_of_letter`."""
+    """Index of a point; see `_value_of_letter`."""
 
     @classmethod
     def of(cls, interpretation: Interpretation, *, real: bool = False) -> "Environment":
-        """At the usual precision."""
+        """With the usual precision."""
         return cls(context(DIGITS), interpretation.ignore_signs, interpretation.log_base, real)
 
 
 @lru_cache(maxsize=4)
 def context(digits: int) -> Any:
-    """mpmath at a precision of its own, so that nobody else's is changed."""
+    """mpmath with its own precision, so that the global one is unchanged."""
     from mpmath.ctx_mp import MPContext
 
     made = MPContext()
@@ -69,13 +68,13 @@ def context(digits: int) -> Any:
 
 
 def letters(node: Node) -> frozenset[str]:
-    """Names of what has no value of its own."""
+    """Names of letters and unknown functions."""
     own = {node.name} if node.kind == "sym" or (node.kind == "call" and node.name.startswith("of ")) else set[str]()
     return frozenset(own.union(*map(letters, node.parts)))
 
 
 def constant(node: Node, interpretation: Interpretation = Interpretation()) -> Number:
-    """The value of an expression without letters; rounding that is left where the true value is 0 is cut off.
+    """The value of an expression without letters, with rounding errors around 0 cut off.
 
     Raises:
         NoValueError: it has none.
@@ -89,7 +88,7 @@ def constant(node: Node, interpretation: Interpretation = Interpretation()) -> N
 
 
 def _without_dust(value: Number) -> Number:
-    """Without a real or imaginary part that is rounding."""
+    """The value without a real or imaginary part that is a rounding error."""
     if isinstance(value, Fraction) or not hasattr(value, "imag") or value.imag == 0:
         return value if isinstance(value, Fraction) else value.real
     if abs(value.imag) < abs(value.real) * 1e-35:
@@ -98,20 +97,19 @@ def _without_dust(value: Number) -> Number:
 
 
 def pairs(first: Node, second: Node, interpretation: Interpretation) -> Iterator[tuple[Number, Number]]:
-    """The values of two expressions at the points where both have one."""
+    """The values of two expressions at the points at which both have one."""
     (ours, theirs), points = _at_points((first, second), interpretation)
     yield from ((ours[index], theirs[index]) for index in points)
 
 
 def at_points(node: Node, interpretation: Interpretation) -> list[Number | None]:
-    """The values of an expression at each point, None where it has none."""
+    """The value of an expression at each point, or None."""
     (values,), points = _at_points((node,), interpretation)
     return [value if index in points else None for index, value in enumerate(values)]
 
 
 def _at_points(nodes: Sequence[Node], interpretation: Interpretation) -> tuple[list[list[Number | None]], list[int]]:
-    """The values of expressions, and the points that count: where one is not real for letters of some sign, letters
-    are positive."""
+    """The values of expressions, and the points to compare: positive ones only, if some value is not real at others."""
     imaginary = any(holds(node, "i") for node in nodes)
     env = Environment.of(interpretation, real=not imaginary)
     found = [[_at(node, env, point) for point in range(_WHOLE)] for node in nodes]
@@ -141,12 +139,12 @@ def _at(node: Node, env: Environment, point: int) -> Number | None:
 
 
 def inexact(value: Number) -> Number:
-    """The value as a number of mpmath's."""
+    """The value as a number of mpmath."""
     return _inexact(context(DIGITS), value)
 
 
 def agree(a: Number, b: Number) -> bool:
-    """Whether two values are the same, but for rounding."""
+    """Whether two values are equal up to rounding."""
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a == b
     made = context(DIGITS)
@@ -155,11 +153,7 @@ def agree(a: Number, b: Number) -> bool:
 
 
 def evaluate(node: Node, env: Environment) -> Number:
-    """The value in an environment.
-
-    Raises:
-        NoValueError: it has none.
-    """
+    """The value in an environment; a NoValueError if there is none."""
     rule = _RULES.get(node.kind)
     if rule is None:
         raise NoValueError(f"{node.kind} has no value")
@@ -178,7 +172,7 @@ def evaluate(node: Node, env: Environment) -> Number:
     return value.real if value.imag == 0 else value
 
 
-_NEGATIVE, _WHOLE, _POINTS = 3, 6, 10  # from these on letters may be negative, and whole numbers as in `n!`
+_NEGATIVE, _WHOLE, _POINTS = 3, 6, 10  # first points with negative letters, and with whole ones as for `n!`; end
 
 
 def _value_of_letter(name: str, env: Environment) -> Number:
@@ -271,7 +265,7 @@ def _raised(base: Number, exponent: Number, env: Environment) -> Number:
 
 
 def _exact_root(value: Fraction, degree: int) -> Fraction | None:
-    """The root where it is rational."""
+    """The root, if it is rational."""
     if degree > 64 or value < 0:
         return None
     roots = [_whole_root(value.numerator, degree), _whole_root(value.denominator, degree)]
@@ -298,7 +292,7 @@ def _root(node: Node, env: Environment) -> Number:
     made = env.context
     odd = isinstance(degree, Fraction) and degree.denominator == 1 and degree % 2 == 1
     negative = (isinstance(value, Fraction) or value.imag == 0) and value < 0
-    if negative and odd:  # the real one, as a radical sign has it
+    if negative and odd:  # the real root, as a radical sign means
         return -_raised(-value, 1 / degree, env)
     if negative and degree == 2 and not env.real:
         root = _raised(-value, Fraction(1, 2), env)

@@ -42,14 +42,14 @@ _INNER_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # all but the space in `1 1/
 def canonical(answer: str | None, *, form: bool = False, units: bool = True) -> str | None:
     """A key for voting.
 
-    Numbers go by value, formulas by their values at fixed points, words without case, units by their size; what is not
-    parsed, or is too large to evaluate, by its characters without whitespace. None, which does not vote, for an answer
-    that is missing or empty. A unit that only some answers to one problem have is overlooked by `key_among`.
+    Numbers have their value as a key, formulas their values at fixed points, words their lower case, units their size;
+    an answer that is not parsed, or too large to evaluate, its characters without whitespace. None, which does not
+    vote, for a missing or empty answer. `key_among` ignores a unit that only some answers to a problem have.
 
     Args:
         answer: as found in a response.
         form: by the form of an expression, not its value; see `AnswerComparison.form`.
-        units: tell units apart; without, 12 m and 12 cm have one key.
+        units: distinguish units; without, 12 m and 12 cm have one key.
     """
     text = tidy(answer or "")
     if not text:
@@ -75,11 +75,7 @@ def key_among(answers: Iterable[str | None], *, form: bool = False) -> Callable[
 
 
 def key(node: Node, *, units: bool = True) -> str:
-    """What answers that mean the same have in common, and others do not.
-
-    Args:
-        units: tell units apart; without, 12 m and 12 cm have one key.
-    """
+    """A text that is equal for equivalent answers only; `units` as for `canonical`."""
     if node.kind in SCALARS:
         return _scalar_key(node)
     if node.kind == "quantity":
@@ -137,12 +133,11 @@ def _number_key(value: Number) -> str:
 
 def _quantity_key(node: Node, *, units: bool) -> str:
     inside, unit = measured_part(node)
-    told = sorted(map(stem, unit.qualifiers))
+    qualifiers = sorted(map(stem, unit.qualifiers))
     if not units or not unit.dimensions:
-        return " ".join([key(inside), *told])
-    return " ".join(
-        [key(in_base_units(inside, unit)), *(f"{base}^{exponent}" for base, exponent in unit.dimensions), *told]
-    )
+        return " ".join([key(inside), *qualifiers])
+    dimensions = [f"{base}^{exponent}" for base, exponent in unit.dimensions]
+    return " ".join([key(in_base_units(inside, unit)), *dimensions, *qualifiers])
 
 
 def _interval_key(interval: RealInterval) -> str:
@@ -162,7 +157,7 @@ def _equation_key(node: Node) -> str:
 
 
 def form_key(node: Node) -> str:
-    """The expression as it stands, but for brackets that change nothing and the signs of a product."""
+    """The form of an expression, without brackets that change nothing and the signs of products."""
     if node.kind == "group":
         return form_key(node.parts[0])
     own = [node.kind, node.name, "" if node.value is None else str(node.value)]
