@@ -63,7 +63,7 @@ def test_constraints_pin_torch_first():
 
 EXTRAS = PROJECT["optional-dependencies"]
 PINNED = [name for name in EXTRAS if name not in ("vllm", "dev")]  # vLLM brings its own torch
-BROUGHT = {"peft", "datasets", "pyarrow", "openai", "vllm", "ray", "optimi", "tensorboard", "matplotlib", "trl"}
+BROUGHT = {"peft", "datasets", "pyarrow", "openai", "vllm", "ray", "optimi", "tensorboard", "matplotlib", "trl", "gguf"}
 """Packages that come with an extra."""
 
 

@@ -19,6 +19,7 @@ from freeprm.engines._reading import begin
 from freeprm.engines.base import Request, Sampled, SamplingParams, StopReason
 from freeprm.engines.hf.drawing import end_ids, response_text, sample_identity, stop_position
 from freeprm.errors import ConfigError, ModelError, needs_extra
+from freeprm.models.gguf import is_gguf
 from freeprm.models.loading import (
     adapter_base,
     device_name,
@@ -28,6 +29,7 @@ from freeprm.models.loading import (
     template_identity,
     weights_hash,
 )
+from freeprm.models.prompts import warn_of_plain_prompts
 from freeprm.models.reference_logprobs import key_of, noted_of
 
 
@@ -167,9 +169,12 @@ class VLLMEngine:
 
     @cached_property
     def _llm(self) -> Any:
+        if is_gguf(self._folder):
+            raise ModelError(f"{self.model}: a GGUF file, which the engine hf dequantises; give vLLM a model folder")
         if adapter_base(self._folder) is not None:
             raise ModelError(f"{self.model}: a LoRA adapter; expected a whole model. Merge it into its base first")
         vllm = _vllm()
+        warn_of_plain_prompts(self._tokenizer, model=self.model)
         try:
             return vllm.LLM(
                 model=str(self._folder),

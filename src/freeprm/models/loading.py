@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -22,12 +24,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
 from freeprm.assets import solver_path
 from freeprm.errors import ConfigError, ModelError, needs_extra
 from freeprm.io.manifest import CPU
+from freeprm.models.gguf import is_gguf, quantisation, read_config, read_header, read_tokenizer, read_weights
 from freeprm.models.lengths import forget_lengths, last_of_kind
+from freeprm.models.memory import check_room, weight_bytes
 from freeprm.models.output_head import give_float32_logits
 from freeprm.models.prompts import pin_date, told_date
 
@@ -64,7 +69,7 @@ class Backbone:
     source: str
     """As the user named it."""
     folder: Path
-    """Where its files are."""
+    """Where its files are, or its GGUF file."""
 
     @property
     def max_length(self) -> int:
@@ -128,16 +133,20 @@ def check_dtype(name: str) -> Dtype:
 def load_tokenizer(
     folder: Path, *, trust_remote_code: bool = False, template_date: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer, with a chat template that renders one day whenever it is used; see `prompts.pin_date`.
+    """The tokenizer of a model, with a chat template that renders one day whenever it is used; see `prompts.pin_date`.
 
     Raises:
         ConfigError: not a day.
         ModelError: there is none, or its template renders another day already.
     """
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: no tokenizer could be loaded ({error})") from error
+    tokenizer: PreTrainedTokenizerBase
+    if is_gguf(folder):
+        tokenizer = deepcopy(read_tokenizer(folder))
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder}: no tokenizer could be loaded ({error})") from error
     pin_date(tokenizer, template_date)
     return tokenizer
 
@@ -150,6 +159,8 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedC
     """
     base = adapter_base(folder)
     folder = resolve(base.source, revision=base.revision) if base else folder
+    if is_gguf(folder):
+        return deepcopy(read_config(folder))
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -203,16 +214,16 @@ def load_weights(
 
     Args:
         kind: an automatic class of transformers.
-        folder: of a whole model.
+        folder: of a whole model, or its GGUF file.
         options: device, dtype and the like.
         config: instead of the folder's own.
         may_lack: names of weights that need not be there; the caller fills them.
         quiet: no warnings of weights that this kind has no place for.
 
     Raises:
-        ModelError: it cannot be loaded as this kind, or lacks other weights.
+        ModelError: it cannot be loaded as this kind, is larger than its device's memory, or lacks other weights.
     """
-    given = {} if config is None else {"config": config}
+    config = config or load_config(folder, trust_remote_code=options.trust_remote_code)
     failures: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError, SafetensorError)
     if options.trust_remote_code:  # the folder's own code may fail in other ways
         failures += (ImportError, AttributeError)
@@ -220,27 +231,48 @@ def load_weights(
     logging.disable_progress_bar()  # transformers' own, one a model
     if quiet:
         logging.set_verbosity_error()
+    loaded: Any
     try:
-        loaded: Any = kind.from_pretrained(
-            folder, dtype=options.dtype, attn_implementation=options.attention,
-            trust_remote_code=options.trust_remote_code, output_loading_info=True, **given,
-        )  # fmt: skip
+        _check_room(folder, config, options)
+        how = {"config": config, "dtype": options.dtype, "attn_implementation": options.attention}
+        if is_gguf(folder):
+            loaded = read_weights(kind, folder, **how)
+        else:
+            loaded = kind.from_pretrained(
+                folder, trust_remote_code=options.trust_remote_code, output_loading_info=True, **how
+            )
     except failures as error:
         raise ModelError(f"{folder}: the model cannot be loaded ({type(error).__name__}: {error})") from error
     finally:
         logging.set_verbosity(verbosity)
         if shows_bars:
             logging.enable_progress_bar()
-    missing = sorted(set(loaded[1]["missing_keys"]) - set(may_lack))
+    model, info = loaded
+    missing = sorted(set(info["missing_keys"]) - set(may_lack))
     if missing:
         raise ModelError(
             f"{folder}: the checkpoint lacks {len(missing)} weights, first {missing[0]}; a wrong or incomplete "
             "checkpoint"
         )
-    model: PreTrainedModel = loaded[0].to(default_device(options.device))
-    forget_lengths(model)
-    give_float32_logits(model)
-    return model
+    if stored := quantisation(folder):
+        dtype = str(model.dtype).removeprefix("torch.")
+        warnings.warn(f"{folder}: was dequantised, from {stored} to {dtype}", stacklevel=2)
+    placed: PreTrainedModel = model.to(default_device(options.device))
+    forget_lengths(placed)
+    give_float32_logits(placed)
+    return placed
+
+
+def _check_room(folder: Path, config: PreTrainedConfig, options: LoadOptions) -> None:
+    """Raises: ModelError, where the weights do not fit their device."""
+    if is_deepspeed_zero3_enabled():  # no device holds all of them
+        return
+    dtype: Any = config.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
+    named = str(dtype or "the dtype that they are stored in").removeprefix("torch.")
+    check_room(
+        weight_bytes(folder, dtype), default_device(options.device), what=f"{folder}: its weights alone, in {named},",
+        advice="choose a smaller model, another device, or 16 bits a weight (bfloat16) where it is read in float32",
+    )  # fmt: skip
 
 
 SOLVER = "solver:"
@@ -255,17 +287,25 @@ class Base(NamedTuple):
 
 
 def resolve(source: str, *, revision: str | None = None) -> Path:
-    """The local folder of a model: itself, a shipped solver (`solver:base`), or a download from the hub.
+    """The folder of a model: itself, a shipped solver (`solver:base`), or a download from the hub; or a GGUF file.
 
     Raises:
         ModelError: none of these.
+        MissingExtraError: a GGUF file, and `gguf` is not installed.
     """
     if source.startswith(SOLVER):
         return solver_path(source.removeprefix(SOLVER))
     folder = Path(source).expanduser()
+    if is_gguf(folder):
+        read_header(folder)
+        return folder
     if folder.is_dir():
         if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
-            raise ModelError(f"{source}: a folder without config.json; expected a model as save_pretrained writes it")
+            inside = next(iter(sorted(folder.glob("*.gguf"))), None)
+            meant = f", or its GGUF file: {inside}" if inside else ""
+            raise ModelError(
+                f"{source}: a folder without config.json; expected a model as save_pretrained writes it{meant}"
+            )
         return folder
     try:
         folder = Path(snapshot_download(source, revision=revision, allow_patterns=_FILES))
@@ -274,15 +314,17 @@ def resolve(source: str, *, revision: str | None = None) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"{source}: neither a folder here nor a model that the hub gives ({type(error).__name__}). Expected a "
-            "path, a hub id such as meta-llama/Llama-3.1-8B-Instruct, or solver:base"
+            "path, a hub id such as meta-llama/Llama-3.1-8B-Instruct, a .gguf file, or solver:base"
         ) from error
     return folder
 
 
 def portable(source: str) -> str:
-    """The name under which a model is found from any working directory: a folder's full path, else as given."""
+    """The name under which a model is found from any working directory: the full path of its folder or GGUF file, else
+    as given."""
     folder = Path(source).expanduser()
-    return str(folder.resolve()) if folder.is_dir() and not source.startswith(SOLVER) else source
+    is_here = (folder.is_dir() or is_gguf(folder)) and not source.startswith(SOLVER)
+    return str(folder.resolve()) if is_here else source
 
 
 def downloaded_revision(folder: Path) -> str | None:
@@ -311,9 +353,13 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 def weights_hash(folder: Path) -> str:
     """SHA-256 over the names and contents of the weight files in a model folder; an adapter's, with its base's.
 
+    Of a GGUF file it is that of the file.
+
     Raises:
         ModelError: the folder holds no weights.
     """
+    if is_gguf(folder):
+        return _file_hash(folder)
     files = sorted({file for pattern in _WEIGHTS for file in folder.glob(pattern)})
     if not files:
         raise ModelError(f"{folder}: no weights; expected *.safetensors as save_pretrained writes them")
@@ -323,6 +369,20 @@ def weights_hash(folder: Path) -> str:
         for file, one in zip(files, pool.map(_file_hash, files), strict=True):
             digest.update(f"{file.name}:{one};".encode())
     return digest.hexdigest()
+
+
+def weights_identity(folder: Path | None, *, role: str) -> dict[str, str | None]:
+    """What settings of a run say of a model's weights: their hash, and what they were dequantised from where they were.
+
+    Args:
+        folder: where they are; None of a model that is left out.
+        role: what the model is to the run.
+    """
+    kind = None if folder is None else quantisation(folder)
+    return {
+        f"{role}_sha256": None if folder is None else weights_hash(folder),
+        **({} if kind is None else {f"{role}_dequantised": kind}),
+    }
 
 
 def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -5,6 +5,7 @@ surroundings everywhere.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
@@ -70,6 +71,16 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
             "says; end the prompt with what the user says"
         )
     return head + begun
+
+
+def warn_of_plain_prompts(tokenizer: PreTrainedTokenizerBase, *, model: str) -> None:
+    """Say that a model is asked in plain text, where its tokenizer has no chat template; see `render_prompt`."""
+    if not tokenizer.chat_template:
+        warnings.warn(
+            f"{model}: its tokenizer has no chat template, so each prompt is given as it stands, with a line break "
+            "behind it. That is right for a base model; of a chat model a file is missing (chat_template.jinja)",
+            stacklevel=3,
+        )
 
 
 def around(head: str, response: str, *, truncated: bool, ends: Sequence[str]) -> Around:

@@ -29,9 +29,11 @@ class Reference:
     """The frozen model of the log-ratio."""
 
     source: str
-    """Folder, hub id or shipped solver, as it was given."""
+    """Folder, GGUF file, hub id or shipped solver, as it was given."""
     revision: str | None = None
     weights_sha256: str
+    dequantised: str | None = None
+    """What its weights were before they were dequantised, such as Q4_K_M of a GGUF file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from freeprm.core.steps import TOKENS, given_steps, splitter, token_spans
 from freeprm.errors import ConfigError, DataError, PluginError
 from freeprm.io.plugins import load, names
 from freeprm.models.encoding import Encoded, Fitted, TooLong, check_vocabulary, encode, fit
-from freeprm.models.loading import DEFAULT_OPTIONS, Backbone, Dtype, LoadOptions, load_config, resolve, weights_hash
+from freeprm.models.loading import DEFAULT_OPTIONS, Backbone, Dtype, LoadOptions, load_config, resolve, weights_identity
 from freeprm.models.reward_config import OVERRIDES, REWARD_FILE, Override, load_reward_config, stored_config
 from freeprm.scorers._usage import Usage
 from freeprm.types import Prompt, Rollout, Span
@@ -100,8 +100,10 @@ class Description:
 
     def identity(self) -> dict[str, Any]:
         """What decides its scores, besides the splitter: for the settings of a run."""
-        hashes = {f"{role}_sha256": folder and weights_hash(folder) for role, folder in self.weights.items()}
-        return {**self.settings, **hashes}
+        settings = dict(self.settings)
+        for role, folder in self.weights.items():
+            settings |= weights_identity(folder, role=role)
+        return settings
 
     def check(self, options: ScoringOptions) -> None:
         """Refuse what this scorer cannot be asked for.

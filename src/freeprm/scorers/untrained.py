@@ -7,6 +7,7 @@ Table 4, a baseline.
 from dataclasses import dataclass
 
 from freeprm.models.loading import load_backbone
+from freeprm.models.prompts import warn_of_plain_prompts
 from freeprm.scorers.base import Description, ScorerSource
 from freeprm.scorers.implicit import ImplicitPRM, described
 
@@ -27,7 +28,9 @@ class Untrained:
         """See `Member`."""
         source.refuse_log_ratio("an untrained model is its own reference", allowed=["beta"])
         beta = 1.0 if source.beta is None else source.beta
-        return ImplicitPRM.untrained(load_backbone(source.source, source.options), beta=beta)
+        model = load_backbone(source.source, source.options)
+        warn_of_plain_prompts(model.tokenizer, model=source.source)
+        return ImplicitPRM.untrained(model, beta=beta)
 
 
 PLUGIN = Untrained()

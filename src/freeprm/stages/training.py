@@ -11,13 +11,13 @@ from transformers.utils import logging
 from freeprm.core.curation import Operation, recorded
 from freeprm.core.flops import ModelShape
 from freeprm.io.runs import RunFolder
-from freeprm.models.loading import load_config, weights_hash
+from freeprm.models.loading import load_config, weights_identity
 from freeprm.models.reward_config import LOG_RATIO
 from freeprm.settings import TrainSettings
 from freeprm.stages.base import RUNS, Inputs, RunResult, paths_of, stage
 from freeprm.training.groups import recipe_of, source_paths
 from freeprm.training.model_card import describe
-from freeprm.training.policy import Weights, count_weights
+from freeprm.training.policy import Weights, check_memory, count_weights
 from freeprm.training.reference import reference_folder
 from freeprm.training.running import RolloutFiles, TrainingData, fit, read_data, training_cost, warn_of
 from freeprm.training.settings import n_steps, training_arguments
@@ -62,6 +62,7 @@ def train(inputs: Sequence[Path], settings: TrainSettings, out: Path) -> RunResu
     with folder if is_main else nullcontext():
         if folder.complete:
             return RunResult.load(out)
+        check_memory(setup.settings, setup.start, arguments)
         cache = out / "reference" if settings.cache is None else Path(settings.cache)
         data = read_data(setup, arguments, files, cache=cache)
         warn_of(setup, arguments, data)
@@ -114,10 +115,9 @@ def _files(inputs: Sequence[Path], settings: TrainSettings) -> RolloutFiles:
 def _identity(setup: TrainingSetup, mixed_precision: str) -> dict[str, Any]:
     """Everything that decides the result, besides the data; mixed precision may come of `accelerate launch` alone."""
     settings, start = setup.settings, setup.start
-    has_reference = settings.parameterisation == LOG_RATIO
+    reference = reference_folder(settings, start) if settings.parameterisation == LOG_RATIO else None
     return {
-        **settings.deciding(), "model_sha256": weights_hash(start),
-        "reference_sha256": weights_hash(reference_folder(settings, start)) if has_reference else None,
+        **settings.deciding(), **weights_identity(start, role="model"), **weights_identity(reference, role="reference"),
         **({} if mixed_precision == "no" else {"mixed_precision": mixed_precision}),
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from freeprm.errors import DataError
 from freeprm.models.encoding import Encoded, check_vocabulary, encode, fit
 from freeprm.models.loading import context_length, load_config, load_tokenizer
+from freeprm.models.prompts import warn_of_plain_prompts
 from freeprm.models.scoring_input import response_name
 from freeprm.training.batches import Example, step_reader
 from freeprm.training.reference import FrozenReference
@@ -50,6 +51,7 @@ class GroupPreparer:
         self.tokenizer = load_tokenizer(
             start, trust_remote_code=settings.trust_remote_code, template_date=settings.template_date
         )
+        warn_of_plain_prompts(self.tokenizer, model=settings.model)
         self.reference = (
             FrozenReference(
                 settings,

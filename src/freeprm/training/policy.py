@@ -11,6 +11,7 @@ from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import DistributedType
 from torch import device, nn
 from torch.optim import Optimizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel, TrainingArguments
@@ -18,6 +19,7 @@ from transformers.training_args import OptimizerNames
 
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.loading import LoadOptions, adapter_base, load_backbone, load_config, portable
+from freeprm.models.memory import check_room
 from freeprm.models.values import Valuation, load_valued
 from freeprm.training.settings import KAHAN_OPTIMIZER, TrainSettings
 
@@ -63,6 +65,27 @@ def check_precision(settings: TrainSettings, folder: Path) -> None:
     dtype = own if settings.dtype == "auto" else getattr(torch, settings.dtype)
     if dtype in _ROUNDED:  # what "auto" is of a folder that does not say it is known when the weights are there
         _check_kept(settings, dtype)
+
+
+def check_memory(settings: TrainSettings, folder: Path, arguments: TrainingArguments) -> None:
+    """Refuse a model that the device of the one process that trains it cannot hold, before anything is loaded.
+
+    Several processes may share it out, or put parts of it elsewhere, as they are launched.
+
+    Raises:
+        ModelError: weights, gradients and optimizer take more than there is.
+    """
+    if arguments.distributed_state is None or arguments.distributed_state.distributed_type != DistributedType.NO:
+        return
+    weights = count_weights(settings, folder, arguments)
+    if weights.n_bytes is not None:
+        check_room(
+            weights.n_bytes, arguments.device,
+            what=f"{settings.model}: training {weights.trained:,} of its {weights.trained + weights.frozen:,} weights "
+            "(weights, gradients and optimizer, without activations)",
+            advice="train adapters (--lora 16), bfloat16 weights with trainer.optim=stable_adamw, a smaller model, or "
+            "share it out over several GPUs with `accelerate launch`",
+        )  # fmt: skip
 
 
 class Weights(NamedTuple):

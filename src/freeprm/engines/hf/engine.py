@@ -42,8 +42,9 @@ from freeprm.models.loading import (
     load_tokenizer,
     resolve,
     template_identity,
-    weights_hash,
+    weights_identity,
 )
+from freeprm.models.prompts import warn_of_plain_prompts
 from freeprm.models.reference_logprobs import key_of
 
 SMALL_BYTES = 256 << 20
@@ -60,7 +61,7 @@ class HFEngine:
     """Draws responses; see `decoding`."""
 
     model: str
-    """A folder, a hub id, or `solver:base`."""
+    """A folder, a hub id, a GGUF file, or `solver:base`."""
     workers: int | None = None
     """Processes, at most one a batch; by default one, or one a core for a large job with a small model on the CPU."""
     max_rows: int | None = None
@@ -104,7 +105,8 @@ class HFEngine:
         tokenizer = load_tokenizer(
             self._folder, trust_remote_code=self.trust_remote_code, template_date=self.template_date
         )
-        return {"weights_sha256": weights_hash(self._folder), **template_identity(tokenizer), "dtype": self.dtype}
+        weights = weights_identity(self._folder, role="weights")
+        return {**weights, **template_identity(tokenizer), "dtype": self.dtype}
 
     def choose(self, params: SamplingParams) -> Mapping[str, Any]:
         """See `Choosing`: the precision."""
@@ -146,7 +148,9 @@ class HFEngine:
 
     @cached_property
     def _backbone(self) -> Backbone:
-        return load_backbone(self.model, self._load, revision=self.revision)
+        backbone = load_backbone(self.model, self._load, revision=self.revision)
+        warn_of_plain_prompts(backbone.tokenizer, model=self.model)
+        return backbone
 
     @property
     def _load(self) -> LoadOptions:
