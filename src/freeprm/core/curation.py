@@ -1,4 +1,4 @@
-"""The operations that make training data of graded responses, in their order, each with what it left out.
+"""The operations that make training data of graded responses, in order, each with counts of what it left out.
 
 mix, replace, deduplicate, instructions, responses, trainable, balance; and, for objectives on pairs, pair.
 """
@@ -33,56 +33,56 @@ from freeprm.types import Group, Rollout
 
 Sources = Mapping[str, Sequence[Group]]
 OPERATIONS = "operations"
-"""Their name among the counts of a manifest."""
+"""Their key in the counts of a manifest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What is done to the data; by default nothing but leaving out what cannot be used."""
+    """The operations to apply; by default only unusable responses are left out."""
 
     mix: Mapping[str, float] = field(default_factory=dict)
     """Source -> its share of the problems; the inputs have the rest."""
     replace: Mapping[str, float] = field(default_factory=dict)
     """Source -> the share of each problem's responses that its responses replace."""
     deduplicate: float | None = None
-    """8-gram overlap from which a response repeats another, above 0 to 1; None keeps all."""
+    """8-gram overlap from which a response is a repeat, above 0 to 1; None keeps all."""
     instructions: float = 1.0
-    """Share of the problems kept."""
+    """Share of problems to keep."""
     responses: int | None = None
-    """Responses kept of each problem; None for all."""
+    """Responses to keep for each problem; None for all."""
     balance: str = "none"
     """One of `core.curation.BALANCES`."""
     pairing: str = "cartesian"
     """One of `core.groups.PAIRINGS`."""
     max_pairs: int | None = None
-    """At most so many pairs of one problem."""
+    """Maximum for one problem."""
     seed: int = 0
-    """Of every draw."""
+    """Of all random choices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One operation as it was done."""
+    """One operation and its effect."""
 
     name: str
     """With its setting, e.g. `deduplicate 0.8`."""
     before: Size
     after: Size
     left_out: Mapping[str, int]
-    """By reason; see `core.groups` for what is counted."""
+    """By reason; see `core.groups` for units."""
     noted: Mapping[str, int]
-    """What else is worth knowing."""
+    """Further counts."""
 
 
 class Curated(NamedTuple):
-    """What is left, and how it came about."""
+    """Curated groups and their history."""
 
     groups: list[Group]
     operations: list[Operation]
 
 
 class CuratedPairs(NamedTuple):
-    """The pairs, and how they came about."""
+    """Pairs and the operation that made them."""
 
     pairs: list[Pair]
     operation: Operation
@@ -92,11 +92,14 @@ def curate(
     groups: Sequence[Group], recipe: Recipe, *, sources: Sources | None = None, name: str = "inputs", needs_pairs: bool,
     needs_both: bool = True,
 ) -> Curated:  # fmt: skip
-    """The groups to train on: all operations but pairing.
+    """Apply all operations but pairing.
 
     Args:
-        sources: the groups of each source that the recipe names.
-        name: of the main source, for the provenance of rollouts where sources are mixed.
+        groups: of the main source.
+        recipe: the operations.
+        sources: the groups of each source in the recipe.
+        name: of the main source, for the provenance of mixed rollouts.
+        needs_pairs, needs_both: see `core.groups.trainable`.
     """
     r, others = recipe, dict(sources or {})
     if r.mix or r.replace:
@@ -143,12 +146,12 @@ def make_pairs(groups: Sequence[Group], recipe: Recipe) -> CuratedPairs:
 
 
 def recorded(counts: Mapping[str, Any], operations: Sequence[Operation]) -> dict[str, Any]:
-    """Counts as a manifest keeps them, the operations among them."""
+    """Counts for a manifest, with the operations."""
     return {**counts, OPERATIONS: [asdict(done) for done in operations]}
 
 
 def recalled(counts: Mapping[str, Any]) -> tuple[dict[str, Any], list[Operation]]:
-    """Counts and operations as `recorded` put them together."""
+    """Counts and operations; the inverse of `recorded`."""
     operations = [
         Operation(**{**row, "before": Size(**row["before"]), "after": Size(**row["after"])})
         for row in counts.get(OPERATIONS, ())
@@ -157,14 +160,14 @@ def recalled(counts: Mapping[str, Any]) -> tuple[dict[str, Any], list[Operation]
 
 
 class _Curation:
-    """Groups on their way through the operations."""
+    """Groups and the operations applied so far."""
 
     def __init__(self, groups: Sequence[Group]):
         self.groups = list(groups)
         self.operations: list[Operation] = []
 
     def apply(self, name: str, kept: KeptGroups, *, added: Sources | None = None) -> None:
-        """Go on with what an operation kept; `added` came in besides what was there."""
+        """Replace the groups by those that an operation kept; `added` are its further inputs."""
         before = sum((size(groups) for groups in (added or {}).values()), start=size(self.groups))
         left_out, noted = dict(kept.dropped), dict(kept.noted)
         done = Operation(name=name, before=before, after=size(kept.groups), left_out=left_out, noted=noted)
@@ -184,11 +187,13 @@ def _shares(shares: Mapping[str, float]) -> str:
 
 
 def balance(groups: Sequence[Group], *, how: str, seed: int = 0) -> KeptGroups:
-    """Drop responses of the majority class at random until right and wrong are 50/50.
+    """Drop random responses of the majority class until right and wrong are 50/50.
 
     Args:
-        how: one of `BALANCES`: `none`; `dataset`, over all groups together; `instruction`, inside each group, where
-            a group with one class goes entirely.
+        groups: any number.
+        how: one of `BALANCES`: `none`; `dataset`, over all groups; `instruction`, inside each group, which drops
+            groups with one class.
+        seed: of the choice.
 
     Raises:
         ConfigError: no such way of balancing.
@@ -197,12 +202,8 @@ def balance(groups: Sequence[Group], *, how: str, seed: int = 0) -> KeptGroups:
     Source: Yuan et al. 2024, arXiv:2412.01981, section 4.1 (CE, dataset-wise and instruction-wise balanced).
     """
     method = lookup(BALANCES, how, setting="balance")
-    require_both(groups, given=groups)
+    require_both(groups, before=groups)
     return method(groups, seed)
-
-
-def _none(groups: Sequence[Group], seed: int) -> KeptGroups:
-    return KeptGroups(list(groups), Counter(), Counter())
 
 
 def _dataset(groups: Sequence[Group], seed: int) -> KeptGroups:
@@ -217,7 +218,8 @@ def _instruction(groups: Sequence[Group], seed: int) -> KeptGroups:
 
 
 BALANCES: Mapping[str, Callable[[Sequence[Group], int], KeptGroups]] = {
-    "none": _none, "dataset": _dataset, "instruction": _instruction,
+    "none": lambda groups, seed: KeptGroups(list(groups), Counter(), Counter()),
+    "dataset": _dataset, "instruction": _instruction,
 }  # fmt: skip
 
 
@@ -229,7 +231,7 @@ def _halves(rollouts: Sequence[Rollout], seed: int) -> list[Rollout]:
 
 
 def _balanced(groups: Sequence[Group], kept: list[Group], groups_left_out: Counter[str]) -> KeptGroups:
-    """With the responses that were left out, by reason."""
+    """The kept groups with counts of responses left out."""
     n_graded = sum(len(graded(group.rollouts)) for group in groups)
     dropped = Counter({
         "ungraded responses": n_responses(groups) - n_graded,
@@ -258,9 +260,10 @@ def subsample_instructions(groups: Sequence[Group], share: float, *, seed: int =
 
 
 def subsample_responses(groups: Sequence[Group], k: int, *, seed: int = 0) -> KeptGroups:
-    """Keep k responses of each group, or all where there are fewer; a smaller k keeps a subset of a larger one's.
+    """Keep k responses of each group, or all if there are fewer; a smaller k keeps a subset of a larger one's.
 
-    Right and wrong ones are drawn alike, so of N responses n+ n- pairs become n+ n- k(k-1) / (N(N-1)) on average.
+    Right and wrong ones have equal chances, so the n+ n- pairs of N responses become n+ n- k(k-1) / (N(N-1)) on
+    average.
 
     Raises:
         ConfigError: `k` is below 1.
@@ -279,18 +282,19 @@ Grams = frozenset[tuple[str, ...]]
 
 
 def deduplicate(groups: Sequence[Group], threshold: float = 1.0) -> KeptGroups:
-    """Leave out each response whose 8-gram overlap with one kept before it, in its group, is `threshold` or more.
+    """Leave out each response whose 8-gram overlap with an earlier kept one of its group is `threshold` or more.
 
     The paper deduplicates "based on 8-gram overlap" and says no more (appendix C.2). Here the overlap of two responses
-    is |A & B| / |A | B| over their sets of 8-grams, words being what stands between spaces; a response of fewer words
-    is one gram. That of a response and its beginning is the ratio of their lengths: half of one does not repeat it.
+    is |A & B| / |A | B| over their sets of 8-grams of words; a shorter response is one gram. The overlap of a response
+    and its beginning is the ratio of their lengths.
 
-    Responses are gone through by `sample_idx`, so the first of several equal ones stays. One that was cut off and one
-    that ended never repeat each other. Labels are not looked at: a right and a wrong response that differ in a few
-    words can repeat each other, and `noted` tells how many did.
+    Responses are compared in order of `sample_idx`, so the first of several equal ones stays. A truncated response and
+    a finished one are never repeats. Labels are ignored: a right and a wrong response that differ in a few words can be
+    repeats, which `noted` counts.
 
     Args:
-        threshold: above 0, at most 1. At 1, only responses with the same 8-grams repeat each other.
+        groups: any number.
+        threshold: above 0, at most 1. At 1, only responses with the same 8-grams are repeats.
 
     Raises:
         ConfigError: the threshold is out of range.
@@ -306,7 +310,7 @@ def deduplicate(groups: Sequence[Group], threshold: float = 1.0) -> KeptGroups:
 
 
 def _repeats(group: Group, threshold: float) -> Iterator[tuple[Rollout, Rollout]]:
-    """Each response that repeats an earlier one, with that one."""
+    """Each repeat with the earlier response."""
     kept: list[tuple[Rollout, Grams]] = []
     for rollout in sorted(group.rollouts, key=lambda rollout: rollout.sample_idx):
         grams = _grams(rollout.response)
@@ -319,7 +323,7 @@ def _repeats(group: Group, threshold: float) -> Iterator[tuple[Rollout, Rollout]
 
 
 def _overlaps(a: Grams, b: Grams, threshold: float) -> bool:
-    # The overlap is at most the ratio of the sizes, which rules most pairs out without a look at the grams.
+    # The overlap is at most the ratio of the sizes, which excludes most pairs cheaply.
     if min(len(a), len(b)) / max(len(a), len(b)) < threshold:
         return False
     both = len(a & b)

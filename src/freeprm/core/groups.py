@@ -1,11 +1,11 @@
-"""Groups of graded responses: how many there are, what of them can be trained on, and the pairs that they make.
+"""Groups of graded responses: their sizes, which of them can be trained on, and their pairs.
 
-Whatever is left out is counted by reason. Reasons that begin with `groups` count problems, those that begin with
-`pairs` count pairs, all others count responses; in each unit, what was there is what is left plus what was left out.
+Everything left out is counted by reason. Reasons that begin with `groups` count problems, those that begin with `pairs`
+count pairs, all others count responses; in each unit, kept and left out add up to what was there.
 
-Random choices depend on a seed and on what is chosen from, and on no order. Each item has a draw: bytes from a hash of
-the seed, the purpose and the item's key. The items with the lowest draws are chosen, so a smaller choice is a subset of
-a larger one; each operation has a purpose of its own, so its choices are independent of another's.
+Random choices depend on a seed and the items, not on their order. Each item has a draw: a hash of the seed, the purpose
+and the item's key. The items with the lowest draws are chosen, so a smaller choice is a subset of a larger one; each
+operation has its own purpose, so choices are independent.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ Key = tuple[object, ...]
 
 
 class KeptGroups(NamedTuple):
-    """The groups that are left, in the order given, none of them empty."""
+    """The groups that are left, in order, none of them empty."""
 
     groups: list[Group]
     dropped: Counter[str]
-    """How many were left out, by reason."""
+    """Left out, by reason."""
     noted: Counter[str]
-    """What else is worth knowing of those left out, or of those that came in."""
+    """Further counts."""
 
 
 class Pair(NamedTuple):
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """The pairs, group after group, and how many of what gave none."""
+    """The pairs, group after group, and counts of what was dropped."""
 
     pairs: list[Pair]
     dropped: Counter[str]
@@ -49,12 +49,12 @@ class Paired(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much data there is."""
+    """The size of a data set."""
 
     problems: int
     responses: int
     pairs: int
-    """Of a right response with a wrong one to the same problem."""
+    """Of a right and a wrong response to the same problem."""
 
     def __add__(self, other: "Size") -> "Size":
         return Size(
@@ -70,15 +70,16 @@ def size(groups: Sequence[Group]) -> Size:
 
 
 def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = True) -> KeptGroups:
-    """Drop what cannot be used: ungraded and empty responses, and groups without both classes where pairs are needed.
+    """Drop ungraded and empty responses, and with `needs_pairs` groups without both classes.
 
     Args:
-        needs_pairs: leave out groups without both classes.
-        needs_both: the whole data must have both, as where outcomes are what is learnt.
+        groups: any number.
+        needs_pairs: drop groups without both classes.
+        needs_both: the whole data must have both classes, as for training on outcomes.
 
     Raises:
-        DataError: no response is left in the whole data, none of a class that is needed, or no group has both classes
-            where pairs are needed.
+        DataError: no response is left in the whole data, a needed class is missing, or no group has both classes with
+            `needs_pairs`.
     """
     n_graded = sum(len(graded(group.rollouts)) for group in groups)
     kept = keep(groups, lambda group: (r for r in graded(group.rollouts) if r.response.strip()))
@@ -86,7 +87,7 @@ def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = 
     dropped["empty responses"] = n_graded - n_responses(kept)
     dropped["groups without a usable response"] = len(groups) - len(kept)
     if needs_both or not kept:
-        require_both(kept, given=groups)
+        require_both(kept, before=groups)
     if needs_pairs:
         for group in kept:
             if reason := lacks(group):
@@ -101,12 +102,14 @@ def trainable(groups: Sequence[Group], *, needs_pairs: bool, needs_both: bool = 
 
 
 def pair(groups: Sequence[Group], *, pairing: str = "cartesian", max_pairs: int | None = None, seed: int = 0) -> Paired:
-    """Pairs of a right and a wrong response inside each group; ungraded responses take no part.
+    """Pairs of a right and a wrong response inside each group; ungraded responses are ignored.
 
     Args:
+        groups: any number.
         pairing: one of `PAIRINGS`. The paper's text pairs "each correct rollout with an incorrect counterpart"
             (`one_to_one`); its released code, and the costs it prints, take all of them (`cartesian`).
-        max_pairs: at most so many pairs of one group, drawn at random; None for no limit.
+        max_pairs: maximum of random pairs for one group; None for no limit.
+        seed: of random choices.
 
     Raises:
         ConfigError: no such pairing, or `max_pairs` below 1.
@@ -115,7 +118,7 @@ def pair(groups: Sequence[Group], *, pairing: str = "cartesian", max_pairs: int 
     make = lookup(PAIRINGS, pairing, setting="pairing")
     if max_pairs is not None and max_pairs < 1:
         raise ConfigError(f"max_pairs: is {max_pairs}; expected a whole number from 1, or none for no limit")
-    require_both(groups, given=groups)
+    require_both(groups, before=groups)
     pairs: list[Pair] = []
     dropped: Counter[str] = Counter()
     for group in groups:
@@ -156,7 +159,7 @@ PAIRINGS: Mapping[str, Callable[[Group, int], list[Pair]]] = {"cartesian": _cart
 
 
 def keep(groups: Sequence[Group], choose: Callable[[Group], Iterable[Rollout]]) -> list[Group]:
-    """The groups with only their chosen rollouts, in the order given, without groups left empty."""
+    """The groups with only their chosen rollouts, in order, without empty groups."""
     left = []
     for group in groups:
         chosen = {rollout.sample_idx for rollout in choose(group)}
@@ -176,18 +179,18 @@ def n_pairs(group: Group) -> int:
 
 
 def graded(rollouts: Iterable[Rollout]) -> list[Rollout]:
-    """Those with a label."""
+    """The rollouts with a label."""
     return [rollout for rollout in rollouts if rollout.correct is not None]
 
 
 def classes(rollouts: Iterable[Rollout]) -> tuple[list[Rollout], list[Rollout]]:
-    """Right rollouts, wrong rollouts."""
+    """Right and wrong rollouts."""
     labelled = graded(rollouts)
     return [r for r in labelled if r.correct], [r for r in labelled if not r.correct]
 
 
 def lacks(group: Group) -> str | None:
-    """The reason why the group gives no pair; None where it gives one."""
+    """Why the group has no pair, or None."""
     right, wrong = classes(group.rollouts)
     if right and wrong:
         return None
@@ -195,17 +198,13 @@ def lacks(group: Group) -> str | None:
     return f"groups without a {missing} response"
 
 
-def require_both(groups: Sequence[Group], *, given: Sequence[Group]) -> None:
-    """Refuse groups that have only one class among them.
-
-    Raises:
-        DataError: no right or no wrong response; tells how many of what were `given`.
-    """
+def require_both(groups: Sequence[Group], *, before: Sequence[Group]) -> None:
+    """Raise a DataError if there is no right or no wrong response; its counts are of the groups `before` filtering."""
     right, wrong = classes(rollout for group in groups for rollout in group.rollouts)
     if not right or not wrong:
-        unusable = n_responses(given) - len(right) - len(wrong)
+        unusable = n_responses(before) - len(right) - len(wrong)
         raise DataError(
-            f"{len(right)} right and {len(wrong)} wrong among {n_responses(given)} responses in {len(given)} groups "
+            f"{len(right)} right and {len(wrong)} wrong among {n_responses(before)} responses in {len(before)} groups "
             f"({unusable} ungraded or empty); expected at least one right and one wrong. Grade the responses, or "
             "sample more of them, on problems that the generator sometimes solves and sometimes does not."
         )
@@ -215,7 +214,7 @@ def require_both(groups: Sequence[Group], *, given: Sequence[Group]) -> None:
 
 
 def draw(seed: int, purpose: str, key: Key) -> bytes:
-    """16 bytes to sort by."""
+    """An item's draw: 16 bytes."""
     return hashlib.blake2b(json.dumps([seed, purpose, *key]).encode(), digest_size=16).digest()
 
 
@@ -225,7 +224,7 @@ def order(items: Sequence[T], *, key: Callable[[T], Key], seed: int, purpose: st
 
 
 def sample(items: Sequence[T], count: int, *, key: Callable[[T], Key], seed: int, purpose: str) -> list[T]:
-    """The `count` items with the lowest draws, or all where there are fewer; in the order given."""
+    """The `count` items with the lowest draws, or all if there are fewer, in their order."""
     if count >= len(items):
         return list(items)
     lowest = order(range(len(items)), key=lambda index: key(items[index]), seed=seed, purpose=purpose)[:count]
@@ -233,12 +232,12 @@ def sample(items: Sequence[T], count: int, *, key: Callable[[T], Key], seed: int
 
 
 def rollout_key(rollout: Rollout) -> Key:
-    """What tells a response from all others."""
+    """Identifies a response."""
     return (rollout.problem_id, rollout.sample_idx)
 
 
 def group_key(group: Group) -> Key:
-    """What tells a group from all others."""
+    """Identifies a group."""
     return (group.problem_id,)
 
 

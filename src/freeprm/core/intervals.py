@@ -1,8 +1,7 @@
-"""95 % intervals, by bootstrap over the units that were drawn independently; and areas under the ROC curve on draws.
+"""95 % intervals by bootstrap over problems, and areas under the ROC curve on bootstrap draws.
 
-The units are problems, not responses: responses to one problem succeed and fail together, and drawing them apart would
-make intervals too narrow. A problem is its text: one that stands under several ids, as ProcessBench's do for each
-generator, is still one.
+The units are problems, not responses: responses to one problem succeed and fail together, and drawing them separately
+would make intervals too narrow. A problem is its text, whatever its ids: ProcessBench has an id for each generator.
 """
 
 import unicodedata
@@ -19,7 +18,7 @@ from freeprm.types import Prompt
 Floats = NDArray[np.float64]
 
 DRAWS = 2000
-"""Bootstrap draws: the standard error of either end is then about 1/65 of the interval's width."""
+"""Bootstrap draws; the standard error of either end is about 1/65 of the interval's width."""
 _ENDS = (2.5, 97.5)
 _Z = 1.959963984540054  # the normal distribution's 97.5 % point
 
@@ -33,10 +32,7 @@ class Interval(NamedTuple):
 
 
 def problem_text(prompt: Prompt) -> str:
-    """What tells problems apart: the words of the prompt, whatever their spacing, case and form of Unicode.
-
-    Of a conversation all that is not the system's.
-    """
+    """Identifies a problem: the words of the prompt, without system messages, spacing, case and form of Unicode."""
     if not isinstance(prompt, str):
         prompt = "\n".join(message["content"] for message in prompt if message["role"] != "system")
     return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
@@ -85,9 +81,9 @@ def wilson(successes: int, count: int) -> Interval:
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-@lru_cache(maxsize=2)  # a stage asks for the same many times over, and one can take 2,000 x P x 8 bytes
+@lru_cache(maxsize=2)  # a stage repeats the same call often, and a result can take 2,000 x P x 8 bytes
 def resample(count: int, *, seed: int = 0, draws: int = DRAWS) -> Floats:
-    """(R, P) how many times each of P units is drawn, in R draws of P with replacement. Read-only."""
+    """(R, P) times that each of P units is drawn, in R draws of P with replacement. Read-only."""
     generator = np.random.default_rng([seed, count])
     times = np.empty((draws, count))
     for row in times:
@@ -97,12 +93,10 @@ def resample(count: int, *, seed: int = 0, draws: int = DRAWS) -> Floats:
 
 
 def percentile_interval(value: float, replicates: Floats) -> Interval:
-    """A value with the 2.5 and 97.5 % points of its bootstrap replicates.
-
-    Replicates that are NaN, where a draw held nothing to measure, are left out.
+    """A value with the 2.5 and 97.5 % points of its bootstrap replicates; NaN ones are left out.
 
     Raises:
-        DataError: no draw held anything to measure.
+        DataError: all replicates are NaN.
     """
     measured = replicates[~np.isnan(replicates)]
     if not measured.size:
@@ -128,7 +122,7 @@ _CELLS = 1_000_000  # draws x items at once: 8 MB an array
 def auc(scores: ArrayLike, positive: ArrayLike) -> float:
     """Mean over all pairs of (positive, negative) of 1 if the positive scores higher, 1/2 on ties, else 0.
 
-    0.5 is what scores without information give; the scale of scores means nothing.
+    0.5 for scores without information; invariant under the scale of scores.
 
     Args:
         scores: (M,) finite.
@@ -145,16 +139,16 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> float:
 
 
 def unit_aucs(scores: ArrayLike, positive: ArrayLike, units: ArrayLike, n_units: int) -> Floats:
-    """The AUC inside each unit, from its own items alone; what tells units apart counts for nothing in it.
+    """The AUC inside each unit, from its own items only.
 
     Args:
         scores: (M,) finite.
         positive: (M,) bool.
-        units: (M,) int: the unit, 0..P-1, that each item belongs to.
+        units: (M,) int: the unit of each item, 0..P-1.
         n_units: P.
 
     Returns:
-        (P,) NaN where a unit lacks a positive or a negative.
+        (P,) NaN if a unit lacks a positive or a negative.
 
     Raises:
         NonFiniteError: a score is NaN or infinite.
@@ -171,16 +165,16 @@ def unit_aucs(scores: ArrayLike, positive: ArrayLike, units: ArrayLike, n_units:
 
 
 def weighted_auc(scores: ArrayLike, positive: ArrayLike, units: ArrayLike, times: Floats) -> Floats:
-    """The AUC of each of R bootstrap draws, every item counted as often as its unit was drawn.
+    """The AUC on each of R bootstrap draws, every item counted as often as its unit was drawn.
 
     Args:
         scores: (M,) finite.
         positive: (M,) bool.
-        units: (M,) int: the unit, 0..P-1, that each item belongs to.
+        units: (M,) int: the unit of each item, 0..P-1.
         times: (R, P) as from `intervals.resample`.
 
     Returns:
-        (R,) float64, NaN where a draw holds no positive or no negative.
+        (R,) float64, NaN if a draw has no positive or no negative.
 
     Raises:
         NonFiniteError: a score is NaN or infinite.
@@ -188,7 +182,7 @@ def weighted_auc(scores: ArrayLike, positive: ArrayLike, units: ArrayLike, times
     values, flags, owners = np.asarray(scores, float), np.asarray(positive, bool), np.asarray(units, np.int64)
     if not np.isfinite(values).all():
         raise NonFiniteError("a score is NaN or infinite; expected finite scores")
-    if 2 * flags.sum() > flags.size:  # the larger class is only summed up, the smaller one looks sums up
+    if 2 * flags.sum() > flags.size:  # sums over the larger class are looked up by the smaller one
         values, flags = -values, ~flags
     order = np.argsort(values[~flags], kind="stable")
     negatives, negative_units = values[~flags][order], owners[~flags][order]

@@ -1,4 +1,4 @@
-"""Data of several sources in one: problems by share, and responses replaced by another source's to the same problem."""
+"""Mixtures of sources: problems by share, and responses replaced by another source's to the same problem."""
 
 import json
 from collections import Counter
@@ -18,11 +18,14 @@ def mix(
 ) -> KeptGroups:
     """The largest mixture in which each other source has its share of the problems, and `groups` have the rest.
 
-    Problems are drawn at random from each source. One that an earlier source has too (the same prompt) is left out of
-    the later; another problem under an id that is taken goes by `source/id`.
+    Problems are drawn at random from each source. A problem that an earlier source has too (the same prompt) is left
+    out; one with an id that is taken is renamed `source/id`.
 
     Args:
-        shares: for each of them, above 0; together below 1.
+        groups: of the main source.
+        others: the other sources.
+        shares: of each, above 0; together below 1.
+        seed: of the draw.
 
     Raises:
         ConfigError: shares out of range.
@@ -51,11 +54,7 @@ def mix(
 
 
 def check_shares(shares: Mapping[str, float], *, setting: str) -> None:
-    """Refuse shares that are not shares.
-
-    Raises:
-        ConfigError: one is not above 0 and at most 1, or they add up to more than 1.
-    """
+    """Raise a ConfigError if a share is not above 0 and at most 1, or they add up to more than 1."""
     for name, share in shares.items():
         if not 0 < share <= 1:
             raise ConfigError(f"{setting}: {name} has a share of {share}; expected one above 0, at most 1")
@@ -64,13 +63,13 @@ def check_shares(shares: Mapping[str, float], *, setting: str) -> None:
 
 
 def marked(rollout: Rollout, source: str) -> Rollout:
-    """The rollout with the name of its source; a column of that name that it brings is kept as `source_source`."""
-    brought = {f"source_{SOURCE}": rollout.extra[SOURCE]} if SOURCE in rollout.extra else {}
-    return replace(rollout, extra={**rollout.extra, **brought, SOURCE: source})
+    """The rollout with the name of its source; its own column of that name is kept as `source_source`."""
+    own = {f"source_{SOURCE}": rollout.extra[SOURCE]} if SOURCE in rollout.extra else {}
+    return replace(rollout, extra={**rollout.extra, **own, SOURCE: source})
 
 
 def question(prompt: Prompt) -> str:
-    """What is asked, equal for equal prompts; text and a conversation of one user turn with that text are equal."""
+    """Identifies a prompt; a text and a conversation of one user message with that text are equal."""
     if isinstance(prompt, str):
         return prompt.strip()
     if len(prompt) == 1 and prompt[0]["role"] == "user":
@@ -79,7 +78,7 @@ def question(prompt: Prompt) -> str:
 
 
 def _apart(groups: Sequence[Group], others: Mapping[str, Sequence[Group]]) -> tuple[list[list[Group]], Counter[str]]:
-    """All sources, no problem in two of them, and no two problems under one id."""
+    """All sources, without problems in two of them or ids of two problems."""
     sources = [list(groups)]
     dropped: Counter[str] = Counter()
     ids = {group.problem_id for group in groups}
@@ -102,14 +101,14 @@ def _renamed(group: Group, problem_id: str) -> Group:
 
 
 def _largest(sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
-    """Problems of each source in the largest mixture with these shares, exact to a problem."""
+    """Problems of each source in the largest mixture with these shares, up to one problem."""
     total = min(int(n / weight + 1e-9) for n, weight in zip(sizes, weights, strict=True))
     bounds = [round(total * share) for share in accumulate(weights, initial=0.0)]
     return [stop - start for start, stop in pairwise(bounds)]
 
 
 SAMPLE = "source_sample_idx"
-"""The number that a replacing response has in its own source."""
+"""A replacing response's `sample_idx` in its own source."""
 
 
 def replace_responses(

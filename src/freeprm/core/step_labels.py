@@ -1,13 +1,13 @@
-"""The steps of a response with their labels, from whichever columns say so, and how far labels are from the truth.
+"""The steps of a response with their labels, and the errors of labels against the truth.
 
-Hard labels are held against whether each step is right: two ways of counting, because a right step that follows a wrong
-one is right by itself and yet seldom leads to a right answer.
+Hard labels are compared with whether each step is right, in two ways, since a right step after a wrong one is right by
+itself but seldom leads to a right answer.
 
     all steps                  every step with a label and a known truth
-    up to the first error      without the steps that come after the first wrong one
+    up to the first error      without the steps after the first wrong one
 
-Soft labels are held against the probability of a right answer where that is known, from a far larger number of
-completions, say; and hard ones against whether that is above 0, which is what they estimate.
+Soft labels are compared with the probability of a right answer, if known, e.g. from many more completions; and hard
+labels with whether that is above 0, which is what they estimate.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,18 +23,18 @@ from freeprm.types import Metric, Rollout
 
 
 class LabelledSteps(NamedTuple):
-    """The texts of K steps, and K labels: true, false, or None where not known."""
+    """The texts of K steps, and K labels: true, false, or None if unknown."""
 
     steps: list[str]
     labels: list[bool | None]
 
     @property
     def first_error(self) -> int | None:
-        """Index of the first wrong step; None where none is known to be."""
+        """Index of the first step known to be wrong, or None."""
         return first_error(self.labels)
 
     def known(self) -> tuple[list[str], list[bool]]:
-        """The steps up to the first without a label, with their labels."""
+        """The steps before the first unknown label, with their labels."""
         labels: list[bool] = []
         for label in self.labels:
             if label is None:
@@ -44,18 +44,18 @@ class LabelledSteps(NamedTuple):
 
 
 class JudgedResponse(NamedTuple):
-    """A response whose outcome and first error are known."""
+    """A response with known outcome and first error."""
 
     correct: bool
     labelled: LabelledSteps
 
 
 def judged_response(rollout: Rollout) -> JudgedResponse:
-    """The outcome of a response, and its steps with labels that say which is the first wrong one.
+    """A response's outcome, and its steps with labels that determine the first wrong one.
 
     Raises:
-        DataError: as `labelled_steps`; no outcome, or a step of unknown label before any wrong one. Equal messages for
-            equal reasons, so that they can be counted together.
+        DataError: as `labelled_steps`; no outcome, or an unknown label before any wrong step. Equal reasons have equal
+            messages, to be counted together.
     """
     if rollout.correct is None:
         raise DataError("responses without label (correct)")
@@ -66,24 +66,24 @@ def judged_response(rollout: Rollout) -> JudgedResponse:
 
 
 def first_error(labels: Sequence[bool | None]) -> int | None:
-    """Index of the first wrong step; None where none is known to be."""
+    """Index of the first step known to be wrong, or None."""
     return next((index for index, label in enumerate(labels) if label is False), None)
 
 
 def steps_of(rollout: Rollout, *, count: int | None = None) -> list[str]:
-    """The texts of a response's steps: those it came with, else the response as a splitter cuts it.
+    """The texts of a response's steps: `extra["steps"]`, or else the stripped steps of a splitter.
 
     Args:
-        rollout: has `extra["steps"]`, which are given back as they are, or is cut, without whitespace around a step.
-        count: how many there must be, where that is known: the first splitter decides that finds so many.
+        rollout: the response.
+        count: the number of steps, if known; the first splitter with this number is used.
 
     Raises:
-        DataError: the response is empty, or there are not `count` steps. The message says no more than that, so that
-            equal ones can be counted together.
+        DataError: the response is empty, or there are not `count` steps. Equal reasons have equal messages, to be
+            counted together.
     """
-    given = rollout.extra.get("steps")
-    if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(step, str) for step in given):
-        cuts = [list(given)]
+    own = rollout.extra.get("steps")
+    if isinstance(own, Sequence) and not isinstance(own, str) and all(isinstance(step, str) for step in own):
+        cuts = [list(own)]
     else:
         splitters = [auto] if count is None else [auto, *SPLITTERS.values()]
         cuts = [
@@ -98,13 +98,11 @@ def steps_of(rollout: Rollout, *, count: int | None = None) -> list[str]:
 
 
 def labelled_steps(rollout: Rollout) -> LabelledSteps:
-    """The steps of a response with their labels (`step_labels`), or with what `first_error` tells of them.
-
-    Steps before the first wrong one are right; of those after it nothing is known.
+    """The steps of a response with their `step_labels`, or labels from `first_error`: right before it, unknown after.
 
     Raises:
-        DataError: nothing is known of the steps, or of another number of steps. The message says no more than that, so
-            that equal ones can be counted together.
+        DataError: there are no labels, or of another number of steps. Equal reasons have equal messages, to be counted
+            together.
     """
     labels, error = rollout.extra.get("step_labels"), rollout.extra.get("first_error")
     if isinstance(labels, Sequence) and all(label is None or isinstance(label, bool) for label in labels):
@@ -132,7 +130,7 @@ class LabelledResponse:
 
     problem: str
     labels: Sequence[bool | None]
-    """Hard; None where not known, as everywhere here."""
+    """Hard; None if unknown, as everywhere here."""
     values: Sequence[float | None]
     """Soft, 0 to 1."""
     truth: Sequence[bool | None] | None = None
@@ -142,18 +140,17 @@ class LabelledResponse:
 
 
 def label_errors(responses: Sequence[LabelledResponse], *, labeler: str, seed: int) -> list[Metric]:
-    """Every error that can be measured on these responses; nothing where there is no truth.
+    """Every error that can be measured on these responses; none without a truth.
 
-    step_accuracy; step_precision and step_recall of the steps labelled wrong and of those that are; ProcessBench's
-    numbers for the first step labelled wrong (accuracy_erroneous: the share of wrong responses whose first error it
-    is); step_auc of the soft labels; step_value_mae and step_value_bias, the mean of |soft - true| and of soft - true
-    over the steps before the last, which need no estimate.
+    step_accuracy; step_precision and step_recall of wrong steps; ProcessBench's numbers for the first step labelled
+    wrong (accuracy_erroneous: the share of wrong responses whose first error it is); step_auc of the soft labels;
+    step_value_mae and step_value_bias, the means of |soft - true| and of soft - true over all steps but the last, which
+    need no estimate.
 
     Args:
+        responses: with labels.
         labeler: its name; `scorer` of the metrics.
-
-    Raises:
-        DataError: a response without steps; see `step_metrics.estimates`.
+        seed: of the bootstrap.
     """
     if not responses:
         return []
@@ -167,34 +164,33 @@ def label_errors(responses: Sequence[LabelledResponse], *, labeler: str, seed: i
 
     for selector, truth in ((ALL, _all), (JUDGED, _judged), (REFERENCE, _reachable)):
         steps = _steps([(item.labels, truth(item)) for item in responses])
-        mean("step_accuracy", selector, steps, lambda step: step.given == step.true)
-        mean("step_precision", selector, [s for s in steps if not s.given], lambda step: not step.true)
-        mean("step_recall", selector, [s for s in steps if not s.true], lambda step: not step.given)
+        mean("step_accuracy", selector, steps, lambda step: step.label == step.true)
+        mean("step_precision", selector, [s for s in steps if not s.label], lambda step: not step.true)
+        mean("step_recall", selector, [s for s in steps if not s.true], lambda step: not step.label)
     found |= _first_errors(responses, seed=seed)
     values = _steps([(item.values[:-1], (item.true_values or ())[:-1]) for item in responses])
-    mean("step_value_mae", None, values, lambda value: abs(value.given - value.true))
-    mean("step_value_bias", None, values, lambda value: value.given - value.true)
+    mean("step_value_mae", None, values, lambda value: abs(value.label - value.true))
+    mean("step_value_bias", None, values, lambda value: value.label - value.true)
     return [
         item.metric(name, scorer=labeler, seed=seed, group=None) for name, item in found.items() if item is not None
     ]
 
 
 class _Step(NamedTuple):
-    """A step with what is held against each other."""
+    """A step's label, hard or soft, and its truth."""
 
     response: int
-    given: float
-    """The label, or the value."""
+    label: float
     true: float
 
 
 def _steps(sides: Sequence[tuple[Sequence[float | None], Sequence[float | None]]]) -> list[_Step]:
-    """The steps of which both sides are known, by response what is given and what is true."""
+    """The steps with known label and truth, from the labels and truths of each response."""
     return [
-        _Step(response, given, true)
+        _Step(response, label, true)
         for response, (labels, truths) in enumerate(sides)
-        for given, true in zip(labels, truths, strict=False)
-        if given is not None and true is not None
+        for label, true in zip(labels, truths, strict=False)
+        if label is not None and true is not None
     ]
 
 
@@ -209,12 +205,12 @@ def _judged(response: LabelledResponse) -> Sequence[bool | None]:
 
 
 def _reachable(response: LabelledResponse) -> Sequence[bool | None]:
-    """Whether a right answer can be reached from each step but the last."""
+    """Whether a right answer can be reached from each step, without the last."""
     return [None if value is None else value > 0 for value in (response.true_values or ())[:-1]]
 
 
 def _first_errors(responses: Sequence[LabelledResponse], *, seed: int) -> dict[MetricName, Estimate]:
-    """Of hard labels, and the order of soft ones, on responses of which everything is known."""
+    """Metrics of hard labels, and step_auc of soft ones, on responses without unknown labels."""
     judged = [item for item in responses if item.truth and None not in item.labels and None not in item.values]
     if not judged:
         return {}

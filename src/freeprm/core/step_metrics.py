@@ -1,10 +1,10 @@
-"""How well step scores find the first wrong step of a response, against true first errors.
+"""How well step scores find the first wrong step of a response.
 
-A scorer says "the first error is the first step scored below the threshold". Only a threshold needs fitting, and it
-depends on the scale of the scores (for implicit rewards, on beta); `step_auc` and the first-error accuracy do not.
+The predicted first error is the first step scored below a threshold. Only the threshold is fitted, and it depends on
+the scale of the scores (for implicit rewards, on beta); `step_auc` and the first-error accuracy do not.
 
 An estimate has bootstrap replicates over problems: responses to one problem are drawn together. Two scorers of the same
-responses get the same draws, so that their replicates can be subtracted.
+responses have the same draws, so that their replicates can be subtracted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ Flags = NDArray[np.bool_]
 StepScores = Sequence[Sequence[float]]
 """B responses, each with K step scores (K may differ)."""
 FirstErrors = Sequence[int | None]
-"""B true first errors: 0-based, None where all steps are right."""
+"""B true first errors: 0-based, None if all steps are right."""
 
 
 class ProcessBenchScores(NamedTuple):
@@ -32,31 +32,31 @@ class ProcessBenchScores(NamedTuple):
     f1: float
     """Harmonic mean of the two accuracies, not the F1 of precision and recall."""
     accuracy_erroneous: float
-    """Share of responses with an error whose first error is named exactly."""
+    """Share of erroneous responses whose first error is predicted exactly."""
     accuracy_correct: float
-    """Share of responses without one that are said to have none."""
+    """Share of correct responses predicted to have no error."""
 
 
 class Threshold(NamedTuple):
-    """A fitted threshold and the F1 it has on what it was fitted on."""
+    """A fitted threshold and its F1 on the data of the fit."""
 
     value: float
     f1: float
 
 
 class JudgedSteps(NamedTuple):
-    """Steps whose truth is defined, of all responses in a row."""
+    """Steps whose truth is defined, of all responses."""
 
     scores: Floats
     """(M,)"""
     right: Flags
     """(M,)"""
     responses: NDArray[np.int64]
-    """(M,) index of the response that each step belongs to."""
+    """(M,) index of each step's response."""
 
 
 def predict_first_error(step_scores: Sequence[float], threshold: float) -> int | None:
-    """The first step with score < threshold; None where there is none."""
+    """The first step with score < threshold, or None."""
     return next((step for step, score in enumerate(step_scores) if score < threshold), None)
 
 
@@ -86,11 +86,11 @@ def processbench(step_scores: StepScores, first_errors: FirstErrors, threshold: 
 
 
 def fit_threshold(step_scores: StepScores, first_errors: FirstErrors) -> Threshold:
-    """The threshold with the highest F1 on these responses, which are not to be those reported on.
+    """The threshold with the highest F1 on these responses, which must not be those reported on.
 
-    Every threshold is tried: F1 changes only at a first error's score, and at the lowest score of a
-    correct response or of the steps before a first error. Of the ranges with the highest F1 the widest
-    is taken, the first of equals, and its middle returned.
+    Every threshold is tried: F1 changes only at a first error's score, and at the lowest score of a correct response or
+    of the steps before a first error. The result is the middle of the widest range with the highest F1, the first of
+    equals.
     """
     low, high = _ranges(step_scores, first_errors)
     erroneous = _both_kinds(first_errors)
@@ -100,7 +100,7 @@ def fit_threshold(step_scores: StepScores, first_errors: FirstErrors) -> Thresho
     f1 = harmonic(*accuracies)  # (U,)
     best = np.flatnonzero(np.diff(np.concatenate([[False], f1 == f1.max(), [False]]).astype(np.int8)))
     starts, stops = best[::2], best[1::2]  # runs of equal F1, as ranges of `bounds`
-    lower = bounds[np.maximum(starts - 1, 0)]  # the lowest range has no lower end: it counts as empty
+    lower = bounds[np.maximum(starts - 1, 0)]  # the lowest range has no lower end, and counts as empty
     upper = bounds[stops - 1]
     widest = int(np.argmax(upper - lower))
     middle = lower[widest] + (upper[widest] - lower[widest]) / 2
@@ -115,10 +115,7 @@ def first_error_found(step_scores: StepScores, first_errors: FirstErrors) -> Fla
 
 
 def judged_steps(step_scores: StepScores, first_errors: FirstErrors) -> JudgedSteps:
-    """The steps up to and including the first error, with their truth.
-
-    Later steps are left out: whether one is right is conditional on a wrong premise.
-    """
+    """The steps up to the first error, with their truth; whether a later step is right depends on a wrong premise."""
     _ranges(step_scores, first_errors)
     lengths = [len(s) if e is None else e + 1 for s, e in zip(step_scores, first_errors, strict=True)]
     scores = np.concatenate([np.asarray(s[:k], float) for s, k in zip(step_scores, lengths, strict=True)])
@@ -128,13 +125,13 @@ def judged_steps(step_scores: StepScores, first_errors: FirstErrors) -> JudgedSt
 
 
 def harmonic(a: Floats, b: Floats) -> Floats:
-    """2ab / (a + b), and 0 where both are 0."""
+    """2ab / (a + b); 0 if both are 0."""
     both = a + b
     return np.divide(2 * a * b, both, out=np.zeros_like(both), where=both > 0)
 
 
 def _ranges(step_scores: StepScores, first_errors: FirstErrors) -> tuple[Floats, Floats]:
-    """(B,), (B,): a response is judged rightly by the thresholds t with low < t <= high, by none where low >= high.
+    """(B,), (B,): a response is predicted correctly by thresholds t with low < t <= high, by none if low >= high.
 
     A correct response needs t <= every score; a first error e needs score_e < t <= every score before it.
     """
@@ -153,7 +150,7 @@ def _ranges(step_scores: StepScores, first_errors: FirstErrors) -> tuple[Floats,
 
 
 def _share_right(low: Floats, high: Floats, bounds: Floats) -> Floats:
-    """(U,) share of responses judged rightly at each bound: ranges that have begun less those that have ended."""
+    """(U,) share of responses predicted correctly at each bound: ranges begun minus ranges ended."""
     able = low < high
     begun = np.searchsorted(np.sort(low[able]), bounds, side="left")
     ended = np.searchsorted(np.sort(high[able]), bounds, side="left")
@@ -183,29 +180,29 @@ class ScoredSteps:
 
     step_scores: Sequence[Sequence[float]]
     first_errors: Sequence[int | None]
-    """0-based, None where all steps are right."""
+    """0-based, None if all steps are right."""
     problems: Sequence[str]
     """Problem of each response; see `intervals.problem_text`."""
 
 
 class MetricName(NamedTuple):
-    """Which metric, of which way of deciding."""
+    """A metric and the selector of its decisions."""
 
     metric: str
     selector: str | None
 
 
 class Estimate(NamedTuple):
-    """A value with what it would have been on R draws of the problems."""
+    """A value with its bootstrap replicates on R draws of the problems."""
 
     value: float
     replicates: Floats
-    """(R,) NaN where a draw held nothing to measure."""
+    """(R,) NaN if nothing could be measured on a draw."""
     n_items: int
     """Responses; steps for `step_auc`; problems with both outcomes for `response_auc_within_problems`."""
 
     def metric(self, name: MetricName, *, scorer: str, seed: int, group: str | None) -> Metric:
-        """With its 95 % interval."""
+        """The metric with its 95 % interval."""
         value, low, high = percentile_interval(self.value, self.replicates)
         return Metric(
             metric=name.metric, selector=name.selector, value=value, low=low, high=high, count=self.n_items,
@@ -220,7 +217,9 @@ def estimates(scored: ScoredSteps, *, thresholds: Mapping[str, float], seed: int
     above first errors).
 
     Args:
-        thresholds: what the selector is called -> the threshold.
+        scored: the responses.
+        thresholds: by selector.
+        seed: of the bootstrap.
     """
     units, times = drawn_problems(scored.problems, seed)
     erroneous = _erroneous(scored.first_errors)
@@ -241,15 +240,17 @@ def estimates(scored: ScoredSteps, *, thresholds: Mapping[str, float], seed: int
 def response_areas(
     scores: Mapping[str, Sequence[float]], *, correct: Sequence[bool | None], problems: Sequence[str], seed: int
 ) -> dict[MetricName, Estimate]:
-    """How well scores tell right final answers from wrong ones, as far as that is defined on these responses.
+    """How well scores separate right from wrong final answers, if that is defined on these responses.
 
     response_auc pools all responses, so that it also rewards knowing which problems are hard.
-    response_auc_within_problems is the mean of the areas inside the problems that have both outcomes, whose responses
-    are all that best-of-N chooses among.
+    response_auc_within_problems is the mean area inside the problems with both outcomes, among whose responses
+    best-of-N chooses.
 
     Args:
         scores: B each, by aggregator.
-        correct: B outcome labels; responses without one (None) are left out.
+        correct: B outcome labels; responses without a label are left out.
+        problems: B problems.
+        seed: of the bootstrap.
 
     Raises:
         NonFiniteError: a score is NaN or infinite.
@@ -259,9 +260,9 @@ def response_areas(
     labels = np.array([label is True for label in correct], dtype=bool)[graded]
     result: dict[MetricName, Estimate | None] = {}
     for name, values in scores.items():
-        given = np.asarray(values, dtype=np.float64)[graded]
-        result[MetricName("response_auc", name)] = _auc(given, labels, units[graded], times)
-        inside = unit_aucs(given, labels, units[graded], times.shape[1])
+        known = np.asarray(values, dtype=np.float64)[graded]
+        result[MetricName("response_auc", name)] = _auc(known, labels, units[graded], times)
+        inside = unit_aucs(known, labels, units[graded], times.shape[1])
         defined = np.flatnonzero(~np.isnan(inside))
         result[MetricName("response_auc_within_problems", name)] = mean_estimate(inside[defined], defined, times)
     return {name: estimate for name, estimate in result.items() if estimate is not None}
@@ -273,19 +274,13 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
 
 
 def drawn_problems(problems: Sequence[str], seed: int) -> tuple[NDArray[np.int64], Floats]:
-    """(B,) the unit of each response, and (R, P) how often each unit is drawn."""
+    """(B,) unit of each response, and (R, P) times that each unit is drawn."""
     names, units = np.unique(np.array(problems, dtype=object), return_inverse=True)
     return units.astype(np.int64), resample(len(names), seed=seed)
 
 
 def mean_estimate(amounts: ArrayLike, units: NDArray[np.int64], times: Floats) -> Estimate | None:
-    """The mean of M amounts, drawn with the unit that each belongs to; None where there is none.
-
-    Args:
-        amounts: (M,)
-        units: (M,) index of a unit.
-        times: (R, P) how often each of P units is drawn.
-    """
+    """The mean of (M,) amounts, drawn with their (M,) units; None for no amounts. `times`: see `drawn_problems`."""
     values = np.asarray(amounts, dtype=np.float64)
     if not values.size:
         return None
@@ -293,12 +288,8 @@ def mean_estimate(amounts: ArrayLike, units: NDArray[np.int64], times: Floats) -
         times @ np.bincount(units, weights=weights, minlength=times.shape[1])
         for weights in (values, np.ones(len(values)))
     )
-    return Estimate(float(values.mean()), _quotient(total, count), values.size)
-
-
-def _quotient(above: Floats, below: Floats) -> Floats:
-    """NaN where nothing was drawn."""
-    return np.asarray(np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0))
+    replicates = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return Estimate(float(values.mean()), replicates, values.size)
 
 
 def _harmonic(first: Estimate | None, second: Estimate | None) -> Estimate | None:

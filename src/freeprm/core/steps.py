@@ -4,11 +4,11 @@ A splitter is a function from a text to character spans that tile it: nothing is
 Whitespace between two steps belongs to the first of them. To add a splitter, write the function and name it in
 `SPLITTERS`.
 
-Of a text that is still being written, a cut is settled once the splitter makes it whatever comes next. Splitters look
-no further than the first character behind a cut, or the end of the marker that it stands before, and no cut depends on
-a later one; a letter put behind the text therefore shows them: it is in no marker, it completes none, and it undoes
-those that only the end of the text makes (`Step 2` may still become `Step 21 apples`). Not so of `auto`: a marker far
-below changes how everything above is cut.
+In an unfinished text, a cut is settled if the splitter makes it whatever follows. Splitters look no further than the
+first character behind a cut, or the end of the marker behind it, and no cut depends on a later one. So the settled cuts
+are those that remain when a letter is appended: it is in no marker, it completes none, and it undoes cuts that only the
+end of the text makes (`Step 2` may become `Step 21 apples`). This does not hold for `auto`: a marker far below changes
+all cuts above.
 """
 
 import re
@@ -22,7 +22,7 @@ from freeprm.types import Span
 Splitter = Callable[[str], list[Span]]
 
 TOKENS = "tokens"
-"""The name that asks for one step a token. It cuts token ids, not text, so scorers handle it themselves."""
+"""The name of one step a token. It cuts token ids, not text, so scorers handle it themselves."""
 
 # `Step 3:`, `## Step 3: ...`, `**Step 3:**`, `- Step 3.`, and `### Step 3` alone on its line.
 _MARKER = re.compile(
@@ -94,7 +94,7 @@ def splitter(name: str) -> Splitter:
 
 
 def given_steps(text: str, steps: Sequence[str]) -> list[Span]:
-    """Where the caller's steps stand in the text, with the whitespace behind each.
+    """Spans of the caller's steps in the text, each with the whitespace behind it.
 
     Args:
         steps: K texts, in order, with nothing but whitespace between them.
@@ -156,11 +156,7 @@ def token_spans(tokens: Sequence[Span], steps: Sequence[Span], *, text: str) -> 
 
 
 def check_tiling(spans: Sequence[Span], length: int) -> None:
-    """Refuse spans that do not tile 0..length in order.
-
-    Raises:
-        SpanError: names the first bad span, counted from 0.
-    """
+    """Raise a SpanError for the first span, counted from 0, that breaks the tiling of 0..length."""
     end = 0
     for index, span in enumerate(spans):
         if span.start != end:
@@ -175,7 +171,7 @@ def check_tiling(spans: Sequence[Span], length: int) -> None:
 
 
 def _tiles(text: str, cuts: Iterable[int]) -> list[Span]:
-    """The text cut at ascending positions; a cut that would leave a step without visible text is left out."""
+    """The text cut at ascending positions, without cuts that leave no visible text before them."""
     bounds = [0]
     first = _skip_whitespace(text, 0)
     bounds.extend(cut for cut in cuts if first < cut < len(text))
@@ -183,7 +179,7 @@ def _tiles(text: str, cuts: Iterable[int]) -> list[Span]:
 
 
 def _ends_of_whitespace(text: str, *, n_newlines: int) -> list[int]:
-    """Ends of the runs of whitespace that hold so many newlines."""
+    """Ends of the runs of whitespace with at least so many newlines."""
     return [found.end() for found in re.finditer(r"\s+", text) if found.group().count("\n") >= n_newlines]
 
 
@@ -217,20 +213,16 @@ def _shown(text: str) -> str:
     return repr(text[:40] + "..." if len(text) > 40 else text)
 
 
-# Steps of a text that is still being written.
+# Steps of an unfinished text.
 
 SETTLING = tuple(one.__name__ for one in (step_markers, lines, blank_lines, sentences))
-"""Splitters whose cuts are settled while a text is being written."""
-_LETTER = "a"  # no marker, mark or newline holds it
+"""Splitters with settled cuts."""
+_LETTER = "a"  # in no marker, mark or newline
 _WORD = re.compile(r"(?<=[ \t\r\n])\S")
 
 
 def check_settling(name: str) -> str:
-    """The name of a splitter whose cuts can be settled before a text ends.
-
-    Raises:
-        ConfigError: another, or none of that name.
-    """
+    """The name; a ConfigError if there is no such splitter, or its cuts are not settled before a text ends."""
     if name not in SETTLING:
         known = ", ".join(SETTLING)
         if name != "tokens":
@@ -245,11 +237,11 @@ def check_settling(name: str) -> str:
 def settled_steps(text: str, name: str) -> list[Span]:
     """The first steps of every text that begins with this one.
 
-    A cut is taken as settled only where a word begins, the same or a later one. So tokenizers that join no words (all
-    that split text before they merge, as byte-level BPE does) read what is before it as the same tokens for ever.
+    A cut counts as settled only if a word begins there or later. So tokenizers that join no words (all that split text
+    before they merge, such as byte-level BPE) always have the same tokens before it.
 
     Returns:
-        Spans that tile the text from its beginning to the last settled cut; none where there is none.
+        Spans that tile the text up to the last settled cut; none if there is none.
     """
     words = [found.start() for found in _WORD.finditer(text)]
     last = words[-1] if words else 0
@@ -268,29 +260,29 @@ class Prefix(NamedTuple):
 
 
 class Prefixes(NamedTuple):
-    """Those of B responses."""
+    """The beginnings of B responses."""
 
     distinct: list[Prefix]
     """In order of first appearance."""
-    places: list[tuple[int, ...]]
-    """(B,) for each response, which of them stands before each of its cuts: K - 1 for K steps."""
+    indices: list[tuple[int, ...]]
+    """(B,) for each response, the index of the prefix before each of its cuts: K - 1 for K steps."""
 
     @property
     def n_repeated(self) -> int:
-        """Those that an earlier response to the same problem had too."""
-        return sum(map(len, self.places)) - len(self.distinct)
+        """Prefixes that an earlier response to the same problem has too."""
+        return sum(map(len, self.indices)) - len(self.distinct)
 
 
 def prefixes(problem_ids: Sequence[str], responses: Sequence[str], steps: Sequence[Sequence[Span]]) -> Prefixes:
-    """Each different beginning of the responses up to a step's end; the whole response is none.
+    """The distinct beginnings of responses up to a step's end, without whole responses.
 
     Args:
         problem_ids: (B,) problem of each response.
         steps: (B,) K spans each that tile the response.
     """
     found: dict[Prefix, int] = {}
-    places = []
+    indices = []
     for problem_id, response, spans in zip(problem_ids, responses, steps, strict=True):
         cuts = [Prefix(problem_id, response[: span.stop]) for span in spans[:-1]]
-        places.append(tuple(found.setdefault(cut, len(found)) for cut in cuts))
-    return Prefixes(list(found), places)
+        indices.append(tuple(found.setdefault(cut, len(found)) for cut in cuts))
+    return Prefixes(list(found), indices)

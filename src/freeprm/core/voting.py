@@ -1,10 +1,9 @@
-"""Choosing one of N responses, or one of their answers; and how likely each is to be chosen from n of the N.
+"""Choosing one of N responses, or one of their answers; and the chance of each to be chosen from n of the N.
 
-Answers are compared as they are given: pass canonical keys, with None where there is no answer.
+Answers are compared literally: pass canonical keys, with None for no answer.
 
-Chances are taken over random subsets rather than the first n samples, whose order means nothing, and over ties, among
-which every one is as likely as the others. Best-of-n has a closed form; a vote is taken on every subset where there are
-few, else on drawn ones.
+Chances are over random subsets rather than the first n samples, whose order means nothing, and uniform over ties.
+Best-of-n has a closed form; a vote is taken on all subsets if they are few, else on random ones.
 """
 
 import math
@@ -22,7 +21,7 @@ from freeprm.io.config import lookup
 
 Floats = NDArray[np.float64]
 Weighting = Callable[[Floats], Floats]
-"""(..., N) scores of the responses that vote together -> (..., N) their weights."""
+"""(..., N) scores of responses that vote together -> (..., N) weights."""
 
 
 def best_of_n(scores: Sequence[float]) -> int:
@@ -36,12 +35,12 @@ def best_of_n(scores: Sequence[float]) -> int:
 
 
 def majority(answers: Sequence[str | None]) -> str | None:
-    """The most frequent answer, the first seen on ties; None where no response has an answer."""
+    """The most frequent answer, the first seen on ties; None without answers."""
     return weighted_vote(answers, [1.0] * len(answers))
 
 
 def weighted_vote(answers: Sequence[str | None], weights: Sequence[float]) -> str | None:
-    """The answer with the largest sum of weights, the first seen on ties; None where no response has an answer.
+    """The answer with the largest sum of weights, the first seen on ties; None without answers.
 
     Raises:
         DataError: not one weight an answer.
@@ -85,14 +84,14 @@ def rank(scores: ArrayLike) -> Floats:
 
 
 def standardised(scores: ArrayLike) -> Floats:
-    """sigmoid((score - mean) / standard deviation) of those who vote together; 1/2 for all where they are equal.
+    """sigmoid((score - mean) / standard deviation) of those who vote together; 1/2 if all are equal.
 
-    For scores of which neither the scale nor the zero is known: no positive factor and no constant changes it.
+    For scores of unknown scale and zero: invariant under a positive factor and a constant.
     """
     values = _finite(scores)
     apart = values - values.mean(axis=-1, keepdims=True)
     spread = values.std(axis=-1, keepdims=True)
-    # A mean of equal numbers may miss them by rounding, and that must not become a spread.
+    # The mean of equal numbers may differ from them by rounding, which must not count as spread.
     rounding = np.finfo(np.float64).eps * values.shape[-1] * np.abs(values).max(axis=-1, keepdims=True)
     return sigmoid(np.divide(apart, spread, out=np.zeros_like(values), where=spread > rounding))
 
@@ -109,11 +108,7 @@ WEIGHTINGS: Mapping[str, Weighting] = {
 
 
 def weighting(name: str) -> Weighting:
-    """The weighting of this name.
-
-    Raises:
-        ConfigError: there is none; names the closest.
-    """
+    """The weighting of this name, or a ConfigError."""
     return lookup(WEIGHTINGS, name, setting="weighting")
 
 
@@ -146,28 +141,28 @@ Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 _EXACT = 256
-"""Samples up to which distinct texts are counted exactly: that takes N^3 steps."""
+"""Maximum of samples for which distinct texts are counted exactly, in N^3 steps."""
 
 
 class Chances(NamedTuple):
-    """What is chosen, over all subsets."""
+    """The choice, over all subsets."""
 
     samples: Floats
     """(N,) the chance of each sample."""
     tied: float
-    """The chance that what is chosen shares the first place: with another text, or in a vote with another answer."""
+    """The chance of a tie: with another text, or in a vote with another answer."""
 
 
 def best_of_n_chances(scores: Floats, n: int, *, texts: Indices | None = None) -> Chances:
-    """Chance of each sample to be the best of n drawn without replacement; among equals each is as likely.
+    """Chance of each sample to be the best of n drawn without replacement, uniform over ties.
 
-    The best is one of m equal samples with w below them where all n are among those w + m, but not all among the w:
-    (C(w + m, n) - C(w, n)) / C(N, n), of which each of the m has its m-th part.
+    The best is one of m equal samples above w others if all n are among those w + m, but not all among the w:
+    (C(w + m, n) - C(w, n)) / C(N, n), divided equally among the m.
 
     Args:
         scores: (N,) finite.
         n: 1..N.
-        texts: (N,) equal where responses are: equal scores of one text are no tie. None: all are different.
+        texts: (N,) equal for equal responses: equal scores of one text are no tie. None: all are different.
 
     Returns:
         The samples' chances sum to 1.
@@ -194,19 +189,19 @@ def best_of_n_chances(scores: Floats, n: int, *, texts: Indices | None = None) -
 
 
 def vote_chances(groups: Indices, votes: Flags, scores: Floats, *, weigh: Weighting, subsets: Indices) -> Chances:
-    """Chance of each answer to win a weighted vote, on R subsets at once; among equal answers each is as likely.
+    """Chance of each answer to win a weighted vote, over R subsets, uniform over ties.
 
-    Totals are equal where they differ by no more than rounding: n eps times the sum of the weights' sizes.
+    Totals are tied if they differ by no more than rounding: n eps times the sum of absolute weights.
 
     Args:
-        groups: (N,) from 0: equal where answers are equal.
-        votes: (N,) False where a response has no answer.
+        groups: (N,) from 0, equal for equal answers.
+        votes: (N,) False without an answer.
         scores: (N,) turned into weights by `weigh`, within each subset.
+        weigh: see `Weighting`.
         subsets: (R, n) sample indices, each row ascending, as from `draw_subsets`.
 
     Returns:
-        An answer's chance stands at the first of all samples that give it; the sum is less than 1 where some subsets
-        have no voter.
+        An answer's chance is at its first sample; the sum is less than 1 if some subsets have no voter.
 
     Raises:
         NonFiniteError: a score is NaN or infinite.
@@ -217,10 +212,10 @@ def vote_chances(groups: Indices, votes: Flags, scores: Floats, *, weigh: Weight
     voting = votes[subsets]  # (R, n)
     weights = np.where(voting, weigh(scores[subsets]), 0.0)
     totals = np.bincount(cells.ravel(), weights=weights.ravel(), minlength=rows * width).reshape(rows, width)
-    given = np.zeros(rows * width, dtype=bool)
-    given[cells[voting]] = True
-    # An answer that nobody in the subset gave has an empty total, which must not beat a negative one.
-    totals = np.where(given.reshape(rows, width), totals, -np.inf)
+    present = np.zeros(rows * width, dtype=bool)
+    present[cells[voting]] = True
+    # An answer without a voter in the subset has total 0, which must not beat a negative one.
+    totals = np.where(present.reshape(rows, width), totals, -np.inf)
     rounding = n * np.finfo(np.float64).eps * np.abs(weights).sum(axis=1)
     first = (totals >= (totals.max(axis=1) - rounding)[:, None]) & np.isfinite(totals)  # (R, width)
     n_first = first.sum(axis=1)
@@ -237,15 +232,15 @@ def distinct_text_accuracies(
 ) -> list[float]:
     """Expected accuracy of choosing uniformly among the distinct texts of n of N samples, for each n.
 
-    What a scorer gets that knows nothing inside a problem: one text has one score, however often it was drawn. Exact
-    for up to 256 samples: a[s, r] subsets of s right samples hold r distinct right texts, b[t, q] the like of wrong
-    ones, and the mean of r / (r + q) over all subsets is sum a[s, r] b[n-s, q] r / (r + q) / C(N, n).
+    The accuracy of a scorer that knows nothing inside a problem: a text has one score, however often it was drawn.
+    Exact for up to 256 samples: a[s, r] subsets of s right samples hold r distinct right texts, b[t, q] likewise for
+    wrong ones, and the mean of r / (r + q) over all subsets is sum a[s, r] b[n-s, q] r / (r + q) / C(N, n).
 
     Args:
-        texts: (N,) equal where responses are.
-        right: (N,) labels; a text with several counts by most of its samples.
+        texts: (N,) equal for equal responses.
+        right: (N,) labels; a text counts by most of its samples.
         sizes: n, each 1..N.
-        draws: of random subsets, for more than 256 samples.
+        draws, seed: of random subsets, for more than 256 samples.
 
     Raises:
         DataError: an n is not in 1..N.
@@ -269,7 +264,7 @@ def distinct_text_accuracies(
 
 @lru_cache(maxsize=64)  # problems mostly have the same N
 def draw_subsets(count: int, n: int, *, draws: int, seed: int) -> Indices:
-    """Subsets of size n of 0..N-1: all C(N, n) where that is at most `draws`, else that many at random.
+    """Subsets of size n of 0..N-1: all C(N, n) if that is at most `draws`, else that many at random.
 
     Returns:
         (R, n) int64, each row ascending, read-only. The same arguments give the same subsets.
@@ -297,7 +292,7 @@ def _within(count: int, n: int) -> Floats:
 
 
 def _covering(copies: Indices) -> Floats:
-    """(S + 1, G + 1) of G texts with S samples in all: how many subsets of s samples hold exactly g of the texts."""
+    """(S + 1, G + 1) for G texts with S samples in all: the number of subsets of s samples with exactly g texts."""
     single = int((copies == 1).sum())
     ways = np.zeros((int(copies.sum()) + 1, len(copies) + 1))
     for taken in range(single + 1):

@@ -1,8 +1,8 @@
-"""Files of any format to rollouts with scores: those of their rows, of a column, or of files of a server's answers.
+"""Files of any format to rollouts with scores: of their rows, of a column, or of files of a server's answers.
 
-Outputs of somebody else's model stand in a column of the rollouts, or in files of a server's answers (`_served.py`).
-Nothing is guessed: what the numbers mean is said (`ScoreOptions`), there must be one a step where the steps are known,
-and what has none is counted.
+Outputs of another model are in a column of the rollouts, or in files of a server's answers (`_served.py`). Nothing is
+guessed: the meaning of the numbers is declared (`ScoreOptions`), there must be one for each step if the steps are
+known, and responses without scores are counted.
 """
 
 from collections import Counter
@@ -26,27 +26,27 @@ from freeprm.io.rows import OnBad, Row
 from freeprm.types import Rollout
 
 IGNORED = -100
-"""The label of places that do not count, in transformers and TRL."""
+"""The label of ignored positions in transformers and TRL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreOptions:
-    """What is said of somebody else's scores."""
+    """The meaning and location of another model's scores."""
 
     good: int | str | None = None
-    """The class of right steps or responses, by index from 0; by label where outputs name labels."""
+    """The class of right steps or responses, by index from 0; by label if outputs name labels."""
     values: Values = "probabilities"
-    """What the numbers are; see `Meaning`."""
+    """See `Meaning`."""
     column: str | None = None
-    """The column of the rollouts that holds outputs: numbers, or a server's answer."""
+    """The column of outputs: numbers, or a server's answer."""
     mask: str | None = None
-    """The column with a label for each place of the outputs; places labelled -100 are left out."""
+    """The column with a label for each position of the outputs; positions labelled -100 are left out."""
     id: str = "{problem_id}/{sample_idx}"
-    """What the `custom_id` of requests was made like; columns in braces."""
+    """Template of the requests' `custom_id`, with columns in braces."""
     splitter: str | None = None
-    """How steps were cut, to check their number where rows have no `steps`; a name of `core.steps.SPLITTERS`."""
+    """The splitter of the steps, to check their number in rows without `steps`; a name of `core.steps.SPLITTERS`."""
     scorer: str | None = None
-    """The scorer's name; the model that an answer names, or else the column or the file, if not given."""
+    """The scorer's name; by default the model in an answer, or else the column or the file."""
 
     def __post_init__(self) -> None:
         Meaning(good=self.good, values=self.values)
@@ -68,19 +68,16 @@ def read_scored(
     scores: Sequence[Path] = (),
     options: Mapping[str, Any] | None = None,
 ) -> Rollouts:
-    """Rollouts from files of any format, with the scores that are asked for.
+    """Rollouts from files of any format, with further scores.
 
     Args:
-        inputs: files, folders or hub names; formats other than ours are told from their first row.
-        columns: our column name, or the format's -> the name that it has in the rows.
-        on_bad: stop at what is broken, or leave it out and count it.
+        inputs: files, folders or hub names; formats other than ours are inferred from their first row.
+        columns: our column name, or the format's -> the name in the rows.
+        on_bad: stop at a broken record, or leave it out and count it.
         scores, options: as for `with_scores`.
 
     Returns:
-        The rollouts; and counts of what was skipped, what failed and what got scores, in words.
-
-    Raises:
-        FreePRMError: as `read_rollouts` and `with_scores`.
+        The rollouts; and counts of records skipped, failed and scored, by description.
     """
     read = read_rollouts(inputs, columns=columns, on_bad=on_bad, formats=formats_of(inputs, columns=columns))
     rollouts, counts = with_scores(read.rollouts, scores=scores, options=options, on_bad=on_bad)
@@ -91,36 +88,36 @@ def read_scored(
 def with_scores(
     rollouts: Sequence[Rollout], *, scores: Sequence[Path], options: Mapping[str, Any] | None, on_bad: OnBad
 ) -> tuple[list[Rollout], Counter[str]]:
-    """The rollouts with somebody else's scores; one that has scores already stands there with each of them, by scorer.
+    """The rollouts with further scores; a response has a rollout for each of its scorers.
 
     Args:
-        rollouts: several scorers' or one's, with or without scores.
-        scores: files of a server's answers, each of them for all the rollouts.
-        options: fields of `ScoreOptions`, which also say in which column there are outputs.
+        rollouts: of one or several scorers, with or without scores.
+        scores: files of a server's answers, each for all the rollouts.
+        options: fields of `ScoreOptions`.
         on_bad: stop at a broken answer, or leave it out and count it.
 
     Returns:
-        The rollouts, and counts of what failed and what got scores, in words.
+        The rollouts, and counts of answers failed and responses scored, by description.
 
     Raises:
-        ConfigError: an option is unknown, or does not fit what the outputs hold.
-        DataError, RecordError: a broken answer; names its place and what was expected.
+        ConfigError: an option is unknown, or does not fit the outputs.
+        DataError, RecordError: a broken answer; says where it is and what was expected.
     """
-    told = build(ScoreOptions, [options or {}])
-    if options and not scores and told.column is None:
+    read_as = build(ScoreOptions, [options or {}])
+    if options and not scores and read_as.column is None:
         raise ConfigError("score options are for outputs in a column (column=NAME) or in files of answers (scores)")
-    attaching = Attaching(told, on_bad)
+    attaching = Attaching(read_as, on_bad)
     first: dict[tuple[str, int], Rollout] = {}
     for row in rollouts:
         first.setdefault((row.problem_id, row.sample_idx), row)
     samples = list(first.values())
     parts = [attaching.attached(path.stem, attaching.in_file(path, samples)) for path in scores]
-    if told.column is not None:
-        parts.append(attaching.attached(told.column, attaching.in_column(samples)))
+    if read_as.column is not None:
+        parts.append(attaching.attached(read_as.column, attaching.in_column(samples)))
     added = [rollout for part in parts for rollout in part]
     if not added:
         return list(rollouts), attaching.counts
-    own = [row for row in rollouts if _has_scores(row)]
+    own = [row for row in rollouts if row.step_scores is not None or row.score is not None]
     _refuse_twice([*own, *added])
     have = {(row.problem_id, row.sample_idx) for row in (*own, *added)}
     bare = [row for row in rollouts if (row.problem_id, row.sample_idx) not in have]
@@ -129,23 +126,23 @@ def with_scores(
 
 @dataclass(frozen=True, slots=True)
 class Attaching:
-    """Finds the outputs that are for each response, and makes scores of them."""
+    """Finds the outputs of each response, and makes scores of them."""
 
-    told: ScoreOptions
+    options: ScoreOptions
     on_bad: OnBad
     counts: Counter[str] = field(default_factory=Counter)
-    """What failed, what was left out and what got scores, by reason."""
+    """Failed, left out and scored, by reason."""
 
     def in_file(self, path: Path, samples: Sequence[Rollout]) -> list[Matched]:
-        """What a file of answers holds for which sample.
+        """The answers in a file with their samples.
 
         Args:
             path: the file, as `read_rows` takes it.
             samples: each response once, in the order of the rollouts.
 
         Raises:
-            RecordError: a broken answer, or none at all.
-            DataError: an answer that is nobody's, or is there twice.
+            RecordError: a broken answer, or no answer at all.
+            DataError: an answer for no response, or a second one.
         """
         answers: list[Answer] = []
         for source, row in read_rows(path):
@@ -163,28 +160,28 @@ class Attaching:
             raise DataError(f"{path}: some answers have a custom_id, some have none; expected the same of all")
         if named_ids == {False}:
             return in_order(answers, samples)
-        matched, flaws = by_id(answers, samples, template=self.told.id)
+        matched, flaws = by_id(answers, samples, template=self.options.id)
         for flaw in flaws:
             self._skip(flaw, "skipped: answers to no response, or to one that has an answer")
         return matched
 
     def in_column(self, samples: Sequence[Rollout]) -> Iterator[Matched]:
-        """What stands in the column of each sample.
+        """The outputs in the column of each sample.
 
         Raises:
             ConfigError: no row has the column.
             DataError: an answer that is broken or for several texts, or a mask of another length.
         """
-        column = self.told.column
+        column = self.options.column
         if not any(column in row.extra for row in samples):
             known = ", ".join(sorted({name for row in samples for name in row.extra})) or "none"
             raise ConfigError(f"column: no row has a column {column!r}; further columns there are: {known}")
         for row in samples:
             try:
-                answer = _of_row(row, self.told)
+                answer = _of_row(row, self.options)
                 self.counts.update(failures([answer]))
                 if answer.items:
-                    yield Matched(row, _masked(row, answer.items[0], self.told), answer)
+                    yield Matched(row, _masked(row, answer.items[0], self.options), answer)
             except (DataError, RecordError) as error:
                 flaw = DataError(f"{named(row)}: {column}: {error}")
                 self._skip(flaw, f"skipped: {column}: {alike(str(error))}")
@@ -193,17 +190,17 @@ class Attaching:
         """The samples with the scores of their outputs.
 
         Raises:
-            ConfigError: `good` is not given, or names none of the classes.
-            DataError: outputs that are not what was said, or not one a step; names the sample.
+            ConfigError: `good` is missing, or none of the classes.
+            DataError: outputs that contradict the options, or not one for each step; names the sample.
         """
-        told, found = self.told, []
-        meaning = Meaning(good=told.good, values=told.values)
-        kind = {} if told.values == "scores" else {score_kinds.COLUMN: "probability"}
+        options, found = self.options, []
+        meaning = Meaning(good=options.good, values=options.values)
+        kind = {} if options.values == "scores" else {score_kinds.COLUMN: "probability"}
         for match in matched:
             place = f"{match.answer.source}, {named(match.rollout)}" if match.answer.source else named(match.rollout)
             try:
                 scores = class_scores(match.outputs, meaning)
-                known = _check_number(scores, match.rollout, told)
+                known = _check_number(scores, match.rollout, options)
             except ConfigError as error:
                 raise ConfigError(f"{place}: {name}: {error}") from error
             except DataError as error:
@@ -212,7 +209,7 @@ class Attaching:
             self.counts["step scores whose number could not be checked, as the steps are not known"] += not known
             carried = {column: value for column, value in match.rollout.extra.items() if column != score_kinds.COLUMN}
             found.append(replace(
-                match.rollout, scorer=told.scorer or match.answer.model or name, step_scores=scores.steps,
+                match.rollout, scorer=options.scorer or match.answer.model or name, step_scores=scores.steps,
                 score=scores.response, extra={**carried, **kind},
             ))  # fmt: skip
         if not found:
@@ -228,15 +225,15 @@ class Attaching:
         return found
 
     def _skip(self, error: DataError | RecordError, reason: str) -> None:
-        """Count what is left out, or stop at it."""
+        """Raise the error, or count it."""
         if self.on_bad == "raise":
             raise error
         self.counts[reason] += 1
 
 
-def _of_row(row: Rollout, told: ScoreOptions) -> Answer:
-    """What the column holds, as an answer with one item; with none where it is null."""
-    value = row.extra.get(told.column or "")
+def _of_row(row: Rollout, options: ScoreOptions) -> Answer:
+    """The column's value as an answer with one item, or none for null."""
+    value = row.extra.get(options.column or "")
     if not _is_answer(value):
         return Answer(None, None, () if value is None else (value,), None, None)
     answer = answer_of(value, None)
@@ -246,7 +243,7 @@ def _of_row(row: Rollout, told: ScoreOptions) -> Answer:
 
 
 def _is_answer(value: Any) -> TypeGuard[Row]:
-    """A whole answer, and not an item of one."""
+    """Whether it is a whole answer, and not an item of one."""
     if not isinstance(value, Mapping):
         return False
     data = value.get("data")
@@ -255,30 +252,26 @@ def _is_answer(value: Any) -> TypeGuard[Row]:
     )
 
 
-def _masked(row: Rollout, outputs: Any, told: ScoreOptions) -> Any:
-    if told.mask is None:
+def _masked(row: Rollout, outputs: Any, options: ScoreOptions) -> Any:
+    if options.mask is None:
         return outputs
-    labels = row.extra.get(told.mask)
+    labels = row.extra.get(options.mask)
     if not isinstance(labels, list) or not isinstance(outputs, list) or len(labels) != len(outputs):
-        n_places = len(outputs) if isinstance(outputs, list) else "no"
-        raise DataError(f"has {n_places} places; expected as many as {told.mask} has labels, a list")
+        n_outputs = len(outputs) if isinstance(outputs, list) else "no"
+        raise DataError(f"has {n_outputs} places; expected as many as {options.mask} has labels, a list")
     return [output for output, label in zip(outputs, labels, strict=True) if label != IGNORED]
 
 
-def _check_number(scores: ClassScores, row: Rollout, told: ScoreOptions) -> bool:
-    """Whether there is a score for each step, as far as the steps are known."""
+def _check_number(scores: ClassScores, row: Rollout, options: ScoreOptions) -> bool:
+    """Check the number of step scores; False if the steps are unknown."""
     if scores.steps is None:
         return True
     steps = next((row.extra[name] for name in ("steps", "step_labels") if isinstance(row.extra.get(name), list)), None)
-    if steps is None and told.splitter is not None:
-        steps = splitter_named(told.splitter)(row.response)
+    if steps is None and options.splitter is not None:
+        steps = splitter_named(options.splitter)(row.response)
     if steps is not None and len(steps) != len(scores.steps):
         raise DataError(f"has {len(scores.steps)} step scores, but the response has {len(steps)} steps")
     return steps is not None
-
-
-def _has_scores(row: Rollout) -> bool:
-    return row.step_scores is not None or row.score is not None
 
 
 def _refuse_twice(rows: Iterable[Rollout]) -> None:

@@ -1,12 +1,12 @@
-"""Answers of a server that scores texts, as they were saved, and which responses they are for.
+"""Saved answers of a server that scores texts, and the responses that they belong to.
 
     {"id", "object": "list", "model", "data": [{"index", "object": "pooling", "data": [[p, q], ...]}, ...], "usage"}
     {"id", "object": "list", "model", "data": [{"index", "label", "probs": [p, q], "num_classes"}, ...], "usage"}
     {"id", "object": "list", "model", "data": [{"index", "object": "score", "score": x}, ...], "usage"}
     {"custom_id", "response": {"status_code": 200, "body": one of these}, "error": null}
 
-An answer is for as many texts as the request held. With `custom_id` it names its responses; a file of answers without
-is in the order of the responses, all of them.
+An answer has an item for each text of its request. With `custom_id` it names its responses; a file of answers without
+is in the order of all responses.
 
 Source: vllm-project/vllm, vllm/entrypoints/pooling/{pooling,classify,scoring}/protocol.py, and run_batch.py for rows
 with `custom_id`, which are OpenAI's batch format.
@@ -26,20 +26,20 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 class Answer(NamedTuple):
-    """What a request got."""
+    """The answer to a request."""
 
     source: Source | None
-    """Where it stood, for messages; None for what stood in a rollout's own row."""
+    """For messages; None in a rollout's own row."""
     custom_id: str | None
     items: Sequence[Any]
-    """One for each text of the request, in their order; none where it failed."""
+    """One for each text of the request, in order; none if it failed."""
     model: str | None
     error: str | None
-    """Why it failed; None where it did not."""
+    """Why it failed, or None."""
 
 
 class Matched(NamedTuple):
-    """One item and the sample that it is for."""
+    """One item and its sample."""
 
     rollout: Rollout
     outputs: Any
@@ -50,7 +50,7 @@ def answer_of(row: Row, source: Source | None) -> Answer:
     """A row or a value as an answer.
 
     Raises:
-        RecordError: it is none, its items are not numbered from 0, or hold numbers for each token.
+        RecordError: it is no answer, its items are not numbered from 0, or have numbers for each token.
     """
     custom_id = None if row.get("custom_id") is None else str(row["custom_id"])
     response = row.get("response") if custom_id is not None else None
@@ -76,13 +76,13 @@ def answer_of(row: Row, source: Source | None) -> Answer:
 def by_id(
     answers: Iterable[Answer], rollouts: Sequence[Rollout], *, template: str
 ) -> tuple[list[Matched], list[DataError]]:
-    """Each item with the sample that its answer's `custom_id` names, and what names none.
+    """Each item with the sample of its answer's `custom_id`, and the errors of the others.
 
     Args:
-        answers: those with `custom_id`.
+        answers: with `custom_id`.
         rollouts: the samples, each once.
-        template: what an id is made like, e.g. "{problem_id}/{sample_idx}"; other columns may stand in it. One that
-            several samples share (`{problem_id}`) is for all of them, in order of `sample_idx`.
+        template: of ids, e.g. "{problem_id}/{sample_idx}", with any columns. An id shared by several samples
+            (`{problem_id}`) is for all of them, in order of `sample_idx`.
 
     Raises:
         ConfigError: the template names a column that a row lacks, or makes one id for two problems.
@@ -98,27 +98,27 @@ def by_id(
         assert answer.custom_id is not None
         if answer.error is not None:
             continue
-        named_by, place = samples.get(answer.custom_id), f"{answer.source}: custom_id: {answer.custom_id!r}"
-        if named_by is None:
+        of_id, flaw = samples.get(answer.custom_id), ""
+        if of_id is None:
             like = next(iter(samples))
-            flaws.append(DataError(f"{place} is no response's; ids are made like {like!r}, or as id=TEMPLATE says"))
+            flaw = f"is no response's; ids are made like {like!r}, or as id=TEMPLATE says"
         elif answer.custom_id in seen:
-            flaws.append(DataError(f"{place} is already at {seen[answer.custom_id]}; expected one answer a request"))
-        elif len(named_by) != len(answer.items):
-            flaws.append(
-                DataError(f"{place} is the id of {len(named_by)} responses, but has {len(answer.items)} items")
-            )
+            flaw = f"is already at {seen[answer.custom_id]}; expected one answer a request"
+        elif len(of_id) != len(answer.items):
+            flaw = f"is the id of {len(of_id)} responses, but has {len(answer.items)} items"
         else:
             seen[answer.custom_id] = answer.source
-            matched += [Matched(sample, item, answer) for sample, item in zip(named_by, answer.items, strict=True)]
+            matched += [Matched(sample, item, answer) for sample, item in zip(of_id, answer.items, strict=True)]
+        if flaw:
+            flaws.append(DataError(f"{answer.source}: custom_id: {answer.custom_id!r} {flaw}"))
     return matched, flaws
 
 
 def in_order(answers: Sequence[Answer], rollouts: Sequence[Rollout]) -> list[Matched]:
-    """Each item with the sample at its place; a failed request for one text takes the place of that one.
+    """Each item with the sample at the same position; a failed request stands for one text.
 
     Raises:
-        DataError: there are not as many items as samples, or a failed request may have been for several.
+        DataError: there are not as many items as samples, or a failed request may have had several texts.
     """
     failed = any(answer.error is not None for answer in answers)
     if failed and any(len(answer.items) > 1 for answer in answers):
@@ -126,23 +126,23 @@ def in_order(answers: Sequence[Answer], rollouts: Sequence[Rollout]) -> list[Mat
             f"{answers[0].source}: some answers are for several texts and some requests failed, so that it cannot be "
             "told which response an answer is for; give requests a custom_id"
         )
-    places = [(item, answer) for answer in answers for item in (answer.items if answer.error is None else (None,))]
-    if len(places) != len(rollouts):
+    items = [(item, answer) for answer in answers for item in (answer.items if answer.error is None else (None,))]
+    if len(items) != len(rollouts):
         raise DataError(
-            f"{answers[0].source}: {len(places)} answers for {len(rollouts)} responses; answers without custom_id are "
+            f"{answers[0].source}: {len(items)} answers for {len(rollouts)} responses; answers without custom_id are "
             "taken in the order of the responses, so there must be one for each"
         )
-    pairs = zip(rollouts, places, strict=True)
+    pairs = zip(rollouts, items, strict=True)
     return [Matched(rollout, item, answer) for rollout, (item, answer) in pairs if answer.error is None]
 
 
 def failures(answers: Iterable[Answer]) -> Counter[str]:
-    """How many requests failed, by what the server said."""
+    """Counts of failed requests, by error."""
     return Counter(f"failed request: {answer.error}" for answer in answers if answer.error is not None)
 
 
 def alike(message: str) -> str:
-    """The message without its numbers, so that those of equal failures are counted together."""
+    """The message without numbers, so that equal failures are counted together."""
     return _NUMBER.sub("N", message)
 
 
@@ -159,7 +159,7 @@ def _id(rollout: Rollout, template: str) -> str:
 
 
 def _in_order(items: Sequence[Any], source: Source | None) -> list[Any]:
-    """By their `index`, which a server need not keep to."""
+    """Items sorted by their `index`."""
     indices = [item.get("index") if isinstance(item, Mapping) else None for item in items]
     if sorted(index for index in indices if isinstance(index, int)) != list(range(len(items))):
         raise _wrong(
@@ -173,7 +173,7 @@ def _in_order(items: Sequence[Any], source: Source | None) -> list[Any]:
 def _refuse_tokens(items: Sequence[Any], usage: Any, source: Source | None) -> None:
     n_tokens = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
     outputs = [item.get("data") for item in items]
-    if not all(isinstance(places, list) and places and isinstance(places[0], list) for places in outputs):
+    if not all(isinstance(output, list) and output and isinstance(output[0], list) for output in outputs):
         return
     if sum(map(len, outputs)) == n_tokens:
         raise _wrong(
@@ -185,7 +185,7 @@ def _refuse_tokens(items: Sequence[Any], usage: Any, source: Source | None) -> N
 
 
 def _message(error: Any, status: Any) -> str:
-    """What failed, in a line."""
+    """The error in one line."""
     inner = error.get("error", error) if isinstance(error, Mapping) else error
     message = inner.get("message") if isinstance(inner, Mapping) else inner
     return alike(str(message or f"status {status}").partition("\n")[0][:120])

@@ -1,10 +1,9 @@
-"""What a file format of another project must be (`Format`): its rows to rollouts, and rollouts to its rows.
+"""The Protocol of another project's file format (`Format`): its rows to rollouts, and rollouts to its rows.
 
-A format is a frozen dataclass: its fields are its options, with defaults. What a row says that has a column of ours
-goes there; steps go to `extra["steps"]` (texts that are scored as given), their labels to `extra["step_labels"]` (true,
-false, or null where a step has none) and the first wrong one to `extra["first_error"]` (0-based; null where there is
-none); every other column is carried along in `extra`. docs/data.md shows a row of each format, and says what is lost
-in writing.
+A format is a frozen dataclass whose fields are its options, with defaults. Values that have a column of ours go there;
+steps go to `extra["steps"]` (texts that are scored unchanged), their labels to `extra["step_labels"]` (true, false or
+null) and the first wrong one to `extra["first_error"]` (0-based or null); every other column is carried along in
+`extra`. docs/data.md shows a row of each format, and what is lost in writing.
 """
 
 from collections import Counter
@@ -19,11 +18,11 @@ from freeprm.types import Group, Rollout
 
 T = TypeVar("T")
 STEP_LABELS = "step labels (`step_labels` or `first_error`)"
-"""What formats of labelled steps need."""
+"""The needs of formats of labelled steps."""
 
 
 class Written(NamedTuple):
-    """The rows made, and how many of what could not be said in this format, by reason."""
+    """The rows, and counts of what the format cannot hold, by reason."""
 
     rows: list[Row]
     skipped: Counter[str]
@@ -36,19 +35,19 @@ class Format(RowFormat, Protocol):
         """Rows of this format.
 
         Raises:
-            DataError: the rollouts lack throughout what the format is about; says which column, and what makes it.
+            DataError: all rollouts lack what the format needs; says which column, and what makes it.
         """
         ...
 
 
 def write_each(items: Iterable[T], row_of: Callable[[T, Counter[str]], Row], *, needs: str) -> Written:
-    """A row of each item.
+    """A row for each item.
 
     Args:
-        items: rollouts, or what else has a row of its own in the format.
-        row_of: the row of an item; raises DataError, with equal messages for equal reasons, where the format cannot say
-            it, and counts in its second argument what it leaves out of those that it can.
-        needs: what the format is about and what makes it, for the message where no item has it.
+        items: rollouts, or other items with a row of their own.
+        row_of: the row of an item; raises DataError, with equal messages for equal reasons, if the format cannot hold
+            it, and counts what it leaves out of an item in its second argument.
+        needs: of the format, for the message if there is no row.
 
     Raises:
         DataError: there is no row.
@@ -72,10 +71,10 @@ def rollouts_of(groups: Iterable[Group]) -> Iterator[Rollout]:
 
 
 def step_columns(steps: Sequence[str], labels: Sequence[bool | None]) -> Row:
-    """What `extra` says of steps with labels."""
+    """The columns of labelled steps in `extra`."""
     return {"steps": list(steps), "step_labels": list(labels), "first_error": first_error(labels)}
 
 
 def joined(steps: Iterable[str]) -> str:
-    """The response that steps make, a line break between two."""
+    """The response made of steps, one on a line."""
     return "\n".join(step.strip() for step in steps)

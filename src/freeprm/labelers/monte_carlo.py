@@ -132,7 +132,7 @@ class MonteCarlo:
         tallies = self._tallies(completions, [golds[prefix.problem_id] for prefix in wanted.distinct])
         labels = {
             index: _labels([tallies[place] for place in places], outcome=bool(rollout.correct))
-            for index, rollout, places in zip(fit, rollouts, wanted.places, strict=True)
+            for index, rollout, places in zip(fit, rollouts, wanted.indices, strict=True)
         }
         cost = replace(cost_of(completions, engine.shape()), devices=devices_of(engine))
         counts = _counts(wanted, completions, tallies) + Counter(reason for reason in reasons if reason)

@@ -1,11 +1,11 @@
-"""What scores responses: the one protocol of all reward models, and how one is found and loaded.
+"""The protocol of all reward models, and how one is found and loaded.
 
     scorer = load_scorer("runs/prm")                                            # as its reward.json says
     scorer = load_scorer("peiyi9979/math-shepherd-mistral-7b-prm")              # a released model, by its recipe
     scorer = load_scorer("solver:base", scorer="untrained")                     # any model as its own scorer
     best = scorer.best_of_n("What is 3 + 4?", ["It is 7.", "It is 8."])
 
-A member of the family, told by its file's name, sets `PLUGIN` to a `Member`; what it loads is a `Scorer`.
+A member of the family sets `PLUGIN` to a `Member`, which loads a `Scorer`.
 """
 
 from abc import ABC, abstractmethod
@@ -30,22 +30,22 @@ from freeprm.types import Prompt, Rollout, Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What a scorer says of one response: step scores, or one score."""
+    """The scores of one response: of its steps, or of the whole."""
 
     steps: tuple[Span, ...] = ()
     """K character spans that tile the response."""
     step_scores: tuple[float, ...] | None = None
     """(K,)"""
     score: float | None = None
-    """Of the whole response, where the scorer gives only that."""
+    """Of the whole response, if the scorer has no step scores."""
     n_tokens: int
-    """Tokens of what was read for it, the prompt included."""
+    """Tokens read, the prompt included."""
     reward: float | None = None
     """Of a log-ratio: r(y), the sum over the response."""
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """What else its row has: the rewards of tokens, where they are asked for."""
+    """Further columns of its row: token rewards, if requested."""
     others: Mapping[str, "Scores"] = field(default_factory=dict)
-    """Of a log-ratio, by name: the same under the other rewards that were asked for."""
+    """Of a log-ratio: its scores under the other requested rewards, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +53,25 @@ class Ranked:
     """One of several responses to a prompt."""
 
     index: int
-    """Of the response, in the order given."""
+    """In the order of the call."""
     response: str
     score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringOptions:
-    """What is asked of a scorer, besides responses."""
+    """How responses are scored."""
 
     rewards: tuple[str, ...] = ()
-    """Of a log-ratio, names in `freeprm.core.rewards.REWARDS`, read off one pass; the scorer's own by default."""
+    """Of a log-ratio: names in `freeprm.core.rewards.REWARDS`, computed from one pass; the scorer's own by default."""
     splitter: str | None = None
-    """A name in `freeprm.core.steps.SPLITTERS`, for responses that bring no steps; the scorer's own by default."""
+    """A name in `freeprm.core.steps.SPLITTERS`, for responses without steps; the scorer's own by default."""
     tokens: bool = False
-    """Of a log-ratio: give token rewards too."""
+    """Of a log-ratio: return token rewards too."""
     too_long: TooLong = "exclude"
-    """What to do with a response that the context does not hold."""
+    """What to do with a response longer than the context."""
     token_budget: int | None = None
-    """Tokens in one batch; by the device if not given."""
+    """Tokens in one batch; by default decided by the device."""
 
 
 DEFAULT_SCORING = ScoringOptions()
@@ -79,38 +79,34 @@ DEFAULT_SCORING = ScoringOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What is known of a scorer, also before its weights are loaded."""
+    """A scorer's properties that are known before its weights are loaded."""
 
     name: str
-    """What rows call it unless told otherwise."""
+    """Its default name in rows."""
     source: str = ""
     """Its model, as the user named it."""
     splitter: str | None = None
-    """How responses are cut into steps unless their rows bring steps; None where it scores whole responses."""
+    """Default splitter of responses without steps; None if it scores whole responses."""
     aggregation: str | None = None
-    """How one score is made of the step scores, a name in `freeprm.core.rewards.AGGREGATORS`; None as above."""
+    """Default aggregator of step scores, a name in `freeprm.core.rewards.AGGREGATORS`; None as above."""
     kind: ScoreKind | None = None
-    """What its scores are, so that votes can be weighed by them; None where that is not known."""
+    """Kind of its scores, for the weights of votes; None if unknown."""
     rewards: tuple[str, ...] = ()
-    """Of a log-ratio, the rewards that are read unless others are asked for; any other scorer has one kind of score."""
+    """Of a log-ratio: the default rewards; empty for any other scorer."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What decides its scores, besides weights and splitter."""
+    """Settings that decide its scores, besides weights and splitter."""
     weights: Mapping[str, Path | None] = field(default_factory=dict)
-    """Folders of the weights that decide them, by role."""
+    """Folders of weights, by role."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides its scores, besides the splitter: for the settings of a run."""
+        """Everything but the splitter that decides its scores, for the settings of a run."""
         settings = dict(self.settings)
         for role, folder in self.weights.items():
             settings |= weights_identity(folder, role=role)
         return settings
 
     def check(self, options: ScoringOptions) -> None:
-        """Refuse what this scorer cannot be asked for.
-
-        Raises:
-            ConfigError: names the first such option.
-        """
+        """Raise a ConfigError for the first option that this scorer does not have."""
         if not self.rewards and (options.rewards or options.tokens):
             what = f"rewards {', '.join(options.rewards)}" if options.rewards else "tokens"
             raise ConfigError(f"{what}: is for log-ratios; {self.name} gives one kind of score")
@@ -119,11 +115,11 @@ class Description:
 
 
 class Scorer(ABC):
-    """A loaded scorer. One of your own needs `about`, `shape` and `score_rollouts`."""
+    """A loaded scorer. Your own needs `about`, `shape` and `score_rollouts`."""
 
     about: Description
     consumes: Sequence[str] = ()
-    """Columns that have done their work when a response is scored, and are left out of its row."""
+    """Columns that are dropped from the row of a scored response."""
 
     def identity(self) -> dict[str, Any]:
         """See `Description`."""
@@ -131,35 +127,35 @@ class Scorer(ABC):
 
     @abstractmethod
     def shape(self) -> ModelShape:
-        """What decides the cost of a token."""
+        """The shape that decides the cost of a token."""
 
     @abstractmethod
     def score_rollouts(
         self, rollouts: Sequence[Rollout], options: ScoringOptions = DEFAULT_SCORING, *, usage: Usage | None = None
     ) -> tuple[dict[int, Scores], Counter[str]]:
-        """Score responses, whose steps are those of their column `steps`, where they have one.
+        """Score responses, with the steps in their column `steps`, if any.
 
         Args:
-            rollouts: any number, best with those of one prompt together.
+            rollouts: any number, best grouped by prompt.
             options: how.
-            usage: is told what each model reads.
+            usage: counts the tokens of each model.
 
         Returns:
-            By index into `rollouts`, without those left out; and the counts of what was left out or cut, by reason.
+            Scores by index into `rollouts`, without those left out; and counts of responses left out or cut, by reason.
 
         Raises:
             ConfigError: see `Description.check`.
-            FreePRMError: a response that cannot be scored as it stands; names it.
+            FreePRMError: a response that cannot be scored; names it.
         """
 
     def rank(self, prompt: Prompt, responses: Sequence[str], *, aggregator: str | None = None) -> list[Ranked]:
-        """Responses to one prompt, the best first; equal ones in the order given.
+        """Finished responses to one prompt, the best first, ties in order.
 
         Args:
             prompt: text or conversation.
-            responses: finished ones.
-            aggregator: how one score is made of step scores, a name in `freeprm.core.rewards.AGGREGATORS`; as the
-                scorer's authors do it, by default.
+            responses: texts.
+            aggregator: of step scores, a name in `freeprm.core.rewards.AGGREGATORS`; by default that of the scorer's
+                authors.
 
         Raises:
             ConfigError: no such aggregator.
@@ -178,11 +174,7 @@ class Scorer(ABC):
         return sorted(ranked, key=lambda item: -item.score)
 
     def best_of_n(self, prompt: Prompt, responses: Sequence[str], *, aggregator: str | None = None) -> Ranked:
-        """The best of several responses; see `rank`.
-
-        Raises:
-            DataError: there is none to choose from, or one cannot be scored.
-        """
+        """The best of several responses; see `rank`."""
         if not responses:
             raise DataError("best_of_n: no responses; expected one or more to choose from")
         return self.rank(prompt, responses, aggregator=aggregator)[0]
@@ -192,15 +184,15 @@ class Member(Protocol):
     """A member of the family: a kind of scorer. One for released models also has `released` and `architectures`."""
 
     def describe(self, source: "ScorerSource") -> Description:
-        """What is known of a model without loading its weights; ModelError where it is none of this kind."""
+        """The description of a model, without loading its weights; a ModelError if it is of another kind."""
         ...
 
     def load(self, source: "ScorerSource") -> Scorer:
         """The scorer with its weights.
 
         Raises:
-            ConfigError: something is asked for that this kind has not, such as a reference.
-            ModelError: not a model of this kind, or one of which it is not known how it scores.
+            ConfigError: an option that this kind does not have, such as a reference.
+            ModelError: a model of another or unknown kind.
             RewardMismatchError: another beta, reference or chat template than reward.json records.
         """
         ...
@@ -208,14 +200,14 @@ class Member(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerSource:
-    """What it takes to load a scorer, in this process or in another."""
+    """Where a scorer is, and how it is loaded, in this process or another."""
 
     source: str
     """A folder or a hub id."""
     scorer: str | None = None
-    """A member of the family, or `package.module:Name`; told from the source if not given, see `load_scorer`."""
+    """A member of the family, or `package.module:Name`; by default inferred from the source, see `load_scorer`."""
     reference: str | None = None
-    """Of a log-ratio, as all of the next: where the reference is now, if not where it is recorded."""
+    """Of a log-ratio, as all of the next: the reference's location, if not the recorded one."""
     load_reference: bool = True
     """False to score without it, at half the cost."""
     beta: float | None = None
@@ -223,9 +215,9 @@ class ScorerSource:
     override: tuple[Override, ...] = ()
     """What may differ from reward.json: "beta", "reference", "template"."""
     stored_reference: bool = True
-    """Where rollouts bring the reference's log-probabilities from sampling, take those."""
+    """Use the reference's log-probabilities that rollouts have from sampling."""
     reference_device: str | None = None
-    """Of the reference, if another one; both models then work at the same time."""
+    """Of the reference, if another one; both models then run at the same time."""
     options: LoadOptions = DEFAULT_OPTIONS
     """Device, dtype and the like, of all models."""
 
@@ -234,39 +226,31 @@ class ScorerSource:
             raise ConfigError(f"override {min(unknown)!r}: expected one of {', '.join(OVERRIDES)}")
 
     def load(self) -> Scorer:
-        """The scorer with its weights; see `Member.load`.
-
-        Raises:
-            PluginError: no such scorer.
-        """
+        """The scorer with its weights; see `Member.load`. A PluginError if there is no such scorer."""
         return self._member().load(self)
 
     def describe(self) -> Description:
-        """What is known without loading the weights; the dtype as it is asked for, "auto" where the model decides."""
+        """The description without loading the weights; its dtype is the requested one, possibly "auto"."""
         return self._member().describe(self)
 
     @property
     def folder(self) -> Path:
-        """Where the model's files are."""
+        """The folder of the model's files."""
         return resolve(self.source)
 
     def shape(self) -> ModelShape:
-        """What decides the cost of a token; with the output head, which some scorers do not use."""
+        """The shape that decides the cost of a token, with the output head, which some scorers do not use."""
         config = load_config(self.folder, trust_remote_code=self.options.trust_remote_code)
         return ModelShape.of(config.get_text_config())
 
     def refuse_log_ratio(self, why: str, *, allowed: Sequence[str] = ()) -> None:
-        """Refuse what is for log-ratios of two models.
-
-        Raises:
-            ConfigError: names the first that is given.
-        """
+        """Raise a ConfigError for the first option of log-ratios that is set."""
         for name in ("reference", "beta", "override", "reference_device"):
             if getattr(self, name) and name not in allowed:
                 raise ConfigError(f"{self.source}: {name}: is for log-ratios; {why}; leave it out")
 
     def _member(self) -> Member:
-        name = self.scorer or _told_by(self.source)
+        name = self.scorer or _member_of(self.source)
         member = load("scorers", name)
         if not hasattr(member, "describe") or not hasattr(member, "load"):
             raise PluginError(f"scorers: {name!r} is {member!r}, which has no `describe` and `load`; see `Member`")
@@ -283,20 +267,20 @@ def load_scorer(
     dtype: Dtype = "auto",
     trust_remote_code: bool = False,
 ) -> Scorer:
-    """Load whatever scores: `ScorerSource` has more to set.
+    """Load any scorer; `ScorerSource` has more options.
 
     Args:
-        source: a folder that `freeprm train` wrote, whose reward.json says whether it gives log-ratios or values; or a
-            released model, known by its hub id or by a class that is one recipe's alone.
-        scorer: the member of the family, where the source does not tell: a recipe such as "skywork_reward", or
-            "untrained", which takes any language model's log-likelihood.
-        reference: of a log-ratio: where the reference is now, if it moved.
-        device: CUDA where there is one, else the CPU, if not given.
+        source: a folder that `freeprm train` wrote, whose reward.json decides between log-ratios and values; or a
+            released model, recognised by its hub id or by a class that only one recipe has.
+        scorer: the member of the family, if the source does not decide: a recipe such as "skywork_reward", or
+            "untrained", the log-likelihood of any language model.
+        reference: of a log-ratio: the reference's location, if it moved.
+        device: by default CUDA if available, else the CPU.
         dtype: "auto" is the checkpoint's own.
-        trust_remote_code: run code that the model brings.
+        trust_remote_code: run code that comes with the model.
 
     Raises:
-        ModelError: the model cannot be loaded, or it is not known how it scores.
+        ModelError: the model cannot be loaded, or its kind is unknown.
         PluginError: no such scorer.
         RewardMismatchError: another reference or chat template than reward.json records.
     """
@@ -308,13 +292,13 @@ def load_scorer(
 def steps_of(
     covered: Sequence[Span], response: str, name: str, *, given: Sequence[str] | None
 ) -> tuple[Sequence[Span], list[Span]]:
-    """A response cut into steps: their character spans, and the token ranges that go with them.
+    """The steps of a response: character spans and token ranges.
 
     Args:
         covered: (T,) the characters of each token.
         response: its text; the tokens cover less of it only if it was cut to fit a context.
         name: a splitter, or "tokens".
-        given: the steps' texts, instead of a splitter.
+        given: the steps' texts, used instead of a splitter.
 
     Raises:
         SpanError: the given steps are not those of the response.
@@ -328,15 +312,15 @@ def steps_of(
 
 
 def fit_rollouts(rollouts: Sequence[Rollout], models: Sequence[Backbone], *, too_long: TooLong) -> Fitted[Encoded]:
-    """Responses as models of one vocabulary read them, without empty ones and those that the context does not hold.
+    """Responses encoded for models of one vocabulary, without empty and too long ones.
 
     Args:
         rollouts: any number.
-        models: the first one's tokenizer and context are taken.
+        models: the first one's tokenizer and context are used.
         too_long: see `ScoringOptions`.
 
     Returns:
-        What is kept, by index into the rollouts, and the counts of what is not.
+        What is kept, by index into the rollouts, and counts of the others.
 
     Raises:
         DataError: with "error", names the first that does not fit.
@@ -359,12 +343,8 @@ def rollouts_of(prompt: Prompt, responses: Sequence[str], *, truncated: bool = F
     ]
 
 
-def _told_by(source: str) -> str:
-    """The member that a folder or a hub id asks for.
-
-    Raises:
-        ModelError: there is no such model, or nothing tells how it scores.
-    """
+def _member_of(source: str) -> str:
+    """The family's member for a folder or a hub id; a ModelError if it is unknown."""
     members = {name: load("scorers", name) for name in names("scorers", installed=False)}
     if not Path(source).expanduser().is_dir():
         for name, member in members.items():

@@ -60,7 +60,7 @@ from freeprm.scorers.base import (
 from freeprm.types import Prompt, ResponseScore, Rollout
 
 _SAME_DIRECTION = 0.99
-"""Cosine of two updates above which nobody is warned: 14 % of the norm is off to the side."""
+"""Cosine of two updates from which no warning is given; at 0.99, 14 % of the norm is orthogonal."""
 _Score = Callable[[Sequence[Encoded]], list[Tensor]]
 First = TypeVar("First")
 Second = TypeVar("Second")
@@ -74,7 +74,7 @@ class TokenLogProbs:
     policy: Floats
     """(T,)"""
     ref: Floats | None
-    """(T,); None where the reference was not loaded."""
+    """(T,); None without a loaded reference."""
 
 
 class ImplicitPRM(Scorer):
@@ -84,9 +84,9 @@ class ImplicitPRM(Scorer):
         config: beta, the reference and the splitter; see reward.json.
         policy: the trained model.
         reference: the frozen model it started from; None to score without it.
-        stored_reference: where rollouts bring the reference's log-probabilities from sampling, take those.
-        about: what it is as a scorer, if not what the config says. One without rewards gives q at each step's end, as
-            released log-ratios do.
+        stored_reference: use the reference's log-probabilities that rollouts have from sampling.
+        about: by default from the config. A description without rewards means q at each step's end, as for released
+            log-ratios.
     """
 
     consumes = COLUMNS
@@ -127,19 +127,14 @@ class ImplicitPRM(Scorer):
 
         Args:
             source: the folder, or a hub id.
-            reference: where the reference is now, if not where reward.json says; must be the same weights.
-            load_reference: False to score without it, at half the cost.
-            beta: must equal reward.json's, unless overridden.
-            override: what may differ from reward.json: "beta", "reference", "template".
+            reference, load_reference, beta, override, reference_device: see `ScorerSource`.
             stored_reference: see `ImplicitPRM`.
-            device: of both models, such as "cuda:1"; CUDA where there is one, if not given.
-            reference_device: of the reference, if another one; the models then work at the same time.
+            device: of both models, such as "cuda:1"; by default CUDA if available.
             dtype: of both models; "auto" is the policy's own.
-            attention: see `LoadOptions`, as for the next.
-            trust_remote_code: see above.
+            attention, trust_remote_code: see `LoadOptions`.
 
         Raises:
-            ModelError: no reward.json, one of a model that gives values, or a model that cannot be loaded.
+            ModelError: no reward.json, one of a model of values, or a model that cannot be loaded.
             RewardMismatchError: another beta, reference or chat template than reward.json records.
         """
         options = LoadOptions(device=device, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
@@ -178,7 +173,7 @@ class ImplicitPRM(Scorer):
         config = with_beta(config, policy, beta=source.beta, override=source.override)
         if not source.load_reference:
             return cls(config, policy=policy, reference=None)
-        # Both in the policy's precision: the log-ratio would be of two roundings otherwise.
+        # Both in the policy's precision: otherwise the log-ratio would contain two roundings.
         options = replace(source.options, dtype=policy.dtype, device=source.reference_device or source.options.device)
         if source.reference is None:
             ref = _recorded(recorded, source.source, options)
@@ -220,10 +215,10 @@ class ImplicitPRM(Scorer):
             prompt: text or conversation.
             responses: B texts.
             splitter: a name in `freeprm.core.steps.SPLITTERS`, or "tokens"; the model's own by default.
-            steps: the steps of each response, given by the caller instead of a splitter.
+            steps: the steps of each response, instead of a splitter.
             reward: a name in `freeprm.core.rewards.REWARDS`.
-            too_long: what to do with a response that the context does not hold; "exclude" is refused here,
-                because the caller could not tell which score is missing.
+            too_long: what to do with a response longer than the context; "exclude" is refused, since the missing score
+                would not be noticed.
             finished: False for beginnings of responses, which get no end-of-turn token.
 
         Returns:
@@ -264,7 +259,7 @@ class ImplicitPRM(Scorer):
         return found, counts
 
     def _scores(self, item: TokenLogProbs, rollout: Rollout, reward: str, options: ScoringOptions) -> Scores:
-        """Under a reward; "" is q at each step's end."""
+        """The scores under a reward; "" means q at each step's end."""
         try:
             read = self.read(
                 item, rollout.response, splitter=options.splitter, steps=rollout.extra.get("steps"),
@@ -290,17 +285,17 @@ class ImplicitPRM(Scorer):
         token_budget: int | None = None,
         usage: Usage | None = None,
     ) -> tuple[dict[int, TokenLogProbs], Counter[str]]:
-        """Both models' token log-probabilities: all that any reward, splitter or granularity is computed from.
+        """Both models' token log-probabilities, from which any reward at any granularity is computed.
 
         Args:
-            rollouts: any number, best with those of one prompt together; empty responses are left out.
-            too_long: what to do with a response that the context does not hold.
+            rollouts: any number, best grouped by prompt; empty responses are left out.
+            too_long: what to do with a response longer than the context.
             token_budget: tokens in one batch; see `score_tokens`.
-            usage: is told what each model reads.
+            usage: counts the tokens of each model.
 
         Returns:
-            By index into `rollouts`, without those left out; and the counts of what was left out or cut, by reason,
-            and of where the reference's came from.
+            By index into `rollouts`, without those left out; and counts of responses left out or cut, by reason, and
+            of the sources of the reference's log-probabilities.
         """
         fitted = fit_rollouts(rollouts, [one for one in (self.policy, self.reference) if one], too_long=too_long)
         counts, usage = fitted.counts, usage or Usage()
@@ -313,8 +308,8 @@ class ImplicitPRM(Scorer):
         else:
             kept = [rollouts[index] for index in fitted.kept]
             policy, ref = both(
-                lambda tell: score(POLICY, self.policy, tell)(fitted.encoded),
-                lambda tell: self._of_reference(kept, fitted.encoded, score(REFERENCE, reference, tell), counts),
+                lambda passed: score(POLICY, self.policy, passed)(fitted.encoded),
+                lambda passed: self._of_reference(kept, fitted.encoded, score(REFERENCE, reference, passed), counts),
                 advance=usage.advance, at_once=are_apart(self.policy.model, reference.model),
             )  # fmt: skip
         parts = zip(fitted.kept, fitted.encoded, policy, ref, strict=True)
@@ -336,7 +331,7 @@ class ImplicitPRM(Scorer):
     def _stored(
         self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], score: _Score, counts: Counter[str]
     ) -> dict[int, Tensor]:
-        """By index, the reference's log-probabilities that rollouts bring from sampling, checked on some of them."""
+        """By index, the reference's log-probabilities that rollouts have from sampling, some of them checked."""
         if not self._takes_stored:
             return {}
         dtype = self.policy.dtype
@@ -360,7 +355,7 @@ class ImplicitPRM(Scorer):
         steps: Sequence[str] | None = None,
         reward: str = "with-reference",
     ) -> ResponseScore:
-        """Rewards at every granularity from token log-probabilities; no model is run.
+        """Rewards at every granularity from token log-probabilities, without running a model.
 
         Raises:
             ModelError: this reward needs the reference, which is not loaded.
@@ -387,7 +382,7 @@ def described(
     source: str, *, beta: float, dtype: str, splitter: str, policy: Path, reference: Path | None,
     is_own_reference: bool = False,
 ) -> Description:  # fmt: skip
-    """What a log-ratio is as a scorer; its rewards are those that its models are for, unless others are asked for."""
+    """The description of a log-ratio; its default reward follows from its models."""
     plain = "without-reference" if reference is None else "with-reference"
     return Description(
         name="implicit", source=source, splitter=splitter, aggregation="min", kind="log_odds",
@@ -408,19 +403,19 @@ class _EndedError(Exception):
 def both(
     first: Callable[[Advance], First], second: Callable[[Advance], Second], *, advance: Advance, at_once: bool
 ) -> tuple[First, Second]:
-    """What two passes give; each is called with what it must tell of every batch.
+    """The results of two passes; each is called with a callback for its batches.
 
     Args:
         first: runs in this thread.
-        second: runs after it, or in a thread of its own.
-        advance: told of every batch, by one pass at a time.
-        at_once: run both at the same time. Where one fails or is interrupted, the other ends after its batch.
+        second: runs after it, or in its own thread.
+        advance: called for every batch, by one pass at a time.
+        at_once: run both at the same time. If one fails or is interrupted, the other ends after its batch.
     """
     if not at_once:
         return first(advance), second(advance)
     ended, alone = Event(), Lock()
 
-    def tell(n_tokens: int, n_responses: int) -> None:
+    def passed(n_tokens: int, n_responses: int) -> None:
         if ended.is_set():
             raise _EndedError
         with alone:
@@ -431,10 +426,10 @@ def both(
             ended.set()
 
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(second, tell)
+        other = pool.submit(second, passed)
         other.add_done_callback(end_if_failed)
         try:
-            mine = first(tell)
+            mine = first(passed)
         except _EndedError:
             other.result()  # raises what ended this pass
             raise
@@ -444,13 +439,14 @@ def both(
         return mine, other.result()
 
 
-def _scoring(what: str, model: Backbone, tell: Advance, *, usage: Usage, token_budget: int | None) -> _Score:
+def _scoring(what: str, model: Backbone, passed: Advance, *, usage: Usage, token_budget: int | None) -> _Score:
     """One model's pass, timed from now on."""
-    return partial(score_tokens, model.model, token_budget=token_budget, advance=usage.timing(what, model.model, tell))
+    advance = usage.timing(what, model.model, passed)
+    return partial(score_tokens, model.model, token_budget=token_budget, advance=advance)
 
 
 def _warn_of_a_cast(policy: Backbone, reference: Backbone) -> None:
-    """Say what is left of training where a policy that is kept in float32 is read in 16 bits."""
+    """Warn if reading a float32 policy in 16 bits loses much of what training changed."""
     if policy.model.dtype not in (torch.bfloat16, torch.float16):
         return
     kept = kept_of_update(policy.folder, reference.folder, policy.model.dtype)
@@ -464,7 +460,7 @@ def _warn_of_a_cast(policy: Backbone, reference: Backbone) -> None:
 
 
 def _recorded(recorded: Reference, source: str | Path, options: LoadOptions) -> Backbone:
-    """The reference from where reward.json says it is."""
+    """Load the reference from the location in reward.json."""
     try:
         return load_backbone(recorded.source, options, revision=recorded.revision)
     except ModelError as error:

@@ -1,7 +1,6 @@
 """Any language model as its own scorer: a policy that is its reference, whose log-ratio is exactly 0 everywhere.
 
-What it gives is the model's log-likelihood times beta, the reward `reference-only`: the untrained model of the paper's
-Table 4, a baseline.
+Its reward is `reference-only`, beta times the log-likelihood: the untrained model of the paper's Table 4, a baseline.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from freeprm.scorers.implicit import ImplicitPRM, described
 
 @dataclass(frozen=True, slots=True)
 class Untrained:
-    """See `freeprm.scorers.base.Member`; a beta of 1 unless another is given."""
+    """See `freeprm.scorers.base.Member`; beta is 1 by default."""
 
     def describe(self, source: ScorerSource) -> Description:
         """See `Member`."""

@@ -1,8 +1,7 @@
-"""Trained models of values: outcome reward models, Math-Shepherd's and AutoPSV's process reward models, trained here.
+"""Models of values trained here: outcome reward models, Math-Shepherd's and AutoPSV's process reward models.
 
-A folder that `freeprm train` wrote with another parameterisation than the log-ratio. Scores are the values as they are,
-in nats, and log-odds where the objective was a cross-entropy. They are read where they were trained: at the end of each
-step, or of the response.
+A folder that `freeprm train` wrote with another parameterisation than the log-ratio. Scores are the values in nats,
+log-odds if the objective was a cross-entropy, read as in training: at the end of each step, or of the response.
 """
 
 from collections import Counter
@@ -31,21 +30,21 @@ from freeprm.scorers.base import (
 from freeprm.types import Rollout, Span
 
 _CROSS_ENTROPIES = ("ce", "step_ce", "osv")
-"""Objectives under which sigmoid(value) is the probability of the label; a pairwise one leaves the zero open."""
+"""Objectives for which sigmoid(value) is the probability of the label; a pairwise one leaves the zero undetermined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Valued(Scorer):
-    """A model of values; see `freeprm.scorers.base.Scorer`."""
+    """A model of values."""
 
     about: Description
     backbone: Backbone
-    """As `load_valued` gives it."""
+    """From `load_valued`."""
     valuation: Valuation
 
     @classmethod
     def describe(cls, source: ScorerSource) -> Description:
-        """See `freeprm.scorers.base.Member`; the lowest value of a response counts, as in Math-Shepherd."""
+        """See `freeprm.scorers.base.Member`; the default aggregator is the minimum, as in Math-Shepherd."""
         source.refuse_log_ratio("this model gives values")
         config = load_reward_config(source.folder)
         valuation = valuation_of(config, source=source.source)
@@ -68,7 +67,7 @@ class Valued(Scorer):
         """See `freeprm.scorers.base.Member`.
 
         Raises:
-            ConfigError: a reference, which values have not.
+            ConfigError: an option of log-ratios, e.g. a reference.
             ModelError: no reward.json, one of an implicit process reward model, or weights of another kind.
             RewardMismatchError: another chat template than in training.
         """
@@ -80,18 +79,18 @@ class Valued(Scorer):
         return cls(about=about, backbone=backbone, valuation=valuation)
 
     def shape(self) -> ModelShape:
-        """See `Scorer`; heads, read at a few tokens and of one or two rows, are left out."""
+        """See `Scorer`; without heads, which are small and read at few tokens."""
         return ModelShape.of(self.backbone.model.config.get_text_config(), n_outputs=0)
 
     def score_rollouts(
         self, rollouts: Sequence[Rollout], options: ScoringOptions = DEFAULT_SCORING, *, usage: Usage | None = None
     ) -> tuple[dict[int, Scores], Counter[str]]:
-        """See `Scorer`; a splitter "tokens" gives the value after each token.
+        """See `Scorer`; the splitter "tokens" gives the value after each token.
 
         Raises:
             SpanError: the steps of a row are not its response's; names the response.
             DataError: a response that is too long, with "error".
-            NonFiniteError: a value is no number; names the response.
+            NonFiniteError: a value is not finite; names the response.
         """
         self.about.check(options)
         fitted = fit_rollouts(rollouts, [self.backbone], too_long=options.too_long)
@@ -105,11 +104,12 @@ class Valued(Scorer):
         )  # fmt: skip
         parts = zip(fitted.kept, fitted.encoded, cuts, values, strict=True)
         return {
-            index: self._scores(spans, said.tolist(), n_tokens=len(item.ids)) for index, item, (spans, _), said in parts
+            index: self._scores(spans, value.tolist(), n_tokens=len(item.ids))
+            for index, item, (spans, _), value in parts
         }, fitted.counts
 
     def _steps(self, rollout: Rollout, item: Encoded, splitter: str | None) -> tuple[Sequence[Span], Sequence[Span]]:
-        """Characters and tokens of each step; of the whole, where the response is read."""
+        """Characters and tokens of each step, or of the whole response."""
         own = self.about.splitter
         if own is None:
             return [], [Span(0, item.n_response)]
