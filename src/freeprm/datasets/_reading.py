@@ -1,4 +1,4 @@
-"""Problems by the name of a dataset, or from anyone's rows."""
+"""Problems of a named dataset, or from rows."""
 
 import hashlib
 import json
@@ -23,18 +23,18 @@ def load_problems(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> list[Problem]:
-    """Problems of a dataset, or of rows with `prompt` and, where there are, `problem_id` and `answer`.
+    """Problems of a dataset, or of rows with `prompt` and possibly `problem_id` and `answer`.
 
     Args:
         source: a dataset's name, or rows: a file, a folder, or `hf:owner/name#split`.
         split: of the dataset; rows have none.
-        limit: how many, chosen by the seed; all if not given.
+        limit: number of problems, chosen by the seed; by default all.
         seed: of the choice.
         options: the dataset's other fields.
 
     Raises:
         RecordError: a row is broken; names the file and the line.
-        DataError: there are fewer problems than asked for, or none.
+        DataError: there are fewer problems than `limit`, or none.
         PluginError: neither a path nor a dataset.
     """
     path = Path(source)
@@ -48,7 +48,7 @@ def load_problems(
 
 
 def readers_of(file: str) -> list[str]:
-    """The datasets that can read a file of rows by their own columns, e.g. `question` and `answer` of GSM8K."""
+    """The datasets that can read a file of rows, by its columns, e.g. `question` and `answer` of GSM8K."""
     found = []
     for name in names("datasets", installed=False):
         try:
@@ -61,10 +61,10 @@ def readers_of(file: str) -> list[str]:
 
 
 def limited(problems: Sequence[Problem], limit: int | None, seed: int) -> list[Problem]:
-    """So many problems, chosen by the seed; all if not given.
+    """`limit` problems chosen by the seed, or all.
 
     Raises:
-        DataError: there are fewer, or none, or one is there twice.
+        DataError: there are fewer, or none, or one is repeated.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"n_problems: is {limit}; expected 1 or more")
@@ -77,7 +77,7 @@ def limited(problems: Sequence[Problem], limit: int | None, seed: int) -> list[P
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
-    """SHA-256 of the problems' rows, in order: by it a run knows whether it is asked for the same ones."""
+    """SHA-256 of the problems' rows, in order, for the identity of a run."""
     digest = hashlib.sha256()
     for problem in problems:
         digest.update(json.dumps(problem_row(problem), sort_keys=True).encode())

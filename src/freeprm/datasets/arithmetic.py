@@ -1,4 +1,4 @@
-"""The embedded world's word problems, as many as are asked for, without a file."""
+"""The embedded world's word problems, in any number, without a file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from freeprm.world.solutions import solve
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """Problems that take 3 to `difficulty` steps; `freeprm.world.problems` says what they are."""
+    """Problems that take 3 to `difficulty` steps; see `freeprm.world.problems`."""
 
     difficulty: int = DEFAULT_DIFFICULTY
     """Steps of the longest solutions."""

@@ -1,6 +1,6 @@
-"""What a source of problems must be (`Dataset`), and how the file-backed ones read and choose.
+"""The Protocol of a source of problems (`Dataset`), and reading and choosing for file-backed ones.
 
-A dataset is a frozen dataclass: its fields are its options, with defaults where there are any.
+A dataset is a frozen dataclass whose fields are its options.
 """
 
 import random
@@ -24,25 +24,25 @@ class Dataset(Protocol):
     """Problems with gold answers."""
 
     def problems(self, split: str, *, limit: int | None, seed: int) -> Iterable[Problem]:
-        """Problems of a split, the same for the same arguments, with unique ids and an answer each.
+        """Problems of a split, the same for the same arguments, with unique ids and answers.
 
         Args:
-            split: `train`, `dev`, `test`, ... as far as the dataset has them.
-            limit: how many, chosen by the seed; None for all. A larger limit keeps those of a smaller one.
+            split: `train`, `dev`, `test`, ...
+            limit: number of problems, chosen by the seed; None for all. A larger limit keeps those of a smaller one.
             seed: of the choice.
 
         Raises:
-            ConfigError: no such split, or all were asked for where there is no end of them.
+            ConfigError: no such split, or no limit on an endless supply.
             RecordError: a record is broken; names the file and the line.
         """
         ...
 
 
 def split_files(path: Path, split: str) -> list[Path]:
-    """The files of a split: the path itself where it is a file, else what the folder or a hub's data set has for it.
+    """The files of a split: the path itself if it is a file, else those of the folder or a hub's data set.
 
-    In a folder that is `<split>.jsonl`, .json, .csv or .parquet, or its parts, `<split>-00000-of-00003.parquet`; it may
-    lie in a subfolder, as in a hub's `data/` or `main/`.
+    In a folder these are `<split>.jsonl`, .json, .csv or .parquet, or shards, `<split>-00000-of-00003.parquet`,
+    possibly in a subfolder, as in a hub's `data/` or `main/`.
 
     Raises:
         ConfigError: the folder has no such file, or has it more than once.
@@ -59,18 +59,20 @@ def read_problems(
 
     Args:
         paths: files, folders or hub names, as `read_rows` takes them.
-        convert: a row, where it stood and its 0-based index, to its problem.
+        convert: a row, its source and its 0-based index -> its problem.
         on_bad: stop at a broken row, or leave it out with a warning that counts them.
 
     Raises:
-        RecordError: names the file, the line, and what was expected; also for an id that stood before.
+        RecordError: names the file, the line, and what was expected; also for a repeated id.
     """
     problems: list[Problem] = []
     skipped: list[RecordError] = []
     seen: dict[str, Source] = {}
     for index, (source, row) in enumerate(pair for path in paths for pair in read_rows(path)):
         try:
-            problem = _problem(row, source, index, convert)
+            if isinstance(row, RecordError):
+                raise row
+            problem = convert(row, source, index)
         except RecordError as error:
             if on_bad == "raise":
                 raise RecordError(f"{error}. on_bad = skip leaves such rows out") from error
@@ -82,17 +84,13 @@ def read_problems(
         seen[problem.problem_id] = source
         problems.append(problem)
     if skipped:
-        places, n_rows = ", ".join(map(str, paths)), len(seen) + len(skipped)
-        warnings.warn(f"{places}: left out {len(skipped)} of {n_rows} rows; first {skipped[0]}", stacklevel=2)
+        files, n_rows = ", ".join(map(str, paths)), len(seen) + len(skipped)
+        warnings.warn(f"{files}: left out {len(skipped)} of {n_rows} rows; first {skipped[0]}", stacklevel=2)
     return problems
 
 
 def text_of(row: Row, column: str, source: Source) -> str:
-    """The text in a column.
-
-    Raises:
-        RecordError: there is none; names the columns that there are.
-    """
+    """The text in a column; a RecordError if there is none."""
     return str(getattr(_row_with(column).of(row, source), column))
 
 
@@ -102,17 +100,9 @@ def _row_with(column: str) -> type[ForeignRow]:
 
 
 def choose(items: Sequence[T], *, limit: int | None, seed: int) -> Iterator[T]:
-    """`limit` of the items by seeded lot, in their own order; a larger limit keeps those of a smaller one."""
+    """`limit` random items, in their order; a larger limit keeps those of a smaller one."""
     order = list(range(len(items)))
     if limit is not None and limit < len(items):
         random.Random(seed).shuffle(order)
         order = sorted(order[:limit])
     return (items[index] for index in order)
-
-
-def _problem(
-    row: Row | RecordError, source: Source, index: int, convert: Callable[[Row, Source, int], Problem]
-) -> Problem:
-    if isinstance(row, RecordError):
-        raise row
-    return convert(row, source, index)

@@ -1,4 +1,4 @@
-"""Anyone's problems: rows with a `prompt` and, where there are, a `problem_id` and an `answer`."""
+"""Any problems: rows with a `prompt` and possibly a `problem_id` and an `answer`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,20 +37,20 @@ class RowsDataset:
     def problems(self, split: str, *, limit: int | None, seed: int) -> Iterator[Problem]:
         """All rows, whatever the split; ids default to `<file>-<row>`, and answers may be missing.
 
-        Columns that belong to a rollout (a response, its label, its scores) are not taken along; all others are.
+        Columns of a rollout (a response, its label, its scores) are dropped; all others are kept.
 
         Raises:
-            RecordError: a row without a prompt, or with one that is none.
+            RecordError: a row without a valid prompt.
         """
         yield from choose(read_problems([self.path], _problem, on_bad=self.on_bad), limit=limit, seed=seed)
 
 
 def _problem(row: Row, source: Source, index: int) -> Problem:
-    given = _Row.of(row, source)
+    parsed = _Row.of(row, source)
     return Problem(
-        problem_id=given.problem_id or f"{source.path.stem}-{index}",
-        prompt=given.prompt,
-        answer=given.answer,
+        problem_id=parsed.problem_id or f"{source.path.stem}-{index}",
+        prompt=parsed.prompt,
+        answer=parsed.answer,
         extra={name: value for name, value in row.items() if name not in Rollout.__slots__},
     )
 

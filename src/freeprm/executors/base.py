@@ -1,7 +1,7 @@
-"""Where the work of a stage is done (`Executor`): in this process, or in many.
+"""The Protocol of an executor, which does the work of a stage in this process or in many.
 
-A stage divides its work into blocks of items, and says how a worker is made: a worker turns one block into results.
-Blocks do not depend on how many workers there are, so neither do the results.
+A stage divides its work into blocks of items, and has a function that makes a worker: a worker turns a block into
+results. Blocks do not depend on the number of workers, so neither do the results.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,30 +11,30 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Worker = Callable[[Sequence[Item]], Iterable[Result]]
-"""Turns a block of items into results; holds what is dear to load."""
+"""A block of items -> results; holds what is expensive to load."""
 
 
 class Executor(Protocol):
-    """Does the blocks of a stage. A frozen dataclass: its fields are its options."""
+    """Works on the blocks of a stage. A frozen dataclass whose fields are its options."""
 
     @property
     def remote(self) -> bool:
-        """The work is done elsewhere: a stage divides all of it into blocks, and loads no model itself."""
+        """The work is done in other processes: the stage divides all of it into blocks, and loads no model itself."""
         ...
 
     @property
     def block(self) -> int | None:
-        """Items that a block should have; None where the stage decides."""
+        """Items of a block; None to let the stage decide."""
         ...
 
     def run(self, make: Callable[[], Worker[Item, Result]], blocks: Sequence[Sequence[Item]]) -> Iterator[Result]:
         """The results of all blocks, as they are finished, in any order.
 
         Args:
-            make: makes a worker, once in every process that works; it, the items and the results can be pickled.
+            make: makes a worker, once in every process; it, the items and the results must be picklable.
             blocks: the work.
 
         Raises:
-            FreePRMError: what a worker raises, with its message.
+            FreePRMError: raised by a worker.
         """
         ...

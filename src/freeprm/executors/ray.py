@@ -1,7 +1,7 @@
 """The work of a stage on a Ray cluster, through Ray Data: `map_batches` over a pool of actors that hold the model.
 
-Blocks and results travel as pickled bytes, so that they arrive as they were, whatever Ray makes of its tables. A
-block's results come back when the whole block is finished; the caller, which has the run folder, stays where it is.
+Blocks and results are sent as pickled bytes, so that Ray's tables cannot change them. A block's results are returned
+when the whole block is finished, to the caller, which has the run folder.
 """
 
 import importlib
@@ -25,19 +25,19 @@ class Ray:
     """Workers on a Ray cluster, each an actor that makes its worker once."""
 
     address: str | None = None
-    """Of the cluster, e.g. `auto` or `ray://head:10001`. By default the one that Ray is connected to or finds by
-    itself (RAY_ADDRESS, or one started on this machine), else one that is started here for the run."""
+    """Of the cluster, e.g. `auto` or `ray://head:10001`. By default the one that Ray is connected to or finds
+    (RAY_ADDRESS, or one started on this machine), else one that is started for the run."""
     workers: int = 2
-    """Actors. Results do not depend on how many there are."""
+    """Actors. Results do not depend on their number."""
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
-    """GPUs that Ray gives to each actor, e.g. as many as vLLM's `tensor_parallel_size`."""
+    """GPUs for each actor, e.g. vLLM's `tensor_parallel_size`."""
     block: int | None = None
-    """Items (samples, responses) of a block, if not as many as the stage takes; a lost worker's block is repeated."""
+    """Items (samples, responses) of a block; by default decided by the stage. A lost worker's block is repeated."""
     blocks_in_flight: int = 2
     """Blocks sent to each actor ahead of time."""
     restarts: int = 3
-    """Times that an actor which died is started again, and its block repeated, before that is an error."""
+    """Times that an actor which died is restarted, and its block repeated, before it is an error."""
     runtime_env: Mapping[str, Any] | None = None
     """Ray's runtime environment of the actors, e.g. {"env_vars": {...}}."""
     show_logs: bool = False
@@ -57,7 +57,7 @@ class Ray:
 
         Raises:
             MissingExtraError: Ray is not installed.
-            WorkerError: a worker failed with an error that is not ours, or its actor died too often.
+            WorkerError: a worker failed with another error, or its actor died too often.
         """
         if not blocks:
             return
@@ -77,7 +77,7 @@ class Ray:
 
     @contextmanager
     def _connected(self, ray: Any) -> Iterator[None]:
-        """Connected to a cluster; one that somebody else connected to stays so."""
+        """Connect to a cluster; an existing connection is used and kept."""
         if ray.is_initialized():
             yield
             return
@@ -119,14 +119,14 @@ class Ray:
 
 
 class _Actor:
-    """Lives in the cluster. An error is a result like another: Ray would only show it inside its own."""
+    """An actor in the cluster. Errors are returned as results, since Ray would wrap them in its own."""
 
     def __init__(self, make: Callable[[], Worker[Any, Any]]):
         self._worker: Worker[Any, Any] | None = None
         self._error: FreePRMError | None = None
         try:
             self._worker = make()
-        except Exception as error:  # raised with the first block, since an actor cannot say why it was not made
+        except Exception as error:  # raised with the first block, since an actor cannot report a failed start
             self._error = _ours(error)
 
     def __call__(self, table: Any) -> Any:
@@ -159,7 +159,7 @@ def _ray() -> Any:
 
 @contextmanager
 def _quiet(ray: Any, *, show_logs: bool) -> Iterator[None]:
-    """Ray Data without its bars and messages, which would run into ours."""
+    """Ray Data without its progress bars and messages."""
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.enable_progress_bars, logger.level
     context.enable_progress_bars = False

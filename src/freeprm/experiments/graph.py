@@ -6,8 +6,8 @@
     ]
     make_runs(runs, out=out, workers=2, description="demo")
 
-A run begins when the runs are finished whose folders it takes. Every stage resumes from its own folder, so the same
-list goes on where it was interrupted, and what is finished stays as it is.
+A run begins when the runs that it depends on are finished. Every stage resumes from its own folder, so the same list
+resumes where it was interrupted, and finished runs are kept.
 """
 
 import os
@@ -29,25 +29,25 @@ from freeprm.io.runs import read_manifest
 from freeprm.io.sandbox import cores
 
 SHOWN = 8
-"""Runs named in a message, of those that were not made."""
+"""Maximum of runs named in a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRun:
-    """A run of an experiment; it can be pickled, unless it is made in this process."""
+    """A run of an experiment; picklable, unless it is made in this process."""
 
     folder: Path
-    """Its run folder, by which others take it."""
+    """Its run folder, which other runs refer to."""
     stage: Callable[..., object]
-    """Called with the inputs, where there are any, and `out`: a stage with its settings, by `functools.partial`."""
+    """Called with the inputs, if any, and `out`: a stage with its settings, by `functools.partial`."""
     inputs: tuple[Path, ...] = ()
-    """Files and folders, of other runs of the list or made before."""
+    """Files and folders, of other runs of the list or existing."""
     needs: tuple[Path, ...] = ()
-    """Folders of other runs that its settings name: models, thresholds."""
+    """Folders of other runs in its settings: models, thresholds."""
     alone: bool = False
-    """It starts processes or threads of its own: made in this process, before those that are made side by side."""
+    """It starts its own processes or threads: made in this process, before the parallel runs."""
     log: str = ""
-    """Name of the log in `out/logs` for what it prints in a process of its own; by default as the folder."""
+    """Name of the log in `out/logs` for the output of its process; by default from the folder."""
 
 
 def make_runs(
@@ -60,18 +60,18 @@ def make_runs(
 ) -> None:
     """Make all runs, one after the other in this process, or several at a time in others.
 
-    One that fails stops none but those that need it; the failure is raised when the others are done.
+    A failed run stops only those that need it; the failure is raised when the others are done.
 
     Args:
-        runs: in any order; of those that may begin, the first begins first where they are made one after the other.
+        runs: in any order; in a single process, the first that may begin is made first.
         out: the experiment's folder; messages and logs name runs by their folders below it.
-        workers: processes; with 1 all is done in this one.
+        workers: processes; with 1 everything is done in this one.
         description: of the experiment, for progress.
         ended: called whenever a run has ended.
 
     Raises:
         WorkerError: a process failed or was lost.
-        FreePRMError: what the first run to fail raised, with the names of those that failed so before the message.
+        FreePRMError: that of the first failed run, with the names of runs that failed in the same way.
     """
     graph = _Graph(runs, out, ended)
     in_this_process = workers == 1 or len(runs) < 2
@@ -85,7 +85,7 @@ def make_runs(
 
 
 def chain_lengths(needs: dict[Path, set[Path]]) -> dict[Path, int]:
-    """For each run, how many runs are in the longest chain of needs that it is a part of, itself aside."""
+    """For each run, the number of other runs in the longest chain of needs through it."""
     order = list(TopologicalSorter(needs).static_order())
     before, after = dict.fromkeys(order, 0), dict.fromkeys(order, 0)
     for run in order:
@@ -97,7 +97,7 @@ def chain_lengths(needs: dict[Path, set[Path]]) -> dict[Path, int]:
 
 
 class _Graph:
-    """What is left of some runs, what is done, and what has failed."""
+    """The state of the runs: waiting, ready, done, failed."""
 
     def __init__(self, runs: Sequence[PlannedRun], out: Path, ended: Callable[[], None]):
         self._out, self._ended = out, ended
@@ -122,19 +122,19 @@ class _Graph:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether some run waits for nothing."""
+        """Whether some run is ready."""
         return bool(self._ready)
 
     def was_made(self, run: PlannedRun) -> bool:
-        """Whether it was finished before this began."""
+        """Whether it was finished before."""
         return run not in self._clock.todo
 
     def name(self, run: PlannedRun) -> str:
-        """As messages have it."""
+        """Its name in messages."""
         return run.folder.relative_to(self._out).as_posix() if run.folder.is_relative_to(self._out) else str(run.folder)
 
     def log(self, run: PlannedRun) -> Path:
-        """Where what it prints goes."""
+        """The log of its output."""
         return self._out / "logs" / f"{run.log or self.name(run).replace('/', '-')}.log"
 
     def progress(self, n_workers: int = 1) -> str:
@@ -157,7 +157,7 @@ class _Graph:
         return taken
 
     def end(self, run: PlannedRun, failure: FreePRMError | None) -> None:
-        """A run has ended."""
+        """Note the end of a run."""
         self._clock.end(run)
         if failure is None:
             self._done.append(run)
@@ -167,22 +167,22 @@ class _Graph:
         self._ended()
 
     def close(self) -> None:
-        """Raise what failed, if anything did, with what is missing for want of it."""
+        """Raise the first failure, if any, with all failures and the runs that were not made."""
         if not self._failures:
             return
-        said = [f"{', '.join(names)}: {text}" for text, (_, names) in self._failures.items()]
+        parts = [f"{', '.join(names)}: {text}" for text, (_, names) in self._failures.items()]
         if missing := [self.name(run) for run in self._waiting.values()]:
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            said.append(f"not made for want of it: {', '.join(missing[:SHOWN])}{more}")
+            parts.append(f"not made for want of it: {', '.join(missing[:SHOWN])}{more}")
         first, _ = next(iter(self._failures.values()))
-        raise type(first)(f"{'; '.join(said)}. All else is done ({len(self._done)} runs), and stays so") from first
+        raise type(first)(f"{'; '.join(parts)}. All else is done ({len(self._done)} runs), and stays so") from first
 
 
 class _Clock:
-    """Guesses how long the runs that are left will take: each as long as those of its stage took on average."""
+    """Estimates the time that is left: each run takes the mean time of its stage."""
 
     def __init__(self, runs: Iterable[PlannedRun]):
-        # What was finished before takes no time, and would make all else seem as quick.
+        # Runs that were finished before take no time, and would bias the means.
         self.todo = [run for run in runs if (read_manifest(run.folder) or {}).get("status") != "complete"]
         self._begun: dict[Path, float] = {}
         self._took: dict[str, list[float]] = {}
@@ -196,12 +196,12 @@ class _Clock:
             self._took.setdefault(_stage_name(run), []).append(time.monotonic() - self._begun[run.folder])
 
     def left(self, n_workers: int) -> timedelta | None:
-        """None where nothing is known yet, or left."""
+        """None while nothing is known, or if nothing is left."""
         every = [seconds for took in self._took.values() for seconds in took]
         if not every or not self.todo:
             return None
-        means = [_mean(self._took.get(_stage_name(run), every)) for run in self.todo]
-        return timedelta(seconds=round(sum(means) / n_workers))
+        times = [self._took.get(_stage_name(run), every) for run in self.todo]
+        return timedelta(seconds=round(sum(sum(took) / len(took) for took in times) / n_workers))
 
 
 def _side_by_side(graph: _Graph, *, n_workers: int, description: str) -> None:
@@ -223,19 +223,15 @@ def _side_by_side(graph: _Graph, *, n_workers: int, description: str) -> None:
                 try:
                     failure = process.receive()
                 except EOFError:
-                    failure = _lost(process, graph.log(run))
+                    failure = WorkerError(
+                        f"its process ended with {process.ending()}. {graph.log(run)} may say more; the same command "
+                        "goes on, and with one worker it needs less memory"
+                    )
                     process = Process(_serve, stack, n_threads=n_threads)
                 idle.append(process)
                 graph.end(run, failure)
-                said = f"{graph.name(run)} {'finished' if failure is None else f'failed: {failure}'}"
-                advance(1, note=f"{said}; {graph.progress(n_workers)}")
-
-
-def _lost(process: Process, log: Path) -> WorkerError:
-    return WorkerError(
-        f"its process ended with {process.ending()}. {log} may say more; the same command goes on, and with one worker "
-        "it needs less memory"
-    )
+                note = f"{graph.name(run)} {'finished' if failure is None else f'failed: {failure}'}"
+                advance(1, note=f"{note}; {graph.progress(n_workers)}")
 
 
 def _serve(connection: Connection) -> None:
@@ -245,20 +241,20 @@ def _serve(connection: Connection) -> None:
         try:
             run, log = connection.recv()
         except EOFError:
-            return  # the parent is done with us
+            return  # the parent has stopped
         connection.send(_logged(run, log))
 
 
 def _logged(run: PlannedRun, log: Path) -> FreePRMError | None:
-    """Make a run, with all that it prints in its log; what went wrong with it."""
+    """Make a run with its output in its log; returns its failure."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         for standard in (1, 2):
             os.dup2(file.fileno(), standard)
     try:
         failure = _attempt(run)
-        return failure and type(failure)(str(failure))  # without what it may hold that cannot be sent
-    except Exception as error:  # whatever it was, the parent must hear of it
+        return failure and type(failure)(str(failure))  # without attributes that may not be picklable
+    except Exception as error:  # whatever it was, the parent must know
         return WorkerError(f"{type(error).__name__}: {error}. {log} may say more")
     finally:
         sys.stdout.flush()
@@ -266,7 +262,7 @@ def _logged(run: PlannedRun, log: Path) -> FreePRMError | None:
 
 
 def _attempt(run: PlannedRun) -> FreePRMError | None:
-    """Make a run; what it could not do."""
+    """Make a run; returns its failure."""
     try:
         run.stage(*([list(run.inputs)] if run.inputs else []), out=run.folder)
     except FreePRMError as error:
@@ -275,7 +271,7 @@ def _attempt(run: PlannedRun) -> FreePRMError | None:
 
 
 def _settings(run: PlannedRun) -> tuple[object, ...]:
-    """What decides a run, so that equal ones compare equal, which partial functions do not."""
+    """The definition of a run, for comparison, since partial functions do not compare equal."""
     stage = run.stage
     called = (stage.func, stage.args, stage.keywords) if isinstance(stage, partial) else (stage, (), {})
     return *called, run.inputs
@@ -283,7 +279,3 @@ def _settings(run: PlannedRun) -> tuple[object, ...]:
 
 def _stage_name(run: PlannedRun) -> str:
     return str(getattr(run.stage.func if isinstance(run.stage, partial) else run.stage, "__name__", run.stage))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -1,4 +1,4 @@
-"""What formats of preferences share: a prompt with a better and a worse reply, and pairs written.
+"""The common part of formats of preferences: a prompt with a better and a worse reply, and writing pairs.
 
 The shapes are TRL's (dataset formats, `extract_prompt`): a preference is {"prompt", "chosen", "rejected"}, or only
 {"chosen", "rejected"} that begin alike; each is a text or a list of {"role", "content"}.
@@ -21,7 +21,7 @@ REPLY = "text, or one message of the assistant"
 
 
 class PreferenceRow(ForeignRow):
-    """A row that says a preference in one of TRL's ways."""
+    """A row with a preference in one of TRL's shapes."""
 
     prompt: AnyPrompt | None = None
     chosen: AnyPrompt
@@ -37,12 +37,12 @@ class Preference(NamedTuple):
 
 
 def read_preference(row: PreferenceRow) -> Preference:
-    """The prompt and the two replies of a row, whichever way it says them.
+    """The prompt and the two replies of a row of any shape.
 
-    An explicit prompt that is text beside replies that are conversations is left aside: the conversations hold it.
+    An explicit text prompt beside conversations is ignored: the conversations contain it.
 
     Raises:
-        RecordError: a field is of another kind than the others, or what follows the shared beginning is not one reply.
+        RecordError: text beside messages, or the shared beginning is not followed by one reply.
     """
     chosen, rejected, prompt = row.chosen, row.rejected, row.prompt
     if isinstance(chosen, str) and isinstance(rejected, str):
@@ -60,11 +60,7 @@ def read_preference(row: PreferenceRow) -> Preference:
 
 
 def only_reply(row: ForeignRow, name: str, messages: Sequence[Message]) -> str:
-    """What the assistant says in the one message that there is.
-
-    Raises:
-        RecordError: there are others, or none.
-    """
+    """The text of a single assistant message; a RecordError for any other messages."""
     if len(messages) != 1 or messages[0]["role"] != "assistant":
         roles = ", ".join(message["role"] for message in messages) or "nothing"
         raise row.wrong(name, f"{REPLY}, after what both share", found=f"goes on with messages of {roles}")
@@ -79,7 +75,7 @@ def both(preference: Preference, problem_id: str, extra: Row) -> list[Rollout]:
 
 
 def pair_id(preference: Preference, source: Source) -> str:
-    """An id that no other row's pair has, whatever folder the file lies in."""
+    """A unique id of a row's pair, whatever the file's folder."""
     return f"pair-{id_from(source.line, *preference)}"
 
 
@@ -88,16 +84,16 @@ class PairOptions:
     """How pairs are made in writing."""
 
     pairing: str = "cartesian"
-    """Which right responses are paired with which wrong ones: `cartesian` or `one_to_one`."""
+    """`cartesian` or `one_to_one`."""
     max_pairs: int | None = None
-    """At most so many pairs of one problem; none for no limit."""
+    """Maximum of pairs of one problem; none for no limit."""
     seed: int = 0
     """Of the choice of pairs."""
     cut_off: bool = False
-    """Write responses that were cut off, too: the format cannot say that they were, and TRL ends them like others."""
+    """Write truncated responses too: the format cannot mark them, and TRL ends them like finished ones."""
 
     def write_pairs(self, groups: Sequence[Group], row_of: Callable[[Pair, Counter[str]], Row]) -> Written:
-        """A row of each pair; what gave none is counted.
+        """A row for each pair, and counts of responses without one.
 
         Raises:
             DataError: no right or no wrong response in the whole data, or there is no row.
@@ -111,21 +107,17 @@ class PairOptions:
 
 
 def is_conversational(groups: Sequence[Group]) -> bool:
-    """Whether any prompt is a conversation; the rows of one data set are all of one kind."""
+    """Whether any prompt is a conversation; all rows of a data set have the same shape."""
     return any(not isinstance(group.prompt, str) for group in groups)
 
 
 def prompt_for(prompt: Prompt, conversational: bool) -> Any:
-    """The prompt as rows of this kind have it.
-
-    Raises:
-        DataError: several messages, where the rows hold texts.
-    """
+    """The prompt in rows of this shape; a DataError for several messages in rows of texts."""
     return as_messages(prompt) if conversational else as_text(prompt)
 
 
 def _finished(group: Group) -> tuple[Rollout, ...]:
-    """The responses that came to their end."""
+    """The responses that are not truncated."""
     return tuple(rollout for rollout in group.rollouts if not rollout.truncated)
 
 
@@ -139,7 +131,7 @@ def _split_texts(row: PreferenceRow, chosen: str, rejected: str) -> Preference:
 
 
 def _shared(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
-    """How many characters or messages both begin with; all but the last of the shorter where one begins the other."""
+    """Number of common characters or messages; if one begins the other, all but its last."""
     both = zip(chosen, rejected, strict=False)
     shorter = min(len(chosen), len(rejected))
     return next((index for index, (one, other) in enumerate(both) if one != other), shorter - 1)

@@ -1,4 +1,4 @@
-"""PRM800K's ratings of steps, as three formats have them: 1 right, 0 neutral, -1 wrong, null not rated."""
+"""PRM800K's ratings of steps, in three formats: 1 right, 0 neutral, -1 wrong, null not rated."""
 
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ Rating = Annotated[int | None, PlainValidator(_rating), Expected("-1, 0, 1 or nu
 
 
 def label_of(rating: int | None, *, neutral: bool | None) -> bool | None:
-    """The label of a step with this rating; `neutral` is that of one rated 0, None where there is none."""
+    """The label of a step with this rating; `neutral` is the label of 0, or None."""
     return neutral if rating == 0 else None if rating is None else rating == 1
 
 

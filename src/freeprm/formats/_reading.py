@@ -1,4 +1,4 @@
-"""Which format a file is of, by its name or by its first row; and the different responses in files of rollouts."""
+"""The format of a file, by name or inferred from its first row; and the distinct responses in files of rollouts."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,21 +18,13 @@ FAMILY = "formats"
 
 
 def load_format(name: str, options: Mapping[str, Any] | None = None) -> Format:
-    """The format of this name, told its options.
-
-    Raises:
-        ConfigError: an unknown option, or one of the wrong type.
-        PluginError: no format of this name.
-    """
+    """The format of this name with its options."""
     format_: Format = plugins.built(FAMILY, name, [options or {}])
     return format_
 
 
 def recognise(row: Row) -> list[str]:
-    """Names of the formats that a row looks like one of.
-
-    A row of ours is nothing else: what it carries along may be the columns of the format that it came from.
-    """
+    """Names of the formats that a row may have; a row of ours has no other, whatever columns it carries along."""
     if load_format(OURS).recognises(row):
         return [OURS]
     return [name for name in plugins.names(FAMILY) if load_format(name).recognises(row)]
@@ -41,21 +33,21 @@ def recognise(row: Row) -> list[str]:
 def formats_of(
     paths: Iterable[Path], *, columns: Mapping[str, str] | None = None, among: Collection[str] | None = None
 ) -> dict[Path, str]:
-    """The one other format of each file that its first row looks like; without those that may be ours, or anything.
+    """The format of each file, inferred from its first row; without files of our rows, and of none or several formats.
 
     Args:
         paths: as `read_rows` takes them.
-        columns: name of a column in the format -> the name that it has in the rows.
-        among: the formats to tell; all if not given.
+        columns: name of a column in the format -> its name in the rows.
+        among: the formats to consider; by default all.
 
     Raises:
         RecordError: a path does not exist, or is not readable as rows.
     """
-    found = {path: _first_row(path, columns or {}) for path in paths}
-    told = {path: recognise(first[1]) for path, first in found.items() if first is not None}
+    first_rows = {path: _first_row(path, columns or {}) for path in paths}
+    recognised = {path: recognise(first[1]) for path, first in first_rows.items() if first is not None}
     return {
         path: names[0]
-        for path, names in told.items()
+        for path, names in recognised.items()
         if len(names) == 1 and names[0] != OURS and (among is None or names[0] in among)
     }
 
@@ -68,11 +60,10 @@ def read_records(
     columns: Mapping[str, str] | None = None,
     on_bad: OnBad = "raise",
 ) -> Rollouts:
-    """Rollouts from files whose formats are named, or told from their first rows; for the rest see `read_rollouts`.
+    """`read_rollouts` of files whose format is named, or inferred from their first rows.
 
     Raises:
         DataError: no format, or several, recognise the rows.
-        FreePRMError: as `read_rollouts`.
     """
     paths = list(paths)
     named = {path: format or _recognised_in(path, columns or {}) for path in paths}
@@ -82,14 +73,11 @@ def read_records(
 def read_responses(
     inputs: Sequence[Path], *, columns: Mapping[str, str] | None, on_bad: OnBad
 ) -> tuple[list[Rollout], Counter[str]]:
-    """Each response once, and the count of what was skipped; for the arguments see `read_rollouts`.
-
-    Args:
-        inputs: rows of ours, or of ProcessBench, which bring their own steps.
+    """Each response once, and counts of skipped records, from rows of ours or of ProcessBench; see `read_rollouts`.
 
     Raises:
-        RecordError: a broken record, or there is none.
-        DataError: a sample stands for two different responses.
+        RecordError: a broken record, or no record.
+        DataError: two different responses have the same id.
     """
     read = read_rollouts(inputs, columns=columns, on_bad=on_bad, formats=formats_of(inputs, among=("processbench",)))
     counts = Counter({f"skipped: {reason}": n for reason, n in read.skipped.items()})
@@ -106,7 +94,7 @@ def read_responses(
 
 
 def _recognised_in(path: Path, columns: Mapping[str, str]) -> str:
-    """The one format that recognises the first row that can be read."""
+    """The only format that recognises the first readable row."""
     first = _first_row(path, columns)
     if first is None:
         raise RecordError(f"{path}: no usable record; expected rows in one of {', '.join(plugins.names(FAMILY))}")
@@ -123,7 +111,7 @@ def _recognised_in(path: Path, columns: Mapping[str, str]) -> str:
 
 
 def _first_row(path: Path, columns: Mapping[str, str]) -> tuple[Source, Row] | None:
-    """The first row that can be read, under the format's names where it has the others."""
+    """The first readable row, with mapped columns under the format's names."""
     readable = ((source, row) for source, row in read_rows(path) if not isinstance(row, RecordError))
     first = next(readable, None)
     return first and (first[0], renamed(first[1], columns, mapped(first[1], columns), ours=COLUMNS))

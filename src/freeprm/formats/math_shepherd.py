@@ -1,9 +1,9 @@
-"""Math-Shepherd's rows: a question and its steps in one text, tagged step by step, beside the same text with labels.
+"""Math-Shepherd's rows: a question and its steps in one text with a tag after each step, and the same text with labels.
 
-The question ends where `Step 1: ` begins, and is the prompt; the steps are what stands between the tags. The labels are
-Monte-Carlo estimates of the steps; of the outcome the row says nothing. OpenRLHF's variant (zhuzilin/Math-Shepherd) has
-the labels by themselves too, or only so: "value": ["+", "-"], or how likely each step is to be right: "value": [0.9,
-0.2], which becomes `step_values` (soft labels). In writing, steps that do not begin with `Step k:` get it.
+The question, which ends at `Step 1: `, is the prompt; the steps are between the tags. The labels are Monte-Carlo
+estimates; the row has no outcome. OpenRLHF's variant (zhuzilin/Math-Shepherd) has a list of labels too, or only the
+list: "value": ["+", "-"], or probabilities of steps to be right: "value": [0.9, 0.2], which become `step_values` (soft
+labels). In writing, steps that do not begin with `Step k:` get it.
 
 Source: Wang et al. 2023, arXiv:2312.08935; peiyi9979/Math-Shepherd on the Hub.
 """
@@ -58,9 +58,9 @@ class MathShepherd:
         Raises:
             RecordError: not one `Step 1: `, a step without a tag, or labels that are not one a step.
         """
-        given = _Row.of(row, source)
+        parsed = _Row.of(row, source)
         try:
-            question, steps = _cut(given.input)
+            question, steps = _cut(parsed.input)
         except DataError as error:
             reason = f"input has {error}"
             raise RecordError(
@@ -73,9 +73,9 @@ class MathShepherd:
             response="\n".join(steps),
             extra={
                 "steps": steps,
-                **_known(given, row, source, len(steps)),
+                **_known(parsed, row, source, len(steps)),
                 **({"value": row["value"]} if "value" in row else {}),
-                **given.others(),
+                **parsed.others(),
             },
         )
 
@@ -85,7 +85,7 @@ class MathShepherd:
 
 
 def _cut(text: str) -> tuple[str, list[str]]:
-    """The question and the steps of a tagged text; DataError says what it has that it should not."""
+    """The question and the steps of a tagged text; a DataError says what is wrong."""
     n_firsts = text.count(FIRST)
     if n_firsts != 1:
         raise DataError(f"{'no' if not n_firsts else 'more than one'} {FIRST.strip()!r}")
@@ -98,37 +98,37 @@ def _cut(text: str) -> tuple[str, list[str]]:
     return question.strip(), steps
 
 
-def _known(given: _Row, row: Row, source: Source, count: int) -> Row:
-    """What is known of the steps: labels, or how likely they are to be right."""
-    if given.label is None and _is_soft(given.value):
+def _known(parsed: _Row, row: Row, source: Source, count: int) -> Row:
+    """The columns of the steps' labels, hard or soft."""
+    if parsed.label is None and _is_soft(parsed.value):
         soft = _Soft.of(row, source)
         if len(soft.value) != count or not all(0 <= one <= 1 for one in soft.value):
             raise soft.wrong("value", "{count} numbers from 0 to 1, one for each step", count=count)
         return {"step_values": list(soft.value)}
     labels = None
-    if given.value is not None:
+    if parsed.value is not None:
         hard = _Hard.of(row, source)
         hard.check_each("step", count)
         labels = hard.value
-    if given.label is not None or labels is None:
+    if parsed.label is not None or labels is None:
         try:
-            signs = _signs(given.label, given.input)
+            signs = _signs(parsed.label, parsed.input)
         except ValueError as error:
             expected = f"the text of `input` with + or - in place of each {TAG}"
-            raise given.wrong("label", expected, found=str(error)) from error
+            raise parsed.wrong("label", expected, found=str(error)) from error
         if labels not in (None, signs):
-            raise given.wrong("value", "the labels that `label` has")
+            raise parsed.wrong("value", "the labels that `label` has")
         labels = signs
     return {"step_labels": labels, "first_error": first_error(labels)}
 
 
 def _is_soft(value: Any) -> bool:
-    """Numbers, not all of them 0 or 1."""
+    """Whether there are numbers other than 0 and 1."""
     return isinstance(value, list) and any(isinstance(one, float) and not one.is_integer() for one in value)
 
 
 def _signs(value: Any, text: str) -> list[bool]:
-    """The signs that stand in a text where another has its tags."""
+    """The signs of a text, at the positions of another text's tags."""
     *pieces, after = text.split(TAG)
     at = 0
     signs: list[bool] = []

@@ -76,19 +76,19 @@ class MRGSM8K:
         Raises:
             RecordError: the wrong step is none of the steps, or there is one in a right solution.
         """
-        given = _Row.of(row, source)
-        steps, number = given.model_output_steps, given.model_output_solution_first_error_step
-        right = given.model_output_solution_correctness
+        parsed = _Row.of(row, source)
+        steps, number = parsed.model_output_steps, parsed.model_output_solution_first_error_step
+        right = parsed.model_output_solution_correctness
         if number is not None and not 1 <= number <= len(steps):
-            raise given.wrong(_ERROR, _STEP.replace("the steps", "the {count} steps"), count=len(steps))
+            raise parsed.wrong(_ERROR, _STEP.replace("the steps", "the {count} steps"), count=len(steps))
         if right and number is not None:
-            raise given.wrong(_ERROR, "N/A, as the solution is said to be correct")
+            raise parsed.wrong(_ERROR, "N/A, as the solution is said to be correct")
         known = {"first_error": None if number is None else number - 1} if right or number is not None else {}
-        others = given.others("model_output_solution_correctness", _ERROR)
+        others = parsed.others("model_output_solution_correctness", _ERROR)
         yield Rollout(
-            problem_id=given.uuid or id_from(given.question, steps), sample_idx=0, prompt=given.question,
-            response="\n".join(steps), answer=given.ground_truth_answer,
-            correct=given.model_output_answer_correctness, extra={"steps": steps, **known, **others},
+            problem_id=parsed.uuid or id_from(parsed.question, steps), sample_idx=0, prompt=parsed.question,
+            response="\n".join(steps), answer=parsed.ground_truth_answer,
+            correct=parsed.model_output_answer_correctness, extra={"steps": steps, **known, **others},
         )  # fmt: skip
 
     def write(self, groups: Sequence[Group]) -> Written:

@@ -76,8 +76,8 @@ class PRM800K:
     neutral: bool | None = True
     """The label of a step rated 0: true, as the paper's PRM counts it; false, or none for no label."""
     alternatives: bool = False
-    """Take every other rated completion, too, as a rollout of its own that ends with it. Rows are then not carried
-    along, since each rollout is only a part of its row."""
+    """Also read every other rated completion as a rollout that ends with it. Rows are then not carried along, since a
+    rollout is only a part of its row."""
 
     def recognises(self, row: Row) -> bool:
         """Has `question` with `problem`, and `label` with `steps`."""
@@ -85,55 +85,55 @@ class PRM800K:
         return isinstance(question, dict) and "problem" in question and isinstance(label, dict) and "steps" in label
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
-        """The trajectory of a row, and the alternatives to its steps where they are asked for.
+        """The trajectory of a row, and with `alternatives` those to its steps.
 
         Raises:
-            RecordError: no step was taken, or one that is not there.
+            RecordError: no step was taken, or a missing one.
         """
-        given = _Row.of(row, source)
-        candidates = [[self._step(one) for one in choice.completions or ()] for choice in given.label.steps]
-        for index, (choice, steps) in enumerate(zip(given.label.steps, candidates, strict=True)):
+        parsed = _Row.of(row, source)
+        candidates = [[self._step(one) for one in choice.completions or ()] for choice in parsed.label.steps]
+        for index, (choice, steps) in enumerate(zip(parsed.label.steps, candidates, strict=True)):
             if choice.chosen_completion is not None and choice.chosen_completion >= len(steps):
-                raise given.wrong(
+                raise parsed.wrong(
                     f"label.steps.{index}.chosen_completion", "an index below {count}, from 0",
                     found=f"is {choice.chosen_completion}", count=len(steps),
                 )  # fmt: skip
-        taken = list(_taken(given, candidates))
+        taken = list(_taken(parsed, candidates))
         if not taken:
-            raise given.wrong("label.steps", "a step that was taken", found="has none")
-        whole = given.label.finish_reason == "solution"
-        carried = given.others(*(() if self.alternatives else ("question", "label")))
-        yield _rollout(given.question, taken, 0, correct=whole or None, truncated=not whole, extra=carried)
+            raise parsed.wrong("label.steps", "a step that was taken", found="has none")
+        whole = parsed.label.finish_reason == "solution"
+        carried = parsed.others(*(() if self.alternatives else ("question", "label")))
+        yield _rollout(parsed.question, taken, 0, correct=whole or None, truncated=not whole, extra=carried)
         if self.alternatives:
             for index, steps_to in enumerate(_alternatives(taken, candidates), 1):
                 cut = ANSWER not in steps_to[-1].text
-                yield _rollout(given.question, steps_to, index, correct=None, truncated=cut, extra=carried)
+                yield _rollout(parsed.question, steps_to, index, correct=None, truncated=cut, extra=carried)
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """The row carried along where there is one, else one with a rating for each step."""
+        """The row carried along, or else a row with a rating for each step."""
         return write_each(rollouts_of(groups), _row, needs=STEP_LABELS)
 
     def _step(self, completion: _Completion) -> _Step:
         return _Step(completion.text, label_of(completion.rating, neutral=self.neutral))
 
 
-def _taken(given: _Row, candidates: Sequence[Sequence[_Step]]) -> Iterator[_Step]:
-    """The steps taken, up to the last one or, with it, the one that was found wrong."""
-    for index, (choice, steps) in enumerate(zip(given.label.steps, candidates, strict=True)):
+def _taken(parsed: _Row, candidates: Sequence[Sequence[_Step]]) -> Iterator[_Step]:
+    """The steps taken, up to the last one or the first wrong one."""
+    for index, (choice, steps) in enumerate(zip(parsed.label.steps, candidates, strict=True)):
         if choice.chosen_completion is not None:
             yield steps[choice.chosen_completion]
         elif choice.human_completion is not None:
             yield _Step(choice.human_completion.text, True)
         else:
-            if given.label.finish_reason == "found_error":
-                made = given.question.pre_generated_steps or []
+            if parsed.label.finish_reason == "found_error":
+                made = parsed.question.pre_generated_steps or []
                 wrong = [step for step in steps if step.label is False]
                 yield from ([step for step in wrong if step.text in made[index : index + 1]] or wrong)[:1]
             return
 
 
 def _alternatives(taken: Sequence[_Step], candidates: Sequence[Sequence[_Step]]) -> Iterator[list[_Step]]:
-    """For each rated completion that was not taken, the steps taken before it, and it."""
+    """For each rated completion that was not taken, the steps taken before it and itself."""
     for index, choices in enumerate(candidates[: len(taken) + 1]):
         others = [one for one in choices if one.label is not None and one not in taken[index : index + 1]]
         yield from ([*taken[:index], one] for one in others)

@@ -47,19 +47,19 @@ class PRM800KCandidates:
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
         """The one rollout of a row."""
-        given = _Row.of(row, source)
-        steps = [*given.responses, given.next_response]
-        human = given.rating is None and given.is_human_response
-        label = True if human else label_of(given.rating, neutral=self.neutral)
+        parsed = _Row.of(row, source)
+        steps = [*parsed.responses, parsed.next_response]
+        human = parsed.rating is None and parsed.is_human_response
+        label = True if human else label_of(parsed.rating, neutral=self.neutral)
         yield Rollout(
-            problem_id=id_from(given.instruction),
+            problem_id=id_from(parsed.instruction),
             sample_idx=0,
-            prompt=given.instruction,
+            prompt=parsed.instruction,
             response=joined(steps),
-            truncated=not given.is_solution,
+            truncated=not parsed.is_solution,
             extra={
-                **given.others("rating", "is_human_response"),
-                **step_columns(steps, [*[None] * len(given.responses), label]),
+                **parsed.others("rating", "is_human_response"),
+                **step_columns(steps, [*[None] * len(parsed.responses), label]),
             },
         )
 

@@ -47,23 +47,23 @@ class PRM800KSolutions:
         Raises:
             RecordError: the ratings are not one a step, or a labeler's step is none.
         """
-        given = _Row.of(row, source)
-        n_steps, human = len(given.steps), given.human_steps or []
-        if len(given.ratings) != n_steps:
-            raise given.wrong("ratings", found=f"has {len(given.ratings)} for {n_steps} steps")
+        parsed = _Row.of(row, source)
+        n_steps, human = len(parsed.steps), parsed.human_steps or []
+        if len(parsed.ratings) != n_steps:
+            raise parsed.wrong("ratings", found=f"has {len(parsed.ratings)} for {n_steps} steps")
         if any(index >= n_steps for index in human):
-            raise given.wrong("human_steps", "a list of indices below {count}, from 0", count=n_steps)
+            raise parsed.wrong("human_steps", "a list of indices below {count}, from 0", count=n_steps)
         labels = [
             True if rating is None and index in human else label_of(rating, neutral=self.neutral)
-            for index, rating in enumerate(given.ratings)
+            for index, rating in enumerate(parsed.ratings)
         ]
         yield Rollout(
-            problem_id=id_from(given.prompt),
+            problem_id=id_from(parsed.prompt),
             sample_idx=0,
-            prompt=given.prompt,
-            response=joined(given.steps),
-            pred=given.pred,
-            extra={**given.others("ratings", "human_steps"), **step_columns(given.steps, labels)},
+            prompt=parsed.prompt,
+            response=joined(parsed.steps),
+            pred=parsed.pred,
+            extra={**parsed.others("ratings", "human_steps"), **step_columns(parsed.steps, labels)},
         )
 
     def write(self, groups: Sequence[Group]) -> Written:

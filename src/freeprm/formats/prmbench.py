@@ -63,15 +63,15 @@ class PRMBench:
         Raises:
             RecordError: an error step is none of the modified ones, or there is no original where they are read.
         """
-        given = _Row.of(row, source)
-        n_steps = len(given.modified_process)
-        if any(not 1 <= number <= n_steps for number in given.error_steps):
-            raise given.wrong("error_steps", "a list of whole numbers from 1 to {count}", count=n_steps)
-        name = f"{given.classification}/{given.idx or id_from(row['modified_process'])}"
+        parsed = _Row.of(row, source)
+        n_steps = len(parsed.modified_process)
+        if any(not 1 <= number <= n_steps for number in parsed.error_steps):
+            raise parsed.wrong("error_steps", "a list of whole numbers from 1 to {count}", count=n_steps)
+        name = f"{parsed.classification}/{parsed.idx or id_from(row['modified_process'])}"
         if self.originals:
             original = _Original.of(row, source)
-            yield _rollout(given, "original", name, original.original_question, original.original_process, wrong=())
-        yield _rollout(given, "modified", name, given.modified_question, given.modified_process, given.error_steps)
+            yield _rollout(parsed, "original", name, original.original_question, original.original_process, wrong=())
+        yield _rollout(parsed, "modified", name, parsed.modified_question, parsed.modified_process, parsed.error_steps)
 
     def write(self, groups: Sequence[Group]) -> Written:
         """A row of each original with a modification of it."""
@@ -92,7 +92,7 @@ class _Couple(NamedTuple):
 
 
 def _rollout(
-    given: _Row, variant: str, name: str, question: str, steps: Sequence[str], wrong: Sequence[int]
+    parsed: _Row, variant: str, name: str, question: str, steps: Sequence[str], wrong: Sequence[int]
 ) -> Rollout:
     return Rollout(
         problem_id=f"{name}/{variant}",
@@ -100,7 +100,7 @@ def _rollout(
         prompt=question,
         response=joined(steps),
         extra={
-            **given.others("idx", "classification"),
+            **parsed.others("idx", "classification"),
             "variant": variant,
             **step_columns(steps, [number not in wrong for number in range(1, len(steps) + 1)]),
         },
@@ -108,7 +108,7 @@ def _rollout(
 
 
 def _families(groups: Sequence[Group], skipped: Counter[str]) -> Iterable[list[_Solution]]:
-    """What belongs together: what came from one row, else what answers one problem."""
+    """Solutions of one row, or else of one problem."""
     families: dict[tuple[Any, ...], list[_Solution]] = {}
     for rollout in rollouts_of(groups):
         try:

@@ -50,35 +50,35 @@ class ProcessBench:
         Raises:
             RecordError: the first error is none of the steps, or the scores are not one a step.
         """
-        given = _Row.of(row, source)
-        n_steps, scores = len(given.steps), given.step_scores
-        if not -1 <= given.label < n_steps:
-            raise given.wrong("label", _LABEL, count=n_steps)
+        parsed = _Row.of(row, source)
+        n_steps, scores = len(parsed.steps), parsed.step_scores
+        if not -1 <= parsed.label < n_steps:
+            raise parsed.wrong("label", _LABEL, count=n_steps)
         if scores is not None and len(scores) != n_steps:
-            raise given.wrong("step_scores", _SCORES, count=n_steps)
+            raise parsed.wrong("step_scores", _SCORES, count=n_steps)
         yield Rollout(
-            problem_id=given.id,
+            problem_id=parsed.id,
             sample_idx=0,
-            prompt=given.problem,
-            response="\n\n".join(given.steps),
-            correct=given.final_answer_correct,
-            scorer=given.scorer,
+            prompt=parsed.problem,
+            response="\n\n".join(parsed.steps),
+            correct=parsed.final_answer_correct,
+            scorer=parsed.scorer,
             step_scores=scores,
             extra={
-                "steps": given.steps,
-                "first_error": None if given.label == -1 else given.label,
-                **given.others(),
+                "steps": parsed.steps,
+                "first_error": None if parsed.label == -1 else parsed.label,
+                **parsed.others(),
             },
         )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row a response whose first error and outcome are known; the id tells the samples of a problem apart."""
+        """A row for each response with known first error and outcome; ids distinguish samples of a problem."""
         needs = "responses with `correct` and `step_labels` or `first_error`, as problems of the embedded world have"
         return write_each(_alone(groups), _row, needs=needs)
 
 
 def _alone(groups: Iterable[Group]) -> Iterator[tuple[str, Rollout]]:
-    """Each response with an id of its own."""
+    """Each response with a unique id."""
     for group in groups:
         for rollout in group.rollouts:
             alone = len(group.rollouts) == 1

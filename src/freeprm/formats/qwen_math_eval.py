@@ -57,20 +57,20 @@ class QwenMathEval:
         Raises:
             RecordError: a list does not have one entry a sample.
         """
-        given = _Row.of(row, source)
-        none = [None] * len(given.code)
-        given.check_each("sample", len(none))
-        correct, preds, reports = given.score or none, given.pred or none, given.report or none
-        scores: Sequence[tuple[float, ...]] = given.pred_score or [()] * len(none)
-        problem_id, others = given.idx or id_from(given.question), given.others()
-        for index, response in enumerate(given.code):
+        parsed = _Row.of(row, source)
+        none = [None] * len(parsed.code)
+        parsed.check_each("sample", len(none))
+        correct, preds, reports = parsed.score or none, parsed.pred or none, parsed.report or none
+        scores: Sequence[tuple[float, ...]] = parsed.pred_score or [()] * len(none)
+        problem_id, others = parsed.idx or id_from(parsed.question), parsed.others()
+        for index, response in enumerate(parsed.code):
             pred, own = preds[index], scores[index]
             yield Rollout(
                 problem_id=problem_id,
                 sample_idx=index,
-                prompt=given.question,
+                prompt=parsed.question,
                 response=response,
-                answer=given.gt,
+                answer=parsed.gt,
                 correct=correct[index],
                 pred=None if pred in (None, "") else str(pred),
                 score=own[0] if len(own) == 1 else None,

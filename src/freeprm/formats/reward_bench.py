@@ -38,12 +38,12 @@ class RewardBench:
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
         """A rollout of each reply, the chosen ones first."""
-        given = _Row.of(row, source)
-        replies = [*((reply, True) for reply in given.chosen), *((reply, False) for reply in given.rejected)]
-        problem_id, extra = given.id or id_from(given.prompt), given.others()
+        parsed = _Row.of(row, source)
+        replies = [*((reply, True) for reply in parsed.chosen), *((reply, False) for reply in parsed.rejected)]
+        problem_id, extra = parsed.id or id_from(parsed.prompt), parsed.others()
         for index, (reply, correct) in enumerate(replies):
             yield Rollout(
-                problem_id=problem_id, sample_idx=index, prompt=given.prompt, response=reply,
+                problem_id=problem_id, sample_idx=index, prompt=parsed.prompt, response=reply,
                 correct=correct, extra=extra,
             )  # fmt: skip
 

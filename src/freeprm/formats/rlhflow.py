@@ -42,17 +42,17 @@ class RLHFlow:
         Raises:
             RecordError: labels or scores are not one an answer.
         """
-        given = _Row.of(row, source)
-        given.check_each("answer", len(given.answers))
-        name, labels = ("labels", given.labels) if given.label is None else ("label", given.label)
+        parsed = _Row.of(row, source)
+        parsed.check_each("answer", len(parsed.answers))
+        name, labels = ("labels", parsed.labels) if parsed.label is None else ("label", parsed.label)
         if labels is None:
-            raise given.wrong("label")
-        extra = given.others("labels" if name == "label" else "label")
-        problem_id = id_from(given.prompt)
-        for index, (answer, label) in enumerate(zip(given.answers, labels, strict=True)):
+            raise parsed.wrong("label")
+        extra = parsed.others("labels" if name == "label" else "label")
+        problem_id = id_from(parsed.prompt)
+        for index, (answer, label) in enumerate(zip(parsed.answers, labels, strict=True)):
             yield Rollout(
-                problem_id=problem_id, sample_idx=index, prompt=given.prompt, response=answer,
-                correct=label, step_scores=given.step_scores[index] if given.step_scores else None,
+                problem_id=problem_id, sample_idx=index, prompt=parsed.prompt, response=answer,
+                correct=label, step_scores=parsed.step_scores[index] if parsed.step_scores else None,
                 extra=extra,
             )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Our own rows, one rollout each, as every stage reads and writes them; docs/rows.md says what the columns are."""
+"""Our own rows, one rollout each, which every stage reads and writes; docs/rows.md describes the columns."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,18 +14,14 @@ _NEEDED = frozenset({"problem_id", "prompt", "response"})
 
 @dataclass(frozen=True, kw_only=True)
 class RowsFormat:
-    """Says everything that a rollout holds, so nothing is lost in writing; files are read by `read_rollouts`."""
+    """Has everything of a rollout, so nothing is lost in writing; files are read by `read_rollouts`."""
 
     def recognises(self, row: Row) -> bool:
         """Whether a problem's id, its prompt and a response are there."""
         return row.keys() >= _NEEDED
 
     def read(self, row: Row, source: Source) -> Iterator[Rollout]:
-        """The rollout of one row by itself, with `sample_idx` 0 where it has none.
-
-        Raises:
-            RecordError: a column is missing, or holds something else than docs/rows.md says.
-        """
+        """The rollout of a single row, with `sample_idx` 0 by default."""
         yield rollout_of(row, source)
 
     def write(self, groups: Sequence[Group]) -> Written:

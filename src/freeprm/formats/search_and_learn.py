@@ -22,7 +22,7 @@ from freeprm.io.rows import Row, Source
 from freeprm.types import Group, Rollout
 
 _OF_EACH = {"agg_scores": "agg_score", "completion_tokens": "completion_tokens"}
-"""Columns with one entry a completion, and what each rollout calls its own."""
+"""Columns with one entry for each completion -> the column of a rollout."""
 _CARRIED = re.compile(r"solution|subject|level|llm_gen_time|prm_score_time|timing_\w+|pred_\w+@\d+")
 
 
@@ -48,19 +48,19 @@ class SearchAndLearn:
         Raises:
             RecordError: scores are not one list a completion.
         """
-        given = _Row.of(row, source)
-        count = len(given.completions)
-        given.check_each("completion", count)
+        parsed = _Row.of(row, source)
+        count = len(parsed.completions)
+        parsed.check_each("completion", count)
         of_each = {name: row[name] for name in _OF_EACH if _is_list(row.get(name), count)}
-        carried = {name: value for name, value in given.others().items() if name not in of_each}
-        problem_id = given.unique_id or id_from(given.problem)
-        for index, (completion, step_scores) in enumerate(zip(given.completions, given.scores, strict=True)):
+        carried = {name: value for name, value in parsed.others().items() if name not in of_each}
+        problem_id = parsed.unique_id or id_from(parsed.problem)
+        for index, (completion, step_scores) in enumerate(zip(parsed.completions, parsed.scores, strict=True)):
             yield Rollout(
                 problem_id=problem_id,
                 sample_idx=index,
-                prompt=given.problem,
+                prompt=parsed.problem,
                 response=completion,
-                answer=given.answer,
+                answer=parsed.answer,
                 step_scores=step_scores,
                 extra={**carried, **{_OF_EACH[name]: values[index] for name, values in of_each.items()}},
             )

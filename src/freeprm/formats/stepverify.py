@@ -43,14 +43,14 @@ class StepVerify:
         Raises:
             RecordError: the wrong step is none of the steps.
         """
-        given = _Row.of(row, source)
-        steps, error = given.student_incorrect_solution, given.incorrect_index
+        parsed = _Row.of(row, source)
+        steps, error = parsed.student_incorrect_solution, parsed.incorrect_index
         if error >= len(steps):
-            raise given.wrong(_ERROR, "an index below {count}, from 0", count=len(steps))
+            raise parsed.wrong(_ERROR, "an index below {count}, from 0", count=len(steps))
         yield Rollout(
-            problem_id=id_from(given.problem), sample_idx=0, prompt=given.problem, response="\n".join(steps),
-            answer=(given.reference_solution or "").strip().rpartition("\n")[2].strip() or None, correct=False,
-            extra={"steps": steps, "first_error": error, **given.others(_REFERENCE)},
+            problem_id=id_from(parsed.problem), sample_idx=0, prompt=parsed.problem, response="\n".join(steps),
+            answer=(parsed.reference_solution or "").strip().rpartition("\n")[2].strip() or None, correct=False,
+            extra={"steps": steps, "first_error": error, **parsed.others(_REFERENCE)},
         )  # fmt: skip
 
     def write(self, groups: Sequence[Group]) -> Written:

@@ -50,10 +50,10 @@ class TRLPreference(PairOptions):
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
         """The chosen and the rejected reply of a row; for what is refused see `read_preference`."""
-        given = _Row.of(row, source)
-        preference = read_preference(given)
+        parsed = _Row.of(row, source)
+        preference = read_preference(parsed)
         own = pair_id(preference, source)
-        return both(preference, own if given.problem_id is None else f"{given.problem_id}/{own}", given.others())
+        return both(preference, own if parsed.problem_id is None else f"{parsed.problem_id}/{own}", parsed.others())
 
     def write(self, groups: Sequence[Group]) -> Written:
         """A row of each pair; groups without one are counted."""

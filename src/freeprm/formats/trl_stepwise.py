@@ -48,14 +48,14 @@ class TRLStepwise:
         Raises:
             RecordError: the labels are not one a step.
         """
-        given = _Row.of(row, source)
-        given.check_each("step", len(given.completions))
+        parsed = _Row.of(row, source)
+        parsed.check_each("step", len(parsed.completions))
         yield Rollout(
-            problem_id=id_from(given.prompt),
+            problem_id=id_from(parsed.prompt),
             sample_idx=0,
-            prompt=given.prompt,
-            response=self.separator.join(step.strip() for step in given.completions),
-            extra={**step_columns(given.completions, given.labels), **given.others()},
+            prompt=parsed.prompt,
+            response=self.separator.join(step.strip() for step in parsed.completions),
+            extra={**step_columns(parsed.completions, parsed.labels), **parsed.others()},
         )
 
     def write(self, groups: Sequence[Group]) -> Written:

@@ -46,15 +46,15 @@ class TRLUnpaired:
         Raises:
             RecordError: the completion is not one reply.
         """
-        given = _Row.of(row, source)
-        reply = given.completion
+        parsed = _Row.of(row, source)
+        reply = parsed.completion
         yield Rollout(
-            problem_id=given.problem_id or id_from(given.prompt),
+            problem_id=parsed.problem_id or id_from(parsed.prompt),
             sample_idx=0,
-            prompt=given.prompt,
-            response=reply if isinstance(reply, str) else only_reply(given, "completion", reply),
-            correct=given.label,
-            extra=given.others(),
+            prompt=parsed.prompt,
+            response=reply if isinstance(reply, str) else only_reply(parsed, "completion", reply),
+            correct=parsed.label,
+            extra=parsed.others(),
         )
 
     def write(self, groups: Sequence[Group]) -> Written:

@@ -1,7 +1,7 @@
 """UltraFeedback's rows: an instruction and the completions of several models, each scored by GPT-4.
 
 Each completion is a rollout; the score asked for is `score`, and its name `scorer`. The label comes from a threshold,
-where one is given. What else the completion and the row say is carried along. The system prompt of each completion is
+where one is parsed. What else the completion and the row say is carried along. The system prompt of each completion is
 not part of the prompt, which a problem has one of. The id is a hash of the instruction.
 
 Source: Cui et al. 2023, arXiv:2310.01377; the columns are those of the READMEs of OpenBMB/UltraFeedback and
@@ -53,9 +53,9 @@ class UltraFeedback:
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
         """A rollout of each completion."""
-        given = _Row.of(row, source)
-        problem_id, carried = id_from(given.instruction), given.others()
-        for index, each in enumerate(given.completions):
+        parsed = _Row.of(row, source)
+        problem_id, carried = id_from(parsed.instruction), parsed.others()
+        for index, each in enumerate(parsed.completions):
             completion = _Completion.of(each, source, path=f"completions.{index}.")
             try:
                 score = _NUMBER.validate_python(each.get(self.score))
@@ -65,7 +65,7 @@ class UltraFeedback:
             yield Rollout(
                 problem_id=problem_id,
                 sample_idx=index,
-                prompt=given.instruction,
+                prompt=parsed.instruction,
                 response=completion.response,
                 correct=None if self.threshold is None or score is None else score >= self.threshold,
                 scorer=None if score is None else self.score,

@@ -38,10 +38,10 @@ class UltraFeedbackBinarized(PairOptions):
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
         """The chosen and the rejected reply of a row."""
-        given = _Row.of(row, source)
-        preference = read_preference(given)
-        chosen, rejected = both(preference, pair_id(preference, source), given.others())
-        return [replace(chosen, score=given.score_chosen), replace(rejected, score=given.score_rejected)]
+        parsed = _Row.of(row, source)
+        preference = read_preference(parsed)
+        chosen, rejected = both(preference, pair_id(preference, source), parsed.others())
+        return [replace(chosen, score=parsed.score_chosen), replace(rejected, score=parsed.score_rejected)]
 
     def write(self, groups: Sequence[Group]) -> Written:
         """A row of each pair with scores; groups and pairs without are counted."""

@@ -44,10 +44,10 @@ class UltraInteractPair(PairOptions):
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
         """The chosen and the rejected action of a row."""
-        given = _Row.of(row, source)
-        prompt = tuple({"role": turn.role, "content": turn.value} for turn in given.trajectory)
-        preference = Preference(prompt, given.chosen, given.rejected)
-        return both(preference, pair_id(preference, source), given.others())
+        parsed = _Row.of(row, source)
+        prompt = tuple({"role": turn.role, "content": turn.value} for turn in parsed.trajectory)
+        preference = Preference(prompt, parsed.chosen, parsed.rejected)
+        return both(preference, pair_id(preference, source), parsed.others())
 
     def write(self, groups: Sequence[Group]) -> Written:
         """A row of each pair; groups without one are counted."""

@@ -1,8 +1,8 @@
 """The paper's training data (`ultrainteract_math_rollout`): a problem with all its responses and their labels.
 
-A problem's id is a hash of its prompt; `reference` is the gold answer. A response's steps are kept as `extra["steps"]`
-where they stand in the response as they are, so that they can be scored; steps that the source has rewritten (line
-breaks gone, say) are carried along as `extra["source_steps"]`.
+A problem's id is a hash of its prompt; `reference` is the gold answer. Steps that occur literally in the response are
+kept as `extra["steps"]`, so that they can be scored; steps that the source has rewritten, e.g. without line breaks, are
+carried along as `extra["source_steps"]`.
 
 Source: Yuan et al. 2024, arXiv:2412.01981, https://huggingface.co/datasets/Windy0822/ultrainteract_math_rollout.
 """
@@ -35,7 +35,7 @@ class UltraInteractRollout:
     """A problem a row, with a rollout for each completion."""
 
     dataset: str | None = None
-    """What `dataset` says in writing where a rollout brings none."""
+    """The `dataset` to write for rollouts without one."""
 
     def recognises(self, row: Row) -> bool:
         """Whether there are completions with their correctness, of one prompt."""
@@ -47,22 +47,22 @@ class UltraInteractRollout:
         Raises:
             RecordError: labels or steps are not those of each completion.
         """
-        given = _Row.of(row, source)
-        given.check_each("completion", len(given.completions))
-        problem_id, others = id_from(given.prompt), given.others()
-        for index, completion in enumerate(given.completions):
+        parsed = _Row.of(row, source)
+        parsed.check_each("completion", len(parsed.completions))
+        problem_id, others = id_from(parsed.prompt), parsed.others()
+        for index, completion in enumerate(parsed.completions):
             yield Rollout(
                 problem_id=problem_id,
                 sample_idx=index,
-                prompt=given.prompt,
+                prompt=parsed.prompt,
                 response=completion,
-                answer=given.reference,
-                correct=given.correctness[index],
-                extra={**_placed(completion, given.steps[index] if given.steps else ()), **others},
+                answer=parsed.reference,
+                correct=parsed.correctness[index],
+                extra={**_step_columns(completion, parsed.steps[index] if parsed.steps else ()), **others},
             )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row a problem, with its labelled responses; steps are the given ones, else as `auto` cuts the response."""
+        """A row for each problem, with its labelled responses; steps are the rollout's, or else those of `auto`."""
         return write_each(groups, self._row, needs="labelled responses (`correct`), which `freeprm grade` makes")
 
     def _row(self, group: Group, skipped: Counter[str]) -> Row:
@@ -76,12 +76,12 @@ class UltraInteractRollout:
             "dataset": graded[0].extra.get("dataset", self.dataset),
             "completions": [rollout.response for rollout in graded],
             "correctness": [rollout.correct for rollout in graded],
-            "steps": [_said(rollout) for rollout in graded],
+            "steps": [_steps_to_write(rollout) for rollout in graded],
         }
 
 
-def _placed(response: str, steps: Sequence[str]) -> dict[str, Any]:
-    """The steps, under the name that says whether they can be scored as they are."""
+def _step_columns(response: str, steps: Sequence[str]) -> dict[str, Any]:
+    """The column of the steps: `steps` if they can be scored unchanged, else `source_steps`."""
     if not steps:
         return {}
     try:
@@ -91,8 +91,8 @@ def _placed(response: str, steps: Sequence[str]) -> dict[str, Any]:
     return {"steps": list(steps)}
 
 
-def _said(rollout: Rollout) -> list[str]:
-    """The steps to write: the source's own, where they are other than those that are scored."""
+def _steps_to_write(rollout: Rollout) -> list[str]:
+    """The source's own steps, if they differ from those that are scored."""
     if "source_steps" in rollout.extra:
         return list(rollout.extra["source_steps"])
     return steps_of(rollout) if rollout.response.strip() else []

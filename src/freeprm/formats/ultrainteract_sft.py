@@ -33,14 +33,14 @@ class UltraInteractSFT:
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
         """The one rollout of a row."""
-        given = _Row.of(row, source)
+        parsed = _Row.of(row, source)
         yield Rollout(
-            problem_id=id_from(given.instruction),
+            problem_id=id_from(parsed.instruction),
             sample_idx=0,
-            prompt=given.instruction,
-            response=given.response,
+            prompt=parsed.instruction,
+            response=parsed.response,
             correct=True,
-            extra=given.others(),
+            extra=parsed.others(),
         )
 
     def write(self, groups: Sequence[Group]) -> Written:

@@ -1,10 +1,10 @@
-"""What decides whether an answer is right (`Grader`), how one is found by name, and workers that grade many.
+"""The Protocol of a grader (`Grader`), how one is found by name, and workers that grade many answers.
 
-A member of this family is a frozen dataclass whose fields are its options. A user's own is that, any other class
-that can be called, or a plain function `(pred, gold) -> True, False, None or Verdict`.
+A member of this family is a frozen dataclass whose fields are its options. A user's own may also be any callable class
+or a function `(pred, gold) -> True, False, None or Verdict`.
 
-A worker process has a limit on time and memory: what fails, hangs or needs too much costs its own verdict, and says
-why. The grading stage gives such workers to an executor.
+A worker process has a limit on time and memory: a call that fails, hangs or needs too much costs only its own verdict,
+which says why. The grading stage passes such workers to an executor.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from freeprm.io.sandbox import Limits, Pool
 
 
 class Grader(Protocol):
-    """Compares the answer found in a response with the gold answer. It may run in another process."""
+    """Compares an extracted answer with the gold answer. It may run in another process."""
 
     def __call__(self, pred: str | None, gold: str | None) -> Verdict:
         """True, False, or None with a reason; two empty answers are not equal."""
@@ -30,16 +30,16 @@ class Grader(Protocol):
 
 @runtime_checkable
 class QuickGrader(Grader, Protocol):
-    """A grader that decides some pairs in linear time: these need no process with limits."""
+    """A grader that decides some pairs in linear time, without a process with limits."""
 
     def at_once(self, pred: str | None, gold: str | None) -> Verdict | None:
-        """The verdict, None where that takes `__call__`."""
+        """The verdict, or None if it takes `__call__`."""
         ...
 
 
 @runtime_checkable
 class Warm(Protocol):
-    """What is faster once it has been used: called in a process from which the workers are forked."""
+    """A grader to warm up in the process from which workers are forked."""
 
     def warm(self) -> None:
         """Load and compute what every call needs, without starting a thread."""
@@ -47,14 +47,11 @@ class Warm(Protocol):
 
 
 def grader(name: str, options: Mapping[str, Any] | None = None) -> Grader:
-    """The grader of this name with its options.
-
-    Args:
-        name: a member of the family, or `package.module:name`.
+    """The grader of this name, a member of the family or `package.module:name`, with its options.
 
     Raises:
         PluginError: there is none of that name, or it cannot be called.
-        ConfigError: an option that it does not have, or of the wrong type.
+        ConfigError: an unknown option, or one of the wrong type.
     """
     found = load("graders", name)
     if isinstance(found, type) and is_dataclass(found):
@@ -71,7 +68,7 @@ def grader(name: str, options: Mapping[str, Any] | None = None) -> Grader:
 
 
 def missing(pred: str | None, gold: str | None) -> Verdict | None:
-    """The verdict where either answer is missing or empty, None where both are there."""
+    """The verdict if either answer is missing or empty, else None."""
     if not tidy(gold or ""):
         return Verdict(None, NO_GOLD)
     return None if tidy(pred or "") else Verdict(None, NO_ANSWER)
@@ -79,27 +76,23 @@ def missing(pred: str | None, gold: str | None) -> Verdict | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Own:
-    """A user's own grader: asked where both answers are there, and held to give a verdict."""
+    """A user's own grader: called if both answers are there, with its result checked."""
 
     judge: Callable[[str, str], bool | Verdict | None]
 
     def __call__(self, pred: str | None, gold: str | None) -> Verdict:
-        """See `Grader`.
-
-        Raises:
-            TypeError: what it gives is no verdict.
-        """
+        """See `Grader`; a TypeError if the result is no verdict."""
         absent = missing(pred, gold)
         if absent is not None:
             return absent
-        given = self.judge(pred or "", gold or "")
-        if isinstance(given, Verdict):
-            return Verdict(given.correct, None) if given.correct is not None else given
-        if given is None:
+        result = self.judge(pred or "", gold or "")
+        if isinstance(result, Verdict):
+            return Verdict(result.correct, None) if result.correct is not None else result
+        if result is None:
             return Verdict(None, "not decided by the grader")
-        if given is not True and given is not False:
-            raise TypeError(f"the grader gave {type(given).__name__}; expected True, False, None or a Verdict")
-        return Verdict(given, None)
+        if result is not True and result is not False:
+            raise TypeError(f"the grader gave {type(result).__name__}; expected True, False, None or a Verdict")
+        return Verdict(result, None)
 
 
 # Workers.
@@ -107,30 +100,26 @@ class Own:
 T = TypeVar("T")
 R = TypeVar("R")
 Work = Callable[[Sequence[T]], Iterator[tuple[T, R]]]
-"""Turns a block into its items, each with its result, in any order."""
+"""A block -> its items with their results, in any order."""
 
 
 class AnswerPair(NamedTuple):
-    """What a grader compares."""
+    """Input of a grader."""
 
     pred: str
     gold: str
 
 
 class ExtractedAnswer(NamedTuple):
-    """What an extractor found in a response."""
+    """Output of an extractor."""
 
     pred: str | None
     reason: str | None
-    """Why the search failed: the extractor's error, or the limit that it met."""
+    """Why it failed: its error, or the exceeded limit."""
 
 
 def judging(name: str, options: Mapping[str, Any], *, n_workers: int, limits: Limits) -> Work[AnswerPair, Verdict]:
-    """What turns pairs into verdicts.
-
-    Args:
-        limits: of one pair.
-    """
+    """A worker that turns pairs into verdicts; `limits` are of one pair."""
     pool = Pool(
         partial(_judge, name, options), prepare=partial(_prepare, name, options), n_workers=n_workers, limits=limits
     )
@@ -138,12 +127,9 @@ def judging(name: str, options: Mapping[str, Any], *, n_workers: int, limits: Li
 
 
 def extracting(names: Sequence[str], *, n_workers: int, limits: Limits) -> Work[str, ExtractedAnswer]:
-    """What turns responses into the answers found in them.
-
-    Args:
-        limits: of one response.
-    """
-    return partial(_extracted, Pool(partial(_extract, names), n_workers=n_workers, limits=limits))
+    """A worker that turns responses into answers; `limits` are of one response."""
+    make = partial(partial, extract, extractors=names)
+    return partial(_extracted, Pool(make, n_workers=n_workers, limits=limits))
 
 
 def _judged(pool: Pool, pairs: Sequence[AnswerPair]) -> Iterator[tuple[AnswerPair, Verdict]]:
@@ -157,7 +143,7 @@ def _extracted(pool: Pool, responses: Sequence[str]) -> Iterator[tuple[str, Extr
 
 
 def _prepare(name: str, options: Mapping[str, Any]) -> None:
-    """What all workers are born with. Not a user's own grader: what that loads may not bear forking."""
+    """Warm up before forking; but not a user's own grader, which may load what cannot be forked."""
     if name in names("graders", installed=False):
         made = grader(name, options)
         if isinstance(made, Warm):
@@ -167,7 +153,3 @@ def _prepare(name: str, options: Mapping[str, Any]) -> None:
 def _judge(name: str, options: Mapping[str, Any]) -> Callable[[AnswerPair], Verdict]:
     judge = grader(name, options)
     return lambda pair: judge(*pair)
-
-
-def _extract(names: Sequence[str]) -> Callable[[str], str | None]:
-    return partial(extract, extractors=names)

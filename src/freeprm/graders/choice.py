@@ -26,7 +26,7 @@ class Choice:
     """Whether the same letter is chosen."""
 
     letters: str = "ABCDEFGHIJ"
-    """That there are to choose from."""
+    """The possible choices."""
     several: bool = False
     """Answers are sets of letters, `A, C` or `AC`, all of which must be right."""
 
@@ -56,7 +56,7 @@ class Choice:
         return letters if letters <= {*self.letters.upper()} else frozenset()
 
     def _list(self, text: str) -> list[str]:
-        """`A, C`, `(A) and (C)` or `AC` as letters, nothing where the text is no such list."""
+        """`A, C`, `(A) and (C)` or `AC` as letters; none for any other text."""
         parts = [part.strip("()[].") for part in _SEVERAL.split(text) if part]
         if len(parts) == 1 and parts[0].isupper():
             parts = [*parts[0]]

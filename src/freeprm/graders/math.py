@@ -1,4 +1,4 @@
-"""Mathematics: answers by what they mean; sums, integrals and the like by math-verify."""
+"""Mathematics: answers by their meaning; sums, integrals and the like by math-verify."""
 
 import logging
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from freeprm.core.answers.symbolic import verified
 
 @dataclass(frozen=True, kw_only=True)
 class MathGrader(AnswerComparison):
-    """Whether two answers mean the same; its options are those of `core.answers.AnswerComparison`."""
+    """Whether two answers are equivalent; its options are those of `core.answers.AnswerComparison`."""
 
     def __call__(self, pred: str | None, gold: str | None) -> Verdict:
-        """See `Grader`; whoever calls holds the limit on time."""
+        """See `Grader`; without a time limit of its own."""
         return equivalent(pred, gold, how=self, seconds=None)
 
     def at_once(self, pred: str | None, gold: str | None) -> Verdict | None:
@@ -20,7 +20,7 @@ class MathGrader(AnswerComparison):
         return at_once(pred, gold, how=self)
 
     def warm(self) -> None:
-        """See `Warm`: the imports. What the parser learns as it reads, each worker learns by itself, side by side."""
+        """See `Warm`: the imports."""
         logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that nobody has set a limit
         verified("x", "2x", self, None)
 

@@ -23,7 +23,7 @@ class Numeric:
     absolute: float = 0.0
     """Tolerance in the unit of the answer."""
     percent: bool = False
-    """`5%` is 0.05; else the sign is overlooked, like a unit."""
+    """`5%` is 0.05; else the sign is ignored, like a unit."""
 
     def __post_init__(self) -> None:
         if self.relative < 0 or self.absolute < 0:
@@ -34,26 +34,27 @@ class Numeric:
         absent = missing(pred, gold)
         if absent is not None:
             return absent
-        given, right = self._value(pred or ""), self._value(gold or "")
+        answer, right = self._value(pred or ""), self._value(gold or "")
         if right is None:
             return Verdict(None, "gold answer is not a number")
-        if given is None:
+        if answer is None:
             return Verdict(None, "answer is not a number")
-        return Verdict(abs(given - right) <= max(Fraction(self.absolute), Fraction(self.relative) * abs(right)), None)
+        return Verdict(abs(answer - right) <= max(Fraction(self.absolute), Fraction(self.relative) * abs(right)), None)
 
     at_once = __call__  # of every pair; see `QuickGrader`
 
     def _value(self, text: str) -> Fraction | None:
-        """The number that the text states, whatever name or unit it has; None where it states none."""
+        """The number in the text, whatever its name or unit, or None."""
+        if exceeded_limit(text) is not None:
+            return None
         try:
-            tree = parse(tidy(text)) if exceeded_limit(text) is None else None
-            told = None if tree is None else stated(tree)
-            value = (
-                None if told is None or letters(told) else constant(told, Interpretation(ignore_signs=not self.percent))
-            )
+            node = stated(parse(tidy(text)))
+            if letters(node):
+                return None
+            value = constant(node, Interpretation(ignore_signs=not self.percent))
         except (ParseError, NoValueError):
             return None
-        if value is None or isinstance(value, Fraction):
+        if isinstance(value, Fraction):
             return value
         return Fraction(str(value)) if value.imag == 0 else None
 

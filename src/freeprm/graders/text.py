@@ -1,4 +1,4 @@
-"""Answers as words: equal where their characters are, but for spaces and what the options overlook."""
+"""Answers as words: equal if their characters are, up to spaces and the options."""
 
 import re
 import unicodedata
@@ -23,10 +23,10 @@ class Text:
 
     def __call__(self, pred: str | None, gold: str | None) -> Verdict:
         """See `Grader`."""
-        given, right = self._plain(pred or ""), self._plain(gold or "")
+        answer, right = self._plain(pred or ""), self._plain(gold or "")
         if not right:
             return Verdict(None, NO_GOLD)
-        return Verdict(given == right, None) if given else Verdict(None, NO_ANSWER)
+        return Verdict(answer == right, None) if answer else Verdict(None, NO_ANSWER)
 
     at_once = __call__  # of every pair; see `QuickGrader`
 

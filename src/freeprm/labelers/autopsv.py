@@ -4,10 +4,10 @@ With f_k the verifier's probability, read at the end of step k, that the final a
 
     d_k = (f_k - f_(k-1)) / f_(k-1)        step k is wrong where d_k < threshold, and so is every step after it
 
-The paper defines d between two steps, so nothing is said of the first one, which is labelled right; `prior` says what
-came before it. The authors' code compares a step's last token with its first instead of with the step before, and also
-calls a step wrong where f is below 1e-5, where it would divide by next to nothing; d is computed from log f here. That
-all steps after a wrong one are wrong is in their code.
+The paper defines d between two steps, so the first step is labelled right, unless `prior` gives f before it. The
+authors' code compares a step's last token with its first instead of with the step before, and also labels a step wrong
+if f is below 1e-5, to avoid dividing by nearly 0; here d is computed from log f. That all steps after a wrong one are
+wrong is in their code.
 
 Source: Lu et al. 2024, arXiv:2405.16802, section 3; github.com/rookie-joe/AutoPSV, data_annotation.py.
 """
@@ -32,7 +32,7 @@ from freeprm.scorers.base import Scorer, ScorerSource, Scores, ScoringOptions
 from freeprm.types import Cost
 
 BATCH = 1024
-"""Responses read before what was read is noted."""
+"""Responses read between two notes."""
 _KEY = "read"
 
 
@@ -41,17 +41,17 @@ class AutoPSV:
     """Labels steps by the relative change of a verifier's confidence."""
 
     model: str
-    """A folder of `freeprm train --objective osv`, or what the scorer takes."""
+    """A folder of `freeprm train --objective osv`, or any model of the scorer."""
     scorer: str = "valued"
-    """A member of `scorers` that gives step scores."""
+    """A member of `scorers` with step scores."""
     scores: Literal["log-odds", "probabilities"] = "log-odds"
-    """What the step scores are."""
+    """Kind of the step scores."""
     threshold: float = -0.5
-    """d below it is an error; a share, -0.5 is the loss of half the confidence."""
+    """A step with d below it is wrong; -0.5 is the loss of half the confidence."""
     prior: float | None = None
     """f before the first step, e.g. the pass rate; without it the first step is right."""
     too_long: TooLong = "exclude"
-    """What to do with a response that the verifier's context does not hold."""
+    """What to do with a response longer than the verifier's context."""
     device: str | None = None
     """See `LoadOptions`, as the next two."""
     dtype: Dtype = "auto"
@@ -64,7 +64,7 @@ class AutoPSV:
             raise ConfigError(f"prior: is {self.prior}; expected a probability between 0 and 1")
 
     def label(self, responses: Sequence[Divided], *, seed: int, notebook: Notebook) -> Labelled:
-        """See `Labeler`; there is no random choice, and no outcome label is looked at.
+        """See `Labeler`; without random choices, and without outcome labels.
 
         Raises:
             ModelError: the model cannot be used.
@@ -105,7 +105,7 @@ class AutoPSV:
         return ScorerSource(source=self.model, scorer=self.scorer, options=options)
 
     def _read(self, scorer: Scorer, batch: Sequence[Divided]) -> dict[str, Any]:
-        """The step scores of each response, None for one that was left out; and what that took."""
+        """The step scores of each response, None if it was left out; and counts and tokens."""
         usage = Usage()
         options = ScoringOptions(too_long=self.too_long)
         scores, counts = scorer.score_rollouts([item.rollout for item in batch], options, usage=usage)

@@ -1,4 +1,4 @@
-"""What gives steps their labels (`Labeler`), what it is given and what it gives.
+"""The Protocol of a labeler of steps, its input and its output.
 
 A member of this family is a frozen dataclass whose fields are its options; it loads nothing before it labels.
 """
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from freeprm.types import Cost, Rollout, Span
 
 Note = Mapping[str, Any]
-"""Something that JSON can hold."""
+"""JSON values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class StepLabels:
     """The labels of one response's K steps."""
 
     labels: tuple[bool | None, ...]
-    """(K,) hard: true for right; None where it could not be decided."""
+    """(K,) hard: true for right; None if undecided."""
     values: tuple[float | None, ...]
     """(K,) soft: the probability of a right answer after each step, from 0 to 1; None as above."""
     columns: Mapping[str, Any] = field(default_factory=dict)
@@ -38,45 +38,42 @@ class StepLabels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """What a labeler made."""
+    """The output of a labeler."""
 
     labels: Mapping[int, StepLabels]
     """By index into the responses, without those left out."""
     counts: Counter[str]
-    """What was done, and what was left out by reason."""
+    """Of the work, and of responses left out by reason."""
     cost: Cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notebook:
-    """What a labeler notes as it works, so that an interruption costs little."""
+    """Notes of a labeler's progress, so that an interruption costs little."""
 
     known: Sequence[Note]
-    """Noted in earlier sessions, in order."""
+    """Of earlier sessions, in order."""
     note: Callable[[Note], None]
-    """Keeps a note from now on."""
+    """Adds a note."""
 
 
 class Labeler(Protocol):
     """Labels steps."""
 
     def label(self, responses: Sequence[Divided], *, seed: int, notebook: Notebook) -> Labelled:
-        """Label each response's steps; with the notes of an interrupted call it goes on from there, to the same end.
+        """Label each response's steps; the notes of an interrupted call are used, with the same result.
 
         Args:
             responses: all of the run.
-            seed: of every random choice.
-            notebook: what is known from before, and where to note more.
-
-        Raises:
-            FreePRMError: see the errors of models, engines and graders.
+            seed: of all random choices.
+            notebook: notes of earlier sessions, and the place for new ones.
         """
         ...
 
     def identity(self) -> Mapping[str, Any]:
-        """What decides the labels, for the settings of a run; loads no weights."""
+        """Everything that decides the labels, for the settings of a run; loads no weights."""
         ...
 
     def models(self) -> Mapping[str, str]:
-        """Where its models are, by role, so that their own cost can be found."""
+        """Paths or ids of its models by role, for the lineage of costs."""
         ...

@@ -1,4 +1,4 @@
-"""Step labels by completion: a step is as good as what comes of the response up to its end.
+"""Step labels by completion: a step is judged by completions of the response up to its end.
 
 From each prefix, the prompt with the response up to a step's end, N completions are drawn, and graded as by
 `freeprm grade`:
@@ -7,10 +7,10 @@ From each prefix, the prompt with the response up to a step's end, N completions
     soft label   the share of completions that have it
 
 A soft label estimates the probability of a right answer after the step, and a hard one whether it is above zero.
-Neither is whether the step is right: a wrong one can be recovered from, and after a right one the model may fail.
+Neither is whether the step is right: the model can recover from a wrong one, and may fail after a right one.
 
-What the last step ends is the whole response: its outcome label is the label, and nothing is drawn. Prefixes that
-responses to one problem share are completed once.
+The label of the last step is the response's outcome label, and nothing is drawn. Prefixes that responses to one problem
+share are completed once.
 
 Source: Wang et al. 2023 (Math-Shepherd), arXiv:2312.08935, section 3.2.
 """
@@ -40,32 +40,32 @@ _KEY = "completions"
 
 
 class Completion(NamedTuple):
-    """What is kept of a completion; a list in a note."""
+    """A completion as it is kept; a list in a note."""
 
     prefix: int
-    """Which one it completes."""
+    """Its index."""
     sample_idx: int
     pred: str | None
-    """The answer found in prefix and completion."""
+    """The answer in prefix and completion."""
     reason: str | None
-    """Why the search for one failed."""
+    """Why the extractor failed."""
     truncated: bool
     n_prompt: int | None
-    """As `Sampled.n_prompt_tokens`, and so on."""
+    """See `Sampled.n_prompt_tokens`, and so on."""
     n_read: int | None
     n_generated: int | None
 
 
 class Tally(NamedTuple):
-    """Completions of one prefix."""
+    """Counts of one prefix's completions."""
 
     right: int = 0
     wrong: int = 0
-    """Those without an answer included: they do not reach the right one."""
+    """Including those without an answer."""
     without: int = 0
-    """Of these, those without an answer."""
+    """Without an answer."""
     undecided: int = 0
-    """The grader or an extractor gave no verdict; they count as neither."""
+    """Without a verdict of the grader or an extractor; neither right nor wrong."""
 
     @property
     def decided(self) -> int:
@@ -74,10 +74,10 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MonteCarlo:
-    """Completes prefixes with any engine that goes on from a beginning, and grades as `freeprm grade` does."""
+    """Completes prefixes with any engine that continues a prefix, and grades as `freeprm grade` does."""
 
     model: str
-    """As the engine takes it; the model that drew the responses, or another one."""
+    """Of the engine; the model that drew the responses, or another one."""
     engine: str = "hf"
     """Name of an engine."""
     n: int = 8
@@ -87,9 +87,9 @@ class MonteCarlo:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     max_new_tokens: int = 512
-    """Of a completion, its prefix not counted."""
+    """Of a completion, without its prefix."""
     extractors: tuple[str, ...] = DEFAULT_EXTRACTORS
-    """How answers are found; see `core.answers.extraction.extractor`."""
+    """See `core.answers.extraction.extractor`."""
     grader: str = "math"
     """A member of `graders`, or `package.module:name`."""
     grader_options: Mapping[str, Any] = field(default_factory=dict)
@@ -97,11 +97,11 @@ class MonteCarlo:
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     """The engine's other fields."""
     workers: int | None = None
-    """Processes to draw in; the engine decides if not given."""
+    """Processes of the engine; by default it decides."""
     timeout: float = Limits().seconds
-    """Seconds for one answer to be judged in."""
+    """Seconds to judge one answer."""
     memory_mib: int = Limits().memory_mib
-    """MiB for a process that judges."""
+    """MiB of a process that judges."""
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -116,7 +116,7 @@ class MonteCarlo:
         """See `Labeler`. A response without an outcome label or a gold answer is left out.
 
         Raises:
-            ConfigError: the engine does not go on from the beginning of a response.
+            ConfigError: the engine cannot continue the beginning of a response.
             ModelError: the engine cannot use the model.
         """
         reasons = [_unfit(item) for item in responses]
@@ -131,8 +131,8 @@ class MonteCarlo:
         golds = {item.problem_id: item.answer or "" for item in rollouts}
         tallies = self._tallies(completions, [golds[prefix.problem_id] for prefix in wanted.distinct])
         labels = {
-            index: _labels([tallies[place] for place in places], outcome=bool(rollout.correct))
-            for index, rollout, places in zip(fit, rollouts, wanted.indices, strict=True)
+            index: _labels([tallies[number] for number in numbers], outcome=bool(rollout.correct))
+            for index, rollout, numbers in zip(fit, rollouts, wanted.indices, strict=True)
         }
         cost = replace(cost_of(completions, engine.shape()), devices=devices_of(engine))
         counts = _counts(wanted, completions, tallies) + Counter(reason for reason in reasons if reason)
@@ -152,8 +152,8 @@ class MonteCarlo:
         return {"completer": self.model}
 
     def _engine(self) -> Engine:
-        given = {"model": self.model} if self.workers is None else {"model": self.model, "workers": self.workers}
-        engine: Engine = built("engines", self.engine, [self.engine_options, given])
+        own = {"model": self.model} if self.workers is None else {"model": self.model, "workers": self.workers}
+        engine: Engine = built("engines", self.engine, [self.engine_options, own])
         return engine
 
     def _params(self, seed: int) -> SamplingParams:
@@ -170,7 +170,7 @@ class MonteCarlo:
         self, wanted: Sequence[Prefix], prompts: Mapping[str, Prompt], engine: Engine, params: SamplingParams,
         notebook: Notebook,
     ) -> list[Completion]:  # fmt: skip
-        """`n` completions of each prefix, in order: those of earlier sessions, and those drawn now, which are noted."""
+        """`n` completions of each prefix, in order, of earlier sessions and drawn now; new ones are noted."""
         known = [Completion(*row) for note in notebook.known for row in note.get(_KEY, ())]
         done: dict[int, set[int]] = {}
         for completion in known:
@@ -209,20 +209,20 @@ class MonteCarlo:
         return sorted(known, key=lambda completion: completion[:2])
 
     def _found(self, responses: Sequence[str]) -> dict[str, ExtractedAnswer]:
-        """The answer in each response; extractors of the user's own work in processes with limits."""
+        """The answer in each response; the user's own extractors run in processes with limits."""
         different = list(dict.fromkeys(responses))
         if {*self.extractors} <= {*EXTRACTORS}:
             return {response: ExtractedAnswer(extract(response, self.extractors), None) for response in different}
         return dict(extracting(self.extractors, n_workers=cores(), limits=self._limits)(different))
 
     def _tallies(self, completions: Sequence[Completion], golds: Sequence[str]) -> list[Tally]:
-        """For each prefix, from the completions of all and each one's gold answer; equal answers are judged once."""
+        """Tally of each prefix, from all completions and the prefixes' gold answers; equal answers are judged once."""
         pairs = [AnswerPair(item.pred or "", golds[item.prefix]) for item in completions]
         answered = [missing(item.pred, golds[item.prefix]) is None for item in completions]
         verdicts = self._verdicts(dict.fromkeys(pair for pair, has in zip(pairs, answered, strict=True) if has))
         tallies = [Tally()] * len(golds)
         for item, pair in zip(completions, pairs, strict=True):
-            tally, verdict = tallies[item.prefix], verdicts.get(pair)  # None where no answer was found
+            tally, verdict = tallies[item.prefix], verdicts.get(pair)  # None without an answer
             if item.reason is not None or (verdict is not None and verdict.correct is None):
                 tally = tally._replace(undecided=tally.undecided + 1)
             elif verdict is not None and verdict.correct:
@@ -243,7 +243,7 @@ class MonteCarlo:
 
 
 def _unfit(response: Divided) -> str | None:
-    """Why a response cannot be labelled; None where it can."""
+    """Why a response cannot be labelled, or None."""
     if response.rollout.correct is None:
         return "not labelled: without an outcome label"
     return "not labelled: without a gold answer" if missing("an answer", response.rollout.answer) else None
@@ -280,8 +280,8 @@ def _counts(wanted: Prefixes, completions: Sequence[Completion], tallies: Sequen
 
 
 def cost_of(completions: Sequence[Completion], shape: ModelShape | None) -> Cost:
-    """What was read and drawn; an engine that does not say what it read is taken to read each prefix once."""
-    read, drawn = [], []  # tokens in a row, and how many stand before them
+    """The cost of reading and drawing; an engine that does not count what it reads is assumed to read a prefix once."""
+    read, drawn = [], []  # tokens in a row, and the number before them
     seen: set[int] = set()
     for item in completions:
         length = item.n_prompt or 0
