@@ -98,17 +98,17 @@ def by_id(
         assert answer.custom_id is not None
         if answer.error is not None:
             continue
-        of_id, flaw = samples.get(answer.custom_id), ""
-        if of_id is None:
+        owners, flaw = samples.get(answer.custom_id), ""
+        if owners is None:
             like = next(iter(samples))
             flaw = f"is no response's; ids are made like {like!r}, or as id=TEMPLATE says"
         elif answer.custom_id in seen:
             flaw = f"is already at {seen[answer.custom_id]}; expected one answer a request"
-        elif len(of_id) != len(answer.items):
-            flaw = f"is the id of {len(of_id)} responses, but has {len(answer.items)} items"
+        elif len(owners) != len(answer.items):
+            flaw = f"is the id of {len(owners)} responses, but has {len(answer.items)} items"
         else:
             seen[answer.custom_id] = answer.source
-            matched += [Matched(sample, item, answer) for sample, item in zip(of_id, answer.items, strict=True)]
+            matched += [Matched(sample, item, answer) for sample, item in zip(owners, answer.items, strict=True)]
         if flaw:
             flaws.append(DataError(f"{answer.source}: custom_id: {answer.custom_id!r} {flaw}"))
     return matched, flaws
