@@ -30,6 +30,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct, a real chat model."""
+    folder = Path(os.environ.get("FREEPRM_TEST_MODELS", "")) / "smollm2-135m"
+    if "FREEPRM_TEST_MODELS" not in os.environ or not folder.is_dir():
+        pytest.skip("no smollm2-135m; set FREEPRM_TEST_MODELS to the folder that has it")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def stories(real_data: Path) -> Path:
     """A pretrained 260K-parameter Llama: no chat template, no pad token, context 512."""
     return real_data / "tiny_lm_stories260k" / "hf"

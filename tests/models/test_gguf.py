@@ -103,6 +103,19 @@ def test_it_can_be_given_a_head_for_values(file):
     assert all(torch.equal(weight, expected[name]) for name, weight in valued.model.model.state_dict().items())
 
 
+def test_an_adapter_may_stand_on_one(file, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(load_backbone(str(file)).model, LoraConfig(r=2, target_modules="all-linear"))
+    adapted.peft_config["default"].base_model_name_or_path = portable(str(file))
+    adapted.save_pretrained(tmp_path / "adapter")
+    tiny.tokenizer().save_pretrained(tmp_path / "adapter")
+    ids = torch.arange(20)[None]
+    loaded = load_backbone(str(tmp_path / "adapter"))
+    torch.testing.assert_close(loaded.model(input_ids=ids).logits, adapted(input_ids=ids).logits)
+    assert weights_identity(tmp_path / "adapter", role="policy")["policy_dequantised"] == "Q8_0"
+
+
 def test_its_size_is_that_of_the_dequantised_weights(file):
     n_weights = sum(weight.numel() for weight in load_backbone(str(file)).model.parameters())
     assert read_header(file).n_weights == n_weights

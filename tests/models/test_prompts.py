@@ -1,4 +1,3 @@
-import os
 from datetime import date
 from pathlib import Path
 
@@ -7,7 +6,7 @@ import pytest
 import tiny
 from freeprm.errors import ConfigError, ModelError, RewardMismatchError
 from freeprm.models.encoding import encode
-from freeprm.models.loading import template_hash
+from freeprm.models.loading import load_tokenizer, template_hash
 from freeprm.models.prompts import CLOCK_DATE, around, pin_date, render_prompt, starts_with_bos, told_date, turn_end
 from freeprm.types import Rollout
 from shapes import SHAPES
@@ -260,13 +259,8 @@ def test_what_is_no_day_or_cannot_be_told_is_refused():
         pin_date(tiny.tokenizer(template="{% set form = '%Y' %}{{ strftime_now(form) }}"), None)
 
 
-def test_a_released_small_chat_models_ids_are_those_of_its_own_tokenizer():
-    folder = Path(os.environ.get("FREEPRM_TEST_MODELS", "")) / "smollm2-135m"
-    if not folder.is_dir() or "FREEPRM_TEST_MODELS" not in os.environ:
-        pytest.skip("no smollm2-135m; set FREEPRM_TEST_MODELS to the folder that has it")
-    from freeprm.models.loading import load_tokenizer
-
-    tokenizer = load_tokenizer(folder)
+def test_a_released_small_chat_models_ids_are_those_of_its_own_tokenizer(smollm2):
+    tokenizer = load_tokenizer(smollm2)
     assert turn_end(tokenizer) == "<|im_end|>"
     encoded = encode(tokenizer, [Rollout(problem_id="p", sample_idx=0, prompt="2+2?", response="4.")])[0]
     text = tokenizer.apply_chat_template([ASKED], tokenize=False, add_generation_prompt=True) + "4.<|im_end|>"

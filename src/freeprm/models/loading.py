@@ -378,11 +378,17 @@ def weights_identity(folder: Path | None, *, role: str) -> dict[str, str | None]
         folder: where they are; None of a model that is left out.
         role: what the model is to the run.
     """
-    kind = None if folder is None else quantisation(folder)
-    return {
-        f"{role}_sha256": None if folder is None else weights_hash(folder),
-        **({} if kind is None else {f"{role}_dequantised": kind}),
-    }
+    if folder is None:
+        return {f"{role}_sha256": None}
+    stored = dequantised_from(folder)
+    return {f"{role}_sha256": weights_hash(folder), **({} if stored is None else {f"{role}_dequantised": stored})}
+
+
+def dequantised_from(folder: Path) -> str | None:
+    """What a model's weights, or those of an adapter's base, were before they were dequantised, such as `Q4_K_M`; None
+    where they were not."""
+    base = adapter_base(folder)
+    return quantisation(resolve(base.source, revision=base.revision) if base else folder)
 
 
 def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.io.rows import write_json
-from freeprm.models.gguf import quantisation
-from freeprm.models.loading import SOLVER, downloaded_revision, portable, template_hash
+from freeprm.models.loading import SOLVER, dequantised_from, downloaded_revision, portable, template_hash
 from freeprm.models.prompts import told_date
 from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, save_reward_config
 from freeprm.training.examples import GroupPreparer
@@ -30,7 +29,7 @@ def describe(
         base=portable(settings.model),
         reference=None if reference is None else Reference(
             source=portable(settings.reference or settings.model), revision=downloaded_revision(reference.folder),
-            weights_sha256=reference.sha256, dequantised=quantisation(reference.folder),
+            weights_sha256=reference.sha256, dequantised=dequantised_from(reference.folder),
         ),
         parameterisation=settings.parameterisation,
         read_at=valuation.read_at if valuation else None,
