@@ -5,7 +5,7 @@ import re
 import pytest
 
 from freeprm.io import progress
-from freeprm.io.progress import bar
+from freeprm.io.progress import bar, duration
 
 
 def test_bar_says_one_line_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,3 +91,8 @@ def test_the_total_may_be_guessed_anew(capsys: pytest.CaptureFixture[str], monke
     first, second, _ = capsys.readouterr().err.splitlines()
     assert first.startswith("sample: 40 of 100 tokens")
     assert second.startswith("sample: 80 of 90 tokens")
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(2.34, "2.3 s"), (61.0, "61 s"), (1020.0, "17 min"), (9000.0, "2.5 h")])
+def test_a_duration_is_said_as_people_say_it(seconds: float, said: str):
+    assert duration(seconds) == said

@@ -31,7 +31,7 @@ def test_nothing_is_printed_on_stdout(make_trainer, capsys):
 
     from freeprm.training.running import ConsoleCallback
 
-    with ConsoleCallback() as console:
+    with ConsoleCallback(n_tokens=0) as console:
         trainer = make_trainer(max_steps=3, logging_steps=2)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(console)

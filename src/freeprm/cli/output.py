@@ -105,13 +105,15 @@ def show_plan(plan: "TrainingPlan", given_by: Mapping[str, str], *, as_json: boo
     """Print what would be trained, and every setting with where its value comes from."""
     from freeprm.training.settings import named
 
-    values = named(plan.settings.deciding())
+    values, expected = named(plan.settings.deciding()), plan.forecast
     origins = {name: given_by.get(name) or plan.sources.get(name, "default") for name in values}
     if as_json:
         shown = {
             "settings": {name: {"value": value, "from": origins[name]} for name, value in values.items()},
             "counts": dict(plan.counts), "operations": [asdict(done) for done in plan.operations],
-            "steps": plan.n_steps, "weights": plan.weights._asdict(),
+            "steps": expected.n_steps, "weights": expected.weights._asdict(), "responses": expected.n_responses,
+            "prompts": expected.n_prompts, "tokens": expected.n_tokens, "flops": expected.flops,
+            "bytes": expected.n_bytes,
         }  # fmt: skip
         print(json.dumps(shown, ensure_ascii=False, allow_nan=False))
         return
@@ -119,10 +121,11 @@ def show_plan(plan: "TrainingPlan", given_by: Mapping[str, str], *, as_json: boo
         line = Text.assemble(f"{name:<36} {value!s:<24} ", (origins[name], "dim"))
         console.print(line, soft_wrap=True)
     show_work(operations=plan.operations, counts=plan.counts)
-    trained, frozen, n_bytes = plan.weights
+    trained, frozen, n_bytes = expected.weights
     memory = "of unknown size" if n_bytes is None else f"{n_bytes / 1e9:.3g} GB"
+    console.print(f"would train on {expected}", soft_wrap=True)
     console.print(
-        f"would train {trained:,} weights in {plan.n_steps:,} steps, beside {frozen:,} frozen ones. Weights, gradients "
-        f"and optimizer: {memory} over all GPUs that shard them; activations on top. Nothing was trained or written",
+        f"trained are {trained:,} weights, beside {frozen:,} frozen ones. Weights, gradients and optimizer: {memory} "
+        "over all GPUs that shard them. Nothing was trained or written",
         soft_wrap=True,
     )

@@ -29,6 +29,13 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """`40 s`, `17 min` or `2.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def bar(description: str, total: int | None = None, *, unit: str = "items", done: int = 0) -> Iterator[Advance]:
     """A bar that the caller moves.

@@ -15,12 +15,13 @@ from freeprm.models.loading import load_config, weights_identity
 from freeprm.models.reward_config import LOG_RATIO
 from freeprm.settings import TrainSettings
 from freeprm.stages.base import RUNS, Inputs, RunResult, paths_of, stage
+from freeprm.training.forecast import Forecast, forecast
 from freeprm.training.groups import recipe_of, source_paths
 from freeprm.training.model_card import describe
-from freeprm.training.policy import Weights, check_memory, count_weights
+from freeprm.training.policy import check_memory
 from freeprm.training.reference import reference_folder
 from freeprm.training.running import RolloutFiles, TrainingData, fit, read_data, training_cost, warn_of
-from freeprm.training.settings import n_steps, training_arguments
+from freeprm.training.settings import training_arguments
 from freeprm.training.setup import TrainingSetup, set_up_training
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost, Metric
@@ -38,9 +39,7 @@ class TrainingPlan:
     """Responses that would be used, and those skipped by reason."""
     operations: list[Operation]
     """What would be done to the data, in order."""
-    n_steps: int
-    """Of the optimizer."""
-    weights: Weights
+    forecast: Forecast
 
 
 @stage(TrainSettings)
@@ -102,8 +101,7 @@ def plan(inputs: Inputs, settings: TrainSettings) -> TrainingPlan:
     warn_of(setup, arguments, data)
     return TrainingPlan(
         settings=setup.settings, sources=setup.sources, counts=data.counts, operations=data.operations,
-        n_steps=n_steps(arguments, n_examples=len(data.examples)),
-        weights=count_weights(setup.settings, setup.start, arguments),
+        forecast=forecast(setup, arguments, data.examples),
     )  # fmt: skip
 
 

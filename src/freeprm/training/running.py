@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,12 +25,13 @@ from freeprm.core.curation import Operation
 from freeprm.core.flops import ModelShape, charge, forward_charges, forward_flops, training_flops
 from freeprm.core.ledger import EVALUATED, KL, MEANS, RECOMPUTED, REFERENCE, TRAINING
 from freeprm.errors import ConfigError
-from freeprm.io.progress import Advance, bar
+from freeprm.io.progress import Advance, bar, duration, tell
 from freeprm.io.rows import OnBad
 from freeprm.models.loading import device_name
 from freeprm.models.logprobs import n_read
 from freeprm.training.batches import Example
 from freeprm.training.examples import GroupPreparer
+from freeprm.training.forecast import forecast
 from freeprm.training.groups import read_groups
 from freeprm.training.policy import give_back_rounded, load_policy, trains_rounded
 from freeprm.training.reach import never_warm, out_of_reach, too_slow
@@ -117,7 +119,10 @@ def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) 
     """
     settings, out = setup.settings, Path(str(arguments.output_dir))
     set_seed(settings.seed)
-    with ConsoleCallback() as console:
+    expected = forecast(setup, arguments, data.examples)
+    if arguments.process_index == 0:
+        tell(f"train: {expected}")
+    with ConsoleCallback(expected.n_tokens) as console:
         policy = load_policy(settings, setup.start, arguments.device, valuation=setup.reward.valuation)
         trainer = GroupTrainer(
             policy, arguments, objective=setup.objective, reward=setup.reward, train_dataset=data.examples,
@@ -209,18 +214,27 @@ def _sequence_tokens(examples: Sequence[Example], *, paired: bool) -> int:
 class ConsoleCallback(TrainerCallback, ExitStack):
     """Shows a bar and a line for each log on stderr, so that stdout stays the command's own; logs the last step too.
 
-    Use it in a `with` around the training, whose end closes the bar.
+    Once it is known it says how long the rest takes, token by token as a step took: the first one, or the second of
+    many, because the first one is slower. Use it in a `with` around the training, whose end closes the bar.
+
+    Args:
+        n_tokens: that the policy will have read at the end.
     """
 
-    _advance: Advance | None = None
+    def __init__(self, n_tokens: int):
+        super().__init__()
+        self._n_tokens = n_tokens
+        self._advance: Advance | None = None
+        self._clock: tuple[float, int] | None = None
+        """When the step that is timed began, and the tokens read before; None once it has been timed."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the bar, with the steps of an interrupted run behind it."""
         if state.is_world_process_zero:
-            self._advance = self.enter_context(bar("train", state.max_steps, unit="steps"))
-            self._advance(state.global_step)
+            self._advance = self.enter_context(bar("train", state.max_steps, unit="steps", done=state.global_step))
+            self._clock = time.perf_counter(), state.num_input_tokens_seen
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count the step."""
@@ -228,6 +242,15 @@ class ConsoleCallback(TrainerCallback, ExitStack):
             control.should_log = True
         if self._advance:
             self._advance(1)
+        if self._clock:
+            (started, n_before), now, n_read = self._clock, time.perf_counter(), state.num_input_tokens_seen
+            if state.global_step == 1 and state.max_steps > _MANY_STEPS:
+                self._clock = now, n_read
+                return
+            left = (self._n_tokens - n_read) * (now - started) / max(n_read - n_before, 1)
+            if left > 0:
+                tell(f"train: {duration(left)} to go, as step {state.global_step} took {duration(now - started)}")
+            self._clock = None
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
@@ -245,6 +268,8 @@ def described(logs: Mapping[str, float]) -> str:
     shown = [form.format(logs[prefix + key]) for key, form in _SHOWN.items() if prefix + key in logs]
     return ("dev  " if prefix else "") + "  ".join(shown) if shown else ""
 
+
+_MANY_STEPS = 10
 
 _SHOWN = {
     "loss": "loss {:.4f}", "sign_accuracy": "sign accuracy {:.3f}", "step_accuracy": "step accuracy {:.3f}",
