@@ -1,4 +1,4 @@
-"""What methods cost, beside each other: tables, the paper's two figures on cost for methods measured here, a page."""
+"""Comparison of methods' costs: tables, the paper's two figures on cost for methods measured here, and a page."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,13 +12,12 @@ from freeprm.experiments.paper_costs import published_tables
 from freeprm.report.metrics import quantity
 from freeprm.report.page import Page, Section, render, style_sheet
 from freeprm.report.plots import Bar, Point, Series, bar_plot, legend, line_plot
-from freeprm.report.svg import MARKERS, element
+from freeprm.report.svg import element
 from freeprm.report.table import NONE, Cell, Cells, Table, texts
 
 TITLE = "What methods cost"
 _USED: tuple[ChargeGroup, ...] = ("generation", "scoring", "reference")
 _UNITS = ((1e18, "EFLOPs"), (1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"), (1e6, "MFLOPs"), (1.0, "FLOPs"))
-_COLOURS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +29,7 @@ class CostReport:
     against: str | None
     """Label of the method that others are divided by; None without methods."""
     measured: tuple[BestOfN, ...]
-    """Best-of-N, where asked for."""
+    """Best-of-N, if requested."""
     published: bool
 
     @property
@@ -46,7 +45,7 @@ class CostReport:
 
     @property
     def figures(self) -> dict[str, str]:
-        """By name of a file: bars and accuracy under each convention, where there is something to draw."""
+        """By file name: bars and accuracy under each convention, without empty figures."""
         if self.against is None:
             return {}
         drawn = {}
@@ -58,11 +57,11 @@ class CostReport:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be known of the bills, each once."""
+        """The distinct notes of the bills."""
         return list(dict.fromkeys(note for method in self.methods for note in method.bill.notes))
 
     def data(self) -> dict[str, Any]:
-        """For programs: the totals of each method, by convention and group, and every entry."""
+        """JSON values: the totals of each method, by convention and group, and every entry."""
         return {
             "methods": [self._method(method) for method in self.methods],
             "best_of_n": [
@@ -112,10 +111,10 @@ def cost_report(
 
     Args:
         methods: with their bills.
-        conventions: what is charged; one table each.
-        against: label of the method that others are divided by; the first by default.
-        measures_use: also times best-of-N of each method, which must have scores then.
-        published: also the paper's figures.
+        conventions: of charging; one table each.
+        against: label of the method that others are divided by; by default the first.
+        measures_use: include times of best-of-N of each method, which then must have scores.
+        published: include the paper's figures.
 
     Raises:
         ConfigError: no such method, or one without scores.
@@ -144,7 +143,7 @@ def _total(part: Ledger) -> dict[str, Any]:
 
 
 def flops_text(total: Total) -> str:
-    """`1.24 T`; `unknown` where the models' shapes are not known, `≥ 1.24 T` where some of them are not."""
+    """`1.24 T`; `unknown` if no model's shape is known, `≥ 1.24 T` if some are not."""
     if total.n_unknown and not total.n_known:
         return "unknown"
     if total.n_unknown:
@@ -153,7 +152,7 @@ def flops_text(total: Total) -> str:
 
 
 def development_table(methods: Sequence[Billed], convention: Convention, *, against: str) -> Table:
-    """FLOPs of each method's development by group, their sum, and how many times another's that is; see `base_of`."""
+    """FLOPs of each method's development by group, their sum, and its ratio to that of `base_of`."""
     parts = [method.development(convention).by("group") for method in methods]
     groups = [name for name in GROUPS if any(name in part and _paid(part[name]) for part in parts)]
     rows = []
@@ -186,7 +185,7 @@ def development_table(methods: Sequence[Billed], convention: Convention, *, agai
 
 
 def use_table(methods: Sequence[Billed]) -> Table | None:
-    """What using each method took, by model; None where none of the folders is of its use."""
+    """The cost of using each method, by model; None without folders of use."""
     rows = []
     for method in methods:
         cells = [method.use.only(charged=[group]).total() for group in _USED]
@@ -256,7 +255,7 @@ def _sentences(convention: Convention) -> Iterator[str]:
 
 
 def development_bars(methods: Sequence[Billed], convention: Convention, *, against: str) -> str:
-    """Figure 3: a bar a method, in parts by group; empty where nothing was developed, or nothing of it is known."""
+    """Figure 3: a bar for each method, in parts by group; empty without known FLOPs of development."""
     totals = [method.development(convention).total() for method in methods]
     if not any(total.flops for total in totals):
         return ""
@@ -273,26 +272,20 @@ def development_bars(methods: Sequence[Billed], convention: Convention, *, again
 
 
 def accuracy_plot(methods: Sequence[Billed], convention: Convention) -> str:
-    """Figure 1: accuracy against development FLOPs, a line through the points of one label; empty without points."""
+    """Figure 1: accuracy against development FLOPs, a line for each label; empty without points."""
     measured = [(method, method.development(convention).total()) for method in methods]
     known = [(method, total) for method, total in measured if method.accuracy and total.flops and not total.n_unknown]
     if not known:
         return ""
     size, unit = _unit(max(total.flops for _, total in known))
     labels = list(dict.fromkeys(method.label for method, _ in known))
+    points = {
+        label: [_point(method, total.flops / size, unit) for method, total in known if method.label == label]
+        for label in labels
+    }
     series = [
-        Series(
-            name=label,
-            colour=f"s{place % _COLOURS}",
-            marker=MARKERS[place % len(MARKERS)],
-            points=tuple(
-                sorted(
-                    (_point(method, total.flops / size, unit) for method, total in known if method.label == label),
-                    key=lambda point: point.x,
-                )
-            ),
-        )
-        for place, label in enumerate(labels)
+        Series.numbered(index, label, sorted(points[label], key=lambda point: point.x))
+        for index, label in enumerate(labels)
     ]
     ns = {method.accuracy.n for method, _ in known if method.accuracy}
     title = f"Accuracy of best-of-{'/'.join(map(str, sorted(n or 1 for n in ns)))} against development FLOPs"
@@ -306,7 +299,7 @@ def accuracy_plot(methods: Sequence[Billed], convention: Convention) -> str:
 
 
 def standalone(figure: str) -> str:
-    """The picture of a figure as an SVG file of its own, with the page's colours."""
+    """A figure as a standalone SVG file, with the page's colours."""
     start = figure.index("<svg")
     picture = figure[start : figure.index("</svg>", start) + len("</svg>")]
     head, _, rest = picture.partition(">")
@@ -317,13 +310,8 @@ def standalone(figure: str) -> str:
 def _point(method: Billed, x: float, unit: str) -> Point:
     metric = method.accuracy
     assert metric is not None
-    return Point(
-        x=x,
-        y=100 * metric.value,
-        low=None if metric.low is None else 100 * metric.low,
-        high=None if metric.high is None else 100 * metric.high,
-        tip=f"{_name(method)}: {100 * metric.value:.1f} % of {metric.count} problems at {x:.3g} {unit}",
-    )
+    tip = f"{_name(method)}: {100 * metric.value:.1f} % of {metric.count} problems at {x:.3g} {unit}"
+    return Point.of_share(x, metric, tip=tip)
 
 
 def _name(method: Billed) -> str:

@@ -1,4 +1,4 @@
-"""Metrics as a reader sees them: their names and numbers in words, and tables of them for the page and the terminal."""
+"""Metrics for readers: names and numbers as texts, and tables for the page and the terminal."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,21 +53,21 @@ def value_text(metric: Metric) -> str:
 
 
 def interval_text(metric: Metric) -> str:
-    """`[57.2, 64.8]`, in the unit of `value_text`; empty where there is no interval."""
+    """`[57.2, 64.8]`, in the unit of `value_text`; empty without an interval."""
     if metric.low is None or metric.high is None:
         return ""
     return f"[{_number(metric, metric.low)}, {_number(metric, metric.high)}]"
 
 
 def half_width_text(metric: Metric) -> str:
-    """`±3.8`: half the width of the interval; empty where there is none."""
+    """`±3.8`: half the width of the interval; empty without one."""
     if metric.low is None or metric.high is None:
         return ""
     return "±" + _number(metric, (metric.high - metric.low) / 2).lstrip("+")
 
 
 def metric_cell(metric: Metric | None, *, best: bool = False) -> Cell:
-    """A value with its interval; differences clear of zero stand out."""
+    """A value with its interval; differences whose interval excludes zero are marked."""
     if metric is None:
         return Cell(NONE)
     bounds = (metric.low, metric.high) if is_difference(metric) else (None, None)
@@ -77,12 +77,12 @@ def metric_cell(metric: Metric | None, *, best: bool = False) -> Cell:
 
 
 def is_difference(metric: Metric) -> bool:
-    """A paired difference of two of the kind before the suffix."""
+    """Whether it is a paired difference."""
     return metric.metric.endswith(_DIFFERENCE)
 
 
 def is_share(metric: Metric) -> bool:
-    """Read in percent: accuracies, F1 and the like; an AUC, a threshold or a loss is read as it is."""
+    """Whether it is shown in percent: accuracies, F1 and the like, but not AUC, thresholds or losses."""
     name = metric.metric.removesuffix(_DIFFERENCE)
     return name.startswith(("accuracy", PASS)) or name == TIED or name.endswith(("accuracy", "f1"))
 
@@ -111,7 +111,7 @@ def _number(metric: Metric, value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyRow:
-    """A line of the accuracy table: one way to choose, by one scorer, at every N."""
+    """A line of the accuracy table: one selector and scorer, at every N."""
 
     selector: str
     scorer: str | None
@@ -119,7 +119,7 @@ class AccuracyRow:
 
     @property
     def is_ceiling(self) -> bool:
-        """Knows the gold answer, so it cannot be the best choice."""
+        """Whether it knows the gold answer, and so cannot be marked as best."""
         return self.selector in _CEILINGS
 
 
@@ -131,19 +131,19 @@ class Grid(NamedTuple):
     """Rows without a scorer first, ceilings last of them, then by selector, then by scorer, in order of appearance."""
 
     def is_best(self, row: AccuracyRow, n: int) -> bool:
-        """Highest at N among rows that do not know the gold answer, where not all of them are equal."""
+        """Whether it is the highest at N among rows that do not know the gold answer, unless all are equal."""
         values = [other.cells[n].value for other in self.rows if n in other.cells and not other.is_ceiling]
         return not row.is_ceiling and n in row.cells and row.cells[n].value == max(values) > min(values)
 
     @property
     def problems(self) -> str:
-        """How many problems the accuracies are averages over: `200 problems`, or the range where they differ."""
+        """The number of problems of the accuracies: `200 problems`, or a range."""
         counts = sorted({cell.count for row in self.rows for cell in row.cells.values()})
         return f"{counts[0]:,} problems" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,} problems"
 
 
 def accuracy_grid(metrics: Iterable[Metric]) -> Grid:
-    """The accuracies over the whole split, at every N; the oracle's not twice where it is pass@N."""
+    """The accuracies over the whole split, at every N; without the oracle if it equals pass@N."""
     shown = [metric for metric in metrics if metric.group is None and _is_at_n(metric)]
     many = _many_seeds(shown)
     rows: dict[tuple[str, str | None], dict[int, Metric]] = {}
@@ -161,13 +161,9 @@ def accuracy_grid(metrics: Iterable[Metric]) -> Grid:
 
 
 def metric_tables(metrics: Sequence[Metric]) -> dict[str, Table]:
-    """Every metric in one table, those tables left out that have no row.
+    """Tables of all metrics, by name, without empty ones.
 
-    Args:
-        metrics: of one or several stages.
-
-    Returns:
-        By name: `accuracy`, `ties`, `differences`, `measures at N`, `measures`, `other differences`, `breakdown`.
+    The names are `accuracy`, `ties`, `differences`, `measures at N`, `measures`, `other differences`, `breakdown`.
     """
     whole = [metric for metric in metrics if metric.group is None]
     parts = [metric for metric in metrics if metric.group is not None]
@@ -189,7 +185,7 @@ def metric_tables(metrics: Sequence[Metric]) -> dict[str, Table]:
 
 
 def accuracy_table(metrics: Sequence[Metric]) -> Table:
-    """A row a scorer under each way to choose; columns N; the best of each column marked."""
+    """A row for each scorer under each selector, a column for each N, the best of each column marked."""
     grid = accuracy_grid(metrics)
     rows = [
         (
@@ -209,7 +205,7 @@ def accuracy_table(metrics: Sequence[Metric]) -> Table:
 
 
 def vote_weights(metrics: Iterable[Metric]) -> str:
-    """How scores became the weights of votes: `sigmoid`, or by scorer where they differ; empty without such votes."""
+    """The weighting of votes: `sigmoid`, or by scorer if they differ; empty without weighted votes."""
     found = {metric.scorer: metric.weighting for metric in metrics if metric.weighting is not None}
     if len({*found.values()}) < 2:
         return next((str(name) for name in found.values()), "")
@@ -217,7 +213,7 @@ def vote_weights(metrics: Iterable[Metric]) -> str:
 
 
 def cost_table(costs: Mapping[str, Cost]) -> Table:
-    """What each stage used, and the sum."""
+    """The cost of each stage, and the sum."""
     whole = {**costs, "all stages": sum(costs.values(), Cost())}
     return Table(
         header=("stage", "seconds", "FLOPs", "tokens generated", "tokens scored", "tokens trained on"),
@@ -227,7 +223,7 @@ def cost_table(costs: Mapping[str, Cost]) -> Table:
 
 
 def operations_table(operations: Sequence[Operation]) -> Table:
-    """What was done to training data, in order: a size that it changed as `before → after`, and what was left out."""
+    """Operations on training data, in order: changed sizes as `before → after`, and what was left out."""
     units = ("problems", "responses", "pairs")
     return Table(
         header=("data", *units, "left out"),
@@ -251,15 +247,15 @@ def _by_metric(title: str, corner: str, shown: Sequence[Metric]) -> Table:
     return Table(title=title, header=(corner, *names), rows=tuple(rows))
 
 
-_Place = Callable[[Metric, str | None], tuple[str, str]]
-"""The heading and the name of a metric's row, given its scorer with its seed."""
+_RowName = Callable[[Metric, str | None], tuple[str, str]]
+"""A metric and its scorer with its seed -> the heading and the name of its row."""
 
 
-def _by_n(title: str, corner: str, shown: Sequence[Metric], place: _Place) -> Table:
+def _by_n(title: str, corner: str, shown: Sequence[Metric], row_name: _RowName) -> Table:
     many = _many_seeds(shown)
     found: dict[tuple[str, str], dict[int | None, Metric]] = {}
     for metric in shown:
-        found.setdefault(place(metric, _scorer(metric, many)), {})[metric.n] = metric
+        found.setdefault(row_name(metric, _scorer(metric, many)), {})[metric.n] = metric
     ns = sorted({n for cells in found.values() for n in cells}, key=lambda n: (n is not None, n or 0))
     rows = [(heading, name, [metric_cell(cells.get(n)) for n in ns]) for (heading, name), cells in found.items()]
     return Table(
@@ -286,7 +282,7 @@ def _part(metric: Metric, scorer: str | None) -> tuple[str, str]:
 
 
 def _under_headings(rows: Iterable[tuple[str, str, Sequence[Cell]]]) -> tuple[Cells, ...]:
-    """Heading, name and cells of each row -> rows, those of one heading together below it."""
+    """Rows of (heading, name, cells), grouped below their headings."""
     found: dict[str, list[Cells]] = {}
     for heading, name, cells in rows:
         found.setdefault(heading, []).append((Cell(name), *cells))

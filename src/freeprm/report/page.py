@@ -1,6 +1,6 @@
-"""The page of a run: one self-contained HTML text without scripts or anything to load; `page.html` is its template."""
+"""The page of a run: one self-contained HTML text without scripts or external files; `page.html` is its template."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import groupby
@@ -25,8 +25,7 @@ from freeprm.report.table import Table, texts
 from freeprm.types import Metric
 
 LEVELS = 4
-"""Shades of a step's reward on each side of zero; the style sheet has a class for each."""
-_COLOURS = 8
+"""Shades of a step's reward on each side of zero, each a class of the style sheet."""
 _BASELINES = 3
 _BLIND = ("random", "random_distinct_text")
 _ACCURACY_NOTE = (
@@ -62,27 +61,27 @@ class StepView:
     reward: float
     """r_k, in beta * nats."""
     right: bool | None = None
-    """The truth of the step; None where it is not known."""
+    """The truth of the step; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolutionView:
-    """One solution as the page shows it. Views of the same problem that follow each other share a frame."""
+    """One shown solution. Consecutive views of the same problem share a frame."""
 
     problem: str
     gold: str | None
     answer: str | None
-    """The solution's own final answer; None where none could be extracted."""
+    """The solution's own final answer; None if none could be extracted."""
     correct: bool | None
     label: str
     """Why it is shown, e.g. `selected by best-of-64`."""
     scorer: str
     steps: tuple[StepView, ...]
     first_error: int | None = None
-    """Index of the first wrong step by the truth; None if all are right or the truth is not known."""
+    """Index of the first wrong step; None if all are right or the truth is unknown."""
 
     def tags(self, index: int) -> Iterator[tuple[str, str]]:
-        """What stands behind a step's text, as class and words."""
+        """Labels behind a step's text, as class and words."""
         step = self.steps[index]
         if index == self.first_error:
             yield "error", "✗ first error"
@@ -97,24 +96,24 @@ class Curve:
     """One line of a training plot."""
 
     panel: str
-    """The plot that it belongs to, e.g. `mean reward`; curves of one panel share axes."""
+    """Its plot, e.g. `mean reward`; curves of one panel share axes."""
     name: str
-    """The line's own name, e.g. `right responses`."""
+    """Of the line, e.g. `right responses`."""
     points: tuple[tuple[float, float], ...]
     """(optimiser step, value)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What the run is to show, settled before its test split was looked at: which PRM, and which way to choose."""
+    """The claim of the run, fixed before the test split was used: a PRM and a selector that beat baselines."""
 
     scorer: str
     selector: str
     n: int
     differences: Mapping[str, Metric]
-    """What must be beaten, named for the reader (`majority vote`) -> the paired `accuracy_difference` over it."""
+    """Name of a baseline (`majority vote`) -> the paired `accuracy_difference` over it."""
     accuracy: Metric | None = None
-    """Of the PRM by itself."""
+    """Of the PRM itself."""
 
     @property
     def unbeaten(self) -> dict[str, Metric]:
@@ -124,28 +123,28 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of the page under a heading; left out where it has nothing to show."""
+    """A part of the page under a heading; left out if empty."""
 
     title: str
     note: str = ""
     tables: tuple[Table, ...] = ()
-    """Their own titles are not shown."""
+    """Shown without their titles."""
     figures: tuple[str, ...] = ()
-    """Markup: pictures side by side, as `plots` draws them, which escapes their texts."""
+    """Markup from `plots`, which escapes texts; shown side by side."""
     legend: str = ""
-    """Markup, of all figures."""
+    """Markup, for all figures."""
     solutions: tuple[SolutionView, ...] = ()
     lines: tuple[str, ...] = ()
     """A list of texts."""
     folded: str = ""
-    """Tables are folded away under this line, where there is one."""
+    """If set, the tables are folded away under this line."""
 
     def __bool__(self) -> bool:
         return bool(self.tables or self.figures or self.solutions or self.lines)
 
     @property
     def anchor(self) -> str:
-        """Its place in the page's address."""
+        """Its id in the page."""
         return self.title.lower().replace(" ", "-")
 
     @property
@@ -161,30 +160,30 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Everything on the page, gathered by whoever ran the stages."""
+    """The content of the page."""
 
     title: str
     command: str
-    """The command that makes this run again."""
+    """The command of this run."""
     disclosure: str = ""
-    """What a reader must know to weigh the figures, e.g. that the world is a made one."""
+    """What a reader must know about the figures, e.g. that the world is artificial."""
     claim: Claim | None = None
     sections: tuple[Section, ...] = ()
 
 
 def render(page: Page) -> str:
-    """The whole page. Equal pages give equal bytes; whatever their texts hold is shown as text."""
+    """The HTML of the page, with texts escaped. Equal pages give equal bytes."""
     sections = [section for section in page.sections if section]
     return _TEMPLATES.get_template("page.html").render(page=page, sections=sections) + "\n"
 
 
 def style_sheet() -> str:
-    """The colours and measures of pages and figures."""
+    """The CSS of pages and figures."""
     return files("freeprm.report").joinpath("report.css").read_text(encoding="utf-8")
 
 
 def metric_sections(metrics: Sequence[Metric]) -> list[Section]:
-    """The sections of all metrics, with a plot of the accuracies."""
+    """The sections of all metrics, with plots of the accuracies."""
     tables = metric_tables(metrics)
     grid = accuracy_grid(metrics)
     floor = f" {_NULL_NOTE}" if any(row.selector == "random_distinct_text" for row in grid.rows) else ""
@@ -213,7 +212,7 @@ def metric_sections(metrics: Sequence[Metric]) -> list[Section]:
 
 
 def settings_table(settings: Mapping[str, str]) -> Table:
-    """Name and value."""
+    """Settings by name."""
     return Table(header=("", ""), align="ll", rows=tuple(texts(*item) for item in settings.items()))
 
 
@@ -221,11 +220,9 @@ def claim_over(metrics: Sequence[Metric], *, scorer: str, selector: str, n: int,
     """The claim that a scorer beats majority vote, and the baseline scorer with the same selector, at N.
 
     Args:
-        metrics: with `accuracy_difference` rows as selection writes them: `ce` by `best_of_n/min - majority`, and
-            `ce - reference` (or the other way round) by `best_of_n/min`.
-        scorer: the reward model.
-        selector: how it chooses.
-        n: responses to choose from.
+        metrics: with `accuracy_difference` rows of selection: `ce` by `best_of_n/min - majority`, and `ce - reference`
+            (or reversed) by `best_of_n/min`.
+        scorer, selector, n: of the claim.
         baseline: the scorer to beat, e.g. the untrained reference.
 
     Raises:
@@ -255,22 +252,22 @@ def claim_over(metrics: Sequence[Metric], *, scorer: str, selector: str, n: int,
 
 
 def reward_scale(rewards: Sequence[float]) -> float:
-    """The reward that gets the full colour: the 90th percentile of |reward|, so that outliers pale nothing."""
+    """The reward with full colour: the 90th percentile of |reward|, so that outliers do not fade the others."""
     sizes = sorted(abs(reward) for reward in rewards)
     return (sizes[int(0.9 * (len(sizes) - 1))] if sizes else 0.0) or 1.0
 
 
 def shade(reward: float, scale: float) -> int:
-    """-LEVELS .. LEVELS: the side is the sign; the depth grows with the size and stops at the scale."""
+    """-LEVELS .. LEVELS: the reward relative to the scale, clipped."""
     depth = min(LEVELS, round(abs(reward) / scale * LEVELS))
     return depth if reward >= 0 else -depth
 
 
 def accuracy_figures(grid: Grid) -> tuple[tuple[str, ...], str]:
-    """One plot for each way to choose, with its scorers and what needs no scorer, and their legend.
+    """One plot for each selector, with its scorers and the baselines without a scorer, and their legend.
 
-    There is none without at least two N. Rows that know the gold answer stay in the table only: they would squeeze
-    the rest.
+    There are none for fewer than two N. Rows that know the gold answer are in the table only, since they would
+    compress the others.
     """
     if len(grid.ns) < 2:
         return (), ""
@@ -280,7 +277,7 @@ def accuracy_figures(grid: Grid) -> tuple[tuple[str, ...], str]:
     panels: dict[str, list[Series]] = {}
     for row in rows:
         if row.scorer:
-            line = _series(row.scorer, scorers.index(row.scorer), _points(row))
+            line = Series.numbered(scorers.index(row.scorer), row.scorer, _points(row))
             panels.setdefault(selector_label(row.selector), [*baselines]).append(line)
     panels = panels or {"accuracy without a scorer": baselines}
     lows, highs = zip(*map(extent, panels.values()), strict=True)  # one scale, to compare the plots
@@ -295,17 +292,13 @@ def accuracy_figures(grid: Grid) -> tuple[tuple[str, ...], str]:
 
 
 def training_figures(curves: Sequence[Curve]) -> tuple[str, ...]:
-    """One plot for each panel; a name keeps its colour in all of them.
-
-    Raises:
-        NonFiniteError: a value is NaN or infinite.
-    """
+    """One plot for each panel; a name has the same colour in all of them."""
     names = list(dict.fromkeys(curve.name for curve in curves))
     panels: dict[str, list[Series]] = {}
     for curve in curves:
         if curve.points:
             points = [Point(x=x, y=y, tip=f"{curve.name}, step {x:g}: {y:.4g}") for x, y in curve.points]
-            panels.setdefault(curve.panel, []).append(_series(curve.name, names.index(curve.name), points))
+            panels.setdefault(curve.panel, []).append(Series.numbered(names.index(curve.name), curve.name, points))
     return tuple(
         line_plot(_title(panel), lines, x_label="optimiser step", y_label="")
         + (legend(lines) if len(lines) > 1 else "")
@@ -328,19 +321,10 @@ def _baseline(row: AccuracyRow, index: int) -> Series:
     )
 
 
-def _series(name: str, index: int, points: Iterable[Point]) -> Series:
-    return Series(name=name, colour=f"s{index % _COLOURS}", marker=MARKERS[index % len(MARKERS)], points=tuple(points))
-
-
 def _points(row: AccuracyRow) -> tuple[Point, ...]:
+    name = row.scorer or selector_label(row.selector)
     return tuple(
-        Point(
-            x=n,
-            y=100 * cell.value,
-            low=None if cell.low is None else 100 * cell.low,
-            high=None if cell.high is None else 100 * cell.high,
-            tip=f"{row.scorer or selector_label(row.selector)}, N = {n}: {value_text(cell)} {interval_text(cell)} %",
-        )
+        Point.of_share(n, cell, tip=f"{name}, N = {n}: {value_text(cell)} {interval_text(cell)} %")
         for n, cell in sorted(row.cells.items())
     )
 

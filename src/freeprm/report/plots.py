@@ -1,27 +1,29 @@
 """Line plots with interval bands, and stacked bars, as inline SVG in the colours of the page's style sheet."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from freeprm.errors import NonFiniteError
 from freeprm.report import svg
 from freeprm.report.svg import Scale, element
+from freeprm.types import Metric
 
 WIDTH, HEIGHT = 440, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 42
 _MARKED_POINTS = 12
+_COLOURS = 8
 BARS_WIDTH = 620
 _BARS_RIGHT, _BARS_TOP, _BAR, _AXIS = 110, 8, 30, 44
-_LETTER, _LONGEST = 6.3, 260  # of names: the width of a letter, and the most that they get
+_LETTER, _LONGEST = 6.3, 260  # of names: the width of a letter, and the maximum
 BANDED_LINES = 5
-"""Plots of more lines leave the bands out: they would cover each other."""
+"""Plots of more lines have no bands, which would overlap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A point of a line, with its interval where it has one."""
+    """A point of a line, possibly with an interval."""
 
     x: float
     y: float
@@ -30,19 +32,31 @@ class Point:
     tip: str = ""
     """Shown on hovering."""
 
+    @classmethod
+    def of_share(cls, x: float, share: Metric, *, tip: str) -> "Point":
+        """A share and its interval, in %."""
+        low, high = (None if bound is None else 100 * bound for bound in (share.low, share.high))
+        return cls(x=x, y=100 * share.value, low=low, high=high, tip=tip)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """A named line; a name keeps its look in every plot of the page."""
+    """A named line; a name has the same look in every plot of the page."""
 
     name: str
     colour: str
-    """A class of the style sheet, `s0` to `s7`, or `base0` to `base2` for what is compared with."""
+    """A class of the style sheet, `s0` to `s7`, or `base0` to `base2` for baselines."""
     marker: str
     """One of `svg.MARKERS`."""
     points: tuple[Point, ...]
     quiet: bool = False
     """Dashed and without a band: a bound or a reference line."""
+
+    @classmethod
+    def numbered(cls, index: int, name: str, points: Iterable[Point]) -> "Series":
+        """The line with the colour and marker of an index."""
+        colour, shape = f"s{index % _COLOURS}", svg.MARKERS[index % len(svg.MARKERS)]
+        return cls(name=name, colour=colour, marker=shape, points=tuple(points))
 
 
 def line_plot(
@@ -58,16 +72,16 @@ def line_plot(
     """One plot.
 
     Args:
-        title: what is plotted, for the eye and for a screen reader.
+        title: shown, and read by a screen reader.
         series: lines with at least one point in all.
         x_label: under the horizontal axis.
-        y_label: beside the vertical axis; empty where the title says it.
-        log_x: log2 horizontal axis; its ticks are then `x_ticks`.
-        x_ticks: where to put ticks; round numbers if empty.
-        y_range: what the vertical axis must hold; by default the values and intervals shown.
+        y_label: beside the vertical axis; may be empty.
+        log_x: log2 horizontal axis, with `x_ticks`.
+        x_ticks: ticks; by default round numbers.
+        y_range: range of the vertical axis; by default that of the values and intervals.
 
     Raises:
-        NonFiniteError: a value is NaN or infinite; names the line and its place.
+        NonFiniteError: a value is NaN or infinite; names the line and the point.
     """
     _check(title, series)
     xs = [point.x for line in series for point in line.points]
@@ -181,10 +195,10 @@ def bar_plot(title: str, bars: Sequence[Bar], *, x_label: str, names: Sequence[s
     """Bars from zero on one linear scale, with a legend of their parts.
 
     Args:
-        title: what is plotted.
+        title: of the plot.
         bars: from the top; at least one with a length.
         x_label: under the axis.
-        names: of all parts there may be, in the order of their colours.
+        names: of all possible parts, in the order of their colours.
     """
     left = min(_LONGEST, 16 + _LETTER * max(len(bar.name) for bar in bars))
     longest = max(sum(length for _, length in bar.parts) for bar in bars)
@@ -195,7 +209,7 @@ def bar_plot(title: str, bars: Sequence[Bar], *, x_label: str, names: Sequence[s
     lines = [svg.line([(x(tick), _BARS_TOP), (x(tick), bottom)], class_="rule" if tick else "zero") for tick in ticks]
     step = ticks[1] - ticks[0]
     marks = [svg.label(svg.tick_text(tick, step), x=x(tick), y=bottom + 16, class_="tick") for tick in ticks]
-    rows = [_bar(bar, _BARS_TOP + _BAR * place, x, names) for place, bar in enumerate(bars)]
+    rows = [_bar(bar, _BARS_TOP + _BAR * index, x, names) for index, bar in enumerate(bars)]
     axis = svg.label(x_label, x=(left + BARS_WIDTH - _BARS_RIGHT) / 2, y=bottom + 36, class_="axis")
     picture = element(
         "svg", element("title", escape(title)), *lines, *marks, *rows, axis,
@@ -228,4 +242,4 @@ def _bars_legend(names: Sequence[str], used: Collection[str]) -> str:
 
 
 def _colour(names: Sequence[str], name: str) -> str:
-    return f"s{names.index(name) % 8}"
+    return f"s{names.index(name) % _COLOURS}"

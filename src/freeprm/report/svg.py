@@ -6,11 +6,11 @@ from html import escape
 from typing import NamedTuple
 
 MARKERS = ("circle", "square", "triangle", "diamond", "down")
-"""Shapes that tell series apart where colour does not."""
+"""Shapes that distinguish series without colour."""
 
 
 class Scale(NamedTuple):
-    """Takes data in [low, high] to [start, stop] on the page, along log2 where asked."""
+    """Maps data in [low, high] to [start, stop] on the page, linearly or along log2."""
 
     low: float
     high: float
@@ -24,9 +24,9 @@ class Scale(NamedTuple):
 
 
 def element(tag: str, *children: str, **attributes: str | float | None) -> str:
-    """One element. Children are markup; attribute values are escaped, `_` in their names is `-`, None leaves one out.
+    """One element. Children are markup; attribute values are escaped, `_` in their names becomes `-`, None is omitted.
 
-    `class_` is written as `class`; numbers get two decimals at most, so that equal data give equal bytes.
+    `class_` is written as `class`; numbers have at most two decimals, so that equal data give equal bytes.
     """
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'

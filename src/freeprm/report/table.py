@@ -1,7 +1,7 @@
-"""A table of texts, and how it is drawn on a terminal and in Markdown; `page.html` draws it in HTML.
+"""A table of texts, drawn on a terminal and in Markdown; `page.html` draws it in HTML.
 
-On a terminal a row takes one line. Where the width does not hold everything, intervals give way to half their widths,
-then all but the last column's go, then columns; a line below the table says so.
+On a terminal a row takes one line. If the terminal is too narrow, intervals are replaced by half their widths, then
+dropped in all but the last column, then columns are dropped; a line below the table says so.
 """
 
 import textwrap
@@ -19,20 +19,20 @@ Mark = Literal["", "best", "gain", "loss"]
 _GAP = "  "
 _EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"  # `N = 4` stays on one line
 _HEADERS = (80, 16, 10, 1)
-"""Letters of a header on one line: the fewer, the more lines it takes."""
+"""Letters of a header on one line, for wide to narrow layouts."""
 _STYLES: Mapping[Mark, str] = {"": "", "best": "bold", "gain": "green", "loss": "red"}
 
 
 class Cell(NamedTuple):
-    """A value, and what stands small beside it."""
+    """A value, and details beside it."""
 
     value: str
     aside: str = ""
     """Its interval, `[57.2, 64.8]`."""
     short: str = ""
-    """The same where there is little room, `±3.8`."""
+    """A shorter form of it, `±3.8`."""
     mark: Mark = ""
-    """What sets it off: the best of its column, or a difference above or below zero."""
+    """The best of its column, or a difference above or below zero."""
 
 
 Cells = tuple[Cell, ...]
@@ -40,7 +40,7 @@ Cells = tuple[Cell, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table that only has to be drawn. A row of one cell is the heading of those below it."""
+    """A table of texts. A row of one cell is the heading of those below it."""
 
     title: str = ""
     header: tuple[str, ...]
@@ -51,7 +51,7 @@ class Table:
     has_total: bool = False
     """The last row sums up the others."""
     droppable: tuple[int, ...] = ()
-    """Columns that a narrow terminal does without, in this order; by default numbers from the left, the last aside."""
+    """Columns to drop on a narrow terminal, in this order; by default all but the last of numbers, from the left."""
 
     @property
     def alignment(self) -> str:
@@ -64,12 +64,12 @@ class Table:
 
 
 def texts(*values: str) -> Cells:
-    """A row of values that have nothing beside them."""
+    """A row of values without details."""
     return tuple(map(Cell, values))
 
 
 def markdown(table: Table) -> str:
-    """The table below its title and its note."""
+    """The table in Markdown, below its title and its note."""
     rules = ["---:" if side == "r" else "---" for side in table.alignment]
     rows = [[f"{cell.value} {cell.aside}".strip() for cell in row] for row in table.rows]
     lines = [table.header, rules, *(row + [""] * (len(rules) - len(row)) for row in rows)]
@@ -92,15 +92,15 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
 
 
 class _Layout(NamedTuple):
-    """What of a table is shown."""
+    """The shown part of a table."""
 
     columns: tuple[int, ...]
     whole: bool
     """Intervals with both ends, or by half their widths."""
     beside: tuple[int, ...]
-    """Columns that have something beside their values."""
+    """Columns with details beside their values."""
     header: int
-    """Letters of a header on one line, where neither its longest word nor what is below it takes more."""
+    """Letters of a header on one line, unless its longest word or the cells below are wider."""
 
 
 def _layouts(table: Table) -> Iterator[_Layout]:
@@ -137,7 +137,7 @@ class _Drawn:
 
     @property
     def left_out(self) -> str:
-        """What a wider terminal would show, and what takes its place."""
+        """A note on what only a wider terminal shows."""
         table, layout = self._table, self._layout
         missing = [name for index, name in enumerate(table.header) if index not in layout.columns]
         asides = [cell for row in table.rows for cell in row if cell.aside]
@@ -150,7 +150,7 @@ class _Drawn:
         return f"{'; '.join(parts)}. A wider terminal shows all." if parts else ""
 
     def lines(self, width: int) -> Iterator[Text]:
-        """The lines; of names that are too long for a width, the end is cut off."""
+        """The lines; names too long for the width are cut off."""
         widths = [max(self._widths[0] - max(self.width - width, 0), 8), *self._widths[1:]]
         if self._table.title:
             yield Text(self._table.title, style="bold")
@@ -164,8 +164,8 @@ class _Drawn:
                 yield Text(row[0].value, style="bold dim")
                 continue
             cells = [self._cell(row, index).split("\n") for index in self._layout.columns]
-            for place in range(max(map(len, cells))):
-                yield self._line([cell[place] if place < len(cell) else Text() for cell in cells], widths)
+            for number in range(max(map(len, cells))):
+                yield self._line([cell[number] if number < len(cell) else Text() for cell in cells], widths)
 
     def _line(self, cells: Sequence[Text], widths: Sequence[int]) -> Text:
         for cell, index, width in zip(cells, self._layout.columns, widths, strict=True):
@@ -185,7 +185,7 @@ class _Drawn:
 
 
 def _wrapped(header: str, width: int) -> list[str]:
-    """A header over several lines, as narrow as its longest word and what is below it allow."""
+    """A header wrapped to the width, or its longest word."""
     kept = header.replace(" = ", _EQUALS)
     longest = max((len(part) for part in kept.replace("-", "- ").split(" ")), default=1)
     return [line.replace(_EQUALS, " = ") for line in textwrap.wrap(kept, max(width, longest))] or [""]
