@@ -1,7 +1,7 @@
-"""A command made from a stage's settings: every field a flag, its help the line under the field.
+"""Commands made from a stage's settings: every field is a flag, and its docstring the help.
 
-`freeprm COMMAND` reads its settings from `--config FILE`, then from the flags that were given, then from `--set`; what
-none of them says has the default of the settings' class.
+`freeprm COMMAND` reads its settings from `--config FILE`, then from the flags, then from `--set`; other settings have
+the defaults of the settings' class.
 """
 
 import ast
@@ -44,7 +44,7 @@ class Option(NamedTuple):
 
     @property
     def is_switch(self) -> bool:
-        """Stands alone."""
+        """Has no value."""
         return self.flag.is_switch or self.kind is bool
 
     @property
@@ -56,42 +56,38 @@ class Option(NamedTuple):
     def _repeats(self) -> bool:
         return not self.flag.commas or self.flag.open
 
-    def read(self, given: Any) -> Any:
-        """What was given on the command line, as the field takes it.
-
-        Raises:
-            ConfigError: it is not of the field's form.
-        """
+    def read(self, value: Any) -> Any:
+        """The flag's value as the field's type."""
         if self.is_switch:
             return self.flag.switch if self.flag.is_switch else True
         item = _item(self.kind)
         if _is_mapping(self.kind):
-            return read_mapping(self.kind, given, self.spelled)
+            return read_mapping(self.kind, value, self.spelled)
         if item is not None and self.flag.commas:
-            texts = given if self.is_many else [given]
-            return [value for text in texts for value in (read_numbers(text) if item is int else read_names(text))]
-        return given
+            texts = value if self.is_many else [value]
+            return [part for text in texts for part in (read_numbers(text) if item is int else read_names(text))]
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command, and which settings it takes."""
+    """A command and its settings."""
 
     name: str
     settings: Mapping[str, type[Settings]]
-    """By the switch that asks for them; "" without any. The first one's help is the command's."""
+    """By switch; "" without any. The first one's help is the command's."""
     work: Callable[["Invocation"], None]
     out: str | None
-    """Where it writes by default."""
+    """Default of `--out`."""
     inputs: tuple[str, Any, Any] | None = None
     """Name, annotation and default of its argument, if it has one."""
     has_config: bool = True
-    """There is `--config`."""
+    """It has `--config`."""
     is_open: bool = False
     """No flag but `--out` has a default of its own."""
     set_help: str = "name=value over flags and --config; name.key=value inside of one."
     apart: Mapping[str, str] = field(default_factory=dict)
-    """Switch -> why a flag of other settings is refused beside it, or without it."""
+    """Switch -> why flags of other settings are refused with it."""
 
 
 class Invocation(NamedTuple):
@@ -100,29 +96,25 @@ class Invocation(NamedTuple):
     inputs: Any
     """Its argument."""
     switch: str
-    """What asked for other settings than the first; "" without any."""
+    """The switch used, or ""."""
     kind: type[Settings]
-    """The settings that were asked for."""
+    """Settings of the switch."""
     layers: Mapping[str, Mapping[str, Any]]
-    """Where settings come from -> what is said there; later ones first in rank."""
+    """Values by source; later sources override earlier ones."""
     as_json: bool
     config: Path | None
-    """As given, like the next."""
     assignments: Sequence[str]
+    """Texts of `--set`."""
 
     def settings(self, kind: type[S]) -> S:
-        """The settings of all layers.
-
-        Raises:
-            ConfigError: an unknown name or a bad value; says which.
-        """
+        """The settings of all layers."""
         from freeprm.io.config import build
 
         return build(kind, self.layers.values())
 
 
 def add(app: typer.Typer, command: Command) -> None:
-    """Make the command one of the app's."""
+    """Add the command to the app."""
     options = {kind: list(options_of(kind)) for kind in command.settings.values()}
     first = next(iter(command.settings.values()))
     every: dict[str, Option] = {}
@@ -132,12 +124,13 @@ def add(app: typer.Typer, command: Command) -> None:
     shown = {_parameter_name(spelled): option for spelled, option in every.items() if not option.flag.hidden}
 
     def run(context: typer.Context, **values: Any) -> None:
-        given = {name for name in values if _is_given(context, name)}
+        sources = {name: context.get_parameter_source(name) for name in values}
+        used = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
         switch = next((switch for switch in command.settings if switch and values[_parameter_name(switch)]), "")
         kind = command.settings[switch]
         taken = {option.spelled: option for option in options[kind]}
         flags: dict[str, Any] = {}
-        for name in sorted(given & shown.keys(), key=list(shown).index):
+        for name in sorted(used & shown.keys(), key=list(shown).index):
             spelled = shown[name].spelled
             if spelled not in taken or taken[spelled].flag.hidden:
                 raise ConfigError(f"{spelled} {command.apart[switch]}")
@@ -178,7 +171,7 @@ def add(app: typer.Typer, command: Command) -> None:
 
 
 def options_of(kind: type[Settings]) -> Iterator[Option]:
-    """The fields of settings as flags; a class's own before those that it shares."""
+    """The fields of settings as flags; a class's own before inherited ones."""
     hints, helps = get_type_hints(kind, include_extras=True), field_helps(kind)
     known = {item.name: item for item in fields(kind)}
     homes = [base for base in kind.__mro__ if base is not object]
@@ -190,7 +183,7 @@ def options_of(kind: type[Settings]) -> Iterator[Option]:
 
 
 def field_helps(kind: type) -> dict[str, str]:
-    """The text under each field of a dataclass, or of one that it inherits from."""
+    """The docstring of each field of a dataclass, inherited ones included."""
     helps: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         helps |= _helps_in(base.__module__).get(base.__name__, {})
@@ -199,7 +192,7 @@ def field_helps(kind: type) -> dict[str, str]:
 
 @cache
 def _helps_in(module: str) -> dict[str, dict[str, str]]:
-    """Class -> field -> the text under it."""
+    """Class -> field -> docstring."""
     import importlib
 
     try:
@@ -217,7 +210,7 @@ def _texts(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 
 def _annotation(option: Option, command: Command) -> Any:
-    """The flag as typer takes it."""
+    """The flag's annotation for typer."""
     taken: Any
     if option.is_switch:
         taken = bool
@@ -257,16 +250,12 @@ def _help(option: Option, command: Command) -> str:
     return " ".join(parts)
 
 
-def _existing(given: Any) -> Any:
-    """Paths, each of which must exist or be a hub's data set.
-
-    Raises:
-        typer.BadParameter: one does not exist.
-    """
-    for path in given if isinstance(given, list | tuple) else [given] if given else []:
+def _existing(value: Any) -> Any:
+    """Paths; a `typer.BadParameter` if one neither exists nor is a hub's data set."""
+    for path in value if isinstance(value, list | tuple) else [value] if value else []:
         if not path.exists() and not is_hub_name(path):
             raise typer.BadParameter(f"Path '{path}' does not exist.")
-    return given
+    return value
 
 
 INPUTS = (
@@ -293,7 +282,7 @@ def _configured(file: Path | None) -> dict[str, Mapping[str, Any]]:
 
 
 def _assigned(assignments: Sequence[str], options: Sequence[Option]) -> dict[str, Any]:
-    """`--set`; names that are no field's go to the field that takes the rest, if there is one."""
+    """Values of `--set`; names that are no field go to the field for the rest, if there is one."""
     if not assignments:
         return {}
     from freeprm.io.config import read_assignments
@@ -307,11 +296,6 @@ def _assigned(assignments: Sequence[str], options: Sequence[Option]) -> dict[str
         **{name: value for name, value in values.items() if name in known},
         rest: {name: value for name, value in values.items() if name not in known},
     }
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _parameter_name(spelled: str) -> str:
@@ -335,7 +319,7 @@ def _is_mapping(kind: Any) -> bool:
 
 
 def _item(kind: Any) -> Any:
-    """The type of a sequence's items; None for what is no sequence of any length."""
+    """The type of a sequence's items; None for other types."""
     args = get_args(kind)
     is_open = get_origin(kind) is Sequence or (get_origin(kind) is tuple and args[-1] is ...)
     return args[0] if is_open else None

@@ -1,4 +1,4 @@
-"""Commands that are no stage: the demo, the comparison, costs, and the theory's check."""
+"""Commands that are no stage: demo, comparison, costs, and the check of the theory."""
 
 import json
 import sys
@@ -48,18 +48,18 @@ class CostFlags(Settings):
 
 
 def _command() -> str:
-    """As it was given, for what is written."""
+    """The command line, for reports."""
     return " ".join(["freeprm", *sys.argv[1:]])
 
 
 def _demo(call: Invocation) -> None:
     from freeprm.experiments.demo import FOUR, REPORT, demo
 
-    given = call.settings(DemoSettings)
-    objectives = FOUR if list(given.objectives) == ["all"] else tuple(given.objectives)
-    settings = DemoSettings(**{**given.deciding(), "objectives": objectives})
+    flags = call.settings(DemoSettings)
+    objectives = FOUR if list(flags.objectives) == ["all"] else tuple(flags.objectives)
+    settings = DemoSettings(**{**flags.deciding(), "objectives": objectives})
     with output.working():
-        made = demo(out=Path(given.out or ""), settings=settings, command=_command())
+        made = demo(out=Path(flags.out or ""), settings=settings, command=_command())
     shown = made.metrics if call.as_json else [metric for metric in made.metrics if metric.group is None]
     output.show_parts(out=made.folder / REPORT, metrics=shown, cost=made.cost, as_json=call.as_json)
 

@@ -1,4 +1,4 @@
-"""`freeprm list`: what can be named on the command line, with the options of each."""
+"""`freeprm list`: the members of all families, with their options."""
 
 import importlib
 import inspect
@@ -26,7 +26,7 @@ class ListedMember(NamedTuple):
     name: str
     summary: str
     options: dict[str, dict[str, str]]
-    """Name -> its default, `required` where there is none, and what it says."""
+    """Name -> its default, or `required`, and its help."""
 
 
 def show(
@@ -45,8 +45,8 @@ def show(
         table = Table(one, "", box=None, header_style="bold")
         for member in (member for member in found if member.family == one):
             table.add_row(Text(member.name, style="bold"), Text(member.summary))
-            for option, said in member.options.items():
-                table.add_row(Text(f"  {option}"), Text(f"{said['help']} ({said['default']})".strip(), style="dim"))
+            for option, shown in member.options.items():
+                table.add_row(Text(f"  {option}"), Text(f"{shown['help']} ({shown['default']})".strip(), style="dim"))
         output.console.print(table)
 
 
@@ -54,7 +54,7 @@ def _members(family: str) -> Iterator[ListedMember]:
     for name in names(family):
         try:
             plugin = load(family, name)
-        except FreePRMError as error:  # another package's: what is wrong with it is what is to be said of it
+        except FreePRMError as error:  # of another package: the error is its summary
             yield ListedMember(family, name, str(error), {})
             continue
         own = name in names(family, installed=False)

@@ -15,8 +15,8 @@ from freeprm.cli.stages import STAGES
 from freeprm.errors import FreePRMError, RecordError
 
 INTERRUPTED = 130
-"""What typer exits with at Ctrl-C."""
-_SPIN = "1000"  # turns that a thread waits for another awake, before it sleeps: some 50 microseconds
+"""Typer's exit code at Ctrl-C."""
+_SPIN = "1000"  # turns of busy waiting before a thread sleeps: some 50 microseconds
 
 app = typer.Typer(
     name="freeprm",
@@ -45,18 +45,18 @@ def run() -> None:
     """Run the command line."""
     warnings.showwarning = output.show_warning
     if "OMP_WAIT_POLICY" not in os.environ:
-        # Before torch is loaded. By default GNU's OpenMP waits for milliseconds, at each product of matrices; where
-        # other work has the cores, that keeps them from the very thread that is waited for.
+        # Before torch is loaded. By default GNU's OpenMP busy-waits for milliseconds at each matrix product; if other
+        # work has the cores, that keeps them from the very thread that is waited for.
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN)
     sys.path.append(os.getcwd())  # so that package.module:Name finds the user's own files, after all others
     code, message = _outcome()
-    if message:  # printed here, where what the exception held on to has been closed: its bars have had their last say
+    if message:  # printed here, after progress bars that the exception referred to have been closed
         print(message, file=sys.stderr)
     sys.exit(code)
 
 
 def _outcome() -> tuple[int | str | None, str]:
-    """Run a command; its exit code, and what is left to say."""
+    """Run a command; its exit code and a final message."""
     try:
         app()
     except FreePRMError as error:
@@ -68,7 +68,7 @@ def _outcome() -> tuple[int | str | None, str]:
 
 
 def _advice(error: FreePRMError) -> str:
-    """What to add to the error of a row that lacks our columns: that convert reads it, if it does."""
+    """Advice on a row without our columns: `freeprm convert`, if it reads the row."""
     if not isinstance(error, RecordError) or error.row is None:
         return ""
     from freeprm.formats._reading import recognise
@@ -76,7 +76,7 @@ def _advice(error: FreePRMError) -> str:
 
     try:
         found = [name for name in recognise(dict(error.row)) if name != OURS]
-    except FreePRMError:  # of a plug-in: not what went wrong here
+    except FreePRMError:  # of a plug-in, and unrelated
         return ""
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""How commands show what they did: tables for people, JSON for programs; standard output holds nothing else."""
+"""The output of commands: tables for people or JSON for programs; standard output has nothing else."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ console = Console()
 
 @contextmanager
 def working() -> Iterator[None]:
-    """While a stage works, whatever it and its libraries print goes to stderr."""
+    """Redirect everything that a stage and its libraries print to stderr."""
     with redirect_stdout(sys.stderr):
         yield
 
@@ -37,7 +37,7 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """A warning as one line, without the file and code that Python prints with it; for `warnings.showwarning`."""
+    """Print a warning as one line, without file and code; for `warnings.showwarning`."""
     print(f"warning: {message}", file=file or sys.stderr)
 
 
@@ -74,7 +74,7 @@ def show_parts(
 
 
 def show_work(*, operations: Sequence["Operation"], counts: Mapping[str, Any]) -> None:
-    """Print what was done to data, and what was counted."""
+    """Print operations on data, and counts."""
     if operations:
         from freeprm.report.metrics import operations_table
         from freeprm.report.table import print_tables
@@ -102,7 +102,7 @@ def _cost(cost: Cost) -> str:
 
 
 def show_plan(plan: "TrainingPlan", given_by: Mapping[str, str], *, as_json: bool) -> None:
-    """Print what would be trained, and every setting with where its value comes from."""
+    """Print what would be trained, and every setting with the source of its value."""
     from freeprm.training.settings import named
 
     values, expected = named(plan.settings.deciding()), plan.forecast

@@ -1,4 +1,4 @@
-"""The commands of the stages, each with the settings it takes and what it does with them."""
+"""The commands of the stages, with their settings and functions."""
 
 import os
 from collections.abc import Callable
@@ -32,18 +32,18 @@ PROBLEMS = (
 )
 
 
-def stage_of(place: str) -> Any:
+def stage_of(path: str) -> Any:
     """The stage at `module:name` of `freeprm.stages`."""
-    module, _, name = place.partition(":")
+    module, _, name = path.partition(":")
     return getattr(import_module(f"freeprm.stages.{module}"), name)
 
 
-def runs(place: str, *, early: str = "") -> Callable[[Invocation], None]:
-    """Run a stage with what was given, or the one for `--early-stop`; and show its result."""
+def runs(path: str, *, early: str = "") -> Callable[[Invocation], None]:
+    """A function that runs a stage, or the one for `--early-stop`, and shows its result."""
 
     def work(call: Invocation) -> None:
         with output.working():
-            stage = stage_of(early if call.switch else place)
+            stage = stage_of(early if call.switch else path)
             made = stage.run(call.inputs, call.settings(call.kind))
         output.show(made, as_json=call.as_json)
 
@@ -71,7 +71,7 @@ def _train(call: Invocation) -> None:
         from freeprm.stages.training import TrainingPlan, plan, train
 
         made = plan(call.inputs, settings) if is_dry else train.run(call.inputs, settings)
-    if os.environ.get("RANK", "0") != "0":  # of several processes, one speaks
+    if os.environ.get("RANK", "0") != "0":  # of several processes, only the first prints
         return
     if isinstance(made, TrainingPlan):
         output.show_plan(made, given_by(options=options, **layers), as_json=call.as_json)

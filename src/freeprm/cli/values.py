@@ -1,4 +1,4 @@
-"""How values are spelled on the command line: names with commas, and `name=value` of several kinds."""
+"""Values on the command line: names with commas, and `name=value` of several kinds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -7,15 +7,15 @@ from freeprm.errors import ConfigError
 
 
 def read_mapping(kind: Any, texts: Sequence[str], flag: str) -> Any:
-    """`name=value`, read as the setting's type says: texts, numbers, anything; or one text for all.
+    """`name=value` by the setting's type: texts, numbers, anything; or one text for all.
 
     Args:
         kind: of the setting, `Mapping[str, VALUE]` or `str | Mapping[str, str]`.
-        texts: as given, one each time that the flag was.
+        texts: one for each use of the flag.
         flag: with its dashes, for messages.
 
     Raises:
-        ConfigError: not of that form.
+        ConfigError: another form.
     """
     parts = get_args(kind)
     if str in parts and any(get_args(part) for part in parts):
@@ -31,11 +31,7 @@ def read_mapping(kind: Any, texts: Sequence[str], flag: str) -> Any:
 
 
 def read_map(texts: Sequence[str], flag: str = "--map") -> dict[str, str]:
-    """`ours=theirs` as a dictionary.
-
-    Raises:
-        ConfigError: one without `=`, or a second one of the same name.
-    """
+    """`ours=theirs` as a dictionary; a ConfigError without `=`, or for a second value."""
     pairs: dict[str, str] = {}
     for text in texts:
         ours, equals, theirs = text.partition("=")
@@ -47,11 +43,7 @@ def read_map(texts: Sequence[str], flag: str = "--map") -> dict[str, str]:
 
 
 def read_shares(texts: Sequence[str], flag: str) -> dict[str, float]:
-    """`runs/base=0.5` as a source with its share.
-
-    Raises:
-        ConfigError: no `=`, not a number, or one source twice.
-    """
+    """`runs/base=0.5` as a source with its share; a ConfigError without a number, or for a repeated source."""
     shares: dict[str, float] = {}
     for text in texts:
         source, _, share = text.rpartition("=")
@@ -68,11 +60,7 @@ def read_shares(texts: Sequence[str], flag: str) -> dict[str, float]:
 
 
 def read_kinds(texts: Sequence[str], flag: str) -> str | Mapping[str, str]:
-    """`KIND` for all scorers, or `SCORER=KIND` for each.
-
-    Raises:
-        ConfigError: several, one of which names no scorer.
-    """
+    """`KIND` for all scorers, or `SCORER=KIND` for each."""
     if len(texts) == 1 and "=" not in texts[0]:
         return texts[0]
     pairs = [text.rpartition("=") for text in texts]
@@ -82,11 +70,7 @@ def read_kinds(texts: Sequence[str], flag: str) -> str | Mapping[str, str]:
 
 
 def read_names(text: str) -> list[str]:
-    """`min, sum` as names; what has a colon, and so may hold commas, is one.
-
-    Raises:
-        ConfigError: there is none, or nothing between two commas.
-    """
+    """`min, sum` as names; a text with a colon, which may contain commas, is one name."""
     names = [text] if ":" in text else [part.strip() for part in text.split(",")]
     if not all(names):
         raise ConfigError(f"{text!r}: expected names with commas between them, e.g. min,sum")
@@ -94,11 +78,7 @@ def read_names(text: str) -> list[str]:
 
 
 def read_numbers(text: str) -> list[int]:
-    """`4,16,64` as numbers.
-
-    Raises:
-        ConfigError: not whole numbers above 0.
-    """
+    """`4,16,64` as numbers; a ConfigError unless they are whole numbers above 0."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:

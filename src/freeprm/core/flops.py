@@ -1,9 +1,9 @@
-"""Tokens times parameters: what a forward pass, a training step or a generation costs in FLOPs.
+"""Tokens times parameters: the FLOPs of a forward pass, a training step or a generation.
 
-A multiplication and an addition count as two. Every token passes every weight matrix once (2 P), and
-meets the tokens before it in attention (4 L d c: scores and weighted sum, in L layers of width d, over
-a context of c). Norms, activations, biases and the look-up of embeddings are left out, as is usual. Latent
-(MLA) and linear attention, and dense layers among mixtures of experts, are counted as if they were plain.
+A multiplication and an addition count as two. Every token passes every weight matrix once (2 P), and attends to the
+tokens before it (4 L d c: scores and weighted sum, in L layers of width d, over a context of c). Norms, activations,
+biases and the look-up of embeddings are left out, as is usual. Latent (MLA) and linear attention, and dense layers
+among mixtures of experts, are counted as if they were ordinary.
 
 Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1, where attention over the causal half of the
 context is 2 L d n for sequences of n tokens.
@@ -20,11 +20,11 @@ UNGATED = frozenset((
     "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt", "opt", "phi",
     "starcoder2",
 ))  # fmt: skip
-"""Model types whose MLP has two matrices; all others have a gate too, which makes three."""
+"""Model types whose MLP has two matrices; all others have three, with a gate."""
 
 
 class Flops(NamedTuple):
-    """A cost by where it arises."""
+    """FLOPs of parameters and attention."""
 
     parameters: float
     """2 P a token and pass."""
@@ -52,7 +52,7 @@ class GenerationFlops(NamedTuple):
 
 
 class TransformerConfig(Protocol):
-    """What every configuration of transformers has; the rest is looked up by name."""
+    """Fields of every configuration of transformers; others are looked up by name."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -62,24 +62,25 @@ class TransformerConfig(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """What decides a decoder's cost."""
+    """The sizes that decide a decoder's cost."""
 
     n_parameters: int
-    """P: weights of the matrices that every token is multiplied with. The output head counts, also where it is
-    tied to the embeddings; embeddings do not; of a mixture of experts, only the experts that a token is sent to."""
+    """P: weights of the matrices that every token is multiplied with: with the output head, tied or not, without
+    embeddings, and only with the experts that a token is sent to."""
     n_layers: int
     attention_width: int
     """d: heads times head size, which is the hidden size in most models."""
 
     @classmethod
     def of(cls, config: TransformerConfig, *, n_outputs: int | None = None) -> Self:
-        """The shape that a transformers configuration describes.
+        """The shape of a transformers configuration.
 
         Args:
-            n_outputs: of the output head; the vocabulary if not given.
+            config: of a decoder.
+            n_outputs: of the output head; by default the vocabulary.
 
         Raises:
-            ModelError: the configuration lacks a size that a decoder has.
+            ModelError: the configuration lacks a size of a decoder.
         """
         try:
             hidden, n_layers, n_heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
@@ -99,8 +100,9 @@ def forward_flops(shape: ModelShape, n_tokens: float, mean_length: float) -> Flo
     """`2 P + 4 L d c` a token, with c = (mean_length + 1) / 2, the mean context of a causal sequence.
 
     Args:
-        n_tokens: tokens passed forward, padding left out.
-        mean_length: tokens of the sequence that a token stands in, on average over tokens or, nearly, sequences.
+        shape: of the model.
+        n_tokens: without padding.
+        mean_length: tokens of a sequence, on average over tokens or, approximately, sequences.
     """
     return _pass(shape, n_tokens, context=(mean_length + 1) / 2)
 
@@ -108,12 +110,13 @@ def forward_flops(shape: ModelShape, n_tokens: float, mean_length: float) -> Flo
 def training_flops(
     shape: ModelShape, n_tokens: float, mean_length: float, *, checkpointing: bool = False, adapters: bool = False
 ) -> Flops:
-    """Three forward passes' worth: one forward, two backward, `2 P + 4 P` a token.
+    """The cost of three forward passes: one forward, two backward, `2 P + 4 P` a token.
 
     Args:
+        shape, n_tokens, mean_length: see `forward_flops`.
         checkpointing: activations are recomputed, which is a fourth pass.
-        adapters: only adapters are trained: the other matrices pass gradients on, and get none, `2 P + 2 P`. What the
-            adapters take themselves, about 1 % of it, is left out.
+        adapters: only adapters are trained: other matrices pass gradients on but have none, `2 P + 2 P`. The adapters
+            themselves, about 1 %, are left out.
     """
     forward = forward_flops(shape, n_tokens, mean_length)
     again = 1 if checkpointing else 0
@@ -128,8 +131,9 @@ def generation_flops(
     """Prompts encoded once, then one forward pass a generated token over the prompt and the response so far.
 
     Args:
-        prompt_tokens: tokens of all prompts together, each prompt once.
-        generated_tokens: tokens of all responses together.
+        shape: of the model.
+        n_prompts, prompt_tokens: of all prompts, each once.
+        n_samples, generated_tokens: of all responses.
     """
     prompt_length = prompt_tokens / max(n_prompts, 1)
     response_length = generated_tokens / max(n_samples, 1)
@@ -140,7 +144,7 @@ def generation_flops(
 
 
 def charge(what: str, tokens: int, flops: Flops | None, *, seconds: float | None = None) -> Charge:
-    """A charge of so many FLOPs, in whole operations, so that sums equal their parts; None: not known."""
+    """A charge in whole FLOPs, so that sums equal their parts; None if unknown."""
     return Charge(
         what=what,
         tokens=tokens,
@@ -153,7 +157,7 @@ def charge(what: str, tokens: int, flops: Flops | None, *, seconds: float | None
 def generation_charges(
     shape: ModelShape | None, *, n_prompts: int, prompt_tokens: int, n_samples: int, generated_tokens: int
 ) -> tuple[Charge, Charge]:
-    """`prefill` and `decode`; see `generation_flops`. Their FLOPs are not known where the shape is not."""
+    """`prefill` and `decode`; see `generation_flops`. FLOPs are unknown if the shape is."""
     if shape is None:
         return charge("prefill", prompt_tokens, None), charge("decode", generated_tokens, None)
     flops = generation_flops(
@@ -165,7 +169,7 @@ def generation_charges(
 def forward_charges(
     shape: ModelShape, tokens: Mapping[str, int], mean_length: float, *, seconds: Mapping[str, float] | None = None
 ) -> tuple[Charge, ...]:
-    """Forward passes by what they are; see `forward_flops`."""
+    """Charges of forward passes; see `forward_flops`."""
     return tuple(
         charge(what, n, forward_flops(shape, n, mean_length), seconds=(seconds or {}).get(what))
         for what, n in tokens.items()
@@ -180,7 +184,7 @@ def _pass(shape: ModelShape, n_tokens: float, *, context: float) -> Flops:
 
 
 def _mlp_parameters(config: TransformerConfig) -> int:
-    """Weights of one layer's MLP that a token passes; of a mixture, its experts' and the router's."""
+    """Weights of one layer's MLP that a token passes; of a mixture, of its experts and the router."""
     hidden = config.hidden_size
     n_matrices = 2 if getattr(config, "model_type", None) in UNGATED else 3
     width = _first(config, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)
@@ -194,6 +198,6 @@ def _mlp_parameters(config: TransformerConfig) -> int:
 
 
 def _first(config: TransformerConfig, *names: str, default: int) -> int:
-    """The first of the attributes that is there and not None."""
+    """The first existing attribute that is not None."""
     found = (getattr(config, name, None) for name in names)
     return next((int(value) for value in found if value is not None), default)

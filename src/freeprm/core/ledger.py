@@ -1,4 +1,4 @@
-"""The ledger: what was paid for, entry by entry, with switches for what is charged; sums equal their parts.
+"""The ledger: the entries of costs, with switches for what is charged; sums equal their parts.
 
     book = ledger_of(runs)                  # of `Paid`, one a run folder
     book.total()                            # everything
@@ -6,9 +6,9 @@
     {group: part.total().flops for group, part in book.by("group").items()}
     under(AS_PUBLISHED, book).total()       # charged as the paper does
 
-FLOPs and tokens are whole numbers, so every partition of a ledger adds up to it exactly. The seconds of a run that no
-charge accounts for (loading, tokenising, files) are an entry of their own; it is below zero where two models worked at
-the same time.
+FLOPs and tokens are whole numbers, so every partition of a ledger adds up to it exactly. The seconds of a run outside
+of all charges (loading, tokenising, files) are an entry of their own, which is negative if two models ran at the same
+time.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -20,10 +20,10 @@ from freeprm.errors import ConfigError
 from freeprm.types import Charge, Cost
 
 ChargeGroup = Literal["generation", "annotation", "reference", "training", "scoring", "other"]
-"""What can be switched on and off."""
+"""The unit of switching charges on and off."""
 GROUPS: tuple[ChargeGroup, ...] = ("generation", "annotation", "reference", "training", "scoring", "other")
 Purpose = Literal["development", "use"]
-"""To make a reward model, or to use one: what a trained model descends from is development."""
+"""Making a reward model, or using one; the lineage of a trained model is development."""
 DEVELOPMENT: Purpose = "development"
 USE: Purpose = "use"
 
@@ -45,7 +45,7 @@ _OF_STAGE: Mapping[str, ChargeGroup] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paid:
-    """What one run cost."""
+    """The cost of one run."""
 
     folder: str
     stage: str
@@ -64,7 +64,7 @@ class Entry:
     what: str
     tokens: int
     parameter_flops: int | None
-    """None where the model's shape is not known, as the next."""
+    """None if the model's shape is unknown, as the next."""
     attention_flops: int | None
     seconds: float
     gpu_seconds: float
@@ -79,9 +79,9 @@ class Total(NamedTuple):
     parameter_flops: int
     attention_flops: int
     n_known: int
-    """Entries with tokens whose FLOPs are known."""
+    """Entries with tokens and known FLOPs."""
     n_unknown: int
-    """Those whose FLOPs are not; if any, the FLOPs above are of the others."""
+    """Entries with unknown FLOPs, which are not in the FLOPs above."""
     seconds: float
     gpu_seconds: float
 
@@ -110,7 +110,7 @@ class Ledger:
         return {name: Ledger(tuple(part)) for name, part in parts.items()}
 
     def total(self, *, attention: bool = True) -> Total:
-        """The sum; without the attention term where that is not charged."""
+        """The sum, with or without the attention term."""
         known = [entry for entry in self.entries if entry.parameter_flops is not None]
         return Total(
             tokens=sum(entry.tokens for entry in self.entries),
@@ -123,7 +123,7 @@ class Ledger:
         )
 
     def __add__(self, other: "Ledger") -> "Ledger":
-        """Both, and what both have once; a run that either has for development is development."""
+        """The union; a run that is development in either is development."""
         made = {entry.folder for entry in (*self.entries, *other.entries) if entry.purpose == DEVELOPMENT}
         merged = {(entry.folder, entry.what): entry for entry in (*self.entries, *other.entries)}
         return Ledger(
@@ -132,12 +132,12 @@ class Ledger:
 
 
 def ledger_of(runs: Iterable[Paid]) -> Ledger:
-    """The ledger of runs; a run that is there twice counts once."""
+    """The ledger of runs; duplicates count once."""
     return Ledger(tuple(entry for run in {run.folder: run for run in runs}.values() for entry in _entries(run)))
 
 
 def group_of(stage: str, what: str) -> ChargeGroup:
-    """Where a charge belongs: a labeler's are annotation but for the reference, others go by what they are."""
+    """The group of a charge: a labeler's is annotation, except the reference; others by their kind."""
     by_stage = _OF_STAGE.get(stage, "other")
     by_charge = _OF_CHARGE.get(what, by_stage)
     return by_stage if stage == "label" and by_charge != "reference" else by_charge
@@ -174,35 +174,31 @@ def _entry(run: Paid, charge: Charge, seconds: float) -> Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convention:
-    """Which charges of a method's development count, and how."""
+    """The charges of a method's development, and how they count."""
 
     name: str
     charged: tuple[ChargeGroup, ...]
     attention: bool = True
-    """Count what grows with the context."""
+    """Count the attention term."""
     by_sequence: bool = False
-    """Charge training `6 P` a token of every sequence in full, a pair being two, as though nothing were shared; and
-    nothing else of it: no recomputation, no KL estimate, no means, no evaluation."""
+    """Charge training `6 P` a token of every whole sequence, two for a pair, as if nothing were shared, and nothing
+    else: no recomputation, no KL estimate, no means, no evaluation."""
 
 
 AS_PUBLISHED = Convention(
     name="as published", charged=("annotation", "training"), attention=False, by_sequence=True
 )  # fmt: skip
-"""The paper's Figures 1 and 3, as far as its ratios tell: DPO's fit a charge by training sequence with all pairs, and
-leave no room for the rollouts that both share. Any constant in place of 6 gives DPO the same ratio to CE; a labeler's
-tokens are charged `2 P` each, which the paper does not state."""
+"""The paper's Figures 1 and 3, as inferred from its ratios: DPO's fit a charge by training sequence with all pairs,
+without the rollouts that both share. Any constant in place of 6 gives DPO the same ratio to CE; a labeler's tokens are
+charged `2 P` each, which the paper does not state."""
 ALL_IN = Convention(name="all-in", charged=GROUPS)
-"""All that was done from the first rollout to the end of training, as it was measured."""
+"""All work from the first rollout to the end of training, as measured."""
 CONVENTIONS = {"published": AS_PUBLISHED, "all-in": ALL_IN}
 _BESIDES = (RECOMPUTED, KL, MEANS, EVALUATED)
 
 
 def charging(charged: Collection[str], *, attention: bool) -> Convention:
-    """A convention of one's own.
-
-    Raises:
-        ConfigError: no such group.
-    """
+    """A custom convention; a ConfigError for an unknown group."""
     if unknown := [name for name in charged if name not in GROUPS]:
         raise ConfigError(f"charge: no group {unknown[0]!r}; there are {', '.join(GROUPS)}")
     kept = tuple(group for group in GROUPS if group in charged)
@@ -210,7 +206,7 @@ def charging(charged: Collection[str], *, attention: bool) -> Convention:
 
 
 def under(convention: Convention, ledger: Ledger) -> Ledger:
-    """The entries of development that a convention charges, each with what it charges for it."""
+    """The entries of development under a convention, with the charges that count."""
     entries: Iterable[Entry] = ledger.only(DEVELOPMENT, charged=convention.charged).entries
     if convention.by_sequence:
         entries = (_by_sequence(entry) for entry in entries if entry.what not in _BESIDES)
@@ -220,7 +216,7 @@ def under(convention: Convention, ledger: Ledger) -> Ledger:
 
 
 def _by_sequence(entry: Entry) -> Entry:
-    """Training in proportion to the tokens of whole sequences, where those are known."""
+    """Training charged by the tokens of whole sequences, if known."""
     if entry.what != TRAINING or not entry.tokens or not entry.sequence_tokens or entry.parameter_flops is None:
         return entry
     return replace(

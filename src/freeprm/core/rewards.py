@@ -4,8 +4,8 @@
     q_t   = sum over i <= t of beta * log( pi_phi(y_i) / pi_ref(y_i) )
     r_k   = q at the end of step k - q at the end of step k-1
 
-Beta scales the aggregates min, max, sum, mean and last, so which of several responses scores highest under any of them
-does not depend on it. A threshold, and the weight that a response gets in a vote through a sigmoid, do.
+Beta scales the aggregates min, max, sum, mean and last, so the order of responses under any of them does not depend on
+it. A threshold does, and so does a response's weight in a vote through a sigmoid.
 
 Source: Yuan et al. 2024, arXiv:2412.01981, Proposition 3.1 and section 3.
 """
@@ -44,15 +44,11 @@ REWARDS: Mapping[str, Callable[[Floats, Floats, float], Floats]] = {
     "without-reference": without_reference,
     "reference-only": reference_only,
 }
-"""Ways to turn the two models' token log-probabilities into token rewards."""
+"""Token log-probabilities of policy and reference, and beta -> token rewards."""
 
 
 def check_reward(name: str) -> str:
-    """The name of a way in `REWARDS`.
-
-    Raises:
-        ConfigError: no such way.
-    """
+    """The name, or a ConfigError if it is not in `REWARDS`."""
     if name not in REWARDS:
         raise ConfigError(f"reward {name!r}: expected one of {', '.join(REWARDS)}")
     return name
@@ -83,7 +79,7 @@ def q_values(rewards: Floats) -> Floats:
     return np.cumsum(rewards)
 
 
-# Step scores to one score for the response.
+# Aggregation of step scores.
 
 Aggregator = Callable[[Sequence[float]], float]
 """(K,) step scores -> one score; DataError on no steps, NonFiniteError on NaN or infinity."""
@@ -138,11 +134,7 @@ AGGREGATORS: Mapping[str, Aggregator] = {
 
 
 def aggregator(name: str) -> Aggregator:
-    """The aggregator of this name.
-
-    Raises:
-        ConfigError: there is none; names the closest.
-    """
+    """The aggregator of this name, or a ConfigError."""
     return lookup(AGGREGATORS, name, setting="aggregator")
 
 

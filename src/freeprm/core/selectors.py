@@ -1,12 +1,12 @@
-"""Ways of choosing among n of a problem's samples, whoever scored them: how right each is, as metrics with intervals.
+"""Selectors among n of a problem's samples, by any scorer, and their accuracies as metrics with intervals.
 
-best_of_n/<aggregator> returns a response, and is right where that response is; majority and
-weighted_vote/<aggregator> return an answer, and are right where the answer is. Where several share the first place,
-it is right as often as they are.
+best_of_n/<aggregator> selects a response; majority and weighted_vote/<aggregator> select an answer. Each is right if
+its selection is; on ties, with the share of tied ones that are right.
 
-oracle is right where any response is, random as often as responses are. random_distinct_text is right as often as the
-different texts among the n are: what a scorer gets that gives equal texts equal scores, as deterministic ones do, and
-knows nothing inside a problem. Right answers repeat more often than wrong ones, so that is mostly below random.
+oracle is right if any response is, random with the share of responses that are. random_distinct_text is right with the
+share of distinct texts among the n that are: the accuracy of a scorer that gives equal texts equal scores, as
+deterministic ones do, and knows nothing inside a problem. Right answers repeat more often than wrong ones, so that is
+mostly below random.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,13 +35,13 @@ from freeprm.errors import DataError, FreePRMError
 from freeprm.types import Metric, Rollout
 
 UNNAMED = "scores"
-"""What a scorer is called whose rows do not name it."""
+"""Name of a scorer without a name in rows."""
 WHOLE = "score"
-"""What stands for an aggregator where a scorer gives one score a response."""
+"""In place of an aggregator, for scorers with one score a response."""
 
 
 class Sample(NamedTuple):
-    """One response, with the rows of all who scored it."""
+    """One response, with the rows of all of its scorers."""
 
     rollout: Rollout
     """Without scores."""
@@ -66,15 +66,15 @@ class Candidates:
     rollouts: tuple[Rollout, ...]
     """In order of `sample_idx`."""
     texts: NDArray[np.int64]
-    """(N,) from 0, equal where responses are the same text."""
+    """(N,) from 0, equal for equal texts."""
     groups: NDArray[np.int64]
-    """(N,) from 0, equal where answers are equal."""
+    """(N,) from 0, equal for equal answers."""
     has_answer: NDArray[np.bool_]
-    """(N,) False where there is no answer: such a response never votes."""
+    """(N,) False without an answer: such a response never votes."""
     correct: NDArray[np.bool_]
     """(N,) the response's label; an unknown one counts as not correct."""
     answer_correct: NDArray[np.bool_]
-    """(N,) the label of the response's answer: what most known labels in its group say, not correct on ties."""
+    """(N,) the label of the response's answer: the majority of known labels in its group, not correct on ties."""
     n_mixed_answers: int
     """Groups of equal answers whose labels disagree."""
     scores: Mapping[tuple[str, str], SampleScores]
@@ -101,9 +101,9 @@ def candidates(
     """One problem's samples as candidates.
 
     Args:
-        samples: N of one problem, with `pred` and `correct` as far as they can be known.
-        aggregators: names of `rewards.AGGREGATORS`, applied to step scores.
-        key: answer -> what is equal for equal answers, None for no answer.
+        samples: N of one problem, with `pred` and `correct` if known.
+        aggregators: names of `rewards.AGGREGATORS`, for step scores.
+        key: answer -> a key that is equal for equal answers, None for no answer.
 
     Raises:
         DataError, NonFiniteError: step scores that an aggregator refuses; names the sample.
@@ -156,7 +156,7 @@ def _merged(rows: Sequence[Rollout]) -> Sample:
 
 
 def named(row: Rollout) -> str:
-    """What messages call a row."""
+    """The row's name in messages."""
     scorer = f", scorer {row.scorer!r}" if row.scorer else ""
     return f"problem {row.problem_id!r}, sample {row.sample_idx}{scorer}"
 
@@ -181,38 +181,38 @@ def _scores(samples: Sequence[Sample], aggregators: Sequence[str]) -> dict[tuple
     }
 
 
-# Choosing among candidates.
+# Selection among candidates.
 
 Subsets = Literal["resample", "first"]
 
 
 class Selector(NamedTuple):
-    """A way of choosing, with whose scores it chooses by (None: by nobody's)."""
+    """A way of choosing, and the scorer whose scores it uses, if any."""
 
     scorer: str | None
     name: str
 
 
 class Chosen(NamedTuple):
-    """What a selector chooses from one problem's samples."""
+    """The choice of a selector among one problem's samples."""
 
     samples: Indices
     """(M,) the samples it chose among, 0..N-1."""
     chances: Floats
-    """(M,) how often each is chosen: by a vote, as the first voter for the winning answer."""
+    """(M,) chance of each: in a vote, of the first voter for the winning answer."""
     right: Flags
     """(M,) whether choosing it is right."""
     tied: float
-    """How often it shares the first place, 0..1; see `voting.Chances`."""
+    """Chance of a tie; see `voting.Chances`."""
 
     @property
     def accuracy(self) -> float:
-        """Chance that the choice is right; no choice, where no response has an answer, is not."""
+        """Chance that the choice is right; no choice counts as wrong."""
         return float(self.chances[self.right].sum())
 
     @property
     def sample(self) -> int | None:
-        """The sample that is handed out: the likeliest, the first of equals; None where none is chosen."""
+        """The sample to return: the most likely, the first of equals; None if none is chosen."""
         best = self._best
         return int(self.samples[best]) if self.chances[best] > 0 else None
 
@@ -235,13 +235,14 @@ def choose(
     draws: int = 256,
     seed: int = 0,
 ) -> dict[Selector, Chosen]:
-    """Majority vote, and by each scorer and aggregator best-of-n and weighted vote.
+    """Majority vote, and for each scorer and aggregator best-of-n and weighted vote.
 
     Args:
+        problem: the samples.
         n: samples to choose among; None: all. A scorer with fewer scored samples is left out.
         weigh: by scorer, scores of those who vote together -> weights.
         subsets: `resample`: the mean over random subsets of n, `first`: the first n samples.
-        draws: random subsets that a vote is taken on where there are more than so many.
+        draws, seed: of random subsets for a vote, if there are more than `draws`.
     """
     nobody = SampleScores(np.arange(len(problem.rollouts)), np.zeros(len(problem.rollouts)))
     columns: list[tuple[str | None, str, SampleScores]] = [(None, "majority", nobody)]
@@ -275,14 +276,7 @@ def choose(
 def bounds(
     problem: Candidates, sizes: Sequence[int], *, subsets: Subsets = "resample", draws: int = 256, seed: int = 0
 ) -> dict[int, dict[Selector, float]]:
-    """What the best and the blindest choices among n samples would get, for each n; see the head of this file.
-
-    Args:
-        sizes: n, each 1..N.
-
-    Raises:
-        DataError: fewer than n samples.
-    """
+    """Accuracies of oracle, random and random_distinct_text for each n, 1..N; see the head of this file."""
     if subsets == "first":
         parts = [(problem.texts[:n], problem.correct[:n], n) for n in sizes]
         blind = [distinct_text_accuracies(*part[:2], [part[2]], draws=draws, seed=seed)[0] for part in parts]
@@ -303,14 +297,14 @@ def bounds(
 
 
 class SelectorAtN(NamedTuple):
-    """What was chosen by, and among how many."""
+    """A selector and the number of samples."""
 
     selector: Selector
     n: int
 
 
 Table = Mapping[SelectorAtN, Mapping[str, float]]
-"""Accuracy, 0..1, of each problem; a problem with fewer than n samples is not there."""
+"""Accuracy, 0..1, of each problem with at least n samples."""
 
 
 def accuracy_metrics(
@@ -321,11 +315,7 @@ def accuracy_metrics(
     problems: frozenset[str] | None = None,
     group: str | None = None,
 ) -> Iterator[Metric]:
-    """The mean of each cell.
-
-    Args:
-        group: what these problems have in common, as `column=value`.
-    """
+    """The mean of each cell over `problems`, by default all; `group` names them, as `column=value`."""
     for (selector, n), by_problem in table.items():
         values = [value for problem, value in by_problem.items() if problems is None or problem in problems]
         if values:
@@ -333,9 +323,9 @@ def accuracy_metrics(
 
 
 def difference_metrics(table: Table, *, seed: int) -> Iterator[Metric]:
-    """Every selector with scores less the majority vote, then scorer less scorer with the same selector.
+    """Every selector with scores minus majority vote, then scorer minus scorer with the same selector.
 
-    Where one scorer gives step scores and the other one score a response, each aggregator is compared with the latter.
+    If one scorer has step scores and the other one score a response, each aggregator is compared with the latter.
     """
     scored = [cell for cell in table if cell.selector.scorer is not None]
     for cell in scored:

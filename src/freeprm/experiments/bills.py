@@ -1,4 +1,4 @@
-"""What methods cost: the ledger of a method's run folders and of all that they were made from, and its best-of-N."""
+"""The costs of methods: the ledger of a method's run folders and their ancestors, and times of best-of-N."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,39 +23,31 @@ from freeprm.io.runs import read_metrics
 from freeprm.types import Metric
 
 CHOSEN_BY = "best_of_n/min"
-"""The paper's way: the response whose lowest step score is highest."""
+"""The paper's selector: the response whose lowest step score is highest."""
 _ABLATIONS = ("without-reference", "reference-only")
 """Scorers of a selection that are not the method itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """What a method cost, and what is to be known in reading it."""
+    """The cost of a method, with notes."""
 
     ledger: Ledger
     runs: tuple[Run, ...]
     """Ancestors first."""
     responses: float | None
-    """Labelled responses an instruction that the last model was trained on; None where nothing was trained."""
+    """Labelled responses an instruction in the last training; None without training."""
     notes: tuple[str, ...]
-    """What is missing from it, or cannot be told apart."""
+    """Costs that are missing or cannot be separated."""
 
 
 def ledger(folders: Sequence[Path]) -> Ledger:
-    """The ledger of the runs in these folders and in folders of theirs, without what those were made from.
-
-    Raises:
-        RecordError: no such folder, or one without a finished run.
-    """
+    """The ledger of the runs in these folders and their subfolders, without ancestors."""
     return _ledger(runs_in(folders))
 
 
 def bill(folders: Sequence[Path]) -> Bill:
-    """The bill of a method, found from its folders: of a training run, a score, a selection, or a folder of them.
-
-    Raises:
-        RecordError: no such folder, or one without a finished run.
-    """
+    """The bill of a method, from its folders: of training runs, scores, selections, or a folder of them."""
     runs = with_ancestors(runs_in(folders))
     return Bill(ledger=_ledger(runs), runs=tuple(runs), responses=_responses(runs), notes=tuple(_notes(runs)))
 
@@ -105,24 +97,24 @@ class Billed:
     label: str
     bill: Bill
     accuracy: Metric | None
-    """Of best-of-n at the largest n; None where its folders hold no selection."""
+    """Of best-of-n at the largest n; None without a selection."""
 
     def development(self, convention: Convention) -> Ledger:
-        """What its development is charged."""
+        """The charges of its development."""
         return under(convention, self.bill.ledger)
 
     @property
     def use(self) -> Ledger:
-        """What using it took: rollouts to choose from, and scores."""
+        """The charges of using it: rollouts to choose from, and scores."""
         return self.bill.ledger.only(USE)
 
 
 def read_methods(arguments: Sequence[str], *, selector: str = CHOSEN_BY) -> list[Billed]:
-    """Methods from `[label=]folder[,folder ...]`; the label is the folder's name if not given.
+    """Methods from `[label=]folder[,folder ...]`; the default label is the folder's name.
 
     Raises:
         ConfigError: an argument without a folder.
-        RecordError: a folder that is not there, or holds no finished run.
+        RecordError: a missing folder, or one without a finished run.
     """
     methods = []
     for argument in arguments:
@@ -133,14 +125,13 @@ def read_methods(arguments: Sequence[str], *, selector: str = CHOSEN_BY) -> list
 
 
 def base_of(method: Billed, methods: Sequence[Billed], *, label: str) -> Billed:
-    """What a method is compared with: of those with a label, the one with as many responses an instruction, else the
-    first."""
+    """The method to compare with: of those with the label, the one with as many responses, or else the first."""
     labelled = [one for one in methods if one.label == label]
     return next((one for one in labelled if one.bill.responses == method.bill.responses), labelled[0])
 
 
 def ratio(part: Total, whole: Total) -> float | None:
-    """Of the FLOPs of two totals; None where one is not wholly known, or there is nothing to compare with."""
+    """The ratio of the FLOPs of two totals; None if one is not wholly known, or `whole` is 0."""
     if part.n_unknown or whole.n_unknown or not whole.flops:
         return None
     return part.flops / whole.flops
@@ -148,7 +139,7 @@ def ratio(part: Total, whole: Total) -> float | None:
 
 def _parsed(argument: str) -> tuple[str, list[Path]]:
     label, equals, paths = argument.partition("=")
-    if not equals or Path(argument.split(",")[0]).exists():  # a folder's name may hold an equals sign
+    if not equals or Path(argument.split(",")[0]).exists():  # a folder's name may contain an equals sign
         label, paths = "", argument
     folders = [Path(path) for path in paths.split(",") if path]
     if not folders:
@@ -157,7 +148,7 @@ def _parsed(argument: str) -> tuple[str, list[Path]]:
 
 
 def _accuracy(made: Bill, selector: str) -> Metric | None:
-    """The best-informed scorer's, in the last selection that there is."""
+    """The accuracy of the scorer at the largest n, in the last selection."""
     selections = [run.folder for run in made.runs if run.stage == "select"]
     if not selections:
         return None
@@ -172,15 +163,15 @@ def _accuracy(made: Bill, selector: str) -> Metric | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestOfN:
-    """Where the time of choosing among N responses went."""
+    """The times of choosing among N responses."""
 
     label: str
     n: float
     """Responses a problem."""
     seconds: dict[str, float]
-    """Of generation, of each model that scored, and of the rest of scoring."""
+    """Of generation, of each scoring model, and of the rest of scoring."""
     ledgers: dict[str, Ledger]
-    """The same but for the rest, which has no FLOPs."""
+    """The same without the rest, which has no FLOPs."""
     devices: tuple[str, ...]
 
     def share(self, part: str) -> float:
@@ -194,11 +185,7 @@ class BestOfN:
 
 
 def best_of_n(method: Billed) -> BestOfN:
-    """The times of a method's use, from a folder of scores and the rollouts that were scored.
-
-    Raises:
-        ConfigError: it has no scores, or none with the rollouts' times.
-    """
+    """The times of a method's use; a ConfigError without scores, or rollouts with times."""
     drawn, scored = _runs(method, "sample"), _runs(method, "score")
     if not scored or not drawn:
         raise ConfigError(

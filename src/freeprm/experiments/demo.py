@@ -1,7 +1,7 @@
 """The whole loop on the embedded world: sample, grade, train, score, select, evaluate, report.
 
-Every stage keeps its run folder under one folder, so that the same command goes on where it was
-interrupted, and each can be looked at, or run again by hand with the command of the same name.
+Every stage has a run folder below one folder, so that the same command resumes, and each stage can be inspected, or
+run again with the command of the same name.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ from freeprm.training.settings import load_settings
 from freeprm.types import Cost, Group, Metric, Rollout, group_rollouts
 
 FOUR = ("ce", "dpo", "kto", "nca")
-"""The paper's objectives: what `all` stands for."""
+"""The paper's objectives, for `all`."""
 REPORT = "report.html"
 """The page, in the demo's folder."""
 PRESET = "embedded"
@@ -68,12 +68,12 @@ _CURVES = {
 
 
 def demo(*, out: Path, settings: DemoSettings, command: str) -> RunResult:
-    """Show a process reward model come out of right-or-wrong answers, and measure it on held-out problems.
+    """Train a process reward model on right-or-wrong answers, and measure it on held-out problems.
 
     Args:
-        out: the folder of all run folders, and of the page.
+        out: parent of all run folders and the page.
         settings: size, objectives and seed.
-        command: the command line that makes this run, for the page.
+        command: the command line, for the page.
     """
     with RunFolder(out, stage="demo", settings=settings.deciding()) as run:
         if not run.complete or not (out / REPORT).exists():
@@ -90,7 +90,7 @@ def demo(*, out: Path, settings: DemoSettings, command: str) -> RunResult:
 
 
 def planned(out: Path, settings: DemoSettings) -> Iterator[PlannedRun]:
-    """The runs of a demo; the first objective's scores have those by the reference alone beside them."""
+    """The runs of a demo; scores by the reference alone are made with those of the first objective."""
     sizes = {
         "train": (settings.train_problems, settings.train_samples),
         "dev": (settings.dev_problems, settings.train_samples),
@@ -101,7 +101,7 @@ def planned(out: Path, settings: DemoSettings) -> Iterator[PlannedRun]:
         draw = partial(
             sample, "arithmetic", model=model, split=split, n_problems=n_problems, n=n,
             temperature=settings.temperature, max_new_tokens=MAX_NEW_TOKENS, seed=seed, problem_seed=seed,
-            logprobs=True,  # the solver is the reference too, which then costs nothing
+            logprobs=True,  # the solver is also the reference, which then need not be run
         )  # fmt: skip
         yield PlannedRun(folder=out / f"rollouts-{split}", stage=draw)
         yield PlannedRun(folder=out / f"graded-{split}", stage=grade, inputs=(out / f"rollouts-{split}",))
@@ -127,7 +127,7 @@ def planned(out: Path, settings: DemoSettings) -> Iterator[PlannedRun]:
 
 
 def _costs(runs: Sequence[PlannedRun]) -> dict[str, Cost]:
-    """What was paid for, named for the reader: `train ce` for prm-ce."""
+    """Costs by readable name: `train ce` for prm-ce."""
     stages = {"rollouts": "sample", "prm": "train", "scores": "score"}
     costs = {}
     for folder in (run.folder for run in runs):
@@ -189,7 +189,7 @@ def _curves(out: Path, objectives: Sequence[str]) -> Iterator[Curve]:
 
 
 def _solutions(scored: Path) -> Iterator[SolutionView]:
-    """For some problems that majority vote gets wrong, the majority's solution and the one with the highest score."""
+    """For some problems with a wrong majority vote, the majority's solution and the one with the highest score."""
     shown = 0
     for group in group_rollouts(read_rollouts([scored]).rollouts):
         voted = _most_common(group)

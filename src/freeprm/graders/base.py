@@ -128,8 +128,7 @@ def judging(name: str, options: Mapping[str, Any], *, n_workers: int, limits: Li
 
 def extracting(names: Sequence[str], *, n_workers: int, limits: Limits) -> Work[str, ExtractedAnswer]:
     """A worker that turns responses into answers; `limits` are of one response."""
-    make = partial(partial, extract, extractors=names)
-    return partial(_extracted, Pool(make, n_workers=n_workers, limits=limits))
+    return partial(_extracted, Pool(partial(_extract, names), n_workers=n_workers, limits=limits))
 
 
 def _judged(pool: Pool, pairs: Sequence[AnswerPair]) -> Iterator[tuple[AnswerPair, Verdict]]:
@@ -153,3 +152,7 @@ def _prepare(name: str, options: Mapping[str, Any]) -> None:
 def _judge(name: str, options: Mapping[str, Any]) -> Callable[[AnswerPair], Verdict]:
     judge = grader(name, options)
     return lambda pair: judge(*pair)
+
+
+def _extract(names: Sequence[str]) -> Callable[[str], str | None]:
+    return partial(extract, extractors=names)
