@@ -141,8 +141,8 @@ def test_rows_of_another_data_set_say_which_reads_them(folder: Path):
     write_rows(folder / "q.jsonl", [{"question": "6 * 7?", "answer": "So 42.\n#### 42"}])
     with pytest.raises(RecordError, match=r"The rows are gsm8k: give that name, and --dataset-option path=q\.jsonl"):
         freeprm.sample("q.jsonl")
-    with pytest.raises(ConfigError, match=r"datasets gsm8k: path: is not given.*--dataset-option name=value"):
-        freeprm.sample("gsm8k")
+    with pytest.raises(ConfigError, match=r"datasets math: path: is not given.*--dataset-option name=value"):
+        freeprm.sample("math")
 
 
 def test_rows_as_a_data_set_name_the_extra_where_datasets_is_not_installed(

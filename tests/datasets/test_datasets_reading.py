@@ -21,7 +21,7 @@ def test_load_problems_takes_dataset_names_options_and_limits():
         ("arithmatic", {}, PluginError, "Did you mean 'arithmetic'"),
         ("missing.jsonl", {}, RecordError, "no such file"),
         ("arithmetic", {"difficulti": 3}, ConfigError, "Did you mean 'difficulty'"),
-        ("gsm8k", {}, ConfigError, "path: "),
+        ("math", {}, ConfigError, "path: "),
         ("freeprm.types:group_rollouts", {}, PluginError, "expected a dataclass"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,11 +163,21 @@ def test_progress_is_told_in_tokens_with_a_guess_of_how_many_there_will_be(
 
 
 def test_a_samples_length_is_guessed_from_those_that_go_on_too():
-    assert module._expected_length(0, 500, 320) == 320
+    assert module._tokens_left(0, 500, 320) == 320
     # Of 400 tokens 4 were a last one: h = 0.01, and without a limit a sample has 1 / h = 100.
-    assert module._expected_length(4, 400, 1 << 20) == pytest.approx(100)
-    assert module._expected_length(4, 400, 2) == pytest.approx(1 + 0.99)
-    assert module._expected_length(5, 5, 320) == 1
+    assert module._tokens_left(4, 400, 1 << 20) == pytest.approx(100)
+    assert module._tokens_left(4, 400, 2) == pytest.approx(1 + 0.99)
+    assert module._tokens_left(5, 5, 320) == 1
+
+
+def test_samples_under_way_are_not_taken_to_be_as_short_as_those_that_are_done():
+    totals = []
+    shown = module._Shown(lambda n=1, note="", total=None: totals.append(total), 4, 0, 0, 100, in_tokens=True)
+    shown.count(60)  # 10 tokens of each of two that end, and 20 of the two others
+    for _ in range(2):
+        shown.finish(SimpleNamespace(n_generated_tokens=10))
+    # h = 2 / 60, and the two others may have 80 tokens more: 60 + 2 * 30 * (1 - (29 / 30)^80)
+    assert totals[-1] == 116
 
 
 def test_a_finished_run_is_not_drawn_again(tiny: str, tmp_path: Path):

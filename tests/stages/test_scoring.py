@@ -270,7 +270,7 @@ def test_parts_scored_elsewhere_end_in_the_same_rows(tmp_path, data):
         assert a["token_rewards"] == near(b["token_rewards"])
         assert (a["problem_id"], a["sample_idx"]) == (b["problem_id"], b["sample_idx"])
     assert there.cost.scored_tokens == here.cost.scored_tokens
-    with pytest.raises(RunFolderError, match=r"its settings\.batch is 6, not 1024"):
+    with pytest.raises(RunFolderError, match=r"its settings\.batch is 6, not 256"):
         score([data], out=tmp_path / "there", executor="elsewhere:Elsewhere", **how)
     with pytest.raises(ConfigError, match="give workers elsewhere a ScorerSource"):
         score([data], out=tmp_path / "no", executor="elsewhere:Elsewhere", prm=source.load())

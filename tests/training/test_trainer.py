@@ -234,6 +234,19 @@ def test_the_mean_of_a_class_that_is_absent_is_the_last_one_also_in_a_run_that_g
         assert torch.equal(one, other)
 
 
+def test_a_tied_head_is_not_missing_from_a_checkpoint(make_trainer, monkeypatch):
+    model = tiny.language_model("llama tied", seed=3)
+    trainer = make_trainer(tiny.rollouts(2), model=model)
+    warned = []
+    monkeypatch.setattr("transformers.trainer.logger.warning", warned.append)
+    kept = {name: weight for name, weight in model.state_dict().items() if name != "lm_head.weight"}
+    trainer._issue_warnings_after_load(model.load_state_dict(kept, strict=False))
+    assert not warned
+    trainer._issue_warnings_after_load(model.load_state_dict({**kept, "more": kept["model.norm.weight"]}, strict=False))
+    assert len(warned) == 1
+    assert "more" in warned[0]
+
+
 @pytest.mark.parametrize("objective", ["kto", "bco"])
 def test_an_evaluation_does_not_depend_on_how_it_is_cut(make_trainer, objective):
     losses = [

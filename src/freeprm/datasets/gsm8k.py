@@ -17,10 +17,10 @@ _MARKER = "####"
 
 @dataclass(frozen=True, kw_only=True)
 class GSM8K:
-    """Grade-school word problems from a local copy."""
+    """Grade-school word problems, from the hub or a local copy."""
 
-    path: Path
-    """A file of rows, a folder with one for each split, or a hub's data set: `hf:openai/gsm8k:main`."""
+    path: Path = Path("hf:openai/gsm8k:main")
+    """A file of rows, a folder with one for each split, or a hub's data set."""
     on_bad: OnBad = "raise"
     """Stop at a broken row, or leave it out with a warning."""
 

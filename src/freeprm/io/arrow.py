@@ -224,6 +224,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, ConnectionError):
         return (
             f"the hub cannot be reached ({message}). Expected a connection, or a local copy: "
-            "hf download --repo-type dataset ID --local-dir FOLDER elsewhere, then give the folder"
+            "hf download --repo-type dataset ID --local-dir FOLDER elsewhere, then give the folder, of a named "
+            "dataset by --dataset-option path=FOLDER"
         )
     return f"cannot be loaded ({message})"

@@ -123,9 +123,11 @@ class _Shown:
     def count(self, n_tokens: int) -> None:
         """Note tokens of any samples."""
         self._n_tokens += n_tokens
-        left = (self._n_samples - self._n_finished) * _expected_length(self._n_finished, self._n_tokens, self._longest)
+        n_left = self._n_samples - self._n_finished
+        begun = (self._n_tokens - self._n_within) / max(1, n_left)  # tokens that a sample has already, on average
+        left = n_left * _tokens_left(self._n_finished, self._n_tokens, self._longest - begun)
         note = f"{self._n_finished:,} of {self._n_samples:,} samples"
-        self._advance(n_tokens, note, max(self._n_tokens, round(self._n_within + left)))
+        self._advance(n_tokens, note, round(self._n_tokens + left))
 
     def finish(self, sampled: Sampled) -> None:
         """Note a sample that is on disk."""
@@ -138,15 +140,16 @@ class _Shown:
         self._advance(1, f"{rate:,.0f} tokens/s" if self._n_within else "")
 
 
-def _expected_length(n_ended: int, n_tokens: int, longest: int) -> float:
-    """Expected tokens of a sample, if each token is the last with chance h: (1 - (1 - h)^longest) / h.
+def _tokens_left(n_ended: int, n_tokens: int, most: float) -> float:
+    """Expected tokens of a sample that may have `most` more, if each is the last with chance h: (1 - (1 - h)^most) / h.
 
-    h is estimated from finished and unfinished samples, so that long samples under way do not bias it.
+    h is estimated from finished and unfinished samples, so that long samples under way do not bias it; with it what
+    is left does not depend on what a sample has already.
     """
     if not n_ended:
-        return longest
+        return most
     chance = min(1.0, n_ended / max(1, n_tokens))
-    return (1 - (1 - chance) ** longest) / chance
+    return (1 - float((1 - chance) ** most)) / chance
 
 
 def _blocks(requests: Sequence[Request], size: int) -> list[list[Request]]:

@@ -26,8 +26,8 @@ from freeprm.settings import ScoreSettings
 from freeprm.stages.base import RunResult, stage
 from freeprm.types import Cost, Rollout
 
-BATCH = 1024
-"""Responses scored before their rows are written."""
+BATCH = 256
+"""Responses scored before their rows are written, and what an interruption costs at most: minutes of a real model."""
 _LEFT_OUT = "left_out"
 _Written = Mapping[str, set[tuple[str, int]]]  # problem and sample of each row, by scorer
 

@@ -231,7 +231,7 @@ class ConsoleCallback(TrainerCallback, ExitStack):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar, with the steps of an interrupted run behind it."""
+        """Open the bar, from where an interrupted run stopped."""
         if state.is_world_process_zero:
             self._advance = self.enter_context(bar("train", state.max_steps, unit="steps", done=state.global_step))
             self._clock = time.perf_counter(), state.num_input_tokens_seen

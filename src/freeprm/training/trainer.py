@@ -17,6 +17,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArgum
 from transformers.trainer_utils import EvalLoopOutput
 
 from freeprm.models.logprobs import n_read, token_logprobs
+from freeprm.models.packed_forward import core
 from freeprm.models.routes import prepare
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, Totals, means_of, pairs
 from freeprm.training.batches import Batch, Example, Reward, collate_groups, reward_batch
@@ -125,6 +126,12 @@ class GroupTrainer(Trainer):
             self._sums = torch.zeros_like(self._sums)
             logs = {**logs, **means(sums.tolist(), with_reference=self.reward.with_reference)}
         super().log(logs, start_time)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """The parent's warnings, but for weights that are other ones' by being tied, which no checkpoint holds."""
+        tied = getattr(core(self.model_wrapped), "all_tied_weights_keys", None) or {}
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         """The parent's, but for batches of similar length, which it cannot make of our examples."""
