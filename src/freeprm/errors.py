@@ -15,9 +15,9 @@ class RecordError(FreePRMError):
     def __init__(self, message: str, *, reason: str | None = None, row: Mapping[str, Any] | None = None):
         super().__init__(message)
         self.reason = reason or message
-        """The kind of mistake without its place, so that equal ones can be counted together."""
+        """The kind of mistake without its location, so that equal ones are counted together."""
         self.row = row
-        """The row, where it lacks a column: it may be another format's."""
+        """The row, if it lacks a column: it may be of another format."""
 
 
 class ConfigError(FreePRMError):
@@ -41,7 +41,7 @@ class ModelError(FreePRMError):
 
 
 class RewardMismatchError(ModelError):
-    """A process reward model asked to score with another reference or beta than its reward.json records."""
+    """Another reference, beta or template than a process reward model's reward.json records."""
 
 
 class SpanError(FreePRMError):
@@ -62,14 +62,11 @@ class MissingExtraError(FreePRMError):
 
 @contextmanager
 def needs_extra(name: str, what: str) -> Iterator[None]:
-    """Around the imports of an optional dependency.
+    """Context of imports of an optional dependency; a MissingExtraError if they fail.
 
     Args:
-        name: of the extra that brings it.
-        what: needs it, for the message.
-
-    Raises:
-        MissingExtraError: an import inside fails.
+        name: of the extra.
+        what: the feature that needs it, for the message.
     """
     try:
         yield

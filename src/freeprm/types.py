@@ -28,12 +28,12 @@ class Problem:
     prompt: Prompt
     answer: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else the source says of it (subject, level, ...), carried along untouched."""
+    """Further columns (subject, level, ...), carried along untouched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One response to a problem, with what is known of it so far."""
+    """One response to a problem, with everything known so far."""
 
     problem_id: str
     sample_idx: int
@@ -43,17 +43,17 @@ class Rollout:
     answer: str | None = None
     """The gold answer."""
     pred: str | None = None
-    """The final answer extracted from the response; None where there is none."""
+    """The final answer extracted from the response, or None."""
     correct: bool | None = None
-    """The outcome label; None where ungraded or ungradable."""
+    """The outcome label; None if ungraded or ungradable."""
     truncated: bool = False
-    """Cut off before its end: gets no end-of-turn token anywhere."""
+    """Cut off before its end: has no end-of-turn token anywhere."""
     scorer: str | None = None
-    """Name of the reward model that gave the scores below."""
+    """Name of the reward model of the scores below."""
     step_scores: tuple[float, ...] | None = None
-    """One score a step, K of them."""
+    """(K,) one for each step."""
     score: float | None = None
-    """One score for the response, where the scorer gives only that."""
+    """One score for the response, if the scorer has only that."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Every other column of the row, carried along untouched."""
 
@@ -69,7 +69,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseScore:
-    """What an implicit process reward model says of one response, at every granularity."""
+    """An implicit process reward model's rewards of one response, at every granularity."""
 
     steps: tuple[Span, ...]
     """K character spans that tile the response."""
@@ -92,10 +92,10 @@ class ResponseScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One number with what it takes to read it. Fields that do not apply are None."""
+    """One number with everything needed to read it. Fields that do not apply are None."""
 
     metric: str
-    """What was measured, e.g. `accuracy`, `processbench_f1`, `step_auc`."""
+    """Its name, e.g. `accuracy`, `processbench_f1`, `step_auc`."""
     value: float
     low: float | None = None
     """Lower end of the 95 % interval."""
@@ -116,18 +116,18 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """One thing that a stage paid for: tokens that went through a model, in one of its roles."""
+    """One part of a stage's cost: tokens that went through a model, in one of its roles."""
 
     what: str
     """`prefill`, `decode`, `policy forward`, `reference forward`, `training`, ...; see `core.ledger.GROUPS`."""
     tokens: int
-    """That went through; 0 where the stage had for nothing what this would have paid for."""
+    """0 if the result was available without a pass."""
     parameter_flops: int | None
-    """2 P a token and pass, as `core.flops` counts them; None where the model's shape is not known."""
+    """2 P a token and pass, see `core.flops`; None if the model's shape is unknown."""
     attention_flops: int | None
-    """What grows with the context; None as above."""
+    """The part that grows with the context; None as above."""
     seconds: float | None = None
-    """That the model worked, where that was timed. Two models may work in the same seconds."""
+    """Time of the model, if measured. Two models may work at the same time."""
 
     @property
     def flops(self) -> int | None:
@@ -147,12 +147,12 @@ class Charge:
 
 
 NOT_ITEMISED = "not itemised"
-"""A charge for FLOPs of which only the sum is known; they count as the parameters'."""
+"""A charge for FLOPs with known sum only, which counts as the parameters'."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a stage used, from measured tokens and clocks."""
+    """The cost of a stage, from measured tokens and times."""
 
     prompt_tokens: int = 0
     generated_tokens: int = 0
@@ -163,21 +163,21 @@ class Cost:
     sequence_tokens: int = 0
     """Tokens of the sequences trained on, each in full and as often as the objective takes it: a pair is two."""
     flops: float | None = 0.0
-    """The sum of the charges, where there are any; None where it is not known."""
+    """The sum of the charges, if any; None if unknown."""
     seconds: float = 0.0
     gpu_seconds: float = 0.0
-    """Seconds times the GPUs that were held; 0 on a CPU."""
+    """Seconds times the GPUs in use; 0 on a CPU."""
     devices: tuple[str, ...] = ()
-    """What the models worked on, a kind for each device: `cpu`, `NVIDIA H200`."""
+    """Names of the models' devices: `cpu`, `NVIDIA H200`."""
     charges: tuple[Charge, ...] = ()
-    """What the FLOPs are made of, each kind once."""
+    """The parts of the FLOPs, each kind once."""
 
     def __post_init__(self) -> None:
         if self.charges:
             object.__setattr__(self, "flops", _sum_of(self.charges))
 
     def __add__(self, other: "Cost") -> "Cost":
-        """The same things together: charges of a kind are one, devices are the most held at a time."""
+        """The sum: charges of a kind are added, devices are the maximum in use at a time."""
         flops = None if self.flops is None or other.flops is None else self.flops + other.flops
         itemised = [*self.itemised(), *other.itemised()] if self.charges or other.charges else []
         by_kind: dict[str, Charge] = {}
@@ -197,7 +197,7 @@ class Cost:
         )
 
     def itemised(self) -> tuple[Charge, ...]:
-        """The charges; one for the whole sum where only that is known."""
+        """The charges, or one for the whole sum if only that is known."""
         if self.charges or self.flops == 0:
             return self.charges
         tokens = self.prompt_tokens + self.generated_tokens + self.scored_tokens + self.trained_tokens
@@ -216,9 +216,9 @@ def _sum_of(charges: Sequence[Charge]) -> float | None:
 
 
 def group_rollouts(rollouts: Sequence[Rollout]) -> list[Group]:
-    """Rollouts gathered by problem, in order of first appearance; samples in order of `sample_idx`.
+    """Rollouts grouped by problem, in order of first appearance; samples in order of `sample_idx`.
 
-    A sample that several scorers scored is there once, as the first row that has it.
+    A sample with several scorers occurs once, as its first row.
     """
     by_problem: dict[str, dict[int, Rollout]] = {}
     for rollout in rollouts:

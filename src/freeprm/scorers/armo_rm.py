@@ -5,8 +5,8 @@ The gate reads the hidden state at the `<|eot_id|>` that closes the last user tu
     <|eot_id|><|start_header_id|>assistant<|end_header_id|>\\n\\n
 
 and the objectives are read at the last token. The score is the gated sum, `output.score`, not the nineteen
-`output.rewards`. The authors advise against batches, because their class finds the last token by the padding's id;
-here it is known, and batches change nothing.
+`output.rewards`. The authors advise against batches, since their class finds the last token by the padding's id; here
+batches change nothing.
 
 The repository's class is remote code, and does not import with transformers 5; its layers are read here without it.
 
@@ -38,17 +38,17 @@ class GatedTurn:
         messages = conversation(rollout)
         text = render(tokenizer, messages, date=None)
         ids = tokenise(tokenizer, text, special=False).ids
-        places = self._places(ids)
+        gates = self._gates(ids)
         n_answers = sum(message["role"] == "assistant" for message in messages)
-        if len(places) != n_answers:
+        if len(gates) != n_answers:
             raise DataError(
-                f"{response_name(rollout)}: {n_answers} assistant turns, but {len(places)} times the tokens "
+                f"{response_name(rollout)}: {n_answers} assistant turns, but {len(gates)} times the tokens "
                 f"{list(self.gate)} that open one and that the gate is found by; the text holds a template's marks, or "
                 "the chat template is not Llama 3's"
             )
-        return ScoringInput(name=response_name(rollout), text=text, ids=ids, positions=(places[-1], len(ids) - 1))
+        return ScoringInput(name=response_name(rollout), text=text, ids=ids, positions=(gates[-1], len(ids) - 1))
 
-    def _places(self, ids: Ints) -> list[int]:
+    def _gates(self, ids: Ints) -> list[int]:
         listed, gate = ids.tolist(), list(self.gate)
         return [at for at in range(len(listed) - len(gate) + 1) if listed[at : at + len(gate)] == gate]
 

@@ -1,10 +1,9 @@
-"""EurusPRM: an implicit process reward model that was released without a reward.json, so its constants stand here.
+"""EurusPRM: an implicit process reward model that was released without a reward.json, so its constants are here.
 
 The conversation is the template's (user: question, assistant: response); the score at a step is the accumulated
-log-ratio, 0.001 * log(pi_phi / pi_ref) summed to the step's end, as the card's code gives it. That code takes the ends
-of steps from prefixes that it tokenises again, which puts some of them a token or two late (`.\\n\\n` is one token of
-Qwen's); here steps end where the tokens of the one text say so. The card joins its steps `Step i: ...` by blank lines;
-a response is scored as it stands.
+log-ratio, 0.001 * log(pi_phi / pi_ref) summed to the step's end, as in the card's code. That code finds the ends of
+steps by tokenising prefixes again, which makes some a token or two late (`.\\n\\n` is one token of Qwen's); here steps
+end by the tokens of the whole text. The card joins its steps `Step i: ...` by blank lines; here a response is unchanged.
 
 Source: the cards of PRIME-RL/EurusPRM-Stage1 and -Stage2; Cui et al. 2025, arXiv:2502.01456.
 """
@@ -20,7 +19,7 @@ from freeprm.scorers.implicit import ImplicitPRM, described
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasedLogRatio:
-    """How a log-ratio that was released as two models is read; see `freeprm.scorers.base.Member`."""
+    """A log-ratio that was released as two models; see `freeprm.scorers.base.Member`."""
 
     name: str
     released: tuple[str, ...]
@@ -30,10 +29,10 @@ class ReleasedLogRatio:
     beta: float
     splitter: str
     aggregation: str
-    """How its authors make one score of the step scores."""
+    """The authors' aggregator of step scores."""
 
     def describe(self, source: ScorerSource) -> Description:
-        """See `Member`; the reference is the card's unless another is named."""
+        """See `Member`; the default reference is the card's."""
         return self._about(source, source.folder, resolve(source.reference or self.reference), source.options.dtype)
 
     def load(self, source: ScorerSource) -> ImplicitPRM:

@@ -1,4 +1,4 @@
-"""EurusPRM's second stage: read as the first, with another way of making one score of the step scores.
+"""EurusPRM's second stage: as the first, with another aggregator of step scores.
 
 See `freeprm.scorers.eurus_prm_stage1`. The card takes "accumulative rewards", the sum of all steps' rewards, which is
 the last of the accumulated scores.

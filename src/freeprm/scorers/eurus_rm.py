@@ -2,9 +2,9 @@
 
     [INST] {question} [\\INST] {response}
 
-The second bracket has a backslash, not a slash: so it stands, unescaped, in the card's code, which then prints
-47.44 between its two examples. llm-reasoners writes `[/INST]`; the card is followed here. The tokenizer puts the
-beginning-of-sequence token, nothing ends the text, and the score is read at the last token.
+The second bracket has a backslash, not a slash, as in the card's code, which then prints 47.44 between its two
+examples. llm-reasoners writes `[/INST]`; this file follows the card. The tokenizer adds the beginning-of-sequence
+token, nothing ends the text, and the score is read at the last token.
 
 The repository's class is remote code; its one layer is read here without it.
 

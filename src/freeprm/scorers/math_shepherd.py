@@ -1,15 +1,14 @@
-"""Math-Shepherd's process reward model: a language model that says + or - at a marker after each step.
+"""Math-Shepherd's process reward model: a language model that predicts + or - at a marker after each step.
 
     {question} Step 1: ... ки
     Step 2: ... ки
 
-The score of a step is softmax(logits of + and -)[+] AT its marker: the position where it was trained and is read by its
-authors, one after the step's last token. The marker stands after the step's text and a space, before the whitespace
-that ends the step; without the markers the scored text is the question, a space and the response as it stands.
+The score of a step is softmax(logits of + and -)[+] AT its marker, as in its training and its authors' code: one after
+the step's last token. The marker is after the step's text and a space, before the whitespace that ends the step;
+without the markers the scored text is the question, a space and the unchanged response.
 
-What others do with it: search-and-learn puts a system prompt before the question and cuts at blank lines; PRMBench
-writes `Step i:` into steps that lack it. Nothing is written into steps here: the model was trained on steps that begin
-so, and a response without it is scored as it is.
+Other projects: search-and-learn puts a system prompt before the question and cuts at blank lines; PRMBench adds
+`Step i:` to steps without it. Here nothing is added to steps, although the model was trained on steps that begin so.
 
 Source: the card of peiyi9979/math-shepherd-mistral-7b-prm; Wang et al. 2023, arXiv:2312.08935.
 """
@@ -39,12 +38,12 @@ class MarkedText:
 
     def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The question and the response with a marker after each step, read at the markers."""
-        asked, name = question(rollout), response_name(rollout)
+        prompt, name = question(rollout), response_name(rollout)
         alone = re.compile(rf"(?<!\w){re.escape(self.marker)}(?!\w)")
-        for where, text in (("prompt", asked), ("response", rollout.response)):
+        for where, text in (("prompt", prompt), ("response", rollout.response)):
             found = alone.search(text)
             refuse_marker(rollout, found.start() if found else None, marker=self.marker, where=where)
-        text, marks = asked + self.between, []
+        text, marks = prompt + self.between, []
         for step in steps:
             whole = rollout.response[step.start : step.stop]
             text += whole.rstrip() + self.before

@@ -3,8 +3,8 @@
     system: Please reason step by step, and put your final answer within \\boxed{}.
     user: {question}    assistant: {step 1}<extra_0>{step 2}<extra_0>
 
-The score of a step is softmax(two logits)[1] at its `<extra_0>`. The marker stands in place of the whitespace between
-two steps, as in the authors' `"<extra_0>".join(steps) + "<extra_0>"` of a response cut at blank lines.
+The score of a step is softmax(two logits)[1] at its `<extra_0>`. The marker replaces the whitespace between two steps,
+as in the authors' `"<extra_0>".join(steps) + "<extra_0>"` of a response cut at blank lines.
 
 The token is 151651 in this model's tokenizer; in the tokenizer of Qwen2.5 itself the same id is `<|quad_end|>` and
 `<extra_0>` splits, so that one is refused. The code in the repository does not run with transformers from 4.54 on
@@ -36,19 +36,19 @@ class MarkedTurn:
 
     def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The conversation, read at the markers."""
-        asked, name = question(rollout), response_name(rollout)
-        for where, text in (("prompt", asked), ("response", rollout.response)):
+        prompt, name = question(rollout), response_name(rollout)
+        for where, text in (("prompt", prompt), ("response", rollout.response)):
             at = text.find(self.marker)
             refuse_marker(rollout, None if at < 0 else at, marker=self.marker, where=where)
         parts = [rollout.response[step.start : step.stop].strip() + self.marker for step in steps]
         messages = [
             {"role": "system", "content": self.system},
-            {"role": "user", "content": asked},
+            {"role": "user", "content": prompt},
             {"role": "assistant", "content": "".join(parts)},
         ]
         text = render(tokenizer, messages, date=None)
         ids = tokenise(tokenizer, text, special=False).ids
-        # A special token comes from its own letters only, and no text but ours has them.
+        # A special token is made of its own letters only, which no text but ours has.
         positions = tuple(np.flatnonzero(ids == self.token).tolist())
         if len(positions) != len(steps):
             raise DataError(

@@ -3,15 +3,16 @@
     user: {question} {step 1}    assistant: +    user: {step 2}    assistant: +    ...
 
 The score of a step is softmax(logits of + and -)[+] at the token that predicts the step's own answer: position -3 of
-the conversation up to there, which ends `... \\n\\n`, `+`, `<|eot_id|>`. Every answer before it is given as +, whatever
-the model would have said, so all steps are read in one pass. Whitespace around a step stays outside its turn.
+the conversation up to there, which ends `... \\n\\n`, `+`, `<|eot_id|>`. Every earlier answer is +, whatever the model
+would predict, so all steps are read in one pass. Whitespace around a step is outside its turn.
 
-The authors cut this model's data at blank lines. ProcessBench reads it another way (a blank line between question and
-step, and the model's own answers in place of +); this file has the authors' way.
+The authors cut this model's data at blank lines. ProcessBench differs (a blank line between question and step, and the
+model's own answers instead of +); this file follows the authors.
 
 Source: RLHFlow/RLHF-Reward-Modeling, math-rm/prm_evaluate.py at 5b2a281 and its README; Xiong et al. 2024.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class Turns:
     token: int
     """The answer's id."""
     date: str
-    """What Llama 3.1's template writes as today's date where it is told none."""
+    """Default date of Llama 3.1's template."""
 
     def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The conversation, read at the token before each answer."""
@@ -43,9 +44,9 @@ class Turns:
         texts = [rollout.response[step.start : step.stop].strip() for step in steps]
         texts[0] = question(rollout) + self.between + texts[0]
         text = self._render(tokenizer, texts)
-        # What the template writes from the end of a step to the end of its answer.
+        # The template's text from the end of a step to the end of its answer.
         answered = self._render(tokenizer, [_PROBE]).rpartition(_PROBE)[2].rstrip()
-        starts = _places(text, answered)
+        starts = [found.start() for found in re.finditer(re.escape(answered), text)]
         if len(starts) != len(texts):
             raise DataError(
                 f"{name}: {len(texts)} steps, but the conversation has {len(starts)} answers; the prompt or the "
@@ -60,15 +61,6 @@ class Turns:
     def _render(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> str:
         turns = [({"role": "user", "content": text}, {"role": "assistant", "content": self.answer}) for text in texts]
         return render(tokenizer, [message for turn in turns for message in turn], date=self.date)
-
-
-def _places(text: str, part: str) -> list[int]:
-    """Where a part stands in a text, without overlap."""
-    places, at = [], text.find(part)
-    while at >= 0:
-        places.append(at)
-        at = text.find(part, at + len(part))
-    return places
 
 
 PLUGIN = ReleasedRecipe(

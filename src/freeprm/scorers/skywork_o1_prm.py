@@ -3,11 +3,11 @@
     {bos}{question}\\n{line 1}\\n{line 2}\\n
 
 The score of a step is sigmoid(value) at the line break that ends it. Each line is tokenised by itself, and the line
-break is a token of its own (198), never merged with what stands before it: this is how the authors write the input, and
-the one recipe here that does not tokenise the text as a whole.
+break is a token of its own (198), never merged with the text before it, as in the authors' code: the only recipe here
+that does not tokenise the text as a whole.
 
-The authors score a blank line as a step of its own. Here it is written as they write it, and it belongs to the step
-before it, whose score is read at the break after its last words: the same number that the authors have for that line.
+The authors score a blank line as a step. Here it belongs to the step before it, whose score is read at the break after
+its last words: the authors' number for that line.
 
 Source: model_utils/io_utils.py and prm_model.py of SkyworkAI/skywork-o1-prm-inference, as copied in openreasoner/openr.
 """

@@ -1,9 +1,8 @@
 """Skywork-Reward: one unbounded score at the end of a conversation.
 
-The conversation is written by the model's chat template, which puts the beginning-of-sequence token itself; the text is
+The conversation is rendered by the model's chat template, which has the beginning-of-sequence token; the text is
 tokenised without another one (the card warns of the second). The score is read at the last token. The authors' class
-looks for the last token that is not padding, which is an earlier one where the padding is `<|eot_id|>`; here the last
-token is the last.
+takes the last token that is not padding, which is an earlier one if the padding is `<|eot_id|>`.
 
 Any `...ForSequenceClassification` with one label and a chat template is read so, Skywork-Reward-V2 included.
 
@@ -27,7 +26,7 @@ class WholeTurn:
     """A conversation, read at its last token."""
 
     date: str | None
-    """What Llama 3.1's template writes as today's date where it is told none."""
+    """Default date of Llama 3.1's template."""
 
     def write(self, tokenizer: PreTrainedTokenizerBase, rollout: Rollout, steps: Sequence[Span]) -> ScoringInput:
         """The conversation, read at the last token."""
@@ -37,7 +36,7 @@ class WholeTurn:
 
 
 def conversation(rollout: Rollout) -> list[Message]:
-    """The prompt's turns and the response, which goes on from what the assistant has said last."""
+    """The prompt's turns and the response, which continues a final assistant message."""
     past, begun = split_turn(rollout.prompt)
     return [*past, {"role": "assistant", "content": (begun or "") + rollout.response}]
 

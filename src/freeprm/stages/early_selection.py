@@ -137,7 +137,7 @@ class _Field:
         ]
 
     def part(self, pool: CandidatePool) -> Row:
-        """What a run that goes on later must know of a pool besides its rows."""
+        """What a resumed run needs of a pool besides its rows."""
         return {
             "problem_id": pool.name,
             "left_out": +self._left_out.pop(pool.name),
@@ -151,10 +151,10 @@ class _Field:
         first: dict[tuple[bytes, str], int] = {}
         for index, (item, rollout) in enumerate(zip(encoded, rollouts, strict=True)):
             first.setdefault((item.ids.tobytes(), repr(rollout.extra.get("steps"))), index)
-        places = list(first.values())  # ascending
-        self._rollouts[name] = [rollouts[place] for place in places]
-        responses = tuple(self._stepped(encoded[place], rollouts[place]) for place in places)
-        return CandidatePool(name=name, responses=responses, sizes={n: bisect_left(places, n) for n in sizes})
+        distinct = list(first.values())  # ascending
+        self._rollouts[name] = [rollouts[index] for index in distinct]
+        responses = tuple(self._stepped(encoded[index], rollouts[index]) for index in distinct)
+        return CandidatePool(name=name, responses=responses, sizes={n: bisect_left(distinct, n) for n in sizes})
 
     def _stepped(self, encoded: Encoded, rollout: Rollout) -> Stepped:
         try:
@@ -165,22 +165,22 @@ class _Field:
 
 
 def _chosen(rollout: Rollout) -> Row:
-    """The sample that was chosen; its answer and label are found where they are missing."""
+    """The chosen sample, with a missing answer and label added."""
     made = completed(rollout, equivalent)
     return {"sample_idx": made.sample_idx, "response": made.response, "answer": made.pred, "correct": made.correct}
 
 
 def _shares(responses: Sequence[Stepped], n_steps: Sequence[int]) -> dict[str, int]:
-    scored, there = passed(responses, n_steps), passed(responses, [len(item.steps) for item in responses])
+    scored, total = passed(responses, n_steps), passed(responses, [len(item.steps) for item in responses])
     return {
         column: value
-        for name, part, whole in zip(SHARES, scored, there, strict=True)
+        for name, part, whole in zip(SHARES, scored, total, strict=True)
         for column, value in ((f"{name}_scored", part), (name, whole))
     }
 
 
 def _done(run: RunFolder) -> set[str]:
-    """Problems of an earlier session; the last one's rows may not all have been written, so it is made again."""
+    """Problems of earlier sessions, without the last one, whose rows may not all have been written."""
     rows = run.rows(ROWS)
     whole = [row for row in rows if row["problem_id"] != rows[-1]["problem_id"]]
     run.rewrite(ROWS, whole)
@@ -191,14 +191,14 @@ def _count(rows: Sequence[Row], groups: Sequence[Group], counts: Counter[str]) -
     counts["problems"] = len(groups)
     counts["responses"] = sum(len(group.rollouts) for group in groups)
     for n in {row["n"] for row in rows}:
-        there = [row for row in rows if row["n"] == n]
-        counts[f"problems left out at n={n}, with fewer responses"] = len(groups) - len(there)
-        counts[f"chosen at n={n} where others may share the first place"] = sum(row["may_be_tied"] for row in there)
-        counts[f"chosen at n={n} without label, counted as not correct"] = sum(row["correct"] is None for row in there)
+        at_n = [row for row in rows if row["n"] == n]
+        counts[f"problems left out at n={n}, with fewer responses"] = len(groups) - len(at_n)
+        counts[f"chosen at n={n} where others may share the first place"] = sum(row["may_be_tied"] for row in at_n)
+        counts[f"chosen at n={n} without label, counted as not correct"] = sum(row["correct"] is None for row in at_n)
 
 
 def _metrics(rows: Sequence[Row], *, seed: int) -> Iterator[Metric]:
-    """Accuracies, where any label is known, then shares."""
+    """Accuracies, if any label is known, then shares."""
     by_n = {n: [row for row in rows if row["n"] == n] for n in sorted({row["n"] for row in rows})}
     if any(row["correct"] is not None for row in rows):
         table = {
@@ -210,9 +210,9 @@ def _metrics(rows: Sequence[Row], *, seed: int) -> Iterator[Metric]:
         yield from accuracy_metrics(table, seed=seed)
     for n, part in by_n.items():
         for name in SHARES:
-            scored, there = (np.array([row[column] for row in part]) for column in (f"{name}_scored", name))
+            scored, total = (np.array([row[column] for row in part]) for column in (f"{name}_scored", name))
             times = resample(len(part), seed=seed)  # (R, P)
-            interval = percentile_interval(float(scored.sum() / there.sum()), times @ scored / (times @ there))
+            interval = percentile_interval(float(scored.sum() / total.sum()), times @ scored / (times @ total))
             yield Metric(
                 metric=f"{name}_scored", value=interval.value, low=interval.low, high=interval.high, count=len(part),
                 scorer=part[0]["scorer"], selector=part[0]["selector"], n=n, seed=seed,

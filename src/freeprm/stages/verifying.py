@@ -1,9 +1,9 @@
-"""`freeprm verify`: the paper's propositions, checked by enumeration for every objective that is installed.
+"""`freeprm verify`: the paper's propositions, checked by enumeration for every installed objective.
 
-A tabular policy over all responses of a tiny world is trained with each objective on random labels: of outcomes, or of
-steps where the objective is one on steps. Whatever it learnt, its summed log-ratios must be exponential averages of its
-outcome reward (Proposition 3.1). This says that the rewards are Q values of the reward that was learnt; not that this
-reward is a good one. It says nothing of rewards that are no log-ratios, as the values of a head.
+A tabular policy over all responses of a tiny world is trained with each objective on random labels of outcomes or
+steps. Whatever it learns, its summed log-ratios must be exponential averages of its outcome reward (Proposition 3.1):
+the rewards are Q values of the learnt reward, which need not be a good one. Rewards that are no log-ratios, such as the
+values of a head, are not checked.
 """
 
 import time

@@ -1,11 +1,10 @@
 """Word problems about who has how many: their facts, their sentences, and an endless seeded supply.
 
-A problem is a chain of facts over named people and one kind of item. Each fact relates a person
-not yet known to one already known, and may be stated from either side: "Ivy has 3 times as many
-books as Kim" when Ivy is known asks the reader to divide. Such inverse facts invite conceptual
-mistakes, as does the sentence about something else that some problems contain.
+A problem is a chain of facts over named people and one kind of item. Each fact relates an unknown person to a known
+one, and may be stated from either side: "Ivy has 3 times as many books as Kim", with Ivy known, requires a division.
+Such inverse facts invite conceptual mistakes, as does an irrelevant sentence in some problems.
 
-Nothing here solves, writes or checks a solution: see `solutions.py`.
+Solutions are in `solutions.py`.
 """
 
 import hashlib
@@ -102,7 +101,7 @@ def generate(split: Split, *, seed: int = 0, difficulty: int = DEFAULT_DIFFICULT
 
 
 def split_of(text: str) -> Split:
-    """The split that a problem's text belongs to, whoever drew it."""
+    """The split of a problem, by its text."""
     bucket = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) % 100
     for split, share in _SPLIT_SHARES.items():
         if bucket < share:
@@ -132,7 +131,7 @@ def draw_problem(rng: random.Random, *, n_steps: int) -> WordProblem:
 
 
 def parse(text: str) -> WordProblem | None:
-    """The problem that a question's text states, or None where it is not one of this world's."""
+    """The problem stated by a question's text, or None if it is not one of this world's."""
     *sentences, question = re.split(r"(?<=[.?]) ", text.strip())
     asked, item = _match_question(question)
     if not asked or item is None:

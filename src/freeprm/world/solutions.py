@@ -6,17 +6,15 @@
     Step 4: Ivy 48 + Ron 4, so 48 + 4 = 52.
     The answer is 52.
 
-A step writes a fact as an equation, puts the numbers that are known behind the names, computes, and says
-whose number this is. A name is always followed by its number once that is known: a small model finds a
-number behind a name far sooner than it learns to look one up.
+A step writes a fact as an equation, with known numbers behind the names, computes, and states whose number the result
+is. A name is always followed by its number, once known: a small model learns this far sooner than looking it up.
 
-A step is right when it writes what some fact says with the numbers stated before, turns it round where it
-must, and calculates correctly. So a right step after a wrong one is right: only the first error is blamed
-on the step that made it.
+A step is right if it uses some fact with the numbers stated before, inverts it if needed, and calculates correctly. So
+a right step after a wrong one is right: an error counts only for the step that made it.
 
-The corpus that the embedded solver learnt from is of students. By design a student holds misconceptions for the whole
-of a solution (reads inverse facts the wrong way round), so that the solver's most likely answer is often wrong, and
-also slips at random. Results on the embedded world must be read with this in mind.
+The embedded solver's corpus is written by simulated students. By design a student has misconceptions for a whole
+solution (reads inverse facts the wrong way round), so that the solver's most likely answer is often wrong, and also
+slips at random. Results on the embedded world must be read with this in mind.
 """
 
 import random
@@ -29,7 +27,7 @@ from freeprm.world.problems import INVERTIBLE, Fact, WordProblem
 SYMBOL = {"more": "+", "bought": "+", "sum": "+", "fewer": "-", "lost": "-", "times": "*", "half": "/"}
 OPPOSITE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 TOTAL = "together"
-"""Stands for the two people asked for, in `Step.who`."""
+"""The two people asked for together, in `Step.who`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +183,8 @@ def _possible(problem: WordProblem, stated: Mapping[str, int]) -> Iterator[Step]
 
 
 def _is_next(fact: Fact, stated: Mapping[str, int]) -> bool:
-    """The fact gives the number of just one person who has none yet."""
-    # No step turns a sum round; a wrong one may state it before what it is the sum of.
+    """Whether the fact gives the number of exactly one person who has none yet."""
+    # No step inverts a sum; a wrong step may state the sum before its parts.
     if fact.kind == "distractor" or (fact.kind == "sum" and fact.subject in stated):
         return False
     person = computed_person(fact, stated)
@@ -231,7 +229,7 @@ def solve_as(student: Student, problem: WordProblem, rng: random.Random) -> str:
         step = step_of(fact, known)
         if fact.kind in student.misreads and step.who != fact.subject:
             misread = read_forwards(fact, known, person=step.who)
-            # A number of books that cannot be makes even these students look again.
+            # An impossible number of books makes even these students look again.
             if misread.value >= 2 and (misread.symbol != "/" or misread.left % 2 == 0):
                 step = misread
         if step.symbol and known and rng.random() < WRONG_PERSON * student.carelessness:

@@ -1,6 +1,6 @@
-"""The final answer of a response: found, and freed of what merely wraps it.
+"""Extraction of a response's final answer, without its wrappers.
 
-Everything here takes time linear in the length of the response, except expressions and functions of the user's own.
+Everything here takes time linear in the length of the response, except the user's own expressions and functions.
 """
 
 import re
@@ -15,8 +15,8 @@ from freeprm.errors import ConfigError, PluginError
 from freeprm.io.config import suggestion
 from freeprm.io.plugins import load
 
-_BOXES = 8  # looked into, from the last, for one that is not empty
-_WRAPPERS = 16  # taken off, one inside the other
+_BOXES = 8  # boxes to search, from the last, for one that is not empty
+_WRAPPERS = 16  # nested wrappers to remove
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*(?:(?P<open>\{)|(?P<bare>-?\d[^\s{}$\\]*))|\\.|[{}]", re.DOTALL)
 _MARKER = re.compile(
@@ -35,7 +35,7 @@ _NEXT_QUESTION = re.compile(
     r"|<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id)\|>",
     re.MULTILINE,
 )
-_QUESTIONS = 8  # at which a text is cut; what comes before a ninth is read as one
+_QUESTIONS = 8  # maximum of further questions at which a text is cut
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:(?:the|my|our)\s+)?(?:(?:final|correct)\s+)?answer\s*(?:is\b|:|=)\s*:?\s*(?=\S)",
     re.IGNORECASE,
@@ -53,7 +53,7 @@ CHOICE = re.compile(r"(?:\\text(?:bf)?\{)?\(?(?P<letter>[A-J])(?:\)?\}?|(?:\)|[.
 
 
 def boxed(response: str) -> str | None:
-    r"""The last `\boxed{}` or `\fbox{}` that holds something; braces nest. Takes linear time."""
+    r"""The content of the last `\boxed{}` or `\fbox{}` that is not empty; braces nest."""
     boxes: list[tuple[int, int]] = []
     opened: list[int | None] = []  # start of the content for a box, None for other braces
     for found in _BRACES.finditer(response):
@@ -82,7 +82,7 @@ def marker(response: str) -> str | None:
 
 
 def last_number(response: str) -> str | None:
-    """The last number in the text, for models that end without ceremony. Not asked for by default."""
+    """The last number in the text, for models that end without a marker. Not a default."""
     found = re.findall(r"-?\d+(?:,\d{3})*(?:\.\d+)?", response)
     return found[-1] if found else None
 
@@ -157,7 +157,7 @@ def _checked(name: str, function: Callable[[str], Any], response: str) -> str | 
 
 
 def tidy(text: str) -> str:
-    """An answer without what merely wraps it."""
+    """An answer without its wrappers."""
     for _ in range(_WRAPPERS):
         before, text = text, _FULL_STOP.sub("", text.strip()).strip("*`").strip()
         if found := _LEAD.match(text):

@@ -1,7 +1,6 @@
-"""What math-verify and sympy say of two answers: the part that may take long.
+"""Comparison of two answers by math-verify and sympy, which may take long.
 
-Whoever calls this in a process that must not hang asks `limits.py` first, and holds a limit: see
-`io/sandbox.py`.
+A process that must not hang checks `limits.py` first, and calls this with a time limit: see `io/sandbox.py`.
 """
 
 import re
@@ -27,9 +26,9 @@ _READ_COMMANDS = word_set("""
 
 
 def is_for_engine(*texts: str) -> bool:
-    """Whether answers hold what math-verify alone evaluates, a sum, an integral or a matrix, and it reads all of them.
+    """Whether answers contain what only math-verify evaluates (sums, integrals, matrices), and it reads all of them.
 
-    It drops what it does not know, so only such symbols may occur as are known to be read.
+    It drops unknown symbols, so only symbols that it is known to read are accepted.
     """
     return any(map(_ENGINE_ONLY.search, texts)) and all(map(_is_read_whole, texts))
 
@@ -46,21 +45,22 @@ def _is_read_whole(text: str) -> bool:
     )
 
 
-def verified(given: str, right: str, how: AnswerComparison, seconds: int | None) -> Verdict:
-    """Whether math-verify takes two answers for the same; None with a reason where it cannot say.
+def verified(answer: str, right: str, how: AnswerComparison, seconds: int | None) -> Verdict:
+    """Whether two answers are equal for math-verify; None with a reason if undecided.
 
-    Expressions that differ in value at fixed points are not given to it: it would try to simplify their difference.
+    Expressions with different values at fixed points are not passed to it: it would try to simplify their difference.
 
     Args:
-        given: the answer given, freed of wrappers.
+        answer, right: without wrappers.
+        how: see `AnswerComparison`.
         seconds: limit on each call, by an alarm, so in the main thread only; None for no limit.
     """
     from math_verify import verify
     from math_verify.errors import TimeoutException
 
-    limit = _alarm(seconds)
+    limit = seconds if threading.current_thread() is threading.main_thread() else None
     try:
-        gold, pred = _parse(right, how.read, limit), _parse(given, how.read, limit)
+        gold, pred = _parse(right, how.read, limit), _parse(answer, how.read, limit)
         for name, readings in (("gold answer", gold), ("answer", pred)):
             if all(isinstance(reading, str) for reading in readings):
                 return Verdict(False, None) if how.unreadable_is_wrong else Verdict(None, f"{name} could not be parsed")
@@ -81,13 +81,13 @@ def verified(given: str, right: str, how: AnswerComparison, seconds: int | None)
         return Verdict(None, f"comparison took longer than {seconds} s")
     except MemoryError:
         raise
-    except Exception as error:  # whatever sympy meets in a malformed answer
+    except Exception as error:  # any error of sympy on a malformed answer
         return Verdict(None, f"could not be compared ({type(error).__name__})")
 
 
 @lru_cache(maxsize=4096)
 def _parse(text: str, read: tuple[str, ...], limit: int | None) -> list[Any]:
-    """What math-verify reads in an answer: expressions, then the text itself."""
+    """Math-verify's readings of an answer: expressions, then the text itself."""
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
     kinds: Mapping[str, Callable[[], Any]] = {"latex": LatexExtractionConfig, "expr": ExprExtractionConfig}
@@ -97,10 +97,6 @@ def _parse(text: str, read: tuple[str, ...], limit: int | None) -> list[Any]:
     if _DECIMAL_COMMA.fullmatch(text):  # `1,22` is read as two numbers so far, but may be one
         found = [*found, *parse(text, wanted, parsing_timeout=limit, raise_on_error=True)]
     return list(found)
-
-
-def _alarm(seconds: int | None) -> int | None:
-    return seconds if threading.current_thread() is threading.main_thread() else None
 
 
 def _surely_different(gold: Any, pred: Any) -> bool:
@@ -118,7 +114,7 @@ def _surely_different(gold: Any, pred: Any) -> bool:
         return False
     try:
         values = [(_value(gold, sign), _value(pred, sign)) for sign in (1, -1)]
-    except Exception:  # whatever sympy meets in a malformed answer; math-verify then decides
+    except Exception:  # any error of sympy on a malformed answer; math-verify then decides
         return False
     return any(
         abs(ours - theirs) > _APART * max(1.0, abs(ours), abs(theirs))
@@ -128,12 +124,12 @@ def _surely_different(gold: Any, pred: Any) -> bool:
 
 
 def _value(expression: Any, sign: int) -> complex | None:
-    """With its symbols at their points; None where that is no finite number below 10^12."""
+    """The value with symbols at their points; None unless it is a finite number below 10^12."""
     points = {symbol: sign * _point(str(symbol)) for symbol in expression.free_symbols}
     value = expression.evalf(20, subs=points)
     return complex(value) if value.is_number and value.is_finite and abs(value) < 10**12 else None
 
 
 def _point(name: str) -> float:
-    """Where a symbol is evaluated, with either sign: a fixed number from 1 to 2 for each name."""
+    """A symbol's absolute value: a fixed number from 1 to 2 for each name."""
     return 1 + int.from_bytes(blake2b(name.encode(), digest_size=6).digest()) / 2**48
