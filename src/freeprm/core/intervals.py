@@ -50,7 +50,7 @@ def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = DRAWS) -> Interv
     return percentile_interval(float(units.mean()), means)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, draws: int = DRAWS) -> Interval:
+def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Interval:
     """Mean of a - b over the same P problems, with its bootstrap interval: what both share cancels.
 
     Raises:
@@ -62,7 +62,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, draws: int =
         raise DataError(
             f"a paired difference of {len(first)} and {len(second)} values; expected the same problems in both"
         )
-    return bootstrap(first - second, seed=seed, draws=draws)
+    return bootstrap(first - second, seed=seed)
 
 
 def wilson(successes: int, count: int) -> Interval:

@@ -1,7 +1,7 @@
 """MR-GSM8K's rows: a response's steps with the first wrong one, counted from 1.
 
-The response is the steps, joined by line breaks. `correct` is that of the answer; where the solution is wrong and no
-step is said, the first error is not known. The id is `uuid`, else a hash of question and steps.
+The response is the steps, joined by line breaks. `correct` is that of the answer; for a wrong solution without a step,
+the first error is unknown. The id is `uuid`, else a hash of question and steps.
 
 Source: Zeng et al. 2023, arXiv:2312.17080; dvlab-research/MR-GSM8K.
 """

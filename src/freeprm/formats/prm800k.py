@@ -1,9 +1,9 @@
-"""PRM800K's raw rows: a problem and, step by step, the completions that a labeler rated and the one that was taken.
+"""PRM800K's raw rows: a problem and, for each step, the completions that a labeler rated and the one that was taken.
 
-The steps taken are `steps`. Where a labeler's own step was taken, it is right (labelers wrote "their own +1 step");
-where a solution made beforehand goes wrong (`found_error`), the step taken is its wrong one, with which the trajectory
-ends. One that reached the right answer (`solution`) is `correct`; of all others the outcome is not known, and they are
-`truncated`. The id is a hash of the problem. The row itself is carried along, and written back.
+The steps taken are `steps`. A labeler's own step is right (labelers wrote "their own +1 step"); a pre-generated
+solution with an error (`found_error`) ends with its wrong step. A trajectory that reached the right answer (`solution`)
+is `correct`; all others are `truncated`, with unknown outcome. The id is a hash of the problem. The row itself is
+carried along, and written back.
 
 Source: Lightman et al. 2023, arXiv:2305.20050; openai/prm800k, README.md.
 """

@@ -1,9 +1,9 @@
 """PRM800K cut into single judgements ("stepwise critic"): the steps so far, a candidate for the next, and its rating.
 
-Each row is a rollout that ends with the candidate; only its last step has a label, which is true where it was not rated
-but a labeler wrote it. The response is the steps, a line break between two, and `truncated` unless it `is_solution`;
-the outcome is not said. Rows with the same instruction are responses to one problem, whose id is a hash of it. Written
-is a row of each labelled step of each rollout.
+Each row is a rollout that ends with the candidate; only its last step has a label, which is true if it was not rated
+but written by a labeler. The response is the steps, joined by line breaks, and `truncated` unless it `is_solution`; the
+outcome is unknown. Rows with the same instruction are responses to one problem, whose id is a hash of it. Writing makes
+a row of each labelled step of each rollout.
 
 Source: Lightman et al. 2023, arXiv:2305.20050; Birchlabs/openai-prm800k-stepwise-critic.
 """

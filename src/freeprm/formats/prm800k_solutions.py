@@ -1,8 +1,8 @@
-"""Solutions put together from PRM800K's candidate steps: whole trajectories with a rating for each step.
+"""Solutions assembled from PRM800K's candidate steps: whole trajectories with a rating for each step.
 
-A step that was not rated but that a labeler wrote (`human_steps`, by index) is right. The response is the steps, a line
-break between two; `pred` is its answer. Whether that is right is not said. The id is a hash of the prompt. `ratings`
-and `human_steps` are carried along.
+A step that was not rated but written by a labeler (`human_steps`, by index) is right. The response is the steps, joined
+by line breaks; `pred` is its answer; the outcome is unknown. The id is a hash of the prompt. `ratings` and
+`human_steps` are carried along.
 
 Source: Lightman et al. 2023, arXiv:2305.20050, phase 1; a derived form, not OpenAI's (for that see `prm800k`).
 """
@@ -67,7 +67,7 @@ class PRM800KSolutions:
         )
 
     def write(self, groups: Sequence[Group]) -> Written:
-        """A row of each rollout with step labels, with the ratings carried along where there are any."""
+        """A row of each rollout with step labels, with the ratings carried along, if any."""
         return write_each(rollouts_of(groups), _row, needs=STEP_LABELS)
 
 

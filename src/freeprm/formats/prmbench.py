@@ -1,12 +1,12 @@
-"""PRMBench's rows: a solution that is right, the same with an error worked into it, and which steps are wrong then.
+"""PRMBench's rows: a right solution, a modification of it with an error, and the wrong steps of that.
 
-Steps are counted from 1 here. A row is two rollouts. Of the original all steps are right; of the modification those in
-`error_steps` are wrong and all others right, as the benchmark counts them; where none are, several solutions are right.
-The response is the steps, a line break between two. Each is a problem of its own, `<classification>/<idx>/original` and
-`.../modified`, since the questions may differ; `variant` says which it is. The outcome is not said. An original stands
-in the row of each of its modifications, and is read as often.
+Steps are counted from 1 here. A row is two rollouts. All steps of the original are right; of the modification those in
+`error_steps` are wrong and all others right, as in the benchmark; if none is wrong, several solutions are right. The
+response is the steps, joined by line breaks. Each is its own problem, `<classification>/<idx>/original` and
+`.../modified`, since the questions may differ; `variant` names it. The outcome is unknown. An original is in the row of
+each of its modifications, and is read as often.
 
-Written is a row of each original with a modification: those that were read together, else, inside a problem, each
+Writing makes a row of each original with a modification: those that were read together, or else, for each problem, each
 response with a wrong step beside the first without one.
 
 Source: Song et al. 2025, arXiv:2501.03124; hitsmy/PRMBench_Preview and ssmisya/PRMBench.

@@ -1,8 +1,8 @@
-"""What Qwen2.5-Math's evaluation saves, and ToRA's before it: a problem with the samples drawn for it.
+"""The output of Qwen2.5-Math's evaluation, and of ToRA's before it: a problem with its samples.
 
-Each entry of `code`, the model's whole text or program, is a rollout; its `pred` and its `score` (was it graded right)
-stand beside it, and so do its `report` and its `pred_score` (what a reward model says of it, as Qwen's best-of-N files
-have it), as `score`. The gold answer is `gt`. The id is `idx`, else a hash of the question.
+Each entry of `code`, the model's whole text or program, is a rollout, with its `pred`, its `score` (the outcome label),
+its `report`, and as `score` its `pred_score` (by a reward model, as in Qwen's best-of-N files). The gold answer is
+`gt`. The id is `idx`, else a hash of the question.
 
 Source: QwenLM/Qwen2.5-Math, evaluation/math_eval.py; microsoft/ToRA, src/infer/inference_api.py.
 """
@@ -97,8 +97,8 @@ def _row(group: Group, skipped: Counter[str]) -> Row:
         "pred": [rollout.pred or "" for rollout in rollouts],
         "report": [rollout.extra.get("report") for rollout in rollouts],
     }
-    said = [one.step_scores or (None if one.score is None else (one.score,)) for one in rollouts]
-    for name, values in (("score", [one.correct for one in rollouts]), ("pred_score", said)):
+    scores = [one.step_scores or (None if one.score is None else (one.score,)) for one in rollouts]
+    for name, values in (("score", [one.correct for one in rollouts]), ("pred_score", scores)):
         known = sum(value is not None for value in values)
         if known == len(values):
             row[name] = values

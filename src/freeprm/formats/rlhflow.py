@@ -30,7 +30,7 @@ class _Row(ForeignRow):
 
 @dataclass(frozen=True, kw_only=True)
 class RLHFlow:
-    """Answers with outcome labels, and step scores where there are any."""
+    """Answers with outcome labels, and possibly step scores."""
 
     def recognises(self, row: Row) -> bool:
         """Has `prompt`, `answers` and `label` or `labels`."""

@@ -1,9 +1,9 @@
 """The result rows of huggingface/search-and-learn: a problem, its completions, and a reward model's score of each step.
 
-Each completion is a rollout; its scores are those of the pieces between blank lines. `agg_scores` and
-`completion_tokens` become `agg_score` and `completion_tokens` of each; the chosen response `pred` is carried along as
-`source_pred`. The id is `unique_id`, else a hash of the problem. What was chosen (`pred`, `pred_*@n`) is written as the
-rows said it; the rows of a selection that is made anew have none.
+Each completion is a rollout; its scores are of the parts between blank lines. `agg_scores` and `completion_tokens`
+become `agg_score` and `completion_tokens` of each; the chosen response `pred` is carried along as `source_pred`. The id
+is `unique_id`, else a hash of the problem. The choices (`pred`, `pred_*@n`) are written as they were read; rows of a
+new selection have none.
 
 Source: huggingface/search-and-learn, scripts/test_time_compute.py and src/sal/utils/score.py.
 """

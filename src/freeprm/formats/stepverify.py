@@ -1,8 +1,7 @@
-"""StepVerify's rows: a student's wrong solution with the first wrong step, as a teacher marked it.
+"""StepVerify's rows: a student's wrong solution with the first wrong step, marked by a teacher.
 
 A row is a wrong response, its steps joined by line breaks; `incorrect_index` counts from 0. The gold answer is the last
-line of `reference_solution`. The rows have no id: it is a hash of the problem, so that the solutions of one problem
-stand together.
+line of `reference_solution`. The id is a hash of the problem, so that the solutions of one problem are grouped.
 
 Source: Daheim et al. 2024, arXiv:2407.09136; eth-nlped/stepverify.
 """

@@ -1,9 +1,9 @@
-"""TRL's preference rows: a prompt with a better and a worse reply, for DPO and its kin.
+"""TRL's preference rows: a prompt with a better and a worse reply, for DPO and the like.
 
-A prompt that is implicit in two texts is what both begin with, as TRL takes it (`extract_prompt`). Each row is a
-problem of its own, so that exactly its pair is trained on; a `problem_id` is where its id begins. Pairs are written
-with an explicit prompt: a text becomes a user's message in a conversational row; in a row of texts TRL puts the reply
-right behind the prompt, so chat models want conversations.
+An implicit prompt is the common beginning of two texts, as in TRL (`extract_prompt`). Each row is its own problem, so
+that exactly its pair is trained on; a `problem_id` is the beginning of its id. Pairs are written with an explicit
+prompt: a text becomes a user message in a conversational row; in a row of texts TRL puts the reply directly behind the
+prompt, so chat models need conversations.
 
 Source: huggingface/trl, docs/source/dataset_formats.md and trl/data_utils.py (1.16).
 """
@@ -41,15 +41,15 @@ class TRLPreference(PairOptions):
     """Preferences as TRL's trainers read them."""
 
     conversational: bool | None = None
-    """Write messages, or texts; none for messages where any prompt is a conversation."""
+    """Write messages, or texts; by default messages if any prompt is a conversation."""
 
     def recognises(self, row: Row) -> bool:
-        """Has `chosen` and `rejected`, one reply each, and no column by which other formats with these are told."""
+        """Has `chosen` and `rejected`, one reply each, and no column of other formats with these."""
         several = isinstance(row.get("chosen"), list) and all(isinstance(one, str) for one in row["chosen"])
         return {"chosen", "rejected"} <= row.keys() and not several and not any(name in row for name in _OTHERS)
 
     def read(self, row: Row, source: Source) -> Iterable[Rollout]:
-        """The chosen and the rejected reply of a row; for what is refused see `read_preference`."""
+        """The chosen and the rejected reply of a row; see `read_preference`."""
         parsed = _Row.of(row, source)
         preference = read_preference(parsed)
         own = pair_id(preference, source)

@@ -1,7 +1,7 @@
-"""TRL's unpaired preference rows: a prompt, a reply and whether it is wanted, for KTO and its kin.
+"""TRL's unpaired preference rows: a prompt, a reply and its label, for KTO and the like.
 
 Rows with the same prompt are responses to one problem, whose id is a hash of the prompt, unless they have a
-`problem_id`. As with preferences, chat models want conversations (see `trl_preference`).
+`problem_id`. As with preferences, chat models need conversations (see `trl_preference`).
 
 Source: huggingface/trl, docs/source/dataset_formats.md (1.16).
 """
@@ -32,9 +32,9 @@ class TRLUnpaired:
     """Replies with labels as TRL's trainers read them."""
 
     conversational: bool | None = None
-    """Write messages, or texts; none for messages where any prompt is a conversation."""
+    """Write messages, or texts; by default messages if any prompt is a conversation."""
     cut_off: bool = False
-    """Write responses that were cut off, too: the trainers end them like finished ones."""
+    """Write truncated responses too: the trainers end them like finished ones."""
 
     def recognises(self, row: Row) -> bool:
         """Has `prompt`, `completion` and `label`."""

@@ -1,8 +1,8 @@
 """UltraFeedback's rows: an instruction and the completions of several models, each scored by GPT-4.
 
-Each completion is a rollout; the score asked for is `score`, and its name `scorer`. The label comes from a threshold,
-where one is parsed. What else the completion and the row say is carried along. The system prompt of each completion is
-not part of the prompt, which a problem has one of. The id is a hash of the instruction.
+Each completion is a rollout; the chosen score is `score`, and its name `scorer`. The label follows from a threshold, if
+set. Other fields of the completion and the row are carried along. A completion's system prompt is not part of the
+prompt, since a problem has only one. The id is a hash of the instruction.
 
 Source: Cui et al. 2023, arXiv:2310.01377; the columns are those of the READMEs of OpenBMB/UltraFeedback and
 openbmb/UltraFeedback. Before December 2023 some overall scores of 10 stood for 1.

@@ -1,8 +1,8 @@
 """UltraFeedback as pairs with scores, as the Zephyr models were trained on it.
 
-The conversations' shared beginning is the prompt; each row is a problem of its own, so that exactly its pair is trained
-on; `chosen` is correct, `rejected` not, each with its `score`; `messages` is `chosen` again.
-trl-lib/ultrafeedback_binarized has only the two conversations and the two scores. Written are pairs that have scores.
+The conversations' common beginning is the prompt; each row is its own problem, so that exactly its pair is trained on;
+`chosen` is correct, `rejected` not, each with its `score`; `messages` repeats `chosen`.
+trl-lib/ultrafeedback_binarized has only the two conversations and the two scores. Pairs with scores are written.
 
 Source: HuggingFaceH4/ultrafeedback_binarized; the columns are those of its card.
 """

@@ -1,7 +1,6 @@
 """UltraInteract's preference rows: a conversation so far (`trajectory`), and a right and a wrong next action.
 
-The trajectory is the prompt, as a conversation; each row is a problem of its own, so that exactly its pair is trained
-on.
+The trajectory is the prompt, as a conversation; each row is its own problem, so that exactly its pair is trained on.
 
 Source: Yuan et al. 2024, arXiv:2404.02078; the columns are those of the card of openbmb/UltraInteract_pair, the roles
 `user` and `assistant` those of its example.

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
+_MARKER_SIZE = 3.6
 MARKERS = ("circle", "square", "triangle", "diamond", "down")
 """Shapes that distinguish series without colour."""
 
@@ -52,20 +53,19 @@ def band(lows: Sequence[tuple[float, float]], highs: Sequence[tuple[float, float
     return element("polygon", points=_points([*lows, *reversed(highs)]), class_=class_)
 
 
-def marker(shape: str, x: float, y: float, *, class_: str, title: str = "", size: float = 3.6) -> str:
+def marker(shape: str, x: float, y: float, *, class_: str, title: str = "") -> str:
     """A small filled shape with a tooltip."""
     inside = [element("title", escape(title))] if title else []
     if shape == "circle":
-        return element("circle", *inside, cx=x, cy=y, r=size, class_=class_)
+        return element("circle", *inside, cx=x, cy=y, r=_MARKER_SIZE, class_=class_)
     corners = {
         "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
         "triangle": [(0, -1.25), (1.1, 0.85), (-1.1, 0.85)],
         "diamond": [(0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)],
         "down": [(0, 1.25), (1.1, -0.85), (-1.1, -0.85)],
     }[shape]
-    return element(
-        "polygon", *inside, points=_points((x + size * dx, y + size * dy) for dx, dy in corners), class_=class_
-    )
+    points = _points((x + _MARKER_SIZE * dx, y + _MARKER_SIZE * dy) for dx, dy in corners)
+    return element("polygon", *inside, points=points, class_=class_)
 
 
 def ticks(low: float, high: float, *, count: int = 5) -> list[float]:

@@ -3,7 +3,8 @@
 The conversation is the template's (user: question, assistant: response); the score at a step is the accumulated
 log-ratio, 0.001 * log(pi_phi / pi_ref) summed to the step's end, as in the card's code. That code finds the ends of
 steps by tokenising prefixes again, which makes some a token or two late (`.\\n\\n` is one token of Qwen's); here steps
-end by the tokens of the whole text. The card joins its steps `Step i: ...` by blank lines; here a response is unchanged.
+end by the tokens of the whole text. The card joins its steps `Step i: ...` by blank lines; a response is not changed
+here.
 
 Source: the cards of PRIME-RL/EurusPRM-Stage1 and -Stage2; Cui et al. 2025, arXiv:2502.01456.
 """

@@ -185,11 +185,11 @@ class ImplicitPRM(Scorer):
         return cls(config, policy=policy, reference=ref, stored_reference=source.stored_reference)
 
     @classmethod
-    def untrained(cls, model: Backbone, *, beta: float = 1.0, splitter: str = "auto") -> Self:
+    def untrained(cls, model: Backbone, *, beta: float = 1.0) -> Self:
         """A model as its own reference: every log-ratio is exactly 0, and `reference-only` is its log-likelihood."""
         ref = Reference(source=portable(model.source), weights_sha256=weights_hash(model.folder))
         config = RewardConfig(
-            beta=beta, base=model.source, reference=ref, objective="none", splitter=splitter,
+            beta=beta, base=model.source, reference=ref, objective="none", splitter="auto",
             template_sha256=template_hash(model.tokenizer),
         )  # fmt: skip
         return cls(config, policy=model, reference=model)
