@@ -121,7 +121,7 @@ class Drawing(Settings, SamplingParams):
     """Of both ways to sample."""
 
     model: str = "solver:base"
-    """As the engine takes it: a folder, a hub id, or solver:base."""
+    """As the engine takes it: a folder, a hub id, a GGUF file, or solver:base."""
     split: Annotated[str, Flag(decides=False)] = "train"
     """Of a dataset: train, dev or test."""
     n_problems: Annotated[int | None, Flag(decides=False)] = None
@@ -403,7 +403,7 @@ class TrainSettings(Curating):
     """Train an implicit process reward model on right-or-wrong labels, or a baseline."""
 
     model: str
-    """Start of the policy, and its reference unless another is named: a folder, a hub id, or `solver:base`."""
+    """Start of the policy, and its reference unless another is named: a folder, hub id, GGUF file or `solver:base`."""
     revision: Annotated[str | None, Flag(hidden=True)] = None
     """Of a hub model."""
     objective: Annotated[str, Flag(family="objectives")] = "ce"
