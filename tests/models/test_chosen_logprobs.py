@@ -47,7 +47,7 @@ def test_gradients_pass_the_numerical_check():
     hidden, ids, head = inputs()
 
     def of(hidden, weight, bias):
-        return module._ChosenLogProbs.apply(hidden, ids, weight, bias, 0.5, 2.0)
+        return module._ChosenLogProbs.apply(hidden, ids, weight, bias, torch.float64, 0.5, 2.0)
 
     assert torch.autograd.gradcheck(of, (hidden, head.weight, head.bias))
 
@@ -84,6 +84,14 @@ def test_autocast_computes_in_its_own_precision_and_trains_the_float32_weights()
     assert logprobs.dtype == torch.float32
     assert 0 < (logprobs - plain).abs().max() < 0.05
     assert head.weight.grad.dtype == torch.float32
+
+
+def test_gradients_under_autocast_are_not_rounded_to_its_precision():
+    hidden, ids, head = inputs(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        chosen_logprobs(hidden, ids, Readout(head)).sum().backward()
+    for gradient in (hidden.grad, head.weight.grad, head.bias.grad):
+        assert not torch.equal(gradient, gradient.bfloat16().float())
 
 
 def test_nothing_gives_nothing():

@@ -131,12 +131,10 @@ def chosen_logprobs(hidden: Tensor, ids: Tensor, readout: Readout) -> Tensor:
     """
     head = readout.head
     device = hidden.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        with torch.autocast(device, enabled=False):
-            weight, bias = head.weight.to(dtype), None if head.bias is None else head.bias.to(dtype)
-            return _apply(hidden.to(dtype), ids, weight, bias, readout)
-    return _apply(hidden.to(head.weight.dtype), ids, head.weight, head.bias, readout)
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+    with torch.autocast(device, enabled=False):
+        logprobs: Tensor = _ChosenLogProbs.apply(hidden, ids, head.weight, head.bias, dtype, readout.scale, readout.cap)
+    return logprobs
 
 
 def logprobs_at(logits: Tensor, ids: Tensor) -> Tensor:
@@ -145,18 +143,19 @@ def logprobs_at(logits: Tensor, ids: Tensor) -> Tensor:
     return -functional.cross_entropy(exact, ids, reduction="none")
 
 
-def _apply(hidden: Tensor, ids: Tensor, weight: Tensor, bias: Tensor | None, readout: Readout) -> Tensor:
-    logprobs: Tensor = _ChosenLogProbs.apply(hidden, ids, weight, bias, readout.scale, readout.cap)
-    return logprobs
-
-
 class _ChosenLogProbs(torch.autograd.Function):
-    """See `chosen_logprobs`. The backward pass makes each block of logits again from the hidden states."""
+    """See `chosen_logprobs`. The backward pass makes each block of logits again from the hidden states.
+
+    Operands are cast to `dtype` in here, so that their gradients, which are summed in float32, are not rounded to it.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, ids: Tensor, weight: Tensor, bias: Tensor | None, scale: float, cap: float | None
-    ) -> Tensor:
+        ctx: Any, hidden: Tensor, ids: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, scale: float,
+        cap: float | None,
+    ) -> Tensor:  # fmt: skip
+        ctx.given = hidden.dtype, weight.dtype
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         blocks = _Blocks(hidden, weight, bias, scale, cap)
         norms = torch.full((len(ids),), -torch.inf, dtype=blocks.exact, device=hidden.device)  # (n,) log sum exp
         chosen = torch.zeros_like(norms)
@@ -197,10 +196,11 @@ class _ChosenLogProbs(torch.autograd.Function):
                 _add_product(grad_weight[words], low.t(), hidden[rows])
             if grad_bias is not None:
                 grad_bias[words] += delta.sum(0)
+        of_states, of_weights = ctx.given
         return (
-            None if grad_hidden is None else grad_hidden.to(hidden.dtype), None,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            None if grad_bias is None else grad_bias.to(bias.dtype), None, None,
+            None if grad_hidden is None else grad_hidden.to(of_states), None,
+            None if grad_weight is None else grad_weight.to(of_weights),
+            None if grad_bias is None else grad_bias.to(of_weights), None, None, None,
         )  # fmt: skip
 
 
