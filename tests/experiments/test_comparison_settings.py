@@ -110,3 +110,18 @@ def test_methods_may_be_added_to_a_run_but_what_they_share_may_not_change(tmp_pa
     shared: dict[str, Any] = load(tmp_path, SMALL + CHAIN, "workers=2", "against=ce").shared()
     assert shared == before
     assert load(tmp_path, SMALL, "train.n=4").shared() != before
+
+
+def test_a_comparison_is_named_by_an_argument_or_by_config(tmp_path):
+    from typer.testing import CliRunner
+
+    from freeprm.cli.main import app
+
+    mine = tmp_path / "mine.toml"
+    mine.write_text("unheard_of = 1\n")
+    for given in ([str(mine)], ["--config", str(mine)]):
+        error = CliRunner().invoke(app, ["compare", *given]).exception
+        assert isinstance(error, ConfigError)
+        assert "unheard_of" in str(error)
+    both = CliRunner().invoke(app, ["compare", str(mine), "--config", str(mine)]).exception
+    assert "one of the two" in str(both)

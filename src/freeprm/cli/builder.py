@@ -156,8 +156,8 @@ def add(app: typer.Typer, command: Command) -> None:
         (_parameter_name(switch), Annotated[bool, typer.Option(switch, help=_summary(kind))], False)
         for switch, kind in command.settings.items() if switch
     ]  # fmt: skip
-    parameters += [("config_file", _CONFIG, None)] if command.has_config else []
     parameters += [
+        ("config_file", _CONFIG, None),
         ("assignments", Annotated[list[str] | None, typer.Option("--set", help=command.set_help)], None),
         ("as_json", _JSON, False),
     ]

@@ -67,7 +67,9 @@ def _demo(call: Invocation) -> None:
 def _compare(call: Invocation) -> None:
     from freeprm.experiments.comparison.settings import load_comparison
 
-    comparison = load_comparison(call.inputs, assignments=call.assignments)
+    if call.inputs and call.config:
+        raise ConfigError(f"--config {call.config}: the comparison is {call.inputs} already; give one of the two")
+    comparison = load_comparison(call.inputs or call.config, assignments=call.assignments)
     flags = CompareFlags(**{**call.layers["default"], **call.layers["option"]})
     out, workers = Path(flags.out or ""), comparison.workers if flags.workers is None else flags.workers
     if workers < 1:
@@ -166,7 +168,7 @@ DEMO = Command(name="demo", settings={"": DemoSettings}, work=_demo, out="runs/d
 EXPERIMENTS = (
     Command(
         name="compare", settings={"": CompareFlags}, work=_compare, out="runs/compare", inputs=_CONFIG,
-        has_config=False, set_help="name=value over the config, e.g. train.n_problems=100.",
+        set_help="name=value over the config, e.g. train.n_problems=100.",
     ),
     Command(name="cost", settings={"": CostFlags}, work=_cost, out=None, inputs=_RUNS),
     Command(name="verify", settings={"": VerifySettings}, work=_verify, out=None),
