@@ -125,11 +125,25 @@ def test_every_preset_loads_for_every_objective(name: str, objective: str):
     assert load(preset=name, objective=objective).objective == objective
 
 
-def test_the_preset_of_small_models_has_their_rate_and_leaves_beta_to_the_objective():
+def test_the_preset_of_small_models_has_their_rate_and_leaves_beta_to_the_objective(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("freeprm.training.settings.multiplies_bfloat16", lambda: True)
     settings = filled(load(preset="small")).settings
     assert (settings.trainer["learning_rate"], settings.trainer["bf16"], settings.beta) == (2e-5, True, 0.05)
     assert settings.trainer["gradient_accumulation_steps"] == RECIPE.trainer["gradient_accumulation_steps"]
     assert filled(load(preset="small", objective="ipvrm")).settings.beta == 10.0
+
+
+def test_a_preset_computes_in_float32_where_nothing_multiplies_bfloat16_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("freeprm.training.settings.multiplies_bfloat16", lambda: False)
+    assert load(preset="small").trainer == {"learning_rate": 2e-5, "bf16": False}
+    assert "preset small computes in float32" in capsys.readouterr().err
+    origin = given_by(options={"model": "m"}, preset="small")["trainer.bf16"]
+    assert origin == "preset small, where nothing multiplies bfloat16"
+    assert load("trainer.bf16=true", preset="small").trainer["bf16"] is True
+    assert load(preset="embedded").trainer.get("bf16") is None
+    assert capsys.readouterr().err == ""
 
 
 def test_an_unknown_preset_is_refused_with_a_suggestion():

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from freeprm.errors import ConfigError, needs_extra
 from freeprm.io.config import build, read_assignments, read_file, suggestion
 from freeprm.io.plugins import load
+from freeprm.io.progress import tell
 from freeprm.models.reward_config import LOG_RATIO
 from freeprm.objectives.base import Defaults
 from freeprm.settings import TrainSettings as TrainSettings
@@ -111,7 +112,12 @@ def load_settings(
         ConfigError: an unknown name or a bad value; says which.
     """
     layers = _layers(options=options, preset=preset, file=file, assignments=assignments)
-    return build(TrainSettings, layers.values())
+    settings = build(TrainSettings, layers.values())
+    if layers.get(f"preset {preset}, {NO_BFLOAT16}") and settings.trainer.get("bf16") is False:
+        tell(
+            f"preset {preset} computes in float32 {NO_BFLOAT16}; with --set trainer.bf16=true in bfloat16 all the same"
+        )
+    return settings
 
 
 def given_by(
@@ -137,7 +143,24 @@ def _layers(
     given = {str(file): read_file(file) if file else {}, "option": options, "--set": read_assignments(assignments)}
     objective = {key: value for layer in given.values() for key, value in layer.items()}.get("objective", "ce")
     common, special = _preset_layers(preset, objective) if preset else ({}, {})
-    return {f"preset {preset}": common, f"preset {preset}, {objective}": special, **given}
+    exact = {"trainer": {"bf16": False}} if named(common).get("trainer.bf16") and not multiplies_bfloat16() else {}
+    return {
+        f"preset {preset}": common, f"preset {preset}, {NO_BFLOAT16}": exact, f"preset {preset}, {objective}": special,
+        **given,
+    }  # fmt: skip
+
+
+NO_BFLOAT16 = "where nothing multiplies bfloat16"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the device that training takes by itself multiplies bfloat16 faster than float32: a processor without
+    instructions for it makes float32 of both factors first."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if torch.accelerator.is_available():
+        return True
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def preset_names() -> list[str]:
