@@ -127,7 +127,8 @@ def test_list_prints_members_with_a_line_and_their_options():
     for family in ("objectives", "datasets", "formats", "engines", "graders", "labelers", "scorers", "executors"):
         assert {name for one, name in by_name if one == family} == {*names(family)}
     assert all(member["summary"] for member in found)
-    assert by_name["datasets", "gsm8k"]["options"]["path"]["default"] == "required"
+    assert by_name["datasets", "math"]["options"]["path"]["default"] == "required"
+    assert by_name["datasets", "gsm8k"]["options"]["path"]["default"] == "hf:openai/gsm8k:main"
     assert by_name["graders", "numeric"]["options"]["relative"] == {
         "default": "1e-06", "help": "Tolerance as a share of the gold answer.",
     }  # fmt: skip
