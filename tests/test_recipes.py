@@ -26,7 +26,7 @@ ROLLOUTS = tiny.rollouts(8, labels=(True, False) * 8)
 def recipes() -> list[list[str]]:
     """The arguments of each `freeprm train` for an 8B model, without what launches it on several GPUs."""
     pages = [
-        (REPO / name).read_text(encoding="utf-8").replace("\\\n", " ") for name in ("README.md", "docs/real-input.md")
+        (REPO / name).read_text(encoding="utf-8").replace("\\\n", " ") for name in ("README.md", "docs/real-model.md")
     ]
     lines = [line for page in pages for line in re.findall(r"^ {4}(.*freeprm train .*)$", page, re.MULTILINE)]
     return [shlex.split(line.split("freeprm train ")[1]) for line in lines if "Llama-3.1-8B" in line]
