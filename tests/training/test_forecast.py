@@ -41,7 +41,7 @@ def test_a_dry_forecast_needs_no_reference(model_folder, tmp_path):
     setup = set_up_training(TrainSettings(model=str(model_folder)))
     examples = GroupPreparer(setup, None).examples(group_rollouts(tiny.rollouts(4)))
     line = str(forecast(setup, training_arguments(setup.settings, tmp_path), examples))
-    assert line.startswith(f"{sum(len(one.encoded) for one in examples)} responses of {len(examples)} prompts, 1 steps")
+    assert line.startswith(f"{sum(len(one.encoded) for one in examples)} responses of {len(examples)} prompts, 1 step,")
     assert line.endswith("GB of memory")
 
 
