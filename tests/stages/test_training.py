@@ -343,29 +343,29 @@ def test_a_plan_tells_what_training_then_does_and_makes_nothing(start, tmp_path,
         assert sorted(tmp_path.iterdir()) == [data]
     made = train.run([data], replace(chosen, out=tmp_path / "out", dev=[data]))
     assert planned.counts == made.counts
-    assert planned.n_steps == max(entry["step"] for entry in made.log) == 2
+    assert planned.forecast.n_steps == max(entry["step"] for entry in made.log) == 2
     manifest = read_manifest(made.folder)
     assert manifest["defaults"] == planned.sources
     assert manifest["settings"]["trainer"] == planned.settings.trainer
     assert planned.sources["trainer.adam_beta2"].startswith("Yuan et al. 2024, arXiv:2412.01981")
     assert "trainer.learning_rate" not in planned.sources
     saved = load_file(made.folder / ("adapter_model.safetensors" if "lora" in how else "model.safetensors"))
-    assert planned.weights.trained == sum(weight.numel() for weight in saved.values())
+    assert planned.forecast.weights.trained == sum(weight.numel() for weight in saved.values())
 
 
 def test_a_plan_counts_the_bytes_of_weights_gradients_and_optimizer(start, tmp_path):
     data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(2))
 
     def bytes_each(trainer: dict[str, Any], **how: Any) -> float:
-        weights = plan([data], settings(start, trainer=trainer, **how)).weights
+        weights = plan([data], settings(start, trainer=trainer, **how)).forecast.weights
         return weights.n_bytes / weights.trained
 
     assert bytes_each({}) == 4 + 4 + 2 * 4
     assert bytes_each({"bf16": True}) == 4 + 4 + 2 * 4 + 2  # and the copies that are multiplied
     assert bytes_each({"optim": "stable_adamw"}, dtype="bfloat16") == 2 + 2 + 2 * 2 + 2  # and what rounding takes
-    adapters = plan([data], settings(start, lora=4, dtype="bfloat16")).weights
+    adapters = plan([data], settings(start, lora=4, dtype="bfloat16")).forecast.weights
     assert adapters.n_bytes == 16 * adapters.trained + 2 * adapters.frozen
-    assert plan([data], settings(start, trainer={"optim": "sgd"})).weights.n_bytes is None
+    assert plan([data], settings(start, trainer={"optim": "sgd"})).forecast.weights.n_bytes is None
 
 
 def test_a_plan_says_what_a_reward_model_that_is_trained_on_decides(run, start, tmp_path):
