@@ -26,8 +26,8 @@ beta = 0.5
 splitter = "step_markers"
 trainer = { learning_rate = 5e-4, per_device_train_batch_size = 8, gradient_accumulation_steps = 1, report_to = [] }
 [benchmarks]
-easy = { rollouts = ["FOLDER/easy.json"], dev = "hard" }
-hard = { rollouts = ["FOLDER/hard.json"], dev = "easy" }
+dev = { rollouts = ["FOLDER/easy.json"], dev = "hard" }
+hard = { rollouts = ["FOLDER/hard.json"], dev = "dev" }
 [methods.untrained]
 reward = "reference-only"
 [methods.ce]
@@ -101,9 +101,9 @@ def test_a_comparison_ends_in_tables(tmp_path: Path):
     assert len(described["metrics"]) == len(made.metrics)
     found = {(metric.scorer, metric.group) for metric in made.metrics if metric.metric == "processbench_f1"}
     assert found == {
-        (name, f"generator={source}") for name in ("untrained", "ce") for source in ("base", "easy", "hard")
+        (name, f"generator={source}") for name in ("untrained", "ce") for source in ("base", "dev", "hard")
     }
-    assert "F1, %, easy" in page
+    assert "F1, %, dev" in page
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import numpy as np
 
 from freeprm.core.intervals import Floats, Interval, bootstrap, percentile_interval, resample
 from freeprm.errors import DataError, RecordError
-from freeprm.experiments.comparison.settings import Comparison, Folders, test_split
+from freeprm.experiments.comparison.settings import Comparison, Folders, benchmark_split, test_split
 from freeprm.io.files import read_rows
 from freeprm.io.runs import METRICS, read_metrics
 from freeprm.types import Metric
@@ -228,7 +228,9 @@ def _difference(
 
 def step_metrics(comparison: Comparison, folders: Folders) -> Iterator[Metric]:
     """Those of the evaluation stage, areas of responses included, at the threshold from dev where there is one."""
-    splits = {name: test_split(name) for name in comparison.generators} | {name: name for name in comparison.benchmarks}
+    splits = {name: test_split(name) for name in comparison.generators} | {
+        name: benchmark_split(name) for name in comparison.benchmarks
+    }
     for method in comparison.methods:
         for name, split in splits.items():
             folder = folders.evaluation(method, split)

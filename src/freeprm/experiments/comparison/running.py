@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.experiments.comparison.measures import measured
-from freeprm.experiments.comparison.settings import UNTRAINED, Comparison, Folders, Generator, Split, test_split
+from freeprm.experiments.comparison.settings import (
+    UNTRAINED,
+    Comparison,
+    Folders,
+    Generator,
+    Split,
+    benchmark_split,
+    test_split,
+)
 from freeprm.experiments.comparison.tables import all_tables, method_costs, total_cost
 from freeprm.experiments.graph import PlannedRun, make_runs
 from freeprm.io.files import read_rows
@@ -103,12 +111,13 @@ def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[
                 inputs=(folders.scores(name, split),), needs=(dev,), log=name,
             )  # fmt: skip
         for benchmark, item in comparison.benchmarks.items():
-            yield scored(comparison, folders, name, benchmark, inputs=tuple(map(Path, item.rollouts)))
-            fitted_on = (folders.scores(name, item.dev),) if item.dev else ()
+            split = benchmark_split(benchmark)
+            yield scored(comparison, folders, name, split, inputs=tuple(map(Path, item.rollouts)))
+            fitted_on = (folders.scores(name, benchmark_split(item.dev)),) if item.dev else ()
             yield PlannedRun(
-                folder=folders.evaluation(name, benchmark),
+                folder=folders.evaluation(name, split),
                 stage=partial(evaluate_steps, dev=fitted_on, aggregator=method.aggregator, seed=seed),
-                inputs=(folders.scores(name, benchmark),), needs=fitted_on, log=name,
+                inputs=(folders.scores(name, split),), needs=fitted_on, log=name,
             )  # fmt: skip
 
 

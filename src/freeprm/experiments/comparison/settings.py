@@ -227,6 +227,11 @@ def test_split(generator: str) -> str:
     return f"test-{generator}"
 
 
+def benchmark_split(benchmark: str) -> str:
+    """The split of a benchmark's responses."""
+    return f"benchmark-{benchmark}"
+
+
 def load_comparison(file: Path | None = None, *, assignments: Sequence[str] = ()) -> Comparison:
     """The comparison that a TOML file describes, or the packaged one.
 
