@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 SPLITS = {"train": 400, "tune": 100, "dev": 50, "test": 300}
-"""Problems, in this order of a shuffled list, so that a larger split is the smaller one and more."""
+"""Problems, taken from a shuffled list one split after the other."""
 PROCESSBENCH = {"gsm8k": 200, "math": 200}
 """Rows, with and without an error as they fall."""
 

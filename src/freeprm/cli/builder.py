@@ -81,8 +81,6 @@ class Command:
     """Default of `--out`."""
     inputs: tuple[str, Any, Any] | None = None
     """Name, annotation and default of its argument, if it has one."""
-    has_config: bool = True
-    """It has `--config`."""
     is_open: bool = False
     """No flag but `--out` has a default of its own."""
     set_help: str = "name=value over flags and --config; name.key=value inside of one."

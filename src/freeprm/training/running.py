@@ -243,11 +243,11 @@ class ConsoleCallback(TrainerCallback, ExitStack):
         if self._advance:
             self._advance(1)
         if self._clock:
-            (started, n_before), now, n_read = self._clock, time.perf_counter(), state.num_input_tokens_seen
+            (started, n_before), now, n_seen = self._clock, time.perf_counter(), state.num_input_tokens_seen
             if state.global_step == 1 and state.max_steps > _MANY_STEPS:
-                self._clock = now, n_read
+                self._clock = now, n_seen
                 return
-            left = (self._n_tokens - n_read) * (now - started) / max(n_read - n_before, 1)
+            left = (self._n_tokens - n_seen) * (now - started) / max(n_seen - n_before, 1)
             if left > 0:
                 tell(f"train: {duration(left)} to go, as step {state.global_step} took {duration(now - started)}")
             self._clock = None
