@@ -37,7 +37,7 @@ _REPLACED = ("sdpa", "eager", NAME)
 _ATTENDING = {"full_attention", "sliding_attention"}
 _BEYOND = ("s_aux", "position_bias")
 """Options of a layer's attention that tree attention ignores: a call with one of them does not count."""
-_CPU_QUERIES, _GPU_QUERIES = 64, 1024
+_CPU_QUERIES, _GPU_QUERIES = 256, 1024
 """Queries of a segment at a time: keys that the causal mask hides from all of them are not computed. On a GPU more of
 them, for fewer kernels; it bounds the mask."""
 
