@@ -285,6 +285,9 @@ class ScoreSettings(Reading, Working):
     """Must equal reward.json's, unless overridden."""
     stored_reference: Annotated[bool, Flag(name="--no-stored-reference", switch=False, decides=False)] = True
     """Compute the reference also where rollouts bring its log-probabilities from sampling."""
+    cache: Annotated[File | None, Flag(decides=False)] = None
+    """Of a log-ratio: folder that keeps both models' log-probabilities, so that the same responses are read once by
+    each model, however many policies share a reference."""
     override: Annotated[Sequence[Literal["beta", "reference", "template"]], Flag(decides=False)] = ()
     """beta, reference or template: may differ from what reward.json says."""
     splitter: str | None = None

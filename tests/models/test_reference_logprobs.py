@@ -12,7 +12,7 @@ from freeprm.models.encoding import Encoded, encode
 from freeprm.models.logprobs import score_tokens, token_logprobs
 from freeprm.models.reference_logprobs import (
     CHECKED,
-    ReferenceCache,
+    LogProbCache,
     check_stored,
     model_key,
     noted_of,
@@ -34,9 +34,9 @@ def by_prompt(encoded: list[Encoded]) -> list[list[Encoded]]:
 
 
 @pytest.fixture
-def filled(tmp_path, groups, monkeypatch) -> ReferenceCache:
+def filled(tmp_path, groups, monkeypatch) -> LogProbCache:
     monkeypatch.setattr(module, "CHUNK", 5)  # three chunks of twelve responses
-    cache = ReferenceCache(tmp_path, model_key="weights/float32")
+    cache = LogProbCache(tmp_path, model_key="weights/float32")
     cache.compute(tiny.language_model(), cache.missing(groups), token_budget=BUDGET)
     return cache
 
@@ -49,12 +49,12 @@ def test_what_is_read_is_what_the_model_gives(filled, groups):
 
 
 def test_nothing_is_missing_the_second_time(filled, groups):
-    again = ReferenceCache(filled.folder, model_key="weights/float32")
+    again = LogProbCache(filled.folder, model_key="weights/float32")
     assert again.missing(groups) == []
 
 
 def test_another_model_or_precision_is_missing(filled, groups):
-    assert len(ReferenceCache(filled.folder, model_key="weights/bfloat16").missing(groups)) == 3
+    assert len(LogProbCache(filled.folder, model_key="weights/bfloat16").missing(groups)) == 3
 
 
 def test_other_token_ids_are_missing(filled, groups):
@@ -64,7 +64,7 @@ def test_other_token_ids_are_missing(filled, groups):
 
 
 def test_a_half_written_entry_is_not_used(tmp_path, groups):
-    cache = ReferenceCache(tmp_path, model_key="weights/float32")
+    cache = LogProbCache(tmp_path, model_key="weights/float32")
 
     def interrupted(n_tokens: int, n_responses: int) -> None:
         raise KeyboardInterrupt
@@ -84,7 +84,7 @@ def test_a_damaged_entry_is_named(filled, groups):
 
 def test_groups_that_are_read_together_are_read_as_training_reads_them(tmp_path, groups):
     # Bit for bit, though a budget would divide them, and not as other groups of the same responses.
-    cache = ReferenceCache(tmp_path, model_key="weights/bfloat16", together=True)
+    cache = LogProbCache(tmp_path, model_key="weights/bfloat16", together=True)
     model = tiny.language_model().to(torch.bfloat16)
     cache.compute(model, cache.missing(groups), token_budget=1)
     with torch.no_grad():

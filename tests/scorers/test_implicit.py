@@ -12,7 +12,7 @@ import tiny
 from freeprm.errors import ConfigError, DataError, ModelError, RewardMismatchError, SpanError
 from freeprm.models.batching import Advance
 from freeprm.models.encoding import encode
-from freeprm.models.loading import load_backbone, template_hash, weights_hash
+from freeprm.models.loading import LoadOptions, load_backbone, template_hash, weights_hash
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.prompts import CLOCK_DATE, pin_date, render_prompt, told_date
 from freeprm.models.reward_config import (
@@ -21,6 +21,8 @@ from freeprm.models.reward_config import (
     load_reward_config,
     save_reward_config,
 )
+from freeprm.scorers._usage import Usage
+from freeprm.scorers.base import ScorerSource, rollouts_of
 from freeprm.scorers.implicit import ImplicitPRM, are_apart, both
 from freeprm.types import Rollout
 from patience import PATIENCE
@@ -397,3 +399,28 @@ def test_models_on_different_devices_are_apart():
     here, there = nn.Linear(1, 1), nn.Linear(1, 1, device="meta")
     assert not are_apart(here, nn.Linear(1, 1))
     assert are_apart(here, there)
+
+
+def test_what_a_cache_keeps_is_what_would_be_computed_and_costs_what_it_did(folder, prm, tmp_path, monkeypatch):
+    rollouts = rollouts_of(PROMPT, RESPONSES)
+    expected, first, again = Usage(), Usage(), Usage()
+    plain, _ = prm.score_rollouts(rollouts, usage=expected)
+    cached = ImplicitPRM.load(ScorerSource(source=str(folder), cache=tmp_path / "kept"))
+    assert cached.score_rollouts(rollouts, usage=first)[0] == plain
+    monkeypatch.setattr("freeprm.models.reference_logprobs.score_tokens", None)  # nothing is computed from here on
+    assert cached.score_rollouts(rollouts, usage=again)[0] == plain
+    alone = ImplicitPRM.load(ScorerSource(source=str(folder), cache=tmp_path / "kept", load_reference=False))
+    assert alone.score_rollouts(rollouts)[0].keys() == plain.keys()
+    tokens = [{what: usage.tokens for what, usage in one.models.items()} for one in (expected, first, again)]
+    assert tokens[0] == tokens[1] == tokens[2]
+    assert all(usage.seconds > 0 for usage in again.models.values())
+
+
+def test_another_precision_or_other_responses_are_not_taken_from_a_cache(folder, tmp_path):
+    source = ScorerSource(source=str(folder), cache=tmp_path)
+    ImplicitPRM.load(source).score_rollouts(rollouts_of(PROMPT, RESPONSES))
+    assert len(list(tmp_path.iterdir())) == 2  # a file for each model
+    ImplicitPRM.load(replace(source, options=LoadOptions(dtype="bfloat16"))).logprobs(rollouts_of(PROMPT, RESPONSES))
+    assert len(list(tmp_path.iterdir())) == 4
+    ImplicitPRM.load(source).logprobs(rollouts_of(PROMPT, RESPONSES[:2]))
+    assert len(list(tmp_path.iterdir())) == 6

@@ -1,6 +1,6 @@
-"""The reference's token log-probabilities, which need be computed once: kept on disk, or noted at sampling.
+"""Token log-probabilities that need be computed once, above all the reference's: kept on disk, or noted at sampling.
 
-`ReferenceCache` keeps them on disk. The key covers everything that decides them: the weights, the configuration, the
+`LogProbCache` keeps them on disk. The key covers everything that decides them: the weights, the configuration, the
 precision, the very token ids (hence the tokenizer, the template and the data) and, where it matters, what was read
 together. A stale or mis-shaped entry cannot be met by accident.
 
@@ -14,13 +14,14 @@ is known at sampling time. Rollouts carry it in three columns, and it serves whe
 
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -39,7 +40,7 @@ CHUNK = 2048
 """Responses in one cache file: what an interruption can cost at most."""
 
 
-class ReferenceCache:
+class LogProbCache:
     """Token log-probabilities under one frozen model, from disk where they are known.
 
     Args:
@@ -74,12 +75,21 @@ class ReferenceCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in chunks:
             logps: list[Tensor] = []
+            n_read, started = 0, time.perf_counter()
+
+            def count(n_tokens: int, n_responses: int) -> None:
+                nonlocal n_read
+                n_read += n_tokens
+                advance(n_tokens, n_responses)
+
             for batch in part if self._together else [_flat(part)]:
                 budget = sum(len(item.ids) for item in batch) if self._together else token_budget
-                logps += score_tokens(model, batch, token_budget=budget, advance=advance)
+                logps += score_tokens(model, batch, token_budget=budget, advance=count)
             path = self._path(part)
             partial = path.with_suffix(f".{os.getpid()}.partial")
-            save_file({"logprobs": torch.cat(logps)}, partial)
+            seconds = time.perf_counter() - started
+            spent = {"tokens": str(n_read), "seconds": repr(seconds)}
+            save_file({"logprobs": torch.cat(logps)}, partial, metadata=spent)
             partial.replace(path)
 
     def read(self, groups: Groups) -> list[Tensor]:
@@ -97,6 +107,16 @@ class ReferenceCache:
                 raise ModelError(f"{path}: not a readable cache entry ({error}); delete it and run again") from error
             results.extend(flat.split([item.n_response for item in _flat(part)]))
         return results
+
+    def spent(self, groups: Groups) -> tuple[int, float]:
+        """Tokens and seconds that computing these entries took; zeros for what an older version wrote."""
+        n_tokens, seconds = 0, 0.0
+        for part in _chunks(groups):
+            with safe_open(self._path(part), framework="pt") as entry:
+                said = entry.metadata() or {}
+            n_tokens += int(said.get("tokens", 0))
+            seconds += float(said.get("seconds", 0.0))
+        return n_tokens, seconds
 
     def _path(self, groups: Groups) -> Path:
         digest = hashlib.sha256(self._model_key.encode())

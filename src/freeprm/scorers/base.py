@@ -216,6 +216,9 @@ class ScorerSource:
     """What may differ from reward.json: "beta", "reference", "template"."""
     stored_reference: bool = True
     """Use the reference's log-probabilities that rollouts have from sampling."""
+    cache: Path | None = None
+    """Folder that keeps both models' log-probabilities: whoever scores the same responses again, by another policy of
+    the same reference or under another reward, takes them from there. Values are not kept."""
     reference_device: str | None = None
     """Of the reference, if another one; both models then run at the same time."""
     options: LoadOptions = DEFAULT_OPTIONS

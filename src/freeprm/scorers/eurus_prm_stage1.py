@@ -48,7 +48,10 @@ class ReleasedLogRatio:
             reference=Reference(source=portable(ref.source), weights_sha256=weights_hash(ref.folder)),
         )  # fmt: skip
         about = self._about(source, policy.folder, ref.folder, policy.dtype)
-        return ImplicitPRM(config, policy=policy, reference=ref, stored_reference=source.stored_reference, about=about)
+        return ImplicitPRM(
+            config, policy=policy, reference=ref, stored_reference=source.stored_reference, cache=source.cache,
+            about=about,
+        )  # fmt: skip
 
     def _about(self, source: ScorerSource, policy: Path, reference: Path, dtype: str) -> Description:
         source.refuse_log_ratio(f"{self.name}'s beta is its card's", allowed=["reference", "reference_device"])

@@ -1,5 +1,6 @@
 """The implicit process reward model: two causal language models whose log-ratio is the reward."""
 
+import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ from freeprm.models.loading import (
     weights_hash,
 )
 from freeprm.models.logprobs import score_tokens
-from freeprm.models.reference_logprobs import COLUMNS, check_stored, model_key, stored_logprobs
+from freeprm.models.reference_logprobs import COLUMNS, LogProbCache, check_stored, model_key, stored_logprobs
 from freeprm.models.reward_config import (
     Override,
     Reference,
@@ -45,7 +46,7 @@ from freeprm.models.reward_config import (
     reference_of,
     with_beta,
 )
-from freeprm.scorers._usage import Usage
+from freeprm.scorers._usage import ModelUsage, Usage
 from freeprm.scorers.base import (
     DEFAULT_SCORING,
     Description,
@@ -85,6 +86,7 @@ class ImplicitPRM(Scorer):
         policy: the trained model.
         reference: the frozen model it started from; None to score without it.
         stored_reference: use the reference's log-probabilities that rollouts have from sampling.
+        cache: see `ScorerSource`.
         about: by default from the config. A description without rewards means q at each step's end, as for released
             log-ratios.
     """
@@ -98,6 +100,7 @@ class ImplicitPRM(Scorer):
         policy: Backbone,
         reference: Backbone | None,
         stored_reference: bool = True,
+        cache: Path | None = None,
         about: Description | None = None,
     ):
         self.config, self.policy, self.reference = config, policy, reference
@@ -105,7 +108,7 @@ class ImplicitPRM(Scorer):
             policy.source, beta=config.beta, dtype=policy.dtype, splitter=config.splitter, policy=policy.folder,
             reference=None if reference is None else reference.folder, is_own_reference=reference is policy,
         )  # fmt: skip
-        self._takes_stored = stored_reference
+        self._takes_stored, self._cache = stored_reference, cache
 
     @classmethod
     def from_pretrained(
@@ -172,7 +175,7 @@ class ImplicitPRM(Scorer):
         check_template(config, policy, override=source.override)
         config = with_beta(config, policy, beta=source.beta, override=source.override)
         if not source.load_reference:
-            return cls(config, policy=policy, reference=None)
+            return cls(config, policy=policy, reference=None, cache=source.cache)
         # Both in the policy's precision: otherwise the log-ratio would contain two roundings.
         options = replace(source.options, dtype=policy.dtype, device=source.reference_device or source.options.device)
         if source.reference is None:
@@ -182,17 +185,19 @@ class ImplicitPRM(Scorer):
         check_reference(config, ref, policy=policy, override=source.override)
         check_same_vocabulary(policy.tokenizer, ref.tokenizer)
         _warn_of_a_cast(policy, ref)
-        return cls(config, policy=policy, reference=ref, stored_reference=source.stored_reference)
+        return cls(
+            config, policy=policy, reference=ref, stored_reference=source.stored_reference, cache=source.cache
+        )  # fmt: skip
 
     @classmethod
-    def untrained(cls, model: Backbone, *, beta: float = 1.0) -> Self:
+    def untrained(cls, model: Backbone, *, beta: float = 1.0, cache: Path | None = None) -> Self:
         """A model as its own reference: every log-ratio is exactly 0, and `reference-only` is its log-likelihood."""
         ref = Reference(source=portable(model.source), weights_sha256=weights_hash(model.folder))
         config = RewardConfig(
             beta=beta, base=model.source, reference=ref, objective="none", splitter="auto",
             template_sha256=template_hash(model.tokenizer),
         )  # fmt: skip
-        return cls(config, policy=model, reference=model)
+        return cls(config, policy=model, reference=model, cache=cache)
 
     def shape(self) -> ModelShape:
         """See `freeprm.scorers.base.Scorer`."""
@@ -299,7 +304,7 @@ class ImplicitPRM(Scorer):
         """
         fitted = fit_rollouts(rollouts, [one for one in (self.policy, self.reference) if one], too_long=too_long)
         counts, usage = fitted.counts, usage or Usage()
-        score = partial(_scoring, usage=usage, token_budget=token_budget)
+        score = partial(self._pass, usage=usage, token_budget=token_budget)
         reference = self.reference
         ref: Sequence[Tensor | None]
         if reference is None or reference is self.policy:
@@ -317,6 +322,27 @@ class ImplicitPRM(Scorer):
             index: TokenLogProbs(encoded=item, policy=_array(p), ref=None if r is None else _array(r))
             for index, item, p, r in parts
         }, counts
+
+    def _pass(self, what: str, model: Backbone, passed: Advance, *, usage: Usage, token_budget: int | None) -> _Score:
+        """One model's pass, timed from now on; what the cache has is charged as it was when it was computed."""
+        advance = usage.timing(what, model.model, passed)
+        if self._cache is None:
+            return partial(score_tokens, model.model, token_budget=token_budget, advance=advance)
+        config = hashlib.sha256(model.model.config.to_json_string().encode()).hexdigest()
+        key = f"{weights_hash(model.folder)}/{config}/{model.dtype}/{token_budget} tokens a batch"
+        cache = LogProbCache(self._cache, model_key=key)
+
+        def read(encoded: Sequence[Encoded]) -> list[Tensor]:
+            if not encoded:
+                return []
+            if missing := cache.missing([encoded]):
+                cache.compute(model.model, missing, token_budget=token_budget, advance=advance)
+            else:
+                n_tokens, seconds = cache.spent([encoded])
+                usage.models[what] += ModelUsage(tokens=n_tokens, seconds=seconds)
+            return cache.read([encoded])
+
+        return read
 
     def _of_reference(
         self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], score: _Score, counts: Counter[str]
@@ -437,12 +463,6 @@ def both(
             ended.set()
             raise
         return mine, other.result()
-
-
-def _scoring(what: str, model: Backbone, passed: Advance, *, usage: Usage, token_budget: int | None) -> _Score:
-    """One model's pass, timed from now on."""
-    advance = usage.timing(what, model.model, passed)
-    return partial(score_tokens, model.model, token_budget=token_budget, advance=advance)
 
 
 def _warn_of_a_cast(policy: Backbone, reference: Backbone) -> None:

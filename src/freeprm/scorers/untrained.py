@@ -29,7 +29,7 @@ class Untrained:
         beta = 1.0 if source.beta is None else source.beta
         model = load_backbone(source.source, source.options)
         warn_of_plain_prompts(model.tokenizer, model=source.source)
-        return ImplicitPRM.untrained(model, beta=beta)
+        return ImplicitPRM.untrained(model, beta=beta, cache=source.cache)
 
 
 PLUGIN = Untrained()

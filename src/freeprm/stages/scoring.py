@@ -103,7 +103,7 @@ def _scorer(settings: ScoreSettings) -> Scorer | ScorerSource:
         raise ConfigError("--reference-device: is for --prm; a model that is its own reference is on one device")
     of_log_ratios = {
         "--reward": settings.rewards, "--beta": settings.beta, "--override": settings.override,
-        "--tokens": settings.tokens, "--reference-device": settings.reference_device,
+        "--tokens": settings.tokens, "--reference-device": settings.reference_device, "--cache": settings.cache,
     }  # fmt: skip
     if settings.scorer is not None:
         _refuse(of_log_ratios, "a released model gives the scores that it gives")
@@ -118,6 +118,7 @@ def _scorer(settings: ScoreSettings) -> Scorer | ScorerSource:
         beta=settings.beta,
         override=tuple(settings.override),
         stored_reference=settings.stored_reference,
+        cache=None if settings.cache is None else Path(settings.cache),
         reference_device=settings.reference_device,
         options=LoadOptions(
             device=settings.device, dtype=settings.dtype, attention=settings.attention,

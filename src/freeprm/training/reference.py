@@ -31,7 +31,7 @@ from freeprm.models.loading import (
     weights_hash,
 )
 from freeprm.models.logprobs import distinct, score_tokens
-from freeprm.models.reference_logprobs import COLUMNS, Groups, ReferenceCache, check_stored, model_key, stored_logprobs
+from freeprm.models.reference_logprobs import COLUMNS, Groups, LogProbCache, check_stored, model_key, stored_logprobs
 from freeprm.training.settings import TrainSettings
 from freeprm.types import Rollout
 
@@ -69,7 +69,7 @@ class FrozenReference:
             theirs = load_tokenizer(self.folder, trust_remote_code=settings.trust_remote_code)
             check_same_vocabulary(tokenizer, theirs)
         rounds = self._autocast is not None or self._dtype != "float32"
-        self._cache = ReferenceCache(cache, model_key=self._model_key(), together=rounds)
+        self._cache = LogProbCache(cache, model_key=self._model_key(), together=rounds)
 
     def stored(
         self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], counts: Counter[str]

@@ -173,7 +173,7 @@ def trained(comparison: Comparison, folders: Folders, name: str, *, seed: int) -
     merged = overlaid(comparison.training, method.train or {})
     settings = load_settings(options={**merged, "model": str(start or comparison.model), "seed": seed})
     return PlannedRun(
-        folder=folders.model(name), stage=partial(train, **vars(replace(settings, cache=folders.reference))),
+        folder=folders.model(name), stage=partial(train, **vars(replace(settings, cache=folders.logprobs))),
         inputs=(folders.labels(method.labels) if method.labels else folders.graded("train"),),
         needs=(start,) if start else (), log=name,
     )  # fmt: skip
@@ -200,6 +200,7 @@ def scored(
     else:
         source = ScorerSource(source=comparison.model, scorer="untrained", beta=comparison.training.get("beta"))
         rewards, splitter = [UNTRAINED], comparison.training.get("splitter")
+    source = replace(source, cache=folders.logprobs)
     return PlannedRun(
         folder=folders.scores(name, split),
         stage=partial(score, prm=source, rewards=rewards, splitter=splitter, name=name),

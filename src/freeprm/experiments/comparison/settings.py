@@ -217,9 +217,9 @@ class Folders:
         return self.out / "baselines" / f"selection-{split}"
 
     @property
-    def reference(self) -> Path:
-        """The reference's log-probabilities, for all methods."""
-        return self.out / "reference"
+    def logprobs(self) -> Path:
+        """Token log-probabilities, above all the reference's, computed once for all methods."""
+        return self.out / "logprobs"
 
 
 def test_split(generator: str) -> str:
