@@ -13,7 +13,7 @@ from freeprm.io.files import write_table
 def test_answers_come_from_the_last_marker_without_thousands_separators(tmp_path: Path):
     rows = [{"question": " How many? ", "answer": "First #### 3, then\n#### 1,200 "}]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (problem,) = GSM8K(path=tmp_path).problems("train", limit=None, seed=0)
+    (problem,) = GSM8K(path=tmp_path, instruction="").problems("train", limit=None, seed=0)
     assert (problem.problem_id, problem.prompt, problem.answer) == ("gsm8k-train-0", "How many?", "1200")
 
 
@@ -45,3 +45,14 @@ def test_a_copy_of_the_hubs_repository_is_read_like_the_published_file(real_data
     from_csv = list(GSM8K(path=tmp_path / "test.csv").problems("test", limit=None, seed=0))
     published = list(GSM8K(path=real_data / "gsm8k").problems("test", limit=None, seed=0))[:50]
     assert from_parquet == from_csv == published
+
+
+def test_a_prompt_asks_for_the_form_that_the_grader_reads_unless_told_otherwise(tmp_path: Path):
+    file = tmp_path / "test.jsonl"
+    file.write_text(json.dumps({"question": "How many?", "answer": "#### 3"}) + "\n", encoding="utf-8")
+    prompts = [
+        next(iter(dataset.problems("test", limit=None, seed=0))).prompt
+        for dataset in (GSM8K(path=file), GSM8K(path=file, instruction="In French."), GSM8K(path=file, instruction=""))
+    ]
+    asked = r"Please reason step by step, and put your final answer within \boxed{}."
+    assert prompts == [f"How many?\n{asked}", "How many?\nIn French.", "How many?"]

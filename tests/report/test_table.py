@@ -48,23 +48,36 @@ def test_a_wide_terminal_shows_both_ends_of_every_interval_beside_its_value():
     ]
 
 
-def test_intervals_give_way_to_half_widths_then_to_the_last_columns_then_columns_go_and_a_line_says_so():
+def test_intervals_give_way_to_half_widths_and_a_line_says_so():
     half = printed(TABLE, width=40)
     assert "50.0 ±40.0  60.0 ±30.0" in half
     assert "±: half the width of the 95 % interval." in half
-    alone = printed(TABLE, width=28)
-    assert "50.0  60.0 ±30.0" in alone
-    assert "the last column's alone" in " ".join(alone.split())
-    least = printed(TABLE, width=22)
-    assert "50.0" not in least
-    assert "60.0 ±30.0" in least
-    assert "without base @4" in " ".join(least.split())
 
 
-def test_columns_go_in_the_order_that_the_table_gives():
-    table = Table(header=("name", "a", "b", "c"), rows=(texts("x", "10", "20", "30"),), droppable=(3, 2))
-    assert printed(table, width=12).splitlines()[1].split() == ["x", "10", "20"]
-    assert printed(table, width=9).splitlines()[1].split() == ["x", "10"]
+def test_a_table_too_wide_for_the_terminal_is_printed_in_parts_that_keep_every_column_and_interval():
+    assert printed(TABLE, width=22).splitlines() == [
+        "Accuracy",
+        "  model        base @4",
+        "trained",
+        "  CE        50.0 ±40.0",
+        "",
+        "  model        average",
+        "trained",
+        "  CE        60.0 ±30.0",
+        "Of 3 problems.",
+        "±: half the width of ",
+        "the 95 % interval. A ",
+        "wider terminal shows ",
+        "both ends.",
+        "",
+    ]
+
+
+def test_parts_take_as_many_columns_as_fit():
+    table = Table(header=("name", "a", "b", "c"), rows=(texts("x", "10", "20", "30"),))
+    assert [line.split() for line in printed(table, width=12).splitlines()] == [
+        ["name", "a", "b"], ["x", "10", "20"], [], ["name", "c"], ["x", "30"], [],
+    ]  # fmt: skip
 
 
 def test_a_name_that_is_too_long_is_cut_rather_than_its_numbers():

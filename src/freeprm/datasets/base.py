@@ -18,6 +18,8 @@ from freeprm.io.rows import OnBad, Row, Source
 from freeprm.types import Problem
 
 T = TypeVar("T")
+BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
+"""The instruction under which Qwen2.5-Math and others report: without one, small models give no answer to be found."""
 
 
 class Dataset(Protocol):

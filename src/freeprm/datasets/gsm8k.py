@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from freeprm.datasets.base import choose, read_problems, split_files, text_of
+from freeprm.datasets.base import BOXED, choose, read_problems, split_files, text_of
 from freeprm.errors import RecordError
 from freeprm.io.rows import OnBad, Row, Source
 from freeprm.types import Problem
@@ -21,6 +21,8 @@ class GSM8K:
 
     path: Path = Path("hf:openai/gsm8k:main")
     """A file of rows, a folder with one for each split, or a hub's data set."""
+    instruction: str = BOXED
+    """A line of its own behind each question; "" for none."""
     on_bad: OnBad = "raise"
     """Stop at a broken row, or leave it out with a warning."""
 
@@ -39,7 +41,8 @@ class GSM8K:
                     f"{source}: answer: has no '{_MARKER} n' at its end; expected the published GSM8K format"
                 )
             question = text_of(row, "question", source).strip()
-            return Problem(problem_id=f"gsm8k-{split}-{index}", prompt=question, answer=answer)
+            prompt = f"{question}\n{self.instruction}".rstrip()
+            return Problem(problem_id=f"gsm8k-{split}-{index}", prompt=prompt, answer=answer)
 
         found = read_problems(split_files(self.path, split), convert, on_bad=self.on_bad)
         yield from choose(found, limit=limit, seed=seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from freeprm.core.answers import boxed
-from freeprm.datasets.base import choose, read_problems, split_files, text_of
+from freeprm.datasets.base import BOXED, choose, read_problems, split_files, text_of
 from freeprm.errors import RecordError
 from freeprm.io.rows import OnBad, Row, Source
 from freeprm.types import Problem
@@ -27,6 +27,8 @@ class MathDataset:
 
     path: Path
     """A file of rows, a folder with one for each split, or a hub's data set: `hf:HuggingFaceH4/MATH-500`."""
+    instruction: str = BOXED
+    """A line of its own behind each problem; "" for none."""
     on_bad: OnBad = "raise"
     """Stop at a broken row, or leave it out with a warning; two rows of MATH's training split have no answer."""
 
@@ -43,7 +45,7 @@ class MathDataset:
             extra = {"subject": row.get("subject", row.get("type")), "level": _level(row.get("level"), source)}
             return Problem(
                 problem_id=str(row.get("unique_id", f"math-{split}-{index}")),
-                prompt=text_of(row, "problem", source).strip(),
+                prompt=f"{text_of(row, 'problem', source).strip()}\n{self.instruction}".rstrip(),
                 answer=_answer(row, source),
                 extra={name: value for name, value in extra.items() if name == "level" or value is not None},
             )

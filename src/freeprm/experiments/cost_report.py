@@ -171,7 +171,6 @@ def development_table(methods: Sequence[Billed], convention: Convention, *, agai
                 *_times(whole),
             )
         )
-    n = len(groups)
     return Table(
         title=f"Development FLOPs, {convention.name}",
         header=(
@@ -180,7 +179,6 @@ def development_table(methods: Sequence[Billed], convention: Convention, *, agai
         ),
         rows=tuple(rows),
         note=" ".join(_sentences(convention)),
-        droppable=(n + 6, n + 3, 1, n + 5, *range(2, n + 2)),
     )  # fmt: skip
 
 

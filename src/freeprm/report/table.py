@@ -1,13 +1,12 @@
 """A table of texts, drawn on a terminal and in Markdown; `page.html` draws it in HTML.
 
-On a terminal a row takes one line. If the terminal is too narrow, intervals are replaced by half their widths, then
-dropped in all but the last column, then columns are dropped; a line below the table says so.
+If a terminal is too narrow, intervals are replaced by half their widths, which a line below the table says; then the
+table is drawn in parts, one below the other, each with the names and some of the columns of numbers.
 """
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from rich.cells import cell_len
@@ -20,6 +19,7 @@ _GAP = "  "
 _EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"  # `N = 4` stays on one line
 _HEADERS = (80, 16, 10, 1)
 """Letters of a header on one line, for wide to narrow layouts."""
+_HALVED = "±: half the width of the 95 % interval. A wider terminal shows both ends."
 _STYLES: Mapping[Mark, str] = {"": "", "best": "bold", "gain": "green", "loss": "red"}
 
 
@@ -50,8 +50,6 @@ class Table:
     """A letter a column: l for names and texts, r for numbers; by default the first are names."""
     has_total: bool = False
     """The last row sums up the others."""
-    droppable: tuple[int, ...] = ()
-    """Columns to drop on a narrow terminal, in this order; by default all but the last of numbers, from the left."""
 
     @property
     def alignment(self) -> str:
@@ -80,13 +78,14 @@ def markdown(table: Table) -> str:
 def print_tables(console: Console, tables: Sequence[Table]) -> None:
     """Print tables with their notes, each followed by an empty line."""
     for table in tables:
-        for layout in _layouts(table):
-            drawn = _Drawn(table, layout)
-            if drawn.width <= console.width:
-                break
-        for line in drawn.lines(console.width):
-            console.print(line, no_wrap=True, overflow="ignore", crop=False)
-        for note in filter(None, (table.note, drawn.left_out)):
+        parts = _parts(table, console.width)
+        for drawn in parts:
+            for line in drawn.lines(console.width):
+                console.print(line, no_wrap=True, overflow="ignore", crop=False)
+            if drawn is not parts[-1]:
+                console.print()
+        halved = any(cell.short for row in table.rows for cell in row) and not parts[0].layout.whole
+        for note in filter(None, (table.note, _HALVED if halved else "")):
             console.print(Text(note, style="dim"))
         console.print()
 
@@ -97,29 +96,36 @@ class _Layout(NamedTuple):
     columns: tuple[int, ...]
     whole: bool
     """Intervals with both ends, or by half their widths."""
-    beside: tuple[int, ...]
-    """Columns with details beside their values."""
     header: int
     """Letters of a header on one line, unless its longest word or the cells below are wider."""
 
 
-def _layouts(table: Table) -> Iterator[_Layout]:
-    """From the widest to the narrowest."""
+def _parts(table: Table, width: int) -> list["_Drawn"]:
+    """The table in its widest layout that fits, whole or divided by columns; with one of numbers it may not fit."""
     every = tuple(range(len(table.header)))
-    numbers = tuple(index for index in every if table.alignment[index] == "r")
-    order = table.droppable or numbers[:-1]
-    contents: list[tuple[tuple[int, ...], bool, tuple[int, ...]]] = [(every, True, every), (every, False, every)]
-    for dropped in accumulate(((index,) for index in order), initial=()):
-        kept = tuple(index for index in every if index not in dropped)
-        contents.append((kept, False, kept[-1:]))
-    yield from (_Layout(*content, header) for content in contents for header in _HEADERS)
+    for whole in (True, False):
+        for header in _HEADERS:
+            drawn = _Drawn(table, _Layout(every, whole, header))
+            if drawn.width <= width:
+                return [drawn]
+    n_names = len(table.alignment) - len(table.alignment.lstrip("l"))
+    names, numbers = every[:n_names], every[n_names:]
+    parts: list[_Drawn] = []
+    while numbers:
+        n = len(numbers)
+        while (drawn := _Drawn(table, _Layout((*names, *numbers[:n]), False, _HEADERS[-2]))).width > width and n > 1:
+            n -= 1
+        parts.append(drawn)
+        numbers = numbers[n:]
+        table = replace(table, title="")
+    return parts or [drawn]
 
 
 class _Drawn:
     """A table in one layout."""
 
     def __init__(self, table: Table, layout: _Layout):
-        self._table, self._layout = table, layout
+        self._table, self.layout = table, layout
         self._indent = _GAP if any(map(table.is_heading, table.rows)) else ""
         body = [row for row in table.rows if not table.is_heading(row)]
         self._widths = []
@@ -135,20 +141,6 @@ class _Drawn:
         """Of a line."""
         return len(self._indent) + sum(self._widths) + len(_GAP) * (len(self._widths) - 1)
 
-    @property
-    def left_out(self) -> str:
-        """A note on what only a wider terminal shows."""
-        table, layout = self._table, self._layout
-        missing = [name for index, name in enumerate(table.header) if index not in layout.columns]
-        asides = [cell for row in table.rows for cell in row if cell.aside]
-        parts = []
-        if asides and not layout.whole:
-            half = "±: half the width of the 95 % interval" if any(cell.short for cell in asides) else ""
-            alone = "the last column's alone" if half else "no details beside values"
-            parts = [half] if len(layout.beside) > 1 and half else [", ".join(filter(None, (half, alone)))]
-        parts += [f"without {', '.join(missing)}"] if missing else []
-        return f"{'; '.join(parts)}. A wider terminal shows all." if parts else ""
-
     def lines(self, width: int) -> Iterator[Text]:
         """The lines; names too long for the width are cut off."""
         widths = [max(self._widths[0] - max(self.width - width, 0), 8), *self._widths[1:]]
@@ -163,12 +155,12 @@ class _Drawn:
             if self._table.is_heading(row):
                 yield Text(row[0].value, style="bold dim")
                 continue
-            cells = [self._cell(row, index).split("\n") for index in self._layout.columns]
+            cells = [self._cell(row, index).split("\n") for index in self.layout.columns]
             for number in range(max(map(len, cells))):
                 yield self._line([cell[number] if number < len(cell) else Text() for cell in cells], widths)
 
     def _line(self, cells: Sequence[Text], widths: Sequence[int]) -> Text:
-        for cell, index, width in zip(cells, self._layout.columns, widths, strict=True):
+        for cell, index, width in zip(cells, self.layout.columns, widths, strict=True):
             cell.truncate(width, overflow="ellipsis")
             cell.align("left" if self._table.alignment[index] == "l" else "right", width)
         line = Text(_GAP).join(cells)
@@ -177,7 +169,7 @@ class _Drawn:
 
     def _cell(self, row: Cells, index: int) -> Text:
         cell = row[index]
-        aside = cell.aside if self._layout.whole else cell.short if index in self._layout.beside else ""
+        aside = cell.aside if self.layout.whole else cell.short
         return Text.assemble((cell.value, _STYLES[cell.mark]), (f" {aside}" if aside else "", "dim"))
 
     def _plain(self, row: Cells, index: int) -> str:

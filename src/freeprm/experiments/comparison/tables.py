@@ -143,7 +143,6 @@ def accuracy_table(comparison: Comparison, found: Measured, family: str) -> Tabl
         header=("reward model", "type", *names, "average"),
         rows=tuple(rows),
         align="ll".ljust(len(names) + 3, "r"),
-        droppable=(1, *_smallest_first(2, len(names), len(comparison.sizes))),
     )
 
 
@@ -171,7 +170,6 @@ def difference_table(comparison: Comparison, metrics: Sequence[Metric]) -> Table
         "Best-of-N less random distinct text is what the scores know inside problems.",
         header=("reward model", *header),
         rows=tuple(rows),
-        droppable=(5, 3, 4, 2) if rival is not None else (3, 2),
     )
 
 
@@ -192,7 +190,6 @@ def tie_table(comparison: Comparison, metrics: Sequence[Metric]) -> Table:
         note="By different texts at best-of-N, by different answers in the vote.",
         header=("reward model", *names, "average", "vote, average"),
         rows=tuple(rows),
-        droppable=tuple(_smallest_first(1, len(names), len(comparison.sizes))),
     )
 
 
@@ -283,18 +280,11 @@ def _step_table(
         if any(place in found for place in places):
             rows.append((_titled(comparison, name), *(metric_cell(found.get(place)) for place in places)))
     header = [f"{text}, {who}" for text in columns.values() for who in sources]
-    droppable = tuple(_smallest_first(1, len(header), len(sources)))
-    return Table(title=title, note=note, header=("reward model", *header), rows=tuple(rows), droppable=droppable)
+    return Table(title=title, note=note, header=("reward model", *header), rows=tuple(rows))
 
 
 def _column_names(comparison: Comparison) -> list[str]:
     return [f"{name} @{n}" for name in comparison.generators for n in comparison.sizes]
-
-
-def _smallest_first(start: int, n_columns: int, n_repeated: int) -> Iterator[int]:
-    """Of columns from `start` on, which repeat the same few, all those of the first, then of the next; not the last."""
-    for first in range(n_repeated - 1):
-        yield from range(start + first, start + n_columns, n_repeated)
 
 
 def _by_column(comparison: Comparison, own: Sequence[Metric]) -> Iterator[Cell]:
