@@ -3,8 +3,8 @@
     python scripts/real_model_data.py DATA OUT
 
 DATA holds gsm8k/rollouts_example_model_solutions.jsonl (rows as docs/rows.md has them) and
-processbench/{gsm8k,math}.json. OUT gets train, tune, dev and test .jsonl, which share no problem, and as many rows of
-each ProcessBench file as are evaluated. The same files come out every time.
+processbench/{gsm8k,math}.json. OUT gets train, train-more, tune, dev and test .jsonl, which share no problem, and as
+many rows of each ProcessBench file as are evaluated. The same files come out every time.
 """
 
 import json
@@ -12,9 +12,9 @@ import random
 import sys
 from pathlib import Path
 
-SPLITS = {"train": 400, "tune": 100, "dev": 50, "test": 300}
-"""Problems, taken from a shuffled list one split after the other."""
-PROCESSBENCH = {"gsm8k": 200, "math": 200}
+SPLITS = {"train": 200, "train-more": 200, "tune": 100, "dev": 50, "test": 300}
+"""Problems, taken from a shuffled list one split after the other; `train-more` is for who has more time."""
+PROCESSBENCH = {"gsm8k": 200, "math": 100}
 """Rows, with and without an error as they fall."""
 
 
@@ -33,7 +33,7 @@ def main() -> None:
         (out / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     for name, n_rows in PROCESSBENCH.items():
         rows = json.loads((data / "processbench" / f"{name}.json").read_text(encoding="utf-8"))
-        taken = random.Random(0).sample(rows, n_rows)
+        taken = random.Random(0).sample(rows, 200)[:n_rows]
         (out / f"processbench-{name}.json").write_text(json.dumps(taken), encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from freeprm.errors import ConfigError, RunFolderError
-from freeprm.experiments.comparison.running import Compared, compare
+from freeprm.experiments.comparison.running import Compared, compare, planned
 from freeprm.experiments.comparison.settings import Comparison, Folders, load_comparison
 from freeprm.experiments.comparison.tuning import tune
 from freeprm.io.runs import read_manifest
@@ -119,6 +119,17 @@ def test_methods_can_be_added_to_a_comparison(tmp_path: Path):
     assert reward["reference"]["source"] == "solver:base"  # and not the model that it went on from
     with pytest.raises(RunFolderError, match="seed"):
         run(tmp_path, TINY, seed=1)
+
+
+@pytest.mark.parametrize("has_truth", [False, True])
+def test_dev_is_scored_only_where_the_first_errors_of_given_test_rollouts_may_be_known(tmp_path: Path, has_truth: bool):
+    row = {"problem_id": "a", "sample_idx": 0, "prompt": "1 + 1?", "response": "2", "answer": "2"}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row | ({"first_error": None} if has_truth else {})) + "\n")
+    given = TINY.replace('{ model = "solver:base" }', f'{{ rollouts = ["{tmp_path / "test.jsonl"}"] }}')
+    folders = Folders(tmp_path / "out")
+    made = {run.folder: run.needs for run in planned(load(tmp_path, given), folders, seed=0)}
+    assert (folders.scores("ce", "dev") in made) == has_truth
+    assert made[folders.evaluation("ce", "test-base")] == ((folders.scores("ce", "dev"),) if has_truth else ())
 
 
 @pytest.mark.slow

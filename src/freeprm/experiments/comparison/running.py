@@ -97,18 +97,20 @@ def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[
     for name, labels in comparison.labels.items():
         if name in wanted or labels.model_of is None:
             yield labelled(comparison, folders, name, seed=seed)
+    with_truth = {test_split(name) for name, generator in comparison.generators.items() if _may_have_truth(generator)}
     for name, method in comparison.methods.items():
         if method.train is not None:
             yield trained(comparison, folders, name, seed=seed)
-        yield scored(comparison, folders, name, "dev")
+        if with_truth:
+            yield scored(comparison, folders, name, "dev")
         for split in map(test_split, comparison.generators):
             yield scored(comparison, folders, name, split)
             yield chosen(comparison, folders, name, split, n=comparison.sizes, seed=seed)
-            dev = folders.scores(name, "dev")
+            dev = (folders.scores(name, "dev"),) if split in with_truth else ()
             yield PlannedRun(
                 folder=folders.evaluation(name, split),
-                stage=partial(evaluate_steps, dev=(dev,), aggregator=method.aggregator, seed=seed),
-                inputs=(folders.scores(name, split),), needs=(dev,), log=name,
+                stage=partial(evaluate_steps, dev=dev, aggregator=method.aggregator, seed=seed),
+                inputs=(folders.scores(name, split),), needs=dev, log=name,
             )  # fmt: skip
         for benchmark, item in comparison.benchmarks.items():
             split = benchmark_split(benchmark)
@@ -219,9 +221,18 @@ def chosen(
 
 def evaluate_steps(inputs: Sequence[Path], *, dev: Sequence[Path], aggregator: str, seed: int, out: Path) -> None:
     """Evaluate scores, at a threshold from dev where steps have scores, and it is known which are right."""
-    row = next((row for _, row in read_rows(inputs[0]) if isinstance(row, Mapping)), {})
+    row = _first_row(inputs[0])
     has_truth = row.get("step_scores") is not None and "first_error" in row
     evaluate(inputs, out=out, dev=dev if has_truth else (), aggregators=[aggregator], seed=seed)
+
+
+def _may_have_truth(generator: Generator) -> bool:
+    """Whether the first errors of its responses may be known, so that thresholds are fitted on dev."""
+    return not generator.rollouts or any("first_error" in _first_row(Path(path)) for path in generator.rollouts)
+
+
+def _first_row(path: Path) -> Mapping[str, Any]:
+    return next((row for _, row in read_rows(path) if isinstance(row, Mapping)), {})
 
 
 def page(comparison: Comparison, tables: Sequence[Table], cost: Cost, *, seed: int, command: str) -> str:
