@@ -1,6 +1,8 @@
 """One run of the trainer: its data read, the policy fitted, what that took counted, and progress shown on stderr."""
 
 import json
+import os
+import platform
 import sys
 import time
 import warnings
@@ -38,6 +40,9 @@ from freeprm.training.reach import never_warm, out_of_reach, too_slow
 from freeprm.training.setup import TrainingSetup
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost
+
+_MANY_TOKENS = 50_000
+"""From which on the allocator is worth a line: minutes of training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +115,11 @@ def warn_of(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingDa
         warnings.warn(doubt, stacklevel=3)
 
 
+def _has_slow_allocator() -> bool:
+    """Whether memory is glibc's; see `freeprm.__main__`."""
+    return platform.libc_ver()[0] == "glibc" and "malloc" not in os.environ.get("LD_PRELOAD", "")
+
+
 def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) -> GroupTrainer:
     """Train, from the last checkpoint where there is one, and save the model in `arguments.output_dir`.
 
@@ -122,6 +132,8 @@ def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) 
     expected = forecast(setup, arguments, data.examples)
     if arguments.process_index == 0:
         tell(f"train: {expected}")
+        if arguments.device.type == "cpu" and expected.n_tokens > _MANY_TOKENS and _has_slow_allocator():
+            tell("train: glibc's malloc is slow here, up to twofold: pip install 'freeprm[cpu]', or preload jemalloc")
     with ConsoleCallback(expected.n_tokens) as console:
         policy = load_policy(settings, setup.start, arguments.device, valuation=setup.reward.valuation)
         trainer = GroupTrainer(
