@@ -16,8 +16,6 @@ _SYSTEM_FOLDERS = tuple(
     Path(folder) for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
 )
 _JEMALLOC = "libjemalloc.so.2"
-_KEEP = "dirty_decay_ms:-1,muzzy_decay_ms:-1"
-"""What was freed is kept for the next tensor, since new pages of memory are expensive."""
 _TBB = ("libtbbmalloc.so.2", "libtbbmalloc_proxy.so.2")
 """In the order of loading; of the package `tbb`."""
 
@@ -46,7 +44,7 @@ def with_allocator(
         return None
     for folder in folders:
         if (folder / _JEMALLOC).is_file():
-            return {"MALLOC_CONF": _KEEP, **environment, "LD_PRELOAD": str(folder / _JEMALLOC)}
+            return {**environment, "LD_PRELOAD": str(folder / _JEMALLOC)}
     tbb = [prefix / "lib" / name for name in _TBB]
     if all(path.is_file() for path in tbb):
         return {**environment, "LD_PRELOAD": ":".join(map(str, tbb))}
