@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import timing
 from benchmarks.rows import Row, growth_plot, markdown, number, terminal_table
 from freeprm.cli import output
 from freeprm.errors import ConfigError, FreePRMError, MissingExtraError, PluginError
@@ -21,7 +23,8 @@ from freeprm.io.rows import write_json
 BENCHMARKS = {
     "early_stopping": "benchmarks.log_ratios:early_stopping", "gpu": "benchmarks.gpu:gpu",
     "grading": "benchmarks.grading:grading", "growth": "benchmarks.scoring:growth",
-    "memory": "benchmarks.memory:memory", "scoring": "benchmarks.scoring:scoring", "solver": "benchmarks.solver:solver",
+    "memory": "benchmarks.memory:memory", "real": "benchmarks.real:real", "scoring": "benchmarks.scoring:scoring",
+    "solver": "benchmarks.solver:solver",
     "stored_reference": "benchmarks.log_ratios:stored_reference", "training": "benchmarks.training:training",
 }  # fmt: skip
 """Where each is; it yields rows as they are measured, with small sizes if `quick`."""
@@ -43,10 +46,15 @@ def main(
         Path | None, typer.Option("--out", "-o", help="Write rows.json, README.md and the plots to this folder.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Of torch; by default as many as it takes by itself.")] = None,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="Seconds are processor time, for a machine with other work: --threads 1.")
+    ] = False,
 ) -> None:
     """Measure speed and memory beside the released scorer's way, plain transformers, TRL and matrix products."""
     if out and not find_spec("matplotlib"):
         raise MissingExtraError("matplotlib is not installed; for the plots of --out: pip install 'freeprm[bench]'")
+    if cpu_time and threads != 1:
+        raise ConfigError("cpu_time: several threads would add up; expected --threads 1 with --cpu-time")
     files = [file for file in (json_file, out and out / "rows.json") if file]
 
     def finished(rows: list[Row]) -> None:
@@ -56,6 +64,7 @@ def main(
         row = rows[-1]
         print(f"{row.name}: {number(row.ours) or '-'} {row.unit}, ratio {number(row.ratio) or '-'}", file=sys.stderr)
 
+    timing.clock = time.process_time if cpu_time else time.perf_counter
     with output.working():
         rows = run(benchmarks or list(BENCHMARKS), quick=quick, threads=threads, finished=finished)
         if out:

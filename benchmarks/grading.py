@@ -6,7 +6,6 @@ generated. Each worker starts cold: neither its imports nor an answer is there b
 """
 
 import json
-import os
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import NamedTuple
 
 from benchmarks.rows import BenchmarkError, Row
+from benchmarks.workloads import named_folder
 from freeprm.core.answers import Verdict, at_once
 from freeprm.core.answers.extraction import extract
 from freeprm.graders.base import AnswerPair, judging
@@ -48,8 +48,8 @@ def grading(*, quick: bool) -> Iterator[Row]:
 
 
 def _samples(*, quick: bool) -> Iterator[Sample]:
-    folder = Path(os.environ.get(_DATA, ""))
-    if _DATA in os.environ and folder.is_dir():
+    folder = named_folder(_DATA)
+    if folder is not None:
         solutions = _read(folder / "qwen_rm_maj_100x8" / "rollouts.jsonl")
         pairs = [AnswerPair(extract(row["response"]) or "", row["answer"]) for row in solutions]
         yield Sample("800 responses of Qwen2.5-Math to MATH", [pair for pair in pairs if pair.pred])

@@ -18,8 +18,9 @@ import torch
 
 from benchmarks.peers import plain_logprobs
 from benchmarks.rows import BenchmarkError, Row, cheaper
-from benchmarks.training_runs import NO_TRL, Plan, import_trainers, run_ours, run_trl, trl_version
-from benchmarks.workloads import Workload, random_groups, random_model, random_rollouts, word_tokenizer
+from benchmarks.training import AS_IT_COMES, PEERS, PLAIN, TRL, Trains
+from benchmarks.training_runs import NO_TRL, Plan, import_trainers, run_ours, trl_version
+from benchmarks.workloads import Measurable, Workload, rollouts_of
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
 
@@ -38,59 +39,58 @@ def memory(*, quick: bool) -> Iterator[Row]:
             size=size, vocabulary=vocabulary, prompts=pairs, n=2, prompt_tokens=150, response_tokens=response
         )  # fmt: skip
         if not quick:
-            yield scoring(work)
-        yield from training(work, as_it_comes=not quick)
+            yield scoring(work, name=f"memory/scoring, plain Hugging Face: {work}")
+        twice = replace(work, prompts=2 * pairs)
+        for peer in (TRL,) if quick else (TRL, AS_IT_COMES):
+            target = TARGET if vocabulary >= 100_000 else None
+            yield training(twice, peer, objective="dpo", name=f"memory/training dpo, {peer}: {work}", target=target)
 
 
-def scoring(work: Workload) -> Row:
+def scoring(work: Measurable, *, name: str) -> Row:
     """Scoring, beside the plain way of transformers with batches of 8."""
     ours, peer = (partial(_scoring, score) for score in (score_tokens, plain_logprobs))
-    return _row(f"memory/scoring, plain Hugging Face: {work}", ours, peer, work, target=None)
+    return _row(name, ours, peer, work, target=None)
 
 
-def training(work: Workload, *, as_it_comes: bool) -> Iterator[Row]:
-    """Two optimisation steps of DPO with P pairs each, beside TRL's."""
-    target = TARGET if work.vocabulary >= 100_000 else None
-    name = f"memory/training dpo, TRL{{}}: {work}"
-    if trl_version() is None:
-        yield Row(name=name.format(""), target=target, unit="MiB", missing=NO_TRL)
-        return
-    for how, checkpointing in (("", False), *([(" as it comes", True)] if as_it_comes else [])):
-        peer = partial(_training, partial(run_trl, checkpointing=checkpointing))
-        yield _row(name.format(how), partial(_training, run_ours), peer, work, target=target)
+def training(work: Measurable, peer: str, *, objective: str, name: str, target: float | None = None) -> Row:
+    """Two optimisation steps with half of the groups each, beside one of `training.PEERS`."""
+    if peer != PLAIN and trl_version() is None:
+        return Row(name=name, target=target, unit="MiB", missing=NO_TRL)
+    ours, theirs = (partial(_training, train, objective) for train in (run_ours, PEERS[peer]))
+    return _row(name, ours, theirs, work, target=target)
 
 
-Job = Callable[[Workload], Callable[[], object]]
-"""Can be pickled; given a workload it returns the work, with what the work needs but the models."""
+Job = Callable[[Measurable], Callable[[], object]]
+"""Can be pickled; given what is measured it returns the work, with what the work needs but the models."""
 
 
-def _row(name: str, ours: Job, peer: Job, work: Workload, *, target: float | None) -> Row:
+def _row(name: str, ours: Job, peer: Job, work: Measurable, *, target: float | None) -> Row:
     if not can_measure():
         missing = "this system does not tell a process's peak (no /proc/self/clear_refs)"
         return Row(name=name, target=target, unit="MiB", missing=missing)
     threads = torch.get_num_threads()
     our_peak, peer_peak = (peak_mib(job, work, threads=threads) for job in (ours, peer))
-    model = random_model(work, device="meta")
-    details = {"weights_mib": model.num_parameters() * model.dtype.itemsize / 2**20}
+    details = {"weights_mib": work.weights_mib}
     return cheaper(name, ours=our_peak, peer=peer_peak, target=target, unit="MiB", details=details)
 
 
-def _scoring(score: Callable[..., object], work: Workload) -> Callable[[], object]:
-    encoded = encode(word_tokenizer(work.vocabulary), random_rollouts(work))
-    return lambda: score(random_model(work), encoded)
+def _scoring(score: Callable[..., object], work: Measurable) -> Callable[[], object]:
+    encoded = encode(work.tokenizer(), rollouts_of(work.groups()))
+    return lambda: score(work.model(), encoded)
 
 
-def _training(run: Callable[..., object], work: Workload) -> Callable[[], object]:
-    import_trainers()  # in either's process, and before the work
-    groups = tuple(random_groups(replace(work, prompts=2 * work.prompts)))
-    plan = Plan(objective="dpo", groups=groups, groups_a_batch=work.prompts)
-    tokenizer = word_tokenizer(work.vocabulary)
+def _training(train: Trains, objective: str, work: Measurable) -> Callable[[], object]:
+    if trl_version() is not None:
+        import_trainers()  # in either's process, and before the work
+    groups = tuple(work.groups())
+    plan = Plan(objective=objective, groups=groups, groups_a_batch=len(groups) // 2)
+    tokenizer = work.tokenizer()
 
-    def train() -> None:
+    def train_once() -> None:
         with tempfile.TemporaryDirectory() as out:
-            run(random_model(work), tokenizer, plan, out=Path(out))
+            train(work.model(), tokenizer, plan, out=Path(out))
 
-    return train
+    return train_once
 
 
 def can_measure() -> bool:

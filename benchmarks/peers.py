@@ -106,22 +106,23 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 @torch.no_grad()
 def plain_logprobs(model: PreTrainedModel, batch: Sequence[Encoded], *, batch_size: int = PLAIN_BATCH) -> list[Tensor]:
+    """Those of `padded_logprobs`, in batches in the order given; one (T,) tensor a response."""
+    parts = (batch[start : start + batch_size] for start in range(0, len(batch), batch_size))
+    return [logps for part in parts for logps in padded_logprobs(model, part)]
+
+
+def padded_logprobs(model: PreTrainedModel, batch: Sequence[Encoded]) -> list[Tensor]:
     """The usual way with transformers: pad a batch, log-softmax all of its logits, gather the labels.
 
-    One (T,) tensor a response, in the model's dtype; batches are in the order given.
+    One (T,) float32 tensor a response, differentiable.
     """
-    results = []
-    for start in range(0, len(batch), batch_size):
-        part = batch[start : start + batch_size]
-        ids = pad_sequence([torch.from_numpy(item.ids).long() for item in part], batch_first=True).to(model.device)
-        lengths = torch.tensor([len(item.ids) for item in part], device=ids.device)
-        attention_mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()  # (B, L)
-        logprobs = model(input_ids=ids, attention_mask=attention_mask).logits[:, :-1].log_softmax(-1)  # (B, L - 1, V)
-        chosen = logprobs.gather(-1, ids[:, 1:, None])[..., 0].cpu()
-        results += [
-            row[item.n_prompt - 1 : len(item.ids) - 1] for row, item in zip(chosen, part, strict=True)
-        ]  # fmt: skip
-    return results
+    ids = pad_sequence([torch.from_numpy(item.ids).long() for item in batch], batch_first=True).to(model.device)
+    lengths = torch.tensor([len(item.ids) for item in batch], device=ids.device)
+    attention_mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()  # (B, L)
+    logits = model(input_ids=ids, attention_mask=attention_mask).logits[:, :-1]
+    logprobs = logits.float().log_softmax(-1)  # (B, L - 1, V)
+    chosen = logprobs.gather(-1, ids[:, 1:, None])[..., 0].cpu()
+    return [row[item.n_prompt - 1 : len(item.ids) - 1] for row, item in zip(chosen, batch, strict=True)]
 
 
 @torch.no_grad()

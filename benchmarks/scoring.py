@@ -12,9 +12,10 @@ measured in the same rounds, over 2 P FLOPs a token.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.peers import ScorerText, plain_logprobs, released_scores, scorer_text
@@ -32,6 +33,7 @@ MEANINGS = {
     "P": "tokens of the prompt",
 }  # fmt: skip
 _CPU_INFO = Path("/proc/cpuinfo")
+_COMPARED = 8  # responses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +75,11 @@ def measure(case: Case) -> Iterator[Row]:
         "plain Hugging Face": lambda: plain_logprobs(theirs, encode(tokenizer, some)),
         "matmul": products,
     }
-    flags = _CPU_INFO.read_text(encoding="utf-8") if _CPU_INFO.exists() else ""
-    with_bf16 = "bfloat16" in case.targets and has_bf16(flags)
+    with_bf16 = "bfloat16" in case.targets and has_bf16(processor_flags())
     if with_bf16:
         half = random_model(replace(work, dtype="bfloat16"))
-        details |= {"bfloat16_mean_difference": _mean_difference(model, half, tokenizer, some)}
+        encoded = encode(tokenizer, some)
+        details |= {"bfloat16_mean_difference": mean_difference(*(score_tokens(one, encoded) for one in (model, half)))}
         ways["bfloat16"] = lambda: score_tokens(half, encode(tokenizer, rollouts))
     seconds = interleaved(ways, rounds=case.rounds)
     total, part = (Work.of(encode(tokenizer, given), model.config) for given in (rollouts, some))
@@ -101,8 +103,57 @@ def measure(case: Case) -> Iterator[Row]:
     elif target is not None:
         yield Row(
             name=name, peer=ours.median, target=target, unit="tokens/s", details=details,
-            missing="this processor has no bfloat16 instructions",
+            missing=NO_BF16,
         )  # fmt: skip
+
+
+class BesidePlain(NamedTuple):
+    """Rates of both ways, and what else was measured."""
+
+    ours: Rate
+    peer: Rate
+    details: dict[str, Any]
+
+
+def beside_plain(
+    model: PreTrainedModel, theirs: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout],
+    *, rounds: int, mean_tolerance: float | None = None,
+) -> BesidePlain:  # fmt: skip
+    """Our scoring beside the plain way of transformers, on all responses; both get texts.
+
+    Args:
+        model: ours, which is adapted.
+        theirs: another copy of it.
+        tokenizer: of the model.
+        rollouts: of which the first ones are compared before the clock starts.
+        rounds: of each way.
+        mean_tolerance: nats that tokens' log-probabilities may differ by on average, for 16 bits; any of them by
+            `TOLERANCE` if not given.
+
+    Raises:
+        BenchmarkError: they differ by more.
+    """
+    encoded = encode(tokenizer, rollouts)
+    some = encoded[:_COMPARED]
+    both = score_tokens(model, some), plain_logprobs(theirs, some)
+    largest = different(*([logps.tolist() for logps in side] for side in both))
+    mean = mean_difference(*both)
+    if mean_tolerance is None:
+        check_agreement("scoring: a token's log-probability in nats", largest, most=TOLERANCE)
+    else:
+        check_agreement("scoring: the mean token's log-probability in nats", mean, most=mean_tolerance)
+    ways = {
+        "ours": lambda: score_tokens(model, encode(tokenizer, rollouts)),
+        "peer": lambda: plain_logprobs(theirs, encode(tokenizer, rollouts)),
+    }
+    seconds = interleaved(ways, rounds=rounds)
+    work = Work.of(encoded, model.config)
+    ours, peer = (Rate(amount=work.naive_tokens, seconds=seconds[name]) for name in ways)
+    details = {
+        "responses": len(encoded), "tokens": work.naive_tokens, "unique_tokens": work.unique_tokens,
+        "largest_difference": largest, "mean_difference": mean,
+    }  # fmt: skip
+    return BesidePlain(ours, peer, details)
 
 
 def full() -> Iterator[Case]:
@@ -154,13 +205,18 @@ def _details(work: Work, ours: Rate, peak: Rate) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _mean_difference(
-    model: PreTrainedModel, half: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rollouts: list[Rollout]
-) -> float:
-    """Mean distance of a token's log-probability in bfloat16 from that in float32; also warms the former up."""
-    encoded = encode(tokenizer, rollouts)
-    pairs = zip(score_tokens(model, encoded), score_tokens(half, encoded), strict=True)
+def mean_difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    """Mean distance of a token's log-probability between two ways, in nats."""
+    pairs = zip(ours, theirs, strict=True)
     return float(np.mean(np.concatenate([(left - right).abs().numpy() for left, right in pairs])))
+
+
+NO_BF16 = "this processor has no bfloat16 instructions"
+
+
+def processor_flags() -> str:
+    """Of /proc/cpuinfo; empty where there is none."""
+    return _CPU_INFO.read_text(encoding="utf-8") if _CPU_INFO.exists() else ""
 
 
 def has_bf16(flags: str) -> bool:

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
-from benchmarks.peers import generated_tokens, plain_logprobs
-from benchmarks.rows import Row, check_agreement, faster, required
-from benchmarks.timing import Rate, interleaved, timed
+from benchmarks.peers import generated_tokens
+from benchmarks.rows import Row, faster, required
+from benchmarks.scoring import beside_plain
+from benchmarks.timing import Rate, counted, timed
 from benchmarks.training_runs import Plan, run_ours
-from benchmarks.workloads import different, rollouts_of
+from benchmarks.workloads import rollouts_of
 from freeprm.datasets.arithmetic import Arithmetic
 from freeprm.io.rollouts import read_rollouts
 from freeprm.models.encoding import encode
 from freeprm.models.loading import Backbone, LoadOptions, load_backbone
-from freeprm.models.logprobs import score_tokens
 from freeprm.stages.grading import grade
 from freeprm.stages.sampling import sample
 from freeprm.training.groups import divide
@@ -28,7 +28,6 @@ from freeprm.types import Group, Rollout, group_rollouts
 MODEL = "solver:base"
 SAMPLE, SCORE, TRAIN = 15_000, 40_000, 20_000
 """Tokens a second that are required on two cores."""
-TOLERANCE = 1e-4
 _TEMPERATURE, _MAX_NEW_TOKENS, _N = 0.8, 200, 16
 _GROUPS_A_BATCH, _GROUP_SIZE = 8, 8
 _PEER_PROMPTS = 16  # of N samples each: a batch of 256 rows, as many as our engine takes at a time
@@ -57,26 +56,22 @@ def _backbone() -> Backbone:
 def _sampling(backbone: Backbone, scratch: Path, *, n_problems: int, rounds: int) -> Iterator[Row]:
     prompts = [problem.prompt for problem in Arithmetic().problems("train", limit=_PEER_PROMPTS, seed=0)]
     folders = count()
-    tokens: dict[str, list[int]] = {"ours": [], "peer": []}
 
-    def ours() -> None:
+    def ours() -> int:
         made = sample(
             "arithmetic", model=MODEL, out=scratch / f"sampled-{next(folders)}", split="train", n_problems=n_problems,
             n=_N, temperature=_TEMPERATURE, max_new_tokens=_MAX_NEW_TOKENS,
         )  # fmt: skip
-        tokens["ours"].append(made.cost.generated_tokens)
+        return made.cost.generated_tokens
 
-    def peer() -> None:
-        tokens["peer"].append(
-            generated_tokens(
-                backbone.model, backbone.tokenizer, prompts, n=_N, temperature=_TEMPERATURE,
-                max_new_tokens=_MAX_NEW_TOKENS,
-            )
+    def peer() -> int:
+        return generated_tokens(
+            backbone.model, backbone.tokenizer, prompts, n=_N, temperature=_TEMPERATURE,
+            max_new_tokens=_MAX_NEW_TOKENS,
         )  # fmt: skip
 
-    seconds = interleaved({"ours": ours, "peer": peer}, rounds=rounds)
-    rates = {name: Rate(amount=sum(tokens[name]) / rounds, seconds=seconds[name]) for name in tokens}
-    details = {"generated_tokens": tokens["ours"][0], "problems": n_problems, "n": _N}
+    rates = counted({"ours": ours, "peer": peer}, rounds=rounds)
+    details = {"generated_tokens": rates["ours"].amount, "problems": n_problems, "n": _N}
     yield required("solver/sampling", ours=rates["ours"], least=SAMPLE, details=details)
     yield faster("solver/sampling, generate", ours=rates["ours"], peer=rates["peer"], details=details)
 
@@ -91,24 +86,9 @@ def _graded(scratch: Path) -> list[Group]:
 
 
 def _scoring(backbone: Backbone, rollouts: Sequence[Rollout], *, rounds: int) -> Iterator[Row]:
-    theirs = _backbone().model
-    encoded = encode(backbone.tokenizer, rollouts)
-    some = encoded[:64]
-    largest = different(
-        [logps.tolist() for logps in score_tokens(backbone.model, some)],
-        [logps.tolist() for logps in plain_logprobs(theirs, some)],
-    )
-    check_agreement("solver/scoring: a token's log-probability in nats", largest, most=TOLERANCE)
-    ways = {
-        "ours": lambda: score_tokens(backbone.model, encode(backbone.tokenizer, rollouts)),
-        "peer": lambda: plain_logprobs(theirs, encode(backbone.tokenizer, rollouts)),
-    }
-    seconds = interleaved(ways, rounds=rounds)
-    n_tokens = sum(len(item.ids) for item in encoded)
-    rates = {name: Rate(amount=n_tokens, seconds=taken) for name, taken in seconds.items()}
-    details = {"responses": len(encoded), "tokens": n_tokens, "largest_difference": largest}
-    yield required("solver/scoring", ours=rates["ours"], least=SCORE, details=details)
-    yield faster("solver/scoring, plain Hugging Face", ours=rates["ours"], peer=rates["peer"], details=details)
+    found = beside_plain(backbone.model, _backbone().model, backbone.tokenizer, rollouts, rounds=rounds)
+    yield required("solver/scoring", ours=found.ours, least=SCORE, details=found.details)
+    yield faster("solver/scoring, plain Hugging Face", ours=found.ours, peer=found.peer, details=found.details)
 
 
 def _training(backbone: Backbone, groups: Sequence[Group], *, rounds: int) -> Row:

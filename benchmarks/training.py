@@ -1,4 +1,4 @@
-"""Training: DPO and KTO with this package's trainer beside TRL's, on the same batches in the same dtype.
+"""Training: this package's trainer beside TRL's and a plain loop, on the same batches in the same dtype.
 
 A rate counts every response with its prompt, over the time of optimisation steps and of the reference's pass over the
 same responses, which both sides compute before training. The first step of each run is left out. Both start from the
@@ -10,33 +10,78 @@ the setting of ours, and once more as it comes.
 
 import gc
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.rows import Row, check_agreement, faster
-from benchmarks.timing import Rate
-from benchmarks.training_runs import NO_TRL, Plan, TrainingRun, run_ours, run_trl, trl_version
-from benchmarks.workloads import Workload, random_groups, random_model, rollouts_of, word_tokenizer
+from benchmarks.timing import Rate, interleaved
+from benchmarks.training_runs import NO_TRL, Plan, TrainingRun, run_ours, run_plain, run_trl, trl_version
+from benchmarks.workloads import Measurable, Workload, rollouts_of
 from freeprm.models.encoding import encode
 from freeprm.models.logprobs import score_tokens
 
 TARGETS = {"dpo": 4.0, "kto": 3.0}
-LOSS_TOLERANCE, NORM_TOLERANCE, LOGP_TOLERANCE = 1e-3, 1e-2, 1e-4
-"""Relative, of losses and gradient norms of a step; and nats a token, of the reference's log-probabilities."""
+
+
+class Tolerance(NamedTuple):
+    """How much two runs may differ by."""
+
+    logp: float
+    """Nats a token, of the reference's log-probabilities."""
+    loss: float
+    """Relative, of a step."""
+    grad_norm: float
+    """Likewise."""
+
+
+EXACT, ROUNDED = Tolerance(logp=1e-4, loss=1e-3, grad_norm=1e-2), Tolerance(logp=5e-2, loss=5e-2, grad_norm=0.2)
+"""In float32, and in bfloat16."""
+
+
+class Trains(Protocol):
+    """One way to train; see `training_runs`."""
+
+    def __call__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: Plan, *, out: Path
+    ) -> TrainingRun:
+        """Train the model."""
+        ...
+
+
+TRL = "TRL"
+AS_IT_COMES = f"{TRL} as it comes"
+"""With its default, recomputed activations."""
+PLAIN = "plain Hugging Face"
+PEERS: dict[str, Trains] = {
+    TRL: partial(run_trl, checkpointing=False), AS_IT_COMES: partial(run_trl, checkpointing=True), PLAIN: run_plain,
+}  # fmt: skip
+"""By the names that rows have for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """What is measured in one go."""
 
-    work: Workload
-    """`prompts` pairs: N = 2."""
+    work: Measurable
+    """For `dpo` of pairs: N = 2."""
     objective: str
-    pairs_a_batch: int
-    as_it_comes: bool = False
-    """Run TRL with its default, recomputed activations, too."""
+    groups_a_batch: int
+    peers: tuple[str, ...] = (TRL,)
+    target: float | None = None
+    bf16: bool = False
+    """See `Plan`."""
+    rounds: int = 1
+    subject: str = "training/"
+    """The beginning of its rows' names."""
+
+    def name(self, peer: str) -> str:
+        """Of the row of a peer."""
+        return f"{self.subject}{self.objective}, {peer}: {self.work}{', autocast to bfloat16' if self.bf16 else ''}"
 
 
 def training(*, quick: bool) -> Iterator[Row]:
@@ -46,45 +91,59 @@ def training(*, quick: bool) -> Iterator[Row]:
 
 
 def measure(case: Case) -> Iterator[Row]:
-    """The rows of one case; without TRL, only ours has a figure.
+    """The rows of one case; if TRL is not installed, only ours has a figure beside it.
 
     Raises:
         BenchmarkError: losses, gradients or log-probabilities differ.
     """
-    tokenizer = word_tokenizer(case.work.vocabulary)
-    plan = Plan(objective=case.objective, groups=tuple(random_groups(case.work)), groups_a_batch=case.pairs_a_batch)
+    tokenizer = case.work.tokenizer()
+    plan = Plan(
+        objective=case.objective, groups=tuple(case.work.groups()), groups_a_batch=case.groups_a_batch, bf16=case.bf16
+    )
     encoded = encode(tokenizer, rollouts_of(plan.groups))
-    score_tokens(random_model(case.work), encoded[:2])  # what only the first pass of a process does is nobody's to pay
+    score_tokens(case.work.model(), encoded[:2])  # what only the first pass of a process does is nobody's to pay
     lengths = [len(item.ids) for item in encoded]
-    names = ["ours"]
-    if trl_version() is not None:
-        names += ["TRL", *(["TRL as it comes"] if case.as_it_comes else [])]
-    runs = {name: _run(name, case.work, plan) for name in names}
-    responses_a_batch = case.pairs_a_batch * case.work.n
-    n_tokens = sum(lengths[responses_a_batch : plan.n_steps * responses_a_batch])  # the first step is not measured
-    details = {"steps": plan.n_steps - 1, "pairs_a_batch": case.pairs_a_batch, "first_loss": runs["ours"].losses[0]}
-    rates = {name: Rate(amount=n_tokens, seconds=(run.seconds(n_steps=plan.n_steps),)) for name, run in runs.items()}
-    if trl_version() is None:
-        yield Row(
-            name=f"training/{case.objective}, TRL: {case.work}", ours=rates["ours"].median,
-            target=TARGETS[case.objective], unit="tokens/s", details=details, missing=NO_TRL,
-        )  # fmt: skip
-    for name in names[1:]:
-        details |= check_same(runs["ours"], runs[name], lengths)
+    n_tokens = sum(len(item.ids) for item in encode(tokenizer, rollouts_of(plan.measured)))
+    present = [peer for peer in case.peers if peer == PLAIN or trl_version() is not None]
+    trains: dict[str, Trains] = {"ours": run_ours} | {peer: PEERS[peer] for peer in present}
+    runs: dict[str, list[TrainingRun]] = {name: [] for name in trains}
+
+    def run(name: str) -> Callable[[], object]:
+        return lambda: runs[name].append(_run(trains[name], case.work, plan))
+
+    interleaved({name: run(name) for name in trains}, rounds=case.rounds)
+    rates = {
+        name: Rate(amount=n_tokens, seconds=tuple(one.seconds(n_steps=plan.n_steps) for one in made))
+        for name, made in runs.items()
+    }
+    first = {name: made[0] for name, made in runs.items()}
+    details = {"steps": plan.n_steps - 1, "groups_a_batch": case.groups_a_batch, "first_loss": first["ours"].losses[0]}
+    for peer in case.peers:
+        if peer not in present:
+            yield Row(
+                name=case.name(peer), ours=rates["ours"].median, target=case.target, unit="tokens/s", details=details,
+                missing=NO_TRL,
+            )  # fmt: skip
+            continue
+        same = check_same(first["ours"], first[peer], lengths, tolerance=ROUNDED if case.bf16 else EXACT)
         yield faster(
-            f"training/{case.objective}, {name}: {case.work}", ours=rates["ours"], peer=rates[name],
-            target=TARGETS[case.objective],
-            details={**details, "trl": trl_version(), **_parts(runs["ours"], "ours"), **_parts(runs[name], "peer")},
+            case.name(peer), ours=rates["ours"], peer=rates[peer], target=case.target,
+            details={
+                **details, **same, "trl": trl_version(), **_parts(first["ours"], "ours"), **_parts(first[peer], "peer"),
+            },
         )  # fmt: skip
 
 
-def check_same(ours: TrainingRun, theirs: TrainingRun, lengths: Sequence[int]) -> dict[str, Any]:
+def check_same(
+    ours: TrainingRun, theirs: TrainingRun, lengths: Sequence[int], *, tolerance: Tolerance = EXACT
+) -> dict[str, Any]:
     """The largest differences of two runs, if they are small.
 
     Args:
         ours: a run.
         theirs: a run with the same plan.
         lengths: tokens of each response.
+        tolerance: what is small.
 
     Raises:
         BenchmarkError: they are not.
@@ -98,8 +157,7 @@ def check_same(ours: TrainingRun, theirs: TrainingRun, lengths: Sequence[int]) -
         "loss_difference": _relative(ours.losses, theirs.losses),
         "grad_norm_difference": _relative(ours.grad_norms, theirs.grad_norms),
     }
-    allowed = (LOGP_TOLERANCE, LOSS_TOLERANCE, NORM_TOLERANCE)
-    for (name, value), most in zip(differences.items(), allowed, strict=True):
+    for (name, value), most in zip(differences.items(), tolerance, strict=True):
         check_agreement(f"training: {name.removesuffix('_difference')}", value, most=most)
     return differences
 
@@ -107,25 +165,24 @@ def check_same(ours: TrainingRun, theirs: TrainingRun, lengths: Sequence[int]) -
 def _quick() -> Iterator[Case]:
     for vocabulary in (32_000, 128_000):
         work = Workload(size="0.9M", vocabulary=vocabulary, prompts=6, n=2, prompt_tokens=100, response_tokens=100)
-        yield Case(work=work, objective="dpo", pairs_a_batch=2)
-    yield Case(work=replace(work, vocabulary=32_000), objective="kto", pairs_a_batch=2)
+        yield Case(work=work, objective="dpo", groups_a_batch=2, target=TARGETS["dpo"])
+    work = replace(work, vocabulary=32_000)
+    yield Case(work=work, objective="kto", groups_a_batch=2, target=TARGETS["kto"])
 
 
 def _full() -> Iterator[Case]:
     for vocabulary in (32_000, 128_000):
-        for objective in TARGETS:
+        for objective, target in TARGETS.items():
             work = Workload(size="50M", vocabulary=vocabulary, prompts=12, n=2, prompt_tokens=180)
-            yield Case(work=work, objective=objective, pairs_a_batch=4, as_it_comes=objective == "dpo")
+            peers = (TRL, AS_IT_COMES) if objective == "dpo" else (TRL,)
+            yield Case(work=work, objective=objective, groups_a_batch=4, peers=peers, target=target)
 
 
-def _run(name: str, work: Workload, plan: Plan) -> TrainingRun:
+def _run(train: Trains, work: Measurable, plan: Plan) -> TrainingRun:
     """One side's run, from a model of its own with the same weights."""
     gc.collect()  # of the trainers before, with their models
-    policy, tokenizer = random_model(work), word_tokenizer(work.vocabulary)
     with tempfile.TemporaryDirectory() as out:
-        if name == "ours":
-            return run_ours(policy, tokenizer, plan, out=Path(out))
-        return run_trl(policy, tokenizer, plan, out=Path(out), checkpointing=name == "TRL as it comes")
+        return train(work.model(), work.tokenizer(), plan, out=Path(out))
 
 
 def _parts(run: TrainingRun, whose: str) -> dict[str, float]:

@@ -1,9 +1,8 @@
-"""A few steps of training under a clock, with this package's trainer and with TRL's, on the same batches.
+"""A few steps of training under a clock, with this package's trainer, TRL's and a plain loop, on the same batches.
 
-Both compute the reference's log-probabilities before training, TRL by its option `precompute_ref_log_probs`.
+All compute the reference's log-probabilities before training, TRL by its option `precompute_ref_log_probs`.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -17,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.utils import clip_grad_norm_
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,6 +30,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from benchmarks import timing
+from benchmarks.peers import padded_logprobs, plain_logprobs
 from benchmarks.timing import timed
 from benchmarks.workloads import rollouts_of
 from freeprm.errors import MissingExtraError
@@ -56,6 +59,8 @@ class Plan:
     """In the order of training; each batch takes the next `groups_a_batch`."""
     groups_a_batch: int
     learning_rate: float = 1e-6
+    bf16: bool = False
+    """Compute in bfloat16, by autocast; the reference too."""
 
     @property
     def n_steps(self) -> int:
@@ -98,7 +103,7 @@ class StepClock(TrainerCallback):
         """Note the time, when a GPU has done its work too."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
+        self.ends.append(timing.clock())
 
 
 def run_timed(trainer: Trainer, *, reference_seconds: float, ref_logps: Sequence[float]) -> TrainingRun:
@@ -123,8 +128,8 @@ def shared_arguments(plan: Plan, model: PreTrainedModel) -> dict[str, Any]:
     return {
         "learning_rate": plan.learning_rate, "lr_scheduler_type": "constant", "max_steps": plan.n_steps,
         "train_sampling_strategy": "sequential", "logging_steps": 1, "save_strategy": "no", "report_to": "none",
-        "disable_tqdm": True, "dataloader_pin_memory": False, "use_cpu": model.device.type == "cpu", "bf16": False,
-        "seed": 0,
+        "disable_tqdm": True, "dataloader_pin_memory": False, "use_cpu": model.device.type == "cpu",
+        "bf16": plan.bf16, "seed": 0,
     }  # fmt: skip
 
 
@@ -142,7 +147,8 @@ def run_ours(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: P
     others = mismatches(plan.groups, seed=0) if objective.needs_kl else []
     encoded = encode(tokenizer, [*rollouts, *others])
     logps: list[Tensor] = []
-    reference_seconds = timed(lambda: logps.extend(score_tokens(model, encoded)))
+    with _autocast(model, plan):
+        reference_seconds = timed(lambda: logps.extend(score_tokens(model, encoded)))
     trainer = GroupTrainer(
         model,
         TrainingArguments(
@@ -174,6 +180,49 @@ def _examples(
             )
         )  # fmt: skip
     return examples
+
+
+def _autocast(model: PreTrainedModel, plan: Plan) -> torch.autocast:
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=plan.bf16)
+
+
+def run_plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: Plan, *, out: Path) -> TrainingRun:
+    """Train by the loop that one writes with torch and transformers; the model is changed.
+
+    Args:
+        model: the policy, and the reference before its first step.
+        tokenizer: of the model.
+        plan: what is trained; its objective is `ce`.
+        out: unused.
+    """
+    assert plan.objective == "ce"
+    rollouts = rollouts_of(plan.groups)
+    encoded = encode(tokenizer, rollouts)
+    labels = torch.tensor([float(rollout.correct is True) for rollout in rollouts])
+    logps: list[Tensor] = []
+    with _autocast(model, plan):
+        reference_seconds = timed(lambda: logps.extend(plain_logprobs(model, encoded)))
+    ref_logps = torch.stack([part.sum() for part in logps])  # (B,)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=0.0, fused=True)
+    ends, losses, norms = [], [], []
+    stop = 0
+    model.train()
+    for step in range(plan.n_steps):
+        batch = plan.groups[step * plan.groups_a_batch : (step + 1) * plan.groups_a_batch]
+        rows = slice(stop, stop := stop + len(rollouts_of(batch)))
+        with _autocast(model, plan):
+            policy_logps = torch.stack([part.sum() for part in padded_logprobs(model, encoded[rows])])
+        loss = binary_cross_entropy_with_logits(BETA * (policy_logps - ref_logps[rows]), labels[rows])
+        loss.backward()
+        norms.append(float(clip_grad_norm_(model.parameters(), 1.0)))
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        ends.append(timing.clock())
+    return TrainingRun(
+        reference_seconds=reference_seconds, step_seconds=tuple(after - before for before, after in pairwise(ends)),
+        ref_logps=tuple(ref_logps.tolist()), losses=tuple(losses), grad_norms=tuple(norms),
+    )  # fmt: skip
 
 
 def trl_version() -> str | None:

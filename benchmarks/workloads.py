@@ -1,19 +1,27 @@
 """What is measured: random Llamas by size, a tokenizer of numbered words, rollouts of given lengths, and their work.
 
 Weights and words are random, since speed and memory do not depend on what they say; lengths are what real rollouts
-have: they spread about their mean.
+have: they spread about their mean. `real` has a model and responses that are not random.
 """
 
+import os
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
+from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from freeprm.core.flops import ModelShape, TransformerConfig
 from freeprm.models.encoding import Encoded
@@ -46,9 +54,30 @@ SIZES = {
 """By parameters of the layers; `50M` has them with the tied head of 32k tokens, 1B and 8B are Llama 3's shapes."""
 
 
+class Measurable(Protocol):
+    """A model and the responses that go through it; can be pickled, and `str` names it in a row."""
+
+    @property
+    def weights_mib(self) -> float:
+        """MiB of the model's weights."""
+        ...
+
+    def model(self) -> PreTrainedModel:
+        """Made anew, as transformers makes it: each side has its own, and ours adapts the model that it is given."""
+        ...
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Of the model."""
+        ...
+
+    def groups(self) -> list[Group]:
+        """Problems with graded responses."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A model and the responses that go through it."""
+    """A random model and random responses."""
 
     size: str
     """One of `SIZES`."""
@@ -67,6 +96,24 @@ class Workload:
             f"N={self.n}", f"prompt {self.prompt_tokens}", f"response {self.response_tokens}", self.dtype,
         ]  # fmt: skip
         return ", ".join(parts)
+
+    @property
+    def weights_mib(self) -> float:
+        """See `Measurable`."""
+        model = random_model(self, device="meta")
+        return model.num_parameters() * model.dtype.itemsize / 2**20
+
+    def model(self) -> PreTrainedModel:
+        """See `Measurable`; `random_model` on the CPU."""
+        return random_model(self)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """See `Measurable`; `word_tokenizer`."""
+        return word_tokenizer(self.vocabulary)
+
+    def groups(self) -> list[Group]:
+        """See `Measurable`; `random_groups`."""
+        return random_groups(self)
 
 
 def random_model(work: Workload, *, device: str = "cpu", seed: int = 0) -> PreTrainedModel:
@@ -125,6 +172,12 @@ def random_rollouts(work: Workload) -> list[Rollout]:
 def rollouts_of(groups: Iterable[Group]) -> list[Rollout]:
     """Group by group."""
     return [rollout for group in groups for rollout in group.rollouts]
+
+
+def named_folder(variable: str) -> Path | None:
+    """The folder that an environment variable names; None where it names none."""
+    folder = Path(os.environ.get(variable, ""))
+    return folder if variable in os.environ and folder.is_dir() else None
 
 
 def _words(rng: random.Random, count: int, n_vocabulary: int) -> str:

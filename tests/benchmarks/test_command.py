@@ -45,6 +45,7 @@ def test_the_command_writes_rows_page_and_plot(tmp_path, monkeypatch):
 def test_an_unknown_benchmark_or_no_threads_are_refused_before_anything_runs():
     assert isinstance(CliRunner().invoke(app, ["scorin"]).exception, PluginError)
     assert isinstance(CliRunner().invoke(app, ["gpu", "--threads", "0"]).exception, ConfigError)
+    assert isinstance(CliRunner().invoke(app, ["gpu", "--threads", "2", "--cpu-time"]).exception, ConfigError)
 
 
 def test_without_matplotlib_plots_are_refused_before_anything_runs(tmp_path, monkeypatch):

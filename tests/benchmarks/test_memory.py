@@ -8,6 +8,7 @@ import pytest
 from benchmarks import memory
 from benchmarks.memory import can_measure, peak_mib
 from benchmarks.rows import BenchmarkError
+from benchmarks.training import TRL
 
 pytestmark = pytest.mark.skipif(not can_measure(), reason="this system does not tell a process's peak")
 
@@ -16,8 +17,16 @@ pytestmark = pytest.mark.skipif(not can_measure(), reason="this system does not 
 def test_scoring_and_training_take_more_than_the_weights(work, well_formed):
     pytest.importorskip("trl", minversion="1.16", reason="compares with TRL: pip install 'freeprm[test]'")
     work = replace(work, prompts=2, n=2, vocabulary=32_000)
-    rows = [memory.scoring(work), *memory.training(work, as_it_comes=False)]
+    training = memory.training(work, TRL, objective="dpo", name="memory/training dpo, TRL")
+    rows = [memory.scoring(work, name="memory/scoring, plain Hugging Face"), training]
     assert all(well_formed(row).ours > row.details["weights_mib"] for row in rows)
+
+
+def test_without_trl_its_row_says_so(work, monkeypatch):
+    monkeypatch.setattr(memory, "trl_version", lambda: None)
+    row = memory.training(work, TRL, objective="dpo", name="memory/training dpo, TRL", target=2.0)
+    assert (row.ours, row.target) == (None, 2.0)
+    assert "pip install 'freeprm[bench]'" in row.missing
 
 
 def test_a_peak_is_what_the_work_took_even_if_it_gave_it_back():

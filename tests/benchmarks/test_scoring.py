@@ -1,9 +1,11 @@
 """The benchmarks of scoring and of growth."""
 
 import pytest
+import torch
 
 from benchmarks import scoring
 from benchmarks.rows import BenchmarkError
+from benchmarks.workloads import random_rollouts
 
 
 def test_scoring_has_a_row_for_each_peer_and_the_limit(work, well_formed):
@@ -26,6 +28,22 @@ def test_scoring_refuses_a_peer_with_other_numbers(work, monkeypatch):
     monkeypatch.setattr(scoring, "plain_logprobs", off)
     with pytest.raises(BenchmarkError, match=r"log-probability in nats differs by 1\.00e-02"):
         list(scoring.measure(scoring.Case(work=work, rounds=1, peer_responses=2)))
+
+
+def test_in_16_bits_the_mean_token_has_to_agree(work, monkeypatch):
+    def off(model, batch, **given):
+        return [torch.cat([logps[:1] + 0.5, logps[1:]]) for logps in right(model, batch, **given)]
+
+    right = scoring.plain_logprobs
+    monkeypatch.setattr(scoring, "plain_logprobs", off)
+    given = (work.model(), work.model(), work.tokenizer(), random_rollouts(work))
+    found = scoring.beside_plain(*given, rounds=1, mean_tolerance=0.2)  # one of some 25 tokens is off
+    assert found.details["largest_difference"] == pytest.approx(0.5, abs=1e-3)
+    assert 0 < found.details["mean_difference"] < 0.2
+    with pytest.raises(BenchmarkError, match="mean token"):
+        scoring.beside_plain(*given, rounds=1, mean_tolerance=1e-3)
+    with pytest.raises(BenchmarkError, match=r"a token's log-probability in nats differs by 5\.00e-01"):
+        scoring.beside_plain(*given, rounds=1)
 
 
 def test_the_targets_are_those_of_the_stated_sizes():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.training_runs import Plan, TrainingRun, run_ours, run_trl
+from benchmarks.training_runs import Plan, TrainingRun, run_ours, run_plain, run_trl
 from benchmarks.workloads import Workload, random_groups, random_model, word_tokenizer
 
 WORK = Workload(size="0.9M", vocabulary=300, prompts=7, n=2, prompt_tokens=9, response_tokens=20)
@@ -21,6 +21,21 @@ def test_a_run_takes_the_whole_batches_of_its_plan_and_measures_all_but_the_firs
     assert len(run.step_seconds) == 2
     assert len(run.ref_logps) == 14
     assert all(norm > 0 for norm in run.grad_norms)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_three_steps_of_the_plain_loop_have_the_same_losses_gradients_and_reference(bf16, tmp_path):
+    plan = Plan(
+        objective="ce", groups=tuple(random_groups(WORK)), groups_a_batch=2, learning_rate=1e-4, bf16=bf16
+    )  # fmt: skip
+    tokenizer = word_tokenizer(WORK.vocabulary)
+    ours, theirs = (train(random_model(WORK), tokenizer, plan, out=tmp_path) for train in (run_ours, run_plain))
+    rel = 0.1 if bf16 else 1e-4
+    assert len(theirs.losses) == len(theirs.step_seconds) + 1 == plan.n_steps == 3
+    assert ours.losses == pytest.approx(theirs.losses, rel=rel)
+    assert ours.losses[0] != pytest.approx(ours.losses[2], rel=1e-4)  # so that the steps are compared too
+    assert ours.grad_norms == pytest.approx(theirs.grad_norms, rel=10 * rel)
+    assert ours.ref_logps == pytest.approx(theirs.ref_logps, rel=1e-2 if bf16 else 1e-5)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "kto"])

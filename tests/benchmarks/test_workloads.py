@@ -5,7 +5,16 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from benchmarks.workloads import SIZES, Work, Workload, different, random_groups, random_model, word_tokenizer
+from benchmarks.workloads import (
+    SIZES,
+    Work,
+    Workload,
+    different,
+    named_folder,
+    random_groups,
+    random_model,
+    word_tokenizer,
+)
 from freeprm.models.encoding import Encoded, encode
 
 WORK = Workload(size="0.9M", vocabulary=500, prompts=2, n=8, prompt_tokens=12, response_tokens=90)
@@ -31,6 +40,22 @@ def test_a_model_is_the_same_for_the_same_seed_and_has_the_dtype():
         torch.bfloat16
     )
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_workload_gives_its_model_tokenizer_and_groups():
+    assert torch.equal(WORK.model().lm_head.weight, random_model(WORK).lm_head.weight)
+    assert WORK.weights_mib == pytest.approx(4 * random_model(WORK).num_parameters() / 2**20)
+    assert WORK.groups() == random_groups(WORK)
+    assert len(WORK.tokenizer()) == 500
+
+
+def test_a_folder_is_named_by_a_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("A_FOLDER", str(tmp_path))
+    assert named_folder("A_FOLDER") == tmp_path
+    monkeypatch.setenv("A_FOLDER", str(tmp_path / "absent"))
+    assert named_folder("A_FOLDER") is None
+    monkeypatch.delenv("A_FOLDER")
+    assert named_folder("A_FOLDER") is None
 
 
 def test_rollouts_have_the_tokens_that_were_asked_for():
