@@ -19,7 +19,7 @@ from freeprm.types import Problem
 
 T = TypeVar("T")
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
-"""The instruction under which Qwen2.5-Math and others report: without one, small models give no answer to be found."""
+"""The instruction under which Qwen2.5-Math and others report; without one, small models often name no answer."""
 
 
 class Dataset(Protocol):
