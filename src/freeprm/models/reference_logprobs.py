@@ -128,6 +128,12 @@ class LogProbCache:
         return self.folder / f"{digest.hexdigest()[:32]}.safetensors"
 
 
+def cache_key(weights_sha256: str, config: PreTrainedConfig, precision: str) -> str:
+    """The `model_key` of a `LogProbCache`: a model by its weights and configuration, and all that decides rounding."""
+    config_sha256 = hashlib.sha256(config.to_json_string().encode()).hexdigest()
+    return f"{weights_sha256}/{config_sha256}/{precision}"
+
+
 def _chunks(groups: Groups) -> list[Groups]:
     """Whole groups, at most `CHUNK` responses unless one group has more."""
     chunks: list[list[Sequence[Encoded]]] = []

@@ -1,6 +1,5 @@
 """The implicit process reward model: two causal language models whose log-ratio is the reward."""
 
-import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from freeprm.models.loading import (
     weights_hash,
 )
 from freeprm.models.logprobs import score_tokens
-from freeprm.models.reference_logprobs import COLUMNS, LogProbCache, check_stored, model_key, stored_logprobs
+from freeprm.models.reference_logprobs import COLUMNS, LogProbCache, cache_key, check_stored, model_key, stored_logprobs
 from freeprm.models.reward_config import (
     Override,
     Reference,
@@ -328,8 +327,8 @@ class ImplicitPRM(Scorer):
         advance = usage.timing(what, model.model, passed)
         if self._cache is None:
             return partial(score_tokens, model.model, token_budget=token_budget, advance=advance)
-        config = hashlib.sha256(model.model.config.to_json_string().encode()).hexdigest()
-        key = f"{weights_hash(model.folder)}/{config}/{model.dtype}/{token_budget} tokens a batch"
+        precision = f"{model.dtype}/{token_budget} tokens a batch"
+        key = cache_key(weights_hash(model.folder), model.model.config, precision)
         cache = LogProbCache(self._cache, model_key=key)
 
         def read(encoded: Sequence[Encoded]) -> list[Tensor]:

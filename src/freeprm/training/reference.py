@@ -1,6 +1,5 @@
 """The frozen reference in training: its log-probabilities as stored with the rollouts, from the cache, or computed."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,15 @@ from freeprm.models.loading import (
     weights_hash,
 )
 from freeprm.models.logprobs import distinct, score_tokens
-from freeprm.models.reference_logprobs import COLUMNS, Groups, LogProbCache, check_stored, model_key, stored_logprobs
+from freeprm.models.reference_logprobs import (
+    COLUMNS,
+    Groups,
+    LogProbCache,
+    cache_key,
+    check_stored,
+    model_key,
+    stored_logprobs,
+)
 from freeprm.training.settings import TrainSettings
 from freeprm.types import Rollout
 
@@ -151,8 +158,7 @@ class FrozenReference:
     def _model_key(self) -> str:
         s = self._settings
         config = load_config(self.folder, trust_remote_code=s.trust_remote_code)
-        config_sha256 = hashlib.sha256(config.to_json_string().encode()).hexdigest()
-        return f"{self.sha256}/{config_sha256}/{self._dtype}/{self._autocast}"
+        return cache_key(self.sha256, config, f"{self._dtype}/{self._autocast}")
 
 
 def _precision(
