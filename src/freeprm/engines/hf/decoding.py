@@ -187,7 +187,8 @@ class _Samples:
     def draw(self, logits: Tensor) -> Tensor:
         """(B,) the next token of each sample, from the (U, V) logits of the texts."""
         numbers = None if self._numbers is None else self._numbers[self._slot, self._length[self._slot]]
-        return draw(logits[self.text], numbers, temperature=self._params.temperature, top_p=self._params.top_p)
+        params = self._params
+        return draw(logits, numbers, temperature=params.temperature, top_p=params.top_p, of=self.text)
 
     def take(self, tokens: Tensor, logits: Tensor) -> Tensor:
         """Append this step's (B,) tokens and, if requested, their log-probabilities under the (U, V) logits.
@@ -198,7 +199,8 @@ class _Samples:
         slot, length = self._slot, self._length[self._slot]
         self._tokens[slot, length] = tokens
         if self._logprobs is not None:
-            self._logprobs[slot, length] = logits.float().log_softmax(-1)[self.text, tokens]
+            logits = logits.float()
+            self._logprobs[slot, length] = logits[self.text, tokens] - logits.logsumexp(-1)[self.text]
         self._length[slot] = length = length + 1
         finished: Tensor = torch.isin(tokens, self._ends) | (length >= self._room[slot])
         if self._params.stop:

@@ -7,11 +7,13 @@ on the rest of the batch or on the process that draws it.
 import json
 from collections.abc import Sequence
 from hashlib import blake2b
+from math import ceil
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from freeprm.errors import NonFiniteError
@@ -33,14 +35,19 @@ def sample_identity(prompt: Prompt, *, sample_idx: int, seed: int, prefix: str =
     return json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()
 
 
-def draw(logits: Tensor, numbers: Tensor | None, *, temperature: float, top_p: float) -> Tensor:
+def draw(
+    logits: Tensor, numbers: Tensor | None, *, temperature: float, top_p: float, of: Tensor | None = None
+) -> Tensor:  # fmt: skip
     """The token whose share of the distribution a random number falls into: inverse-CDF sampling in float32.
 
+    A large vocabulary is searched in two steps, first for a block of tokens, so that no sum runs over all of it.
+
     Args:
-        logits: (B, V), of any dtype.
+        logits: (U, V), of any dtype.
         numbers: (B,) float32 in [0, 1); None for the most likely token.
         temperature: above 0 where numbers are given.
         top_p: in (0, 1].
+        of: (B,) the row of the logits that each token is drawn from; None for one from each, in order.
 
     Returns:
         (B,) int64.
@@ -48,25 +55,44 @@ def draw(logits: Tensor, numbers: Tensor | None, *, temperature: float, top_p: f
     Raises:
         NonFiniteError: the logits hold NaN or +inf.
     """
+    most = logits.amax(-1, keepdim=True)
+    _check(most)
     if numbers is None:
-        _check(logits.amax(-1))
-        return logits.argmax(-1)
-    probabilities = (logits.float() / temperature).softmax(-1)
+        tokens = logits.argmax(-1)
+        return tokens if of is None else tokens[of]
+    n_texts, n_words = logits.shape
+    shares = logits.new_zeros(n_texts, ceil(n_words / _BLOCK), _BLOCK, dtype=torch.float32)
+    words = shares.view(n_texts, -1)[:, :n_words]
+    torch.sub(logits.float(), most, out=words)
+    words.div_(temperature).exp_()
     if top_p < 1:
-        probabilities = _nucleus(probabilities, top_p)
-    cdf = probabilities.cumsum(-1)  # (B, V)
+        _keep_nucleus(words, top_p)
+    if of is None:
+        of = torch.arange(n_texts, device=logits.device)
+    blocks = shares.sum(-1).cumsum(-1)[of]  # (B, blocks)
+    target = numbers * blocks[:, -1]
+    block = _first_above(blocks, target)
+    before = functional.pad(blocks, (1, 0)).gather(1, block[:, None])[:, 0]
+    return block * _BLOCK + _first_above(shares[of, block].cumsum(-1), target - before)
+
+
+_BLOCK = 128  # tokens
+
+
+def _first_above(cdf: Tensor, target: Tensor) -> Tensor:
+    """(B,) the first place where (B, n) cumulated shares exceed a target; it has some share itself."""
     total = cdf[:, -1]
-    _check(total)
-    # Below the total even if u * total rounds up to it, so that the token found has some probability.
-    target = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
+    # Below the total even where rounding took the target up to it or past it.
+    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cdf, target[:, None], right=True)[:, 0]
 
 
-def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Zero outside the smallest set of most likely tokens with total `top_p`; (B, V), not normalised."""
-    ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+def _keep_nucleus(shares: Tensor, top_p: float) -> None:
+    """Set (U, V) shares to zero outside the smallest set of most likely tokens that has `top_p` of the total."""
+    shares /= shares.sum(-1, keepdim=True)
+    ranked, order = shares.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(-1) - ranked
-    return torch.zeros_like(probabilities).scatter_(-1, order, ranked.masked_fill(before >= top_p, 0.0))
+    shares.scatter_(-1, order, ranked.masked_fill_(before >= top_p, 0.0))
 
 
 def _check(values: Tensor) -> None:
