@@ -6,8 +6,9 @@ figures. Prompts are rendered by the model's chat template. All is measured in f
 processor that multiplies it: in sampling and scoring the weights, in training by autocast, as the preset `small` has
 it.
 
-Sampling is the engine, loaded before the clock starts, beside `generate` with all samples of all prompts in one batch;
-a rate counts drawn tokens up to each end token.
+Sampling is the engine, loaded before the clock starts, beside `generate` twice: with the samples of one prompt at a
+time, as scripts do, and with those of all prompts in one batch, as large as the engine's. A rate counts drawn tokens up
+to each end token.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,11 +34,12 @@ from freeprm.models.memory import weight_bytes
 from freeprm.types import Group, Problem, group_rollouts
 
 MODEL = "smollm2-135m"
-_SAMPLING, _SCORING = ("sampling, generate",), (f"scoring, {PLAIN}",)
+_SAMPLING = ("sampling, generate a prompt at a time", "sampling, generate all at once")
+_SCORING = (f"scoring, {PLAIN}",)
 _TRAINING = (f"training ce, {PLAIN}", f"training dpo, {TRL}")
 _MEMORY = (f"memory of scoring, {PLAIN}", f"memory of training dpo, {TRL}")
-TARGETS = dict(zip((*_SAMPLING, *_SCORING, *_TRAINING), (5.0, 2.0, 3.0, 3.0), strict=True))
-"""How many times a peer's rate is aimed at."""
+TARGETS = dict(zip((_SAMPLING[0], *_SCORING, *_TRAINING), (5.0, 2.0, 3.0, 3.0), strict=True))
+"""How many times a peer's rate is aimed at, where something is."""
 SOLUTIONS = {
     "GSM8K": Path("gsm8k", "rollouts_example_model_solutions.jsonl"),
     "MATH": Path("qwen_rm_maj_100x8", "rollouts.jsonl"),
@@ -110,7 +112,7 @@ class Sizes(NamedTuple):
     """Of sampling and scoring."""
 
 
-FULL, QUICK = Sizes(3, 128, 4, 2), Sizes(2, 64, 2, 1)
+FULL, QUICK = Sizes(8, 64, 4, 2), Sizes(2, 64, 2, 1)
 
 
 def real(*, quick: bool) -> Iterator[Row]:
@@ -169,7 +171,7 @@ def sampling_rows(folder: Path, data: Path, sizes: Sizes) -> Iterator[Row]:
         sizes: how much is measured.
     """
     for dtype in _dtypes():
-        yield _sampling(folder, data, sizes, dtype)
+        yield from _sampling(folder, data, sizes, dtype)
 
 
 def scoring_rows(folder: Path, data: Path, sizes: Sizes) -> Iterator[Row]:
@@ -205,8 +207,8 @@ def memory_rows(folder: Path, data: Path, sizes: Sizes) -> Iterator[Row]:
     yield memory.training(pairs, TRL, objective="dpo", name=f"real/{trained}: {pairs}")
 
 
-def _sampling(folder: Path, data: Path, sizes: Sizes, dtype: str) -> Row:
-    """The engine beside `generate`."""
+def _sampling(folder: Path, data: Path, sizes: Sizes, dtype: str) -> Iterator[Row]:
+    """The engine beside both ways of `generate`."""
     problems = list(GSM8K(path=data / "gsm8k").problems("test", limit=sizes.prompts, seed=0))
     engine = HFEngine(model=str(folder), dtype=check_dtype(dtype), device="cpu", workers=1)
     params = SamplingParams(max_new_tokens=sizes.max_new_tokens)
@@ -228,14 +230,20 @@ def _sampling(folder: Path, data: Path, sizes: Sizes, dtype: str) -> Row:
 
     for way in (ours, peer):
         way(problems[:1], replace(params, max_new_tokens=2))  # loads, and what only a process's first pass does
-    ways = {"ours": lambda: ours(problems, params), "peer": lambda: peer(problems, params)}
+    one_by_one, at_once = _SAMPLING
+    ways = {
+        "ours": lambda: ours(problems, params),
+        one_by_one: lambda: sum(peer([problem], params) for problem in problems),
+        at_once: lambda: peer(problems, params),
+    }
     rates = counted(ways, rounds=sizes.rounds)
     size = f"P={sizes.prompts}, N={_N}, up to {sizes.max_new_tokens} tokens"
-    return faster(
-        f"real/{_SAMPLING[0]}: {folder.name}, GSM8K, {size}, {dtype}",
-        ours=rates["ours"], peer=rates["peer"], target=TARGETS[_SAMPLING[0]],
-        details={"ours_tokens": rates["ours"].amount, "peer_tokens": rates["peer"].amount},
-    )  # fmt: skip
+    for name in _SAMPLING:
+        yield faster(
+            f"real/{name}: {folder.name}, GSM8K, {size}, {dtype}",
+            ours=rates["ours"], peer=rates[name], target=TARGETS.get(name),
+            details={"ours_tokens": rates["ours"].amount, "peer_tokens": rates[name].amount},
+        )  # fmt: skip
 
 
 def _scoring(work: Solutions, *, rounds: int) -> Row:

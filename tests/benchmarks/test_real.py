@@ -12,7 +12,8 @@ from tiny import LLAMA3, language_model, rollouts, tokenizer
 
 SIZES = Sizes(prompts=2, max_new_tokens=6, problems=2, rounds=1)
 ROWS = {
-    "real/sampling, generate": 5, "real/scoring, plain Hugging Face": 2, "real/training ce, plain Hugging Face": 3,
+    "real/sampling, generate a prompt at a time": 5, "real/sampling, generate all at once": None,
+    "real/scoring, plain Hugging Face": 2, "real/training ce, plain Hugging Face": 3,
     "real/training dpo, TRL": 3, "real/memory of scoring, plain Hugging Face": None,
     "real/memory of training dpo, TRL": None,
 }  # fmt: skip
@@ -51,10 +52,11 @@ def solutions(models: Path, data: Path, **given) -> Solutions:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_sampling_counts_what_both_sides_drew(dtype, models, data, well_formed):
-    row = well_formed(real._sampling(models / MODEL, data, SIZES, dtype))
-    assert row.name == f"real/sampling, generate: {MODEL}, GSM8K, P=2, N=8, up to 6 tokens, {dtype}"
-    assert row.target == 5
-    assert all(2 * 8 <= row.details[f"{side}_tokens"] <= 2 * 8 * 6 for side in ("ours", "peer"))
+    rows = [well_formed(row) for row in real._sampling(models / MODEL, data, SIZES, dtype)]
+    ways = ["real/sampling, generate a prompt at a time", "real/sampling, generate all at once"]
+    assert [row.name for row in rows] == [f"{way}: {MODEL}, GSM8K, P=2, N=8, up to 6 tokens, {dtype}" for way in ways]
+    assert [row.target for row in rows] == [5, None]
+    assert all(2 * 8 <= row.details[f"{side}_tokens"] <= 2 * 8 * 6 for row in rows for side in ("ours", "peer"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -84,7 +84,9 @@ def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[
         ConfigError: a method's settings of training have an unknown name or a bad value.
     """
     yield from rollouts(comparison, folders, "train", comparison.train, seed=seed)
-    yield from rollouts(comparison, folders, "dev", comparison.dev, seed=seed)
+    with_truth = {test_split(name) for name, generator in comparison.generators.items() if _may_have_truth(generator)}
+    if with_truth:  # thresholds are fitted on it
+        yield from rollouts(comparison, folders, "dev", comparison.dev, seed=seed)
     for name, generator in comparison.generators.items():
         test = Split(n_problems=comparison.test.n_problems, n=comparison.test.n, rollouts=generator.rollouts)
         yield from rollouts(comparison, folders, test_split(name), test, seed=seed, model=generator.model)
@@ -97,7 +99,6 @@ def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[
     for name, labels in comparison.labels.items():
         if name in wanted or labels.model_of is None:
             yield labelled(comparison, folders, name, seed=seed)
-    with_truth = {test_split(name) for name, generator in comparison.generators.items() if _may_have_truth(generator)}
     for name, method in comparison.methods.items():
         if method.train is not None:
             yield trained(comparison, folders, name, seed=seed)
