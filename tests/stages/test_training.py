@@ -389,6 +389,12 @@ def test_training_goes_without_reference(run):
     assert "kl_to_reference" not in made.log[-1]
 
 
+def test_a_run_of_a_single_step_moves_the_weights(run, start):
+    made = run(trainer={"max_steps": 1})
+    moved = weights(made.folder)
+    assert any(not torch.equal(tensor, moved[name]) for name, tensor in weights(start).items())
+
+
 def test_a_second_run_takes_the_references_log_probabilities_from_the_cache(start, tmp_path):
     data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(4))
     costs = [

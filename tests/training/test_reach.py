@@ -104,11 +104,11 @@ def test_a_learning_rate_of_another_parameterisation_is_told(how: dict[str, Any]
     assert too_slow(filled(TrainSettings(model="m", trainer={"learning_rate": 1e-3}, **how)).settings) is None
 
 
-def test_one_step_that_is_all_warm_up_is_told(tmp_path: Path):
+def test_one_step_that_is_all_warm_up_by_request_is_told(tmp_path: Path):
     def doubt(n_examples: int, **trainer: Any) -> str | None:
         settings = TrainSettings(model="m", trainer={"use_cpu": True, **trainer})
         return never_warm(training_arguments(settings, tmp_path), n_examples=n_examples)
 
-    assert "learning rate is 0: no weight will move" in str(doubt(6))  # of 8 groups a step
-    assert doubt(9) is None  # the second of two steps trains
-    assert doubt(6, num_train_epochs=2) is doubt(6, gradient_accumulation_steps=1) is doubt(6, warmup_steps=0) is None
+    assert "learning rate is 0: no weight will move" in str(doubt(6, warmup_steps=1))  # of 8 groups a step
+    assert doubt(9, warmup_steps=1) is None  # the second of two steps trains
+    assert doubt(6) is doubt(6, warmup_steps=0) is None  # a share of one step is none

@@ -117,7 +117,7 @@ def too_slow(settings: TrainSettings) -> str | None:
 
 def never_warm(arguments: TrainingArguments, *, n_examples: int) -> str | None:
     """What to warn of where the only step is the first of a warm-up, whose learning rate is 0; None where it is not."""
-    if n_steps(arguments, n_examples=n_examples) > 1 or not arguments.get_warmup_steps(1):
+    if n_steps(arguments, n_examples=n_examples) > 1 or arguments.warmup_steps < 1:  # `fit` takes no share of one step
         return None
     return (
         "training is one step of the optimizer, the first of the warm-up, whose learning rate is 0: no weight will "

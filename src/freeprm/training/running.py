@@ -37,6 +37,7 @@ from freeprm.training.forecast import forecast
 from freeprm.training.groups import read_groups
 from freeprm.training.policy import give_back_rounded, load_policy, trains_rounded
 from freeprm.training.reach import never_warm, out_of_reach, too_slow
+from freeprm.training.settings import n_steps
 from freeprm.training.setup import TrainingSetup
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost
@@ -129,6 +130,8 @@ def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) 
     """
     settings, out = setup.settings, Path(str(arguments.output_dir))
     set_seed(settings.seed)
+    if arguments.warmup_steps < 1 and n_steps(arguments, n_examples=len(data.examples)) == 1:
+        arguments.warmup_steps = 0  # a share of one step would be all of it, at a learning rate of 0
     expected = forecast(setup, arguments, data.examples)
     if arguments.process_index == 0:
         tell(f"train: {expected}")
