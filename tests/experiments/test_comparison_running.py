@@ -1,6 +1,7 @@
 """Whole comparisons of a few problems, and the search for settings, as the command line runs them."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,8 +129,21 @@ def test_dev_is_scored_only_where_the_first_errors_of_given_test_rollouts_may_be
     given = TINY.replace('{ model = "solver:base" }', f'{{ rollouts = ["{tmp_path / "test.jsonl"}"] }}')
     folders = Folders(tmp_path / "out")
     made = {run.folder: run.needs for run in planned(load(tmp_path, given), folders, seed=0)}
-    assert (folders.scores("ce", "dev") in made) == has_truth
+    assert (folders.scores("ce", "dev") in made) == (folders.graded("dev") in made) == has_truth
     assert made[folders.evaluation("ce", "test-base")] == ((folders.scores("ce", "dev"),) if has_truth else ())
+
+
+@pytest.mark.parametrize(("given", "beta"), [("beta = 0.5\n", 0.5), ("", 0.05)])
+def test_the_untrained_model_is_read_with_the_beta_that_others_are_trained_with(
+    tmp_path: Path, given: str, beta: float
+):
+    folders = Folders(tmp_path / "out")
+    made = {
+        run.folder: run.stage for run in planned(load(tmp_path, TINY.replace("beta = 0.5\n", given)), folders, seed=0)
+    }
+    stage = made[folders.scores("untrained", "test-base")]
+    assert isinstance(stage, partial)
+    assert stage.keywords["prm"].beta == beta
 
 
 @pytest.mark.slow

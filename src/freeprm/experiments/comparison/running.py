@@ -31,7 +31,7 @@ from freeprm.stages.sampling import sample
 from freeprm.stages.scoring import score
 from freeprm.stages.selection import select
 from freeprm.stages.training import train
-from freeprm.training.settings import load_settings
+from freeprm.training.settings import filled, load_settings
 from freeprm.types import Cost
 
 
@@ -201,7 +201,8 @@ def scored(
     elif model is not None:
         source = ScorerSource(source=str(model), load_reference=rewards != ["without-reference"])
     else:
-        source = ScorerSource(source=comparison.model, scorer="untrained", beta=comparison.training.get("beta"))
+        shared = filled(load_settings(options={**comparison.training, "model": comparison.model}))
+        source = ScorerSource(source=comparison.model, scorer="untrained", beta=shared.settings.beta)
         rewards, splitter = [UNTRAINED], comparison.training.get("splitter")
     source = replace(source, cache=folders.logprobs)
     return PlannedRun(
