@@ -133,6 +133,14 @@ def test_the_preset_of_small_models_has_their_rate_and_leaves_beta_to_the_object
     assert filled(load(preset="small", objective="ipvrm")).settings.beta == 10.0
 
 
+def test_adapters_take_ten_times_the_rate_of_a_preset():
+    assert load(preset="small", lora=16).trainer["learning_rate"] == pytest.approx(2e-4)
+    assert load("lora=16", preset="embedded", objective="kto").trainer["learning_rate"] == pytest.approx(1.5e-3)
+    assert load("trainer.learning_rate=1e-5", preset="small", lora=16).trainer["learning_rate"] == 1e-5
+    origin = given_by(options={"model": "m", "lora": 16}, preset="small")["trainer.learning_rate"]
+    assert origin == "preset small, times 10 for adapters"
+
+
 def test_a_preset_computes_in_float32_where_nothing_multiplies_bfloat16_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -141,12 +141,15 @@ def _layers(
 ) -> dict[str, Mapping[str, Any]]:
     """What gives settings -> the settings that it gives; what ranks higher comes later."""
     given = {str(file): read_file(file) if file else {}, "option": options, "--set": read_assignments(assignments)}
-    objective = {key: value for layer in given.values() for key, value in layer.items()}.get("objective", "ce")
+    above = {key: value for layer in given.values() for key, value in layer.items()}
+    objective = above.get("objective", "ce")
     common, special = _preset_layers(preset, objective) if preset else ({}, {})
+    rate = {**named(common), **named(special)}.get("trainer.learning_rate")
+    of_adapters = {"trainer": {"learning_rate": rate * _LORA_RATE}} if rate and above.get("lora") else {}
     exact = {"trainer": {"bf16": False}} if named(common).get("trainer.bf16") and not multiplies_bfloat16() else {}
     return {
         f"preset {preset}": common, f"preset {preset}, {NO_BFLOAT16}": exact, f"preset {preset}, {objective}": special,
-        **given,
+        f"preset {preset}, times {_LORA_RATE:g} for adapters": of_adapters, **given,
     }  # fmt: skip
 
 
