@@ -174,6 +174,15 @@ def test_a_warning_is_one_readable_line(rollouts: Path, tmp_path: Path):
     assert ".py" not in done.err
 
 
+def test_what_libraries_tell_each_other_is_not_shown(rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = "import warnings\nwarnings.warn('f is deprecated; call g', FutureWarning)\nwarnings.warn('of use')\n"
+    (tmp_path / "warning_loss.py").write_text(module, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    done = run("train", rollouts, "--model", "m", "--objective", "warning_loss:Own", "--out", tmp_path / "out")
+    assert "warning: of use\n" in done.err
+    assert "deprecated" not in done.err
+
+
 def test_a_plug_in_beside_the_user_is_found(rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "own_loss.py").write_text("class Own:\n    pass\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)

@@ -44,6 +44,8 @@ def _main(version: Annotated[bool, typer.Option("--version", callback=_version, 
 def run() -> None:
     """Run the command line."""
     warnings.showwarning = output.show_warning
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", FutureWarning)  # what libraries tell each other
     if "OMP_WAIT_POLICY" not in os.environ:
         # Before torch is loaded. By default GNU's OpenMP busy-waits for milliseconds at each matrix product; if other
         # work has the cores, that keeps them from the very thread that is waited for.
