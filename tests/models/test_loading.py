@@ -91,7 +91,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
         load_backbone(str(tmp_path))
 
 
-def test_an_adapter_is_loaded_on_its_base_with_the_extra_that_brings_peft(folder, tmp_path, monkeypatch):
+def test_an_adapter_is_loaded_on_its_base_with_the_extra_that_brings_peft(folder, tmp_path, monkeypatch, capsys):
     from peft import LoraConfig, get_peft_model
 
     adapted = get_peft_model(load_backbone(str(folder)).model, LoraConfig(r=2, target_modules="all-linear"))
@@ -103,6 +103,7 @@ def test_an_adapter_is_loaded_on_its_base_with_the_extra_that_brings_peft(folder
     tiny.tokenizer().save_pretrained(tmp_path / "adapter")
     ids = torch.arange(20)[None]
     loaded = load_backbone(str(tmp_path / "adapter"))
+    assert "Loading" not in capsys.readouterr().err
     torch.testing.assert_close(loaded.model(input_ids=ids).logits, adapted(input_ids=ids).logits)
     assert load_config(tmp_path / "adapter").model_type == "llama"
     monkeypatch.setitem(sys.modules, "peft", None)

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,7 +109,8 @@ def load_backbone(source: str, options: LoadOptions = DEFAULT_OPTIONS, *, revisi
         check_adapters(folder)
     model = _load_model(resolve(base.source, revision=base.revision) if base else folder, options)
     if base:
-        model.load_adapter(str(folder))
+        with without_bars():
+            model.load_adapter(str(folder))
     return Backbone(model=model.eval(), tokenizer=tokenizer, source=source, folder=folder)
 
 
@@ -200,6 +202,18 @@ def _load_model(folder: Path, options: LoadOptions) -> PreTrainedModel:
     return load_weights(AutoModelForCausalLM, folder, options)
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without the bars that transformers draws while it reads or writes weights."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def is_language_model(config: PreTrainedConfig) -> bool:
     """Whether a checkpoint says that it is a causal language model, or says nothing."""
     names = config.architectures or []
@@ -227,26 +241,24 @@ def load_weights(
     failures: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError, SafetensorError)
     if options.trust_remote_code:  # the folder's own code may fail in other ways
         failures += (ImportError, AttributeError)
-    shows_bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()  # transformers' own, one a model
+    verbosity = logging.get_verbosity()
     if quiet:
         logging.set_verbosity_error()
     loaded: Any
     try:
         _check_room(folder, config, options)
         how = {"config": config, "dtype": options.dtype, "attn_implementation": options.attention}
-        if is_gguf(folder):
-            loaded = read_weights(kind, folder, **how)
-        else:
-            loaded = kind.from_pretrained(
-                folder, trust_remote_code=options.trust_remote_code, output_loading_info=True, **how
-            )
+        with without_bars():
+            if is_gguf(folder):
+                loaded = read_weights(kind, folder, **how)
+            else:
+                loaded = kind.from_pretrained(
+                    folder, trust_remote_code=options.trust_remote_code, output_loading_info=True, **how
+                )
     except failures as error:
         raise ModelError(f"{folder}: the model cannot be loaded ({type(error).__name__}: {error})") from error
     finally:
         logging.set_verbosity(verbosity)
-        if shows_bars:
-            logging.enable_progress_bar()
     model, info = loaded
     missing = sorted(set(info["missing_keys"]) - set(may_lack))
     if missing:

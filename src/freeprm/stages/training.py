@@ -1,17 +1,15 @@
 """Train a reward model, implicit or one of the baselines: graded rollouts in, a model folder with reward.json out."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging
-
 from freeprm.core.curation import Operation, recorded
 from freeprm.core.flops import ModelShape
 from freeprm.io.runs import RunFolder
-from freeprm.models.loading import load_config, weights_identity
+from freeprm.models.loading import load_config, weights_identity, without_bars
 from freeprm.models.reward_config import LOG_RATIO
 from freeprm.settings import TrainSettings
 from freeprm.stages.base import RUNS, Inputs, RunResult, paths_of, stage
@@ -65,7 +63,7 @@ def train(inputs: Sequence[Path], settings: TrainSettings, out: Path) -> RunResu
         cache = out / "reference" if settings.cache is None else Path(settings.cache)
         data = read_data(setup, arguments, files, cache=cache)
         warn_of(setup, arguments, data)
-        with _without_bars():
+        with without_bars():
             trainer = fit(setup, arguments, data)
         log = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
         metrics, cost = _metrics(log, setup.settings), _cost(trainer, setup, data)
@@ -74,18 +72,6 @@ def train(inputs: Sequence[Path], settings: TrainSettings, out: Path) -> RunResu
             folder.write_metrics(metrics)
             cost = folder.finish(cost=cost, counts=recorded(data.counts, data.operations), defaults=setup.sources)
         return RunResult(folder=out, metrics=metrics, counts=data.counts, operations=data.operations, cost=cost)
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Without the bars that transformers draws while it writes weights."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def plan(inputs: Inputs, settings: TrainSettings) -> TrainingPlan:
