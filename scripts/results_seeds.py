@@ -1,11 +1,14 @@
-"""Selections by models of several seeds on the same problems: `python scripts/results_seeds.py SELECTION [...]`.
+"""Selections by models of several seeds on the same problems.
+
+    python scripts/results_seeds.py SELECTION [SELECTION ...] [--less SELECTION]
 
 Each SELECTION is a run folder of `freeprm select`. A problem's accuracy is the mean over the folders; intervals are
-95 %, over the problems, so they say nothing of other seeds: those stand one by one beside the mean.
+95 %, over the problems, so they say nothing of other seeds: those stand one by one beside the mean. Differences are
+paired over the problems: with the majority vote, and with the same selector in another folder.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -24,20 +27,25 @@ class Way(NamedTuple):
 
 
 def main() -> None:
-    folders = [Path(argument) for argument in sys.argv[1:]]
-    seeds = [accuracies(folder) for folder in folders]
-    ways = [way for way in seeds[0] if all(way in seed for seed in seeds)]
-    print(
-        f"| chosen by, {len(seeds)} seeds | accuracy, % | less majority, points | of each seed |\n" + "| --- " * 4 + "|"
-    )
-    for way in ways:
-        problems = sorted(set.intersection(*(set(seed[way]) for seed in seeds)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("selections", nargs="+", type=Path)
+    parser.add_argument("--less", type=Path, help="another selection, on the same problems")
+    arguments = parser.parse_args()
+    seeds = [accuracies(folder) for folder in arguments.selections]
+    others = {way[1:]: of for way, of in accuracies(arguments.less).items()} if arguments.less else {}
+    print(f"| chosen by, {len(seeds)} seeds | accuracy, % | less majority | less the other's | of each seed |")
+    print("| --- " * 5 + "|")
+    for way in (way for way in seeds[0] if all(way in seed for seed in seeds)):
+        problems = list(seeds[0][way])
         means = [sum(seed[way][problem] for seed in seeds) / len(seeds) for problem in problems]
-        majority = [seeds[0][Way(None, _MAJORITY, way.n)][problem] for problem in problems]
+        differences = [
+            percent(paired_difference(means, [of[problem] for problem in problems])) if of else ""
+            for of in (seeds[0][Way(None, _MAJORITY, way.n)], others.get(way[1:]))
+        ]
         of_each = [100 * sum(map(seed[way].__getitem__, problems)) / len(problems) for seed in seeds]
-        each = ", ".join(f"{accuracy:.1f}" for accuracy in of_each)
         name = " ".join(filter(None, (way.scorer, way.selector))) + f", N = {way.n}"
-        print(f"| {name} | {percent(bootstrap(means))} | {percent(paired_difference(means, majority))} | {each} |")
+        each = ", ".join(f"{accuracy:.1f}" for accuracy in of_each)
+        print("| " + " | ".join([name, percent(bootstrap(means)), *differences, each]) + " |")
 
 
 def accuracies(folder: Path) -> dict[Way, Mapping[str, float]]:
