@@ -7,6 +7,7 @@ grows, and it gives them back as ever.
 """
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,9 @@ def kept_pages(library: Any = None) -> Iterator[None]:
     Args:
         library: has jemalloc's `mallctl`; what the process has loaded, by default.
     """
-    mallctl = getattr(library or ctypes.CDLL(None), "mallctl", None)
+    if library is None and sys.platform != "win32":
+        library = ctypes.CDLL(None)
+    mallctl = getattr(library, "mallctl", None)
     if mallctl is None:
         yield
         return
