@@ -8,12 +8,12 @@ paired over the problems: with the majority vote, and with the same selector in 
 """
 
 import argparse
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from freeprm.core.intervals import Interval, bootstrap, paired_difference
+from freeprm.errors import RecordError
+from freeprm.io.files import read_rows
 
 _MAJORITY = "majority"
 
@@ -48,13 +48,14 @@ def main() -> None:
         print("| " + " | ".join([name, percent(bootstrap(means)), *differences, each]) + " |")
 
 
-def accuracies(folder: Path) -> dict[Way, Mapping[str, float]]:
+def accuracies(folder: Path) -> dict[Way, dict[str, float]]:
     """Way -> problem -> accuracy."""
     found: dict[Way, dict[str, float]] = {}
-    for line in (folder / "accuracies.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for _, row in read_rows(folder / "accuracies.jsonl"):
+        if isinstance(row, RecordError):
+            raise row
         found.setdefault(Way(row["scorer"], row["selector"], row["n"]), {})[row["problem_id"]] = row["accuracy"]
-    return dict(found)
+    return found
 
 
 def percent(interval: Interval) -> str:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from freeprm.models.allocator import kept_pages
 from freeprm.models.encoding import Encoded
 from freeprm.models.output_head import logprobs_at
 from freeprm.models.packed_forward import core
@@ -94,6 +95,7 @@ class NotFinite(NamedTuple):
     value: float
 
 
+@kept_pages()
 def in_batches(
     batches: Iterable[Sequence[int]], read: Callable[[Sequence[int]], tuple[Sequence[Tensor], int]], *, advance: Advance
 ) -> dict[int, Tensor]:

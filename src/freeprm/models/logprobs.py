@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from freeprm.errors import NonFiniteError
-from freeprm.models.allocator import kept_pages
 from freeprm.models.batching import NOT_FINITE, Advance, first_not_finite, in_batches, padded_logprobs
 from freeprm.models.encoding import Encoded
 from freeprm.models.packed_forward import Tree, packed_logprobs
@@ -72,8 +71,7 @@ def score_tokens(
         check_finite(flat, part)
         return flat.split([item.n_response for item in part]), n_tokens
 
-    with kept_pages():
-        results = in_batches(divide(model, unique, token_budget=token_budget), read, advance=advance)
+    results = in_batches(divide(model, unique, token_budget=token_budget), read, advance=advance)
     return [results[place] for place in places]
 
 
