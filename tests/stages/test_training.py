@@ -201,6 +201,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(run, monkeypatch,
             run(out="resumed", trainer=often, **how)
     resumed = run(out="resumed", trainer=often, **how)
     assert_same_weights(whole.folder, resumed.folder)
+    assert not list(resumed.folder.glob("checkpoint-*"))
     assert resumed.cost.trained_tokens == whole.cost.trained_tokens
     assert [entry["step"] for entry in resumed.log] == [entry["step"] for entry in whole.log]
 

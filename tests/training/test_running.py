@@ -1,14 +1,16 @@
 """What training took, counted by hand from a few groups."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 import tiny
 from freeprm.core.flops import ModelShape, forward_flops, training_flops
+from freeprm.errors import RunFolderError
 from freeprm.models.logprobs import n_read
 from freeprm.training.batches import Example
-from freeprm.training.running import described, last_checkpoint, training_cost
+from freeprm.training.running import described, last_checkpoint, naming_a_full_disk, training_cost
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost
 
@@ -150,3 +152,11 @@ def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path):
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+@pytest.mark.parametrize("free", [0, 1 << 40])
+def test_a_full_disk_is_named_where_torch_says_that_a_file_ended_early(tmp_path, monkeypatch, free: int):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    error, said = (RuntimeError, "unexpected pos") if free else (RunFolderError, "disk is full")
+    with pytest.raises(error, match=said), naming_a_full_disk(tmp_path):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")

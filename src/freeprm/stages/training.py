@@ -18,7 +18,15 @@ from freeprm.training.groups import recipe_of, source_paths
 from freeprm.training.model_card import describe
 from freeprm.training.policy import check_memory
 from freeprm.training.reference import reference_folder
-from freeprm.training.running import RolloutFiles, TrainingData, fit, read_data, training_cost, warn_of
+from freeprm.training.running import (
+    RolloutFiles,
+    TrainingData,
+    drop_checkpoints,
+    fit,
+    read_data,
+    training_cost,
+    warn_of,
+)
 from freeprm.training.settings import training_arguments
 from freeprm.training.setup import TrainingSetup, set_up_training
 from freeprm.training.trainer import GroupTrainer
@@ -71,6 +79,8 @@ def train(inputs: Sequence[Path], settings: TrainSettings, out: Path) -> RunResu
             describe(out, setup, data.preparer, counts=data.counts, log=log)
             folder.write_metrics(metrics)
             cost = folder.finish(cost=cost, counts=recorded(data.counts, data.operations), defaults=setup.sources)
+            if "save_total_limit" not in settings.trainer:
+                drop_checkpoints(out)
         return RunResult(folder=out, metrics=metrics, counts=data.counts, operations=data.operations, cost=cost)
 
 

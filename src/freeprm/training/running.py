@@ -3,12 +3,13 @@
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from transformers import (
 from freeprm.core.curation import Operation
 from freeprm.core.flops import ModelShape, charge, forward_charges, forward_flops, training_flops
 from freeprm.core.ledger import EVALUATED, KL, MEANS, RECOMPUTED, REFERENCE, TRAINING
-from freeprm.errors import ConfigError
+from freeprm.errors import ConfigError, RunFolderError
 from freeprm.io.progress import Advance, bar, duration, tell
 from freeprm.io.rows import OnBad
 from freeprm.models.loading import device_name
@@ -150,11 +151,36 @@ def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) 
                 f"dtype: is {settings.dtype!r}, and what rounding takes from weights cannot be given back to shards of "
                 "them; shard float32 weights (dtype=float32, trainer.bf16=true), 16 bytes each over all GPUs"
             )
-        trainer.train(resume_from_checkpoint=last_checkpoint(out))
+        with naming_a_full_disk(out):
+            trainer.train(resume_from_checkpoint=last_checkpoint(out))
     if trains_rounded(policy) and trainer.optimizer is not None:
         give_back_rounded(policy, trainer.optimizer)
     trainer.save_model(str(out))
     return trainer
+
+
+@contextmanager
+def naming_a_full_disk(out: Path) -> Iterator[None]:
+    """Say that the disk is full where torch says that a file ended early."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if (free := shutil.disk_usage(out).free) >= _FULL:
+            raise
+        raise RunFolderError(
+            f"{out}: the disk is full ({free >> 20} MB free) where a checkpoint was to be written, which takes three "
+            "times the weights. Make room; the same command goes on from the last whole checkpoint"
+        ) from error
+
+
+_FULL = 16 << 20
+"""Bytes that are free on a full disk, at most."""
+
+
+def drop_checkpoints(out: Path) -> None:
+    """Delete the checkpoints of a finished run: its model is saved, and they are three times as large."""
+    for folder in out.glob("checkpoint-*"):
+        shutil.rmtree(folder)
 
 
 def last_checkpoint(out: Path) -> str | None:
