@@ -36,3 +36,12 @@ def test_ipvrm_tells_apart_responses_of_one_sum_by_where_the_reward_lies(batch_o
 def test_ipvrm_weighs_a_long_response_like_a_short_one(batch_of):
     losses = IPVRM(margin=0.0).losses(batch_of([[0.5], [0.5] * 7], [True, True]))
     assert losses[0].item() == pytest.approx(losses[1].item())
+
+
+def test_ipvrm_weighs_early_or_late_prefixes_more(batch_of):
+    # Two tokens with v = (0, 1): weights 4/3, 2/3 early and 2/3, 4/3 late; losses log 2 and log(1 + 1/e).
+    first, second = log(2), torch.tensor(-1.0).exp().log1p().item()
+    batch = batch_of([[0.0, 2.0]], [True])
+    early, late = (IPVRM(margin=0.0, emphasis=name).losses(batch).item() for name in ("early", "late"))
+    assert early == pytest.approx((4 / 3 * first + 2 / 3 * second) / 2)
+    assert late == pytest.approx((2 / 3 * first + 4 / 3 * second) / 2)

@@ -4,8 +4,9 @@ Source: Gao et al. 2026, arXiv:2604.13197, Eq. 9.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -29,15 +30,26 @@ class IPVRM(Objective):
 
     margin: float = 5.0
     """m, 0 or more, in beta * nats a token. The paper's 5 goes with its beta of 10: half a nat a token."""
+    emphasis: Literal["even", "early", "late"] = "even"
+    """Weights of the prefixes, 1 on average: all alike, or falling or rising evenly with t. By the authors late ones
+    help best-of-N, and early ones help to find errors."""
 
     def losses(self, batch: RewardBatch) -> Tensor:
         """(B,) mean loss of a response's prefixes, in nats."""
         values = batch.prefix_values / batch.positions  # (T_total,)
         signs = batch.labels.to(values.dtype)[batch.rows] * 2 - 1  # (T_total,) +1 where the response is right, else -1
         # 1 - sigmoid(v + m) = sigmoid(-v - m), so both classes are -log sigmoid(sign * v - m).
-        prefix_losses = -logsigmoid(signs * values - self.margin)
+        prefix_losses = -logsigmoid(signs * values - self.margin) * self._weights(batch)
         totals = values.new_zeros(len(batch.labels)).index_add(0, batch.rows, prefix_losses)
         return totals / batch.lengths
+
+    def _weights(self, batch: RewardBatch) -> Tensor:
+        """(T_total,) of each prefix."""
+        lengths = batch.lengths[batch.rows]
+        if self.emphasis == "even":
+            return torch.ones_like(batch.token_rewards)
+        ranks = batch.positions if self.emphasis == "late" else lengths + 1 - batch.positions
+        return (2 * ranks / (lengths + 1)).to(batch.token_rewards.dtype)  # 1..T are (T + 1) / 2 on average
 
 
 PLUGIN = IPVRM
