@@ -222,19 +222,79 @@ def estimates(scored: ScoredSteps, *, thresholds: Mapping[str, float], seed: int
         seed: of the bootstrap.
     """
     units, times = drawn_problems(scored.problems, seed)
-    erroneous = _erroneous(scored.first_errors)
     result: dict[MetricName, Estimate | None] = {}
     for selector, threshold in thresholds.items():
-        hits = found(scored.step_scores, scored.first_errors, threshold)
-        first, second = (mean_estimate(hits[kind], units[kind], times) for kind in (erroneous, ~erroneous))
+        first, second = _accuracies(scored, threshold, seed=seed)
         result[MetricName("processbench_f1", selector)] = _harmonic(first, second)
         result[MetricName("accuracy_erroneous", selector)] = first
         result[MetricName("accuracy_correct", selector)] = second
-    named = first_error_found(scored.step_scores, scored.first_errors)
-    result[MetricName("first_error_accuracy", None)] = mean_estimate(named, units[erroneous], times)
+    result[MetricName("first_error_accuracy", None)] = first_error_estimate(scored, seed=seed)
     steps = judged_steps(scored.step_scores, scored.first_errors)
     result[MetricName("step_auc", None)] = _auc(steps.scores, steps.right, units[steps.responses], times)
     return {name: estimate for name, estimate in result.items() if estimate is not None}
+
+
+def f1_estimate(scored: ScoredSteps, threshold: float, *, seed: int) -> Estimate | None:
+    """ProcessBench's F1 at a threshold; None without erroneous responses or without correct ones."""
+    return _harmonic(*_accuracies(scored, threshold, seed=seed))
+
+
+def first_error_estimate(scored: ScoredSteps, *, seed: int) -> Estimate | None:
+    """How often the lowest step of an erroneous response is its first error; None if there is no such response."""
+    units, times = drawn_problems(scored.problems, seed)
+    named = first_error_found(scored.step_scores, scored.first_errors)
+    return mean_estimate(named, units[_erroneous(scored.first_errors)], times)
+
+
+def area_within_problems(
+    scores: Sequence[float], *, correct: Sequence[bool | None], problems: Sequence[str], seed: int
+) -> Estimate | None:
+    """The mean area inside the problems with both outcomes, among whose responses best-of-N chooses.
+
+    Args:
+        scores: B.
+        correct: B outcome labels; responses without a label are left out.
+        problems: B problems.
+        seed: of the bootstrap.
+
+    Raises:
+        NonFiniteError: a score is NaN or infinite.
+    """
+    units, times = drawn_problems(problems, seed)
+    graded = np.array([label is not None for label in correct], dtype=bool)
+    labels = np.array([label is True for label in correct], dtype=bool)[graded]
+    inside = unit_aucs(np.asarray(scores, dtype=np.float64)[graded], labels, units[graded], times.shape[1])
+    defined = np.flatnonzero(~np.isnan(inside))
+    return mean_estimate(inside[defined], defined, times)
+
+
+CALIBRATION_BINS = 10
+
+
+def calibration_error(
+    chances: ArrayLike, *, correct: Sequence[bool], problems: Sequence[str], seed: int
+) -> Estimate | None:
+    """How far chances of being right are from how often they are, in ten bins of equal width: the mean |difference|.
+
+    Args:
+        chances: (B,) in 0..1.
+        correct: B outcome labels.
+        problems: B problems.
+        seed: of the bootstrap.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, Eq. 3.
+    """
+    values = np.asarray(chances, dtype=np.float64)
+    if not values.size:
+        return None
+    units, times = drawn_problems(problems, seed)
+    bins = np.minimum((values * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gaps = np.zeros((times.shape[1], CALIBRATION_BINS))  # (P, bins): sums of chance - outcome
+    np.add.at(gaps, (units, bins), values - np.asarray(correct, dtype=np.float64))
+    counts = np.bincount(units, minlength=times.shape[1]).astype(np.float64)  # (P,)
+    every = np.vstack([np.ones((1, times.shape[1])), times])  # (1 + R, P)
+    errors = np.abs(every @ gaps).sum(axis=1) / (every @ counts)
+    return Estimate(float(errors[0]), errors[1:], values.size)
 
 
 def response_areas(
@@ -262,9 +322,9 @@ def response_areas(
     for name, values in scores.items():
         known = np.asarray(values, dtype=np.float64)[graded]
         result[MetricName("response_auc", name)] = _auc(known, labels, units[graded], times)
-        inside = unit_aucs(known, labels, units[graded], times.shape[1])
-        defined = np.flatnonzero(~np.isnan(inside))
-        result[MetricName("response_auc_within_problems", name)] = mean_estimate(inside[defined], defined, times)
+        result[MetricName("response_auc_within_problems", name)] = area_within_problems(
+            values, correct=correct, problems=problems, seed=seed
+        )
     return {name: estimate for name, estimate in result.items() if estimate is not None}
 
 
@@ -290,6 +350,14 @@ def mean_estimate(amounts: ArrayLike, units: NDArray[np.int64], times: Floats) -
     )
     replicates = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
     return Estimate(float(values.mean()), replicates, values.size)
+
+
+def _accuracies(scored: ScoredSteps, threshold: float, *, seed: int) -> tuple[Estimate | None, Estimate | None]:
+    """ProcessBench's two: on erroneous responses, on correct ones."""
+    units, times = drawn_problems(scored.problems, seed)
+    hits, erroneous = found(scored.step_scores, scored.first_errors, threshold), _erroneous(scored.first_errors)
+    first, second = (mean_estimate(hits[kind], units[kind], times) for kind in (erroneous, ~erroneous))
+    return first, second
 
 
 def _harmonic(first: Estimate | None, second: Estimate | None) -> Estimate | None:

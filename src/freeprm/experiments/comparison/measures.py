@@ -252,7 +252,7 @@ def column_average(columns: Sequence[Column], *, seed: int) -> Interval:
     Raises:
         DataError: a column without problems, or no column.
     """
-    return _average_interval(_average_means(columns, seed=seed))
+    return _average_interval(average_replicates(columns, seed=seed))
 
 
 def average_difference(first: Sequence[Column], second: Sequence[Column], *, seed: int) -> Interval:
@@ -263,11 +263,15 @@ def average_difference(first: Sequence[Column], second: Sequence[Column], *, see
     """
     if [set(column) for column in first] != [set(column) for column in second]:
         raise DataError("two methods were not measured on the same problems; expected the same columns of both")
-    return _average_interval(_average_means(first, seed=seed) - _average_means(second, seed=seed))
+    return _average_interval(average_replicates(first, seed=seed) - average_replicates(second, seed=seed))
 
 
-def _average_means(columns: Sequence[Column], *, seed: int) -> Floats:
-    """(1 + R,) the average, then what it is on each draw of the problems."""
+def average_replicates(columns: Sequence[Column], *, seed: int) -> Floats:
+    """(1 + R,) the average over columns, then what it is on each draw of the problems.
+
+    Raises:
+        DataError: a column without problems, or no column.
+    """
     if not columns or not all(columns):
         raise DataError("a column without problems; expected at least one in each")
     problems = sorted({problem for column in columns for problem in column})

@@ -12,8 +12,11 @@ from freeprm.experiments.comparison.settings import (
     Comparison,
     Folders,
     Generator,
+    Source,
     Split,
     benchmark_split,
+    policy_split,
+    source_split,
     test_split,
 )
 from freeprm.experiments.comparison.tables import all_tables, method_costs, total_cost
@@ -84,6 +87,10 @@ def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[
         ConfigError: a method's settings of training have an unknown name or a bad value.
     """
     yield from rollouts(comparison, folders, "train", comparison.train, seed=seed)
+    named = {source for method in comparison.methods.values() for source in _sources(comparison, method.train or {})}
+    for name, source in comparison.sources.items():
+        if name in named:
+            yield from _other_rollouts(comparison, folders, name, source, seed=seed)
     with_truth = {test_split(name) for name, generator in comparison.generators.items() if _may_have_truth(generator)}
     if with_truth:  # thresholds are fitted on it
         yield from rollouts(comparison, folders, "dev", comparison.dev, seed=seed)
@@ -99,6 +106,8 @@ def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[
     for name, labels in comparison.labels.items():
         if name in wanted or labels.model_of is None:
             yield labelled(comparison, folders, name, seed=seed)
+    for name in comparison.policies.methods:
+        yield from _answered(comparison, folders, name, seed=seed)
     for name, method in comparison.methods.items():
         if method.train is not None:
             yield trained(comparison, folders, name, seed=seed)
@@ -125,17 +134,19 @@ def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[
 
 
 def rollouts(
-    comparison: Comparison, folders: Folders, name: str, split: Split, *, seed: int, model: str | None = None
-) -> Iterator[PlannedRun]:
+    comparison: Comparison, folders: Folders, name: str, split: Split, *, seed: int, model: str | None = None,
+    needs: tuple[Path, ...] = (),
+) -> Iterator[PlannedRun]:  # fmt: skip
     """Draw a split's rollouts, unless they are given, and grade them.
 
     Args:
         comparison: how to draw.
         folders: where.
-        name: train, dev, or test-GENERATOR.
+        name: train, dev, test-GENERATOR, train-SOURCE or test-by-METHOD.
         split: how much, or what to take instead.
         seed: of problems and samples.
         model: who draws; the model that everything starts from if not given.
+        needs: the drawer's folder, where another run makes it.
     """
     inputs = tuple(map(Path, split.rollouts))
     if not inputs:
@@ -148,8 +159,40 @@ def rollouts(
             engine_options=drawing.engine_options, logprobs=drawing.logprobs and drawer == comparison.model,
         )  # fmt: skip
         inputs = (folders.sampled(name),)
-        yield PlannedRun(folder=inputs[0], stage=draw, alone=True)
-    yield PlannedRun(folder=folders.graded(name), stage=grade, inputs=inputs, alone=True)
+        yield PlannedRun(folder=inputs[0], stage=draw, needs=needs, alone=not needs)
+    yield PlannedRun(folder=folders.graded(name), stage=grade, inputs=inputs, alone=not needs)
+
+
+def _other_rollouts(
+    comparison: Comparison, folders: Folders, name: str, source: Source, *, seed: int
+) -> Iterator[PlannedRun]:
+    """The rollouts of a source, which methods mix in or replace others by."""
+    options = {**comparison.sampling.dataset_options, **source.dataset_options}
+    drawing = replace(comparison, sampling=replace(comparison.sampling, dataset_options=options))
+    split = Split(
+        n_problems=source.n_problems or comparison.train.n_problems, n=comparison.train.n, rollouts=source.rollouts
+    )
+    yield from rollouts(drawing, folders, source_split(name), split, seed=seed, model=source.model)
+
+
+def _answered(comparison: Comparison, folders: Folders, method: str, *, seed: int) -> Iterator[PlannedRun]:
+    """A trained model's own answers to the test problems, and how many are right."""
+    split, model = policy_split(method), folders.model(method)
+    some = Split(n_problems=comparison.test.n_problems, n=comparison.policies.n)
+    yield from rollouts(comparison, folders, split, some, seed=seed, model=str(model), needs=(model,))
+    yield PlannedRun(
+        folder=folders.baseline(split), stage=partial(select, n=[1], seed=seed), inputs=(folders.graded(split),),
+        log=f"policy-{method}",
+    )  # fmt: skip
+
+
+_OF_SOURCES = ("mix", "replace")
+"""Settings of training that name other rollouts."""
+
+
+def _sources(comparison: Comparison, settings: Mapping[str, Any]) -> list[str]:
+    """The comparison's sources that settings of training name."""
+    return [name for key in _OF_SOURCES for name in settings.get(key, {}) if name in comparison.sources]
 
 
 def labelled(comparison: Comparison, folders: Folders, name: str, *, seed: int) -> PlannedRun:
@@ -174,11 +217,15 @@ def trained(comparison: Comparison, folders: Folders, name: str, *, seed: int) -
     method = comparison.methods[name]
     start = folders.model(method.start) if method.start else None
     merged = overlaid(comparison.training, method.train or {})
+    drawn = {source: folders.graded(source_split(source)) for source in _sources(comparison, merged)}
+    for key in _OF_SOURCES:
+        if key in merged:
+            merged[key] = {str(drawn.get(source, source)): share for source, share in merged[key].items()}
     settings = load_settings(options={**merged, "model": str(start or comparison.model), "seed": seed})
     return PlannedRun(
         folder=folders.model(name), stage=partial(train, **vars(replace(settings, cache=folders.logprobs))),
         inputs=(folders.labels(method.labels) if method.labels else folders.graded("train"),),
-        needs=(start,) if start else (), log=name,
+        needs=((start,) if start else ()) + tuple(drawn.values()), log=name,
     )  # fmt: skip
 
 

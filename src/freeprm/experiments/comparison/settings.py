@@ -58,6 +58,30 @@ class Generator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Other rollouts to train on, drawn like the training ones; methods name them in `mix` and `replace`."""
+
+    model: str | None = None
+    """Who answers; by default the model that everything starts from."""
+    n_problems: int | None = None
+    """By default those of the training problems."""
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+    """Over those of `sampling`."""
+    rollouts: tuple[str, ...] = ()
+    """Instead: rollouts that exist already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """Trained models that answer the test problems themselves (section 5.2)."""
+
+    methods: tuple[str, ...] = ()
+    """Whose models."""
+    n: int = 16
+    """Responses a problem."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
     """Responses whose first errors are known, such as ProcessBench's; every method scores their steps."""
 
@@ -145,6 +169,8 @@ class Comparison:
     """Nothing is chosen on them: they are for the tables about steps."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Settings of training that all methods share."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    policies: Policies = field(default_factory=Policies)
     labels: Mapping[str, Labels] = field(default_factory=dict)
     methods: Mapping[str, Method]
     tuning: Tuning = field(default_factory=Tuning)
@@ -175,7 +201,8 @@ class Comparison:
 
 
 PACKAGED = "embedded"
-"""The comparison that comes with freeprm."""
+"""The comparison that is made where none is named."""
+_FILES = resources.files("freeprm.assets") / "comparisons"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,29 +259,79 @@ def benchmark_split(benchmark: str) -> str:
     return f"benchmark-{benchmark}"
 
 
-def load_comparison(file: Path | None = None, *, assignments: Sequence[str] = ()) -> Comparison:
-    """The comparison that a TOML file describes, or the packaged one.
+def source_split(source: str) -> str:
+    """The split of other rollouts to train on."""
+    return f"train-{source}"
+
+
+def policy_split(method: str) -> str:
+    """The split of a trained model's own answers to the test problems."""
+    return f"test-by-{method}"
+
+
+def load_comparison(name: str | Path = PACKAGED, *, assignments: Sequence[str] = ()) -> Comparison:
+    """The comparison of a file, or one that comes with freeprm.
 
     Args:
-        file: TOML or YAML.
+        name: TOML or YAML, or a name in `packaged_comparisons()`.
         assignments: `name=value` over what the file says, e.g. `train.n_problems=100`.
 
     Raises:
         ConfigError: an unknown name or a bad value; says where.
     """
-    values = read_file(file) if file is not None else _packaged()
-    layers = [values, read_assignments(assignments)]
+    return built([*read_layers(name), read_assignments(assignments)])
+
+
+def packaged_comparisons() -> list[str]:
+    """Names of the comparisons that come with freeprm."""
+    return sorted(file.name.removesuffix(".toml") for file in _FILES.iterdir() if file.name.endswith(".toml"))
+
+
+def read_layers(name: str | Path) -> list[dict[str, Any]]:
+    """The tables of a comparison's file behind those of the one that it `extends`: a packaged one, or a path from it.
+
+    Raises:
+        ConfigError: there is no such file, or a file extends itself.
+    """
+    layers: list[dict[str, Any]] = []
+    seen: list[Path] = []
+    path: Path | None = _file(name, beside=Path())
+    while path is not None:
+        if path in seen:
+            raise ConfigError(f"{path}: extends itself; expected a file that ends in one without `extends`")
+        seen.append(path)
+        values = read_file(path)
+        base = values.pop("extends", None)
+        layers.insert(0, values)
+        path = None if base is None else _file(base, beside=path.parent)
+    return layers
+
+
+def _file(name: str | Path, *, beside: Path) -> Path:
+    if str(name) in packaged_comparisons():
+        return Path(str(_FILES / f"{name}.toml"))
+    path = beside / name
+    if not path.is_file():
+        known = packaged_comparisons()
+        raise ConfigError(
+            f"{name}: is no file, and no comparison that comes with freeprm.{suggestion(str(name), known)} "
+            f"There are {', '.join(known)}"
+        )
+    return path
+
+
+def built(layers: Sequence[Mapping[str, Any]]) -> Comparison:
+    """The comparison of tables, each laid over those before it.
+
+    Raises:
+        ConfigError: an unknown name or a bad value; says where.
+    """
     for layer in layers:
         _refuse_unknown(Comparison, layer, "")
     comparison = build(Comparison, layers)
     _check_methods(comparison)
     _check_data(comparison)
     return comparison
-
-
-def _packaged() -> dict[str, Any]:
-    with resources.as_file(resources.files("freeprm.assets") / "comparisons" / f"{PACKAGED}.toml") as path:
-        return read_file(path)
 
 
 def _refuse_unknown(kind: Any, table: object, where: str) -> None:
@@ -292,6 +369,10 @@ def _check_methods(comparison: Comparison) -> None:
             check_reward(method.reward)
     for name, labels in comparison.labels.items():
         _check_known(labels.model_of, comparison.methods, f"labels.{name}.model_of")
+    for name in comparison.policies.methods:
+        _check_known(name, comparison.methods, "policies.methods")
+        if comparison.methods[name].train is None:
+            raise ConfigError(f"policies.methods: {name!r} trains no model; expected a method that does")
     _check_known(comparison.against, comparison.methods, "against")
     comparison.order()
 
