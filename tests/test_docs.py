@@ -19,7 +19,9 @@ from conftest import REPO
 from freeprm.cli import builder
 from freeprm.cli.experiments import DEMO, EXPERIMENTS
 from freeprm.cli.stages import STAGES, TrainFlags
-from freeprm.experiments.comparison.settings import load_comparison
+from freeprm.experiments.comparison.settings import PACKAGED, load_comparison, packaged_comparisons
+from freeprm.experiments.reproduction.claims import load_claims
+from freeprm.experiments.reproduction.presets import DEFAULT, load_preset, preset_names
 from freeprm.io.config import build
 from freeprm.io.plugins import built, load, names
 from freeprm.settings import TrainSettings, flag_of
@@ -94,7 +96,13 @@ def test_a_command_parses_and_its_settings_and_options_are_known(line: str, pars
         return
     call = parsed(re.sub(r" \[(--[^\]]*)\]", r" \1", line))
     if line.startswith("compare"):
-        load_comparison(None, assignments=call.assignments)
+        named = call.inputs[0] if call.inputs else PACKAGED
+        load_comparison(named if named in packaged_comparisons() else PACKAGED, assignments=call.assignments)
+        return
+    if line.startswith("reproduce"):
+        preset = call.layers["option"].get("preset", DEFAULT)
+        load_preset(preset if preset in preset_names() else DEFAULT, assignments=call.assignments)
+        load_claims(call.layers["option"].get("only", ()))
         return
     kind: type[Any] = TrainSettings if call.kind is TrainFlags else call.kind
     known = {item.name for item in fields(kind)}

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,26 @@ class CompareFlags(Settings):
     """Methods made side by side, each in a process; the config's by default."""
     seed: int | None = None
     """Of every random choice; 0, or the config's with --tune."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceFlags(Settings):
+    """Re-test the paper's claims: make the runs that they need, and write report.html with what holds and what not."""
+
+    preset: str = "world"
+    """What they are tested on: world, small (a real model, GSM8K), paper (Llama-3.1-8B, a cluster), or a file."""
+    only: Annotated[Sequence[str], Flag(commas=True)] = ()
+    """Claims by the beginnings of their names, with commas, e.g. f5,t1; all by default."""
+    seeds: int = 1
+    """How many, each with problems, samples and training of its own."""
+    first_seed: Annotated[int, Flag(hidden=True)] = 0
+    """The others follow it."""
+    quick: bool = False
+    """Fewer problems, and wider intervals."""
+    dry_run: bool = False
+    """Print the runs with their FLOPs and time, and make none."""
+    workers: int | None = None
+    """Runs made side by side, each in a process; the preset's by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +86,11 @@ def _demo(call: Invocation) -> None:
 
 
 def _compare(call: Invocation) -> None:
-    from freeprm.experiments.comparison.settings import load_comparison
+    from freeprm.experiments.comparison.settings import PACKAGED, load_comparison
 
     if call.inputs and call.config:
         raise ConfigError(f"--config {call.config}: the comparison is {call.inputs} already; give one of the two")
-    comparison = load_comparison(call.inputs or call.config, assignments=call.assignments)
+    comparison = load_comparison(call.inputs or call.config or PACKAGED, assignments=call.assignments)
     flags = CompareFlags(**{**call.layers["default"], **call.layers["option"]})
     out, workers = Path(flags.out or ""), comparison.workers if flags.workers is None else flags.workers
     if workers < 1:
@@ -89,6 +110,39 @@ def _compare(call: Invocation) -> None:
         print_tables(output.console, made.tables)
     metrics = made.metrics if call.as_json else ()
     output.show_parts(out=out, metrics=metrics, counts=made.counts, cost=made.cost, as_json=call.as_json)
+
+
+def _reproduce(call: Invocation) -> None:
+    from freeprm.experiments.reproduction.claims import load_claims
+    from freeprm.experiments.reproduction.presets import load_preset
+
+    if call.config is not None:
+        raise ConfigError(f"--config {call.config}: give the file as --preset")
+    flags = ReproduceFlags(**{**call.layers["default"], **call.layers["option"]})
+    claims = load_claims(flags.only)
+    preset = load_preset(flags.preset, quick=flags.quick, assignments=call.assignments)
+    out = Path(flags.out or f"runs/reproduce-{preset.name}{'-quick' if flags.quick else ''}")
+    workers = preset.comparison.workers if flags.workers is None else flags.workers
+    for name, value in {"workers": workers, "seeds": flags.seeds}.items():
+        if value < 1:
+            raise ConfigError(f"--{name}: is {value}; expected 1 or more")
+    seeds = range(flags.first_seed, flags.first_seed + flags.seeds)
+    with output.working():
+        from freeprm.experiments.reproduction.forecast import forecast
+        from freeprm.experiments.reproduction.report import short_table
+        from freeprm.experiments.reproduction.running import reproduce
+        from freeprm.report.table import print_tables
+
+        if flags.dry_run:
+            print_tables(output.console, [forecast(preset, claims, out=out, seeds=seeds)])
+            return
+        made = reproduce(preset, claims, out=out, seeds=seeds, workers=workers, command=_command())
+    if not call.as_json:
+        print_tables(output.console, [short_table(made.claims)])
+    metrics = made.metrics if call.as_json else ()
+    output.show_parts(
+        out=out / "report.html", metrics=metrics, counts=made.counts, cost=made.cost, as_json=call.as_json
+    )
 
 
 def _cost(call: Invocation) -> None:
@@ -148,7 +202,8 @@ def _verify(call: Invocation) -> None:
 _CONFIG: tuple[str, Any, Any] = (
     "config",
     Annotated[
-        Path | None, typer.Argument(help="TOML or YAML; the packaged one without.", exists=True, show_default=False)
+        str | None,
+        typer.Argument(help="TOML or YAML, or embedded (the default) or gsm8k-solutions.", show_default=False),
     ],
     None,
 )
@@ -169,6 +224,10 @@ EXPERIMENTS = (
     Command(
         name="compare", settings={"": CompareFlags}, work=_compare, out="runs/compare", inputs=_CONFIG,
         set_help="name=value over the config, e.g. train.n_problems=100.",
+    ),
+    Command(
+        name="reproduce", settings={"": ReproduceFlags}, work=_reproduce, out=None,
+        set_help="name=value over the preset, e.g. train.n_problems=100.",
     ),
     Command(name="cost", settings={"": CostFlags}, work=_cost, out=None, inputs=_RUNS),
     Command(name="verify", settings={"": VerifySettings}, work=_verify, out=None),
