@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from freeprm.errors import ConfigError, DataError
@@ -114,6 +115,16 @@ def test_measures_of_steps_are_those_of_the_evaluation(runs: SeedRuns, measure: 
         ]  # fmt: skip
     assert len(own) == 3
     assert differing(runs, ClaimTest(measure=measure, first="ce")).value == pytest.approx(sum(own) / 3)
+
+
+def test_problems_are_halved_by_their_level(runs: SeedRuns):
+    easier, harder, whole = (
+        differing(runs, ClaimTest(measure="best_of_n", first="ce", generators="base", n=4, half=half))
+        for half in ("easier", "harder", None)
+    )
+    assert (easier.n, harder.n) == (sum(level <= np.median(list(runs.levels.values())) for level in
+                                        runs.levels.values()), 8 - easier.n)  # fmt: skip
+    assert (easier.n * easier.value + harder.n * harder.value) / 8 == pytest.approx(whole.value)
 
 
 def test_a_policy_is_right_as_often_as_its_graded_answers_are(runs: SeedRuns):

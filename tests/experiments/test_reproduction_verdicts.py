@@ -56,6 +56,12 @@ def test_an_undecided_test_says_how_many_problems_would_do():
     assert judged(compared(), [draws(0.03, half=0.02)]).needed is None
 
 
+def test_a_few_problems_decide_nothing():
+    assert judged(compared(), [draws(0.5, half=0.1, n=30)]).verdict == "holds"
+    few = judged(compared(), [draws(0.5, half=0.1, n=29)])
+    assert (few.verdict, few.needed, few.p) == ("undecided", 30, None)
+
+
 def test_a_ratio_decides_by_itself_and_one_is_its_bound():
     test = ClaimTest(measure="published", first="math_shepherd", second="ce")
     outcome = judged(test, [Draws(3.0, None, 0), Draws(5.0, None, 0)])

@@ -58,6 +58,8 @@ class ClaimTest:
     """`together`, `each`, or one generator's name."""
     n: int | None = None
     """Responses a problem to choose from; by default the average over all."""
+    half: Literal["easier", "harder"] | None = None
+    """Only problems whose `level` is at most the median one, or above it; all by default."""
     paper: float | None = None
     """The paper's number, in the unit that is shown."""
     title: str = ""

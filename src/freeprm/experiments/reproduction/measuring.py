@@ -94,6 +94,13 @@ class SeedRuns:
         """The bill of each method."""
         return method_costs(self.comparison, self.folders)
 
+    @cached_property
+    def levels(self) -> dict[str, float]:
+        """The level of each test problem that has one."""
+        folders = [self.folders.graded(test_split(name)) for name in self.comparison.generators]
+        rows = (row for folder in folders for file in row_files(folder) for row in _rows(file))
+        return {str(row["problem_id"]): float(row["level"]) for row in rows if row.get("level") is not None}
+
     def places(self, test: ClaimTest) -> list[str]:
         """The generators of a test."""
         every = list(self.comparison.generators)
@@ -153,9 +160,19 @@ def _accuracy(family: str) -> Callable[[SeedRuns, str, ClaimTest], Draws]:
         ]  # fmt: skip
         if not kept:
             raise DataError(f"{side}: nothing was chosen among {test.n}; the sizes are {runs.comparison.sizes}")
+        if test.half is not None:
+            kept = [_half(column, runs.levels, test.half) for column in kept]
         return _drawn(kept, runs.seed)
 
     return read
+
+
+def _half(column: Column, levels: Mapping[str, float], half: str) -> Column:
+    known = {problem: levels[problem] for problem in column if problem in levels}
+    if not known:
+        raise DataError("no test problem has a level; expected a column `level`")
+    middle = float(np.median(list(known.values())))
+    return {problem: column[problem] for problem, level in known.items() if (level > middle) == (half == "harder")}
 
 
 def _drawn(columns: Sequence[Column], seed: int) -> Draws:

@@ -16,7 +16,7 @@ from freeprm.io.rows import write_json
 from freeprm.report.metrics import signed
 from freeprm.report.page import Page, Section, render, settings_table
 from freeprm.report.plots import Bar, Point, Series, bar_plot, legend, line_plot
-from freeprm.report.table import NONE, Cell, Cells, Mark, Table, markdown, texts
+from freeprm.report.table import NONE, Cell, Cells, Mark, Table, markdown
 from freeprm.types import Cost
 
 _MARKS: Mapping[Verdict, Mark] = {"holds": "gain", "fails": "loss", "undecided": "", "not tested": ""}
@@ -183,7 +183,8 @@ def _named(report: Report, test: ClaimTest) -> str:
         joined = " / " if measure_of(test.measure).is_amount else " less "
         first += f"{joined}{sides[1]}{other}"
     where = "" if test.generators == "together" else f", answers of {test.generators}"
-    return f"{first}{where}{'' if test.n is None else f', N = {test.n}'}"
+    half = "" if test.half is None else f", {test.half} problems"
+    return f"{first}{where}{half}{'' if test.n is None else f', N = {test.n}'}"
 
 
 def _side(report: Report, name: str) -> str:
@@ -307,7 +308,6 @@ def _paper_table(report: Report, table: PaperTable) -> Table:
     rows: list[Cells] = []
     for method, numbers in table.rows.items():
         if method not in report.comparison.methods:
-            rows.append((*texts(_side(report, method)), *texts(*([NONE] * (len(shown) + 1)))))
             continue
         cells = []
         for column, number in zip(table.columns, numbers, strict=True):
@@ -317,10 +317,10 @@ def _paper_table(report: Report, table: PaperTable) -> Table:
                     measure=table.measure, first=method, generators=where[0], n=where[1]
                 )  # fmt: skip
                 value = sum(differing(runs, test).value for runs in report.seeds) / len(report.seeds)
-                cells.append(Cell(f"{number:g} | {measure_of(table.measure).scale * value:.1f}"))
+                cells.append(Cell(f"{number:g} / {measure_of(table.measure).scale * value:.1f}"))
         rows.append((Cell(_side(report, method)), *cells))
     return Table(
-        title=table.title, note="The paper's number | ours. A column of ours stands for the paper's whose generator "
+        title=table.title, note="The paper's number / ours. A column of ours stands for the paper's whose generator "
         "has its place; levels are not comparable, orders are.",
         header=("", *shown, table.columns[-1]), rows=tuple(rows),
     )  # fmt: skip

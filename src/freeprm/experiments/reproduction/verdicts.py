@@ -8,8 +8,9 @@ and what training runs differ by is in the interval; of one seed, problems alone
     not_below: b or more        low > b - least        high < b
 
 and mirrored for `below` and `not_above`; the first that applies counts. `least` is the smallest difference that
-matters: a narrow interval around nothing is against a claim of a gain, and for one of no loss. A number without an
-interval, such as a ratio of FLOPs, decides by itself.
+matters: a narrow interval around nothing is against a claim of a gain, and for one of no loss. Fewer than `FEWEST`
+problems decide nothing, as intervals by bootstrap are too narrow there. A number without an interval, such as a ratio
+of FLOPs, decides by itself.
 
 A claim holds if all of its tests do, which needs no correction for their number (an intersection-union test: each must
 pass at its own level). It fails if one does. Over all tests of a report, those that would be decided in the same way
@@ -30,6 +31,8 @@ from freeprm.experiments.reproduction.measuring import Draws, measure_of
 Verdict = Literal["holds", "fails", "undecided", "not tested"]
 LEVEL = 0.025
 """Of each end of an interval."""
+FEWEST = 30
+"""Problems, over all seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +75,14 @@ def judged(test: ClaimTest, seeds: Sequence[Draws]) -> Outcome:
             test=test, value=value, low=None, high=None, n=n, by_seed=values, verdict=verdict, needed=None, p=None
         )
     _, low, high = percentile_interval(value, replicates)
-    decided = _decision(value, low, high, bound=bound, least=least, expect=test.expect)
+    found = _decision(value, low, high, bound=bound, least=least, expect=test.expect)
     spread = float(np.nanstd(replicates))
+    verdict = found.verdict if n >= FEWEST else "undecided"
+    needed = _needed(n, (high - low) / 2, found.distance) if verdict == "undecided" else None
     return Outcome(
-        test=test, value=value, low=low, high=high, n=n, by_seed=values, verdict=decided.verdict,
-        needed=_needed(n, (high - low) / 2, decided.distance) if decided.verdict == "undecided" else None,
-        p=_tail(decided.distance / spread) if decided.verdict != "undecided" and spread else None,
+        test=test, value=value, low=low, high=high, n=n, by_seed=values, verdict=verdict,
+        needed=None if needed is None else max(needed, FEWEST),
+        p=_tail(found.distance / spread) if verdict != "undecided" and spread else None,
     )  # fmt: skip
 
 
@@ -116,21 +121,21 @@ def firm(outcomes: Sequence[Outcome]) -> list[bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Decided:
+class _Found:
     verdict: Verdict
     distance: float
     """From the value to the bound that decided, or to the farther of those that may."""
 
 
-def _decision(value: float, low: float, high: float, *, bound: float, least: float, expect: Expected) -> _Decided:
+def _decision(value: float, low: float, high: float, *, bound: float, least: float, expect: Expected) -> _Found:
     if expect in ("below", "not_above"):
         value, low, high, bound = -value, -high, -low, -bound
     holds_from, fails_below = (bound, bound + least) if expect in ("above", "below") else (bound - least, bound)
     if low > holds_from:
-        return _Decided("holds", value - holds_from)
+        return _Found("holds", value - holds_from)
     if high < fails_below:
-        return _Decided("fails", fails_below - value)
-    return _Decided("undecided", max(value - holds_from, fails_below - value))
+        return _Found("fails", fails_below - value)
+    return _Found("undecided", max(value - holds_from, fails_below - value))
 
 
 def _as_expected(value: float, bound: float, expect: Expected) -> bool:
