@@ -6,10 +6,9 @@ import pytest
 
 from freeprm.errors import ConfigError
 from freeprm.experiments.comparison.settings import load_comparison, packaged_comparisons
-from freeprm.experiments.reproduction import presets
-from freeprm.experiments.reproduction.claims import Claim, ClaimTest, claim_names, load_claims, single_tests
+from freeprm.experiments.reproduction.claims import Claim, ClaimTest, claim_names, load_claims, missing, single_tests
 from freeprm.experiments.reproduction.measuring import MEASURES
-from freeprm.experiments.reproduction.presets import load_preset, missing, narrowed, preset_names
+from freeprm.experiments.reproduction.presets import load_preset, narrowed, preset_names
 
 CLAIMS = load_claims()
 COMPARISONS = {name: load_preset(name).comparison for name in preset_names()}
@@ -18,7 +17,7 @@ WORLD = COMPARISONS["world"]
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_every_claim_can_be_tested_somewhere_and_names_measures_that_there_are(claim: Claim):
-    assert any(presets.testable(claim, comparison) for comparison in COMPARISONS.values())
+    assert any(not missing(claim, comparison) for comparison in COMPARISONS.values())
     measures = {test.measure for test in claim.tests} | {test.second_measure for test in claim.tests} - {None}
     if claim.plot:
         measures |= {claim.plot.measure, claim.plot.x_measure or claim.plot.measure}
@@ -36,7 +35,7 @@ def test_a_table_of_the_paper_has_a_number_for_each_column_and_their_average(cla
 
 
 def test_the_world_tests_all_but_what_needs_other_models_and_domains():
-    assert [claim.name for claim in CLAIMS if not presets.testable(claim, WORLD)] == ["t1e", "t5e"]
+    assert [claim.name for claim in CLAIMS if missing(claim, WORLD)] == ["t1e", "t5e"]
 
 
 def test_claims_are_found_by_the_beginning_of_their_names_and_in_the_order_of_the_paper():
@@ -71,8 +70,17 @@ def test_a_preset_says_what_it_lacks():
             ClaimTest(measure="own_answers", first="orm", second="reference"),
         ),
     )  # fmt: skip
-    found = missing(claim, WORLD)
-    assert found == ["nobody", "generator elsewhere", "answers of orm"]
+    assert missing(claim, WORLD) == ["generator elsewhere", "nobody", "answers of orm"]
+    assert list(single_tests(claim, WORLD)) == []
+
+
+def test_the_tests_that_a_preset_can_make_are_made():
+    [claim] = load_claims(["t4b"])
+    small = COMPARISONS["small"]
+    assert len(list(single_tests(claim, small))) == 4
+    [votes] = [claim for claim in load_claims(["f6"]) if claim.name == "f6"]
+    assert missing(votes, small) == ["kto", "nca"]
+    assert {test.first for test in single_tests(votes, small)} == {"dpo", "ce"}
 
 
 @pytest.mark.parametrize("name", ["world", "paper"])

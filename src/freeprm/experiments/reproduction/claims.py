@@ -10,8 +10,8 @@
     second = "random"
     generators = "each"                    # and each generator
 
-Names are those of the methods of a comparison, or of ways to choose without scores. A comparison without one of them
-cannot test the claim, and says so.
+Names are those of the methods of a comparison, or of ways to choose without scores. A test whose names a comparison
+lacks is not made there, and the report says so.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,12 +133,34 @@ def names(side: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def single_tests(claim: Claim, comparison: Comparison) -> Iterator[ClaimTest]:
-    """The claim's tests, one for each first side and, where they are to be tested by themselves, each generator."""
+    """The claim's tests, one for each first side and, where they are to be tested by themselves, each generator.
+
+    Those that the comparison cannot make are left out; see `lacking`.
+    """
     for test in claim.tests:
         places = list(comparison.generators) if test.generators == EACH else [test.generators]
         for first in names(test.first):
             for place in places:
-                yield replace(test, first=first, generators=place)
+                single = replace(test, first=first, generators=place)
+                if not lacking(single, comparison):
+                    yield single
+
+
+def lacking(test: ClaimTest, comparison: Comparison) -> list[str]:
+    """What the test names and the comparison has not."""
+    found = [] if test.generators in (EACH, TOGETHER, *comparison.generators) else [f"generator {test.generators}"]
+    if test.measure == VERIFIED:
+        return found
+    sides = [name for name in (*names(test.first), *names(test.second)) if name not in _NO_METHODS]
+    found += [name for name in sides if name not in comparison.methods]
+    if test.measure == OWN_ANSWERS:
+        found += [f"answers of {name}" for name in sides if name not in (*comparison.policies.methods, *found)]
+    return list(dict.fromkeys(found))
+
+
+def missing(claim: Claim, comparison: Comparison) -> list[str]:
+    """What all of the claim's tests name and the comparison has not."""
+    return list(dict.fromkeys(name for test in claim.tests for name in lacking(test, comparison)))
 
 
 _FILES = resources.files("freeprm.assets") / "claims"

@@ -34,7 +34,7 @@ from freeprm.experiments.comparison.measures import (
     on_shared_problems,
     read_accuracies,
 )
-from freeprm.experiments.comparison.settings import Comparison, Folders, policy_split, test_split
+from freeprm.experiments.comparison.settings import Comparison, Folders, benchmark_split, policy_split, test_split
 from freeprm.experiments.comparison.tables import MethodCost, method_costs
 from freeprm.experiments.reproduction.claims import OWN_ANSWERS, REFERENCE, TOGETHER, VERIFIED, ClaimTest
 from freeprm.io.config import lookup
@@ -196,45 +196,68 @@ def _own_answers(runs: SeedRuns, side: str, test: ClaimTest) -> Draws:
     return _drawn([column], runs.seed)
 
 
-def _of_steps(measured: Callable[[SeedRuns, str, str], Estimate | None]) -> Callable[[SeedRuns, str, ClaimTest], Draws]:
-    """A measure of single responses, averaged over generators."""
+class _Judged(NamedTuple):
+    """Responses that are measured, and those that a threshold is fitted on."""
+
+    split: str
+    fitted_on: str
+
+
+def _with_step_truth(runs: SeedRuns, test: ClaimTest) -> list[_Judged]:
+    """The benchmarks, whose first errors people named, or where there are none the answers of the generators."""
+    benchmarks = {name: item.dev for name, item in runs.comparison.benchmarks.items() if item.dev}
+    if benchmarks:
+        return [_Judged(benchmark_split(name), benchmark_split(dev)) for name, dev in benchmarks.items()]
+    return [_Judged(test_split(name), "dev") for name in runs.places(test)]
+
+
+def _answers(runs: SeedRuns, test: ClaimTest) -> list[_Judged]:
+    return [_Judged(test_split(name), "dev") for name in runs.places(test)]
+
+
+def _of_responses(
+    measured: Callable[[SeedRuns, str, _Judged], Estimate | None],
+    where: Callable[[SeedRuns, ClaimTest], list[_Judged]],
+) -> Callable[[SeedRuns, str, ClaimTest], Draws]:
+    """A measure of single responses, averaged over the places where they are from."""
 
     def read(runs: SeedRuns, side: str, test: ClaimTest) -> Draws:
+        places = where(runs, test)
         found = []
-        for generator in runs.places(test):
-            estimate = measured(runs, side, test_split(generator))
+        for place in places:
+            estimate = measured(runs, side, place)
             if estimate is None:
-                raise DataError(f"{side}, {generator}: nothing to measure; expected right and wrong responses")
+                raise DataError(f"{side}, {place.split}: nothing to measure; expected right and wrong responses")
             found.append(estimate)
         return Draws(
             float(np.mean([estimate.value for estimate in found])),
             np.mean([estimate.replicates for estimate in found], axis=0),
-            len({row["problem"] for name in runs.places(test) for row in runs.rows(side, test_split(name))}),
+            len({row["problem"] for place in places for row in runs.rows(side, place.split)}),
         )
 
     return read
 
 
-def _f1(runs: SeedRuns, side: str, split: str) -> Estimate | None:
-    fitted_on = _scored(runs.rows(side, "dev"), side)
+def _f1(runs: SeedRuns, side: str, place: _Judged) -> Estimate | None:
+    fitted_on = _scored(runs.rows(side, place.fitted_on), side)
     threshold = fit_threshold(fitted_on.step_scores, fitted_on.first_errors).value
-    return f1_estimate(_scored(runs.rows(side, split), side), threshold, seed=runs.seed)
+    return f1_estimate(_scored(runs.rows(side, place.split), side), threshold, seed=runs.seed)
 
 
-def _first_error(runs: SeedRuns, side: str, split: str) -> Estimate | None:
-    return first_error_estimate(_scored(runs.rows(side, split), side), seed=runs.seed)
+def _first_error(runs: SeedRuns, side: str, place: _Judged) -> Estimate | None:
+    return first_error_estimate(_scored(runs.rows(side, place.split), side), seed=runs.seed)
 
 
-def _inside_problems(runs: SeedRuns, side: str, split: str) -> Estimate | None:
-    rows, combine = runs.rows(side, split), aggregator(runs.comparison.methods[side].aggregator)
+def _inside_problems(runs: SeedRuns, side: str, place: _Judged) -> Estimate | None:
+    rows, combine = runs.rows(side, place.split), aggregator(runs.comparison.methods[side].aggregator)
     scores = [float(row["score"]) if row["steps"] is None else combine(row["steps"]) for row in rows]
     return area_within_problems(
         scores, correct=[row["correct"] for row in rows], problems=[row["problem"] for row in rows], seed=runs.seed
     )
 
 
-def _calibration(runs: SeedRuns, side: str, split: str) -> Estimate | None:
-    rows = [row for row in runs.rows(side, split) if row["correct"] is not None]
+def _calibration(runs: SeedRuns, side: str, place: _Judged) -> Estimate | None:
+    rows = [row for row in runs.rows(side, place.split) if row["correct"] is not None]
     outcome = np.array([row["score"] if row["steps"] is None else sum(row["steps"]) for row in rows])
     return calibration_error(
         1 / (1 + np.exp(-outcome)), correct=[bool(row["correct"]) for row in rows],
@@ -307,12 +330,14 @@ MEASURES: Mapping[str, Measure] = {
     "best_of_n": Measure(title="best-of-N, %", read=_accuracy("best_of_n")),
     "weighted_vote": Measure(title="weighted vote, %", read=_accuracy("weighted_vote")),
     OWN_ANSWERS: Measure(title="right among its own answers, %", read=_own_answers),
-    "f1": Measure(title="F1 of first errors, %", read=_of_steps(_f1)),
-    "first_error": Measure(title="first errors that are the lowest step, %", read=_of_steps(_first_error)),
-    "inside_problems": Measure(
-        title="area inside problems", read=_of_steps(_inside_problems), scale=1.0, unit="area"
+    "f1": Measure(title="F1 of first errors, %", read=_of_responses(_f1, _with_step_truth)),
+    "first_error": Measure(
+        title="first errors that are the lowest step, %", read=_of_responses(_first_error, _with_step_truth)
     ),
-    "calibration": Measure(title="calibration error, %", read=_of_steps(_calibration)),
+    "inside_problems": Measure(
+        title="area inside problems", read=_of_responses(_inside_problems, _answers), scale=1.0, unit="area"
+    ),
+    "calibration": Measure(title="calibration error, %", read=_of_responses(_calibration, _answers)),
     "all_in": Measure(title="FLOPs of development", read=_bill("all_in"), scale=1, unit="times", is_amount=True),
     "published": Measure(
         title="FLOPs as the paper charges them", read=_bill("published"), scale=1, unit="times", is_amount=True

@@ -16,7 +16,7 @@ from typing import Any
 
 from freeprm.errors import ConfigError
 from freeprm.experiments.comparison.settings import Comparison, built, read_layers
-from freeprm.experiments.reproduction.claims import Claim
+from freeprm.experiments.reproduction.claims import Claim, single_tests
 from freeprm.io.config import convert, read_assignments, suggestion
 
 DEFAULT = "world"
@@ -125,7 +125,7 @@ def narrowed(comparison: Comparison, claims: Iterable[Claim]) -> Comparison:
     wanted: list[str] = []
     own: set[str] = set()
     for claim in claims:
-        if testable(claim, comparison):
+        if list(single_tests(claim, comparison)):
             wanted += [name for name in claim.methods() | claim.shown() if name in comparison.methods]
             own |= claim.policies()
     if not wanted:
@@ -147,17 +147,3 @@ def narrowed(comparison: Comparison, claims: Iterable[Claim]) -> Comparison:
         comparison, methods=methods, labels=labels, against=against,
         policies=replace(comparison.policies, methods=policies),
     )  # fmt: skip
-
-
-def testable(claim: Claim, comparison: Comparison) -> bool:
-    """Whether the comparison has all that the claim's tests name."""
-    return not missing(claim, comparison)
-
-
-def missing(claim: Claim, comparison: Comparison) -> list[str]:
-    """The methods and generators that the claim's tests name and the comparison lacks."""
-    lacking = sorted(claim.methods() - set(comparison.methods))
-    places = {test.generators for test in claim.tests} - {"each", "together"}
-    lacking += sorted(f"generator {name}" for name in places - set(comparison.generators))
-    answering = claim.policies() - set(comparison.policies.methods)
-    return lacking + sorted(f"answers of {name}" for name in answering)

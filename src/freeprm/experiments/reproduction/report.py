@@ -43,7 +43,7 @@ class Judged:
     verdict: Verdict
     outcomes: tuple[Outcome, ...]
     why: str = ""
-    """Why it is not tested."""
+    """What the preset lacks, so that not all of its tests could be made."""
 
     @property
     def needed(self) -> int | None:
@@ -119,7 +119,7 @@ def verdict_table(claims: Sequence[Judged]) -> Table:
         ours = _shown(first) if first else Cell(_tally(judged.outcomes))
         rows.append((
             Cell(judged.claim.name), Cell(judged.claim.title), Cell(judged.claim.source), ours, state,
-            Cell(judged.why or needed),
+            Cell("; ".join(filter(None, [needed, judged.why]))),
         ))  # fmt: skip
     return Table(header=("", "claim", "in the paper", "here", "verdict", ""), rows=tuple(rows), align="lllrll")
 
@@ -148,7 +148,7 @@ def _section(report: Report, judged: Judged, firmly: Mapping[int, bool]) -> Sect
             tables.append(_points_table(claim.plot, lines))
     if judged.outcomes and claim.table is not None:
         tables.append(_paper_table(report, claim.table))
-    verdict = f"{judged.verdict}: {judged.why}" if judged.why else judged.verdict
+    verdict = f"{judged.verdict}; {judged.why}" if judged.why else judged.verdict
     return Section(
         title=f"{claim.name.upper()}. {claim.title}",
         note=" ".join(filter(None, [f"{claim.source}: {claim.paper}", claim.note, f"Verdict: {verdict}."])),

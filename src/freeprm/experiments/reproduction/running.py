@@ -16,9 +16,9 @@ from freeprm.experiments.comparison.running import planned
 from freeprm.experiments.comparison.settings import Comparison, Folders
 from freeprm.experiments.comparison.tables import total_cost
 from freeprm.experiments.graph import PlannedRun, make_runs
-from freeprm.experiments.reproduction.claims import Claim, single_tests
+from freeprm.experiments.reproduction.claims import Claim, missing, single_tests
 from freeprm.experiments.reproduction.measuring import SeedRuns, differing
-from freeprm.experiments.reproduction.presets import Preset, check_data, missing, narrowed, testable
+from freeprm.experiments.reproduction.presets import Preset, check_data, narrowed
 from freeprm.experiments.reproduction.report import Judged, Report, write_report
 from freeprm.experiments.reproduction.verdicts import Outcome, judged, verdict_of
 from freeprm.io.runs import RunFolder
@@ -92,17 +92,15 @@ def seed_folder(out: Path, seed: int) -> Path:
 
 
 def _judge(claim: Claim, preset: Preset, seeds: Sequence[SeedRuns]) -> Judged:
-    comparison = seeds[0].comparison
-    if not testable(claim, preset.comparison):
-        lacking = ", ".join(missing(claim, preset.comparison))
-        return Judged(claim=claim, verdict="not tested", outcomes=(), why=f"the preset {preset.name} has no {lacking}")
+    lost = ", ".join(missing(claim, preset.comparison))
+    why = f"the preset {preset.name} has no {lost}" if lost else ""
     try:
         outcomes = tuple(
-            judged(test, [differing(runs, test) for runs in seeds]) for test in single_tests(claim, comparison)
+            judged(test, [differing(runs, test) for runs in seeds]) for test in single_tests(claim, preset.comparison)
         )
     except DataError as error:
         raise DataError(f"claim {claim.name}: {error}") from error
-    return Judged(claim=claim, verdict=verdict_of(outcomes), outcomes=outcomes)
+    return Judged(claim=claim, verdict=verdict_of(outcomes), outcomes=outcomes, why=why)
 
 
 def _metric(claim: Claim, outcome: Outcome) -> Metric:
