@@ -100,6 +100,24 @@ def test_what_is_set_stands_above_quick_and_unknown_names_are_refused():
         load_preset("wrld")
 
 
+def test_a_preset_that_extends_another_changes_single_expectations(tmp_path: Path):
+    (tmp_path / "base.toml").write_text(
+        'extends = "embedded"\n[quick]\nsizes = [4]\n[expected]\nprompt_tokens = 1\nresponse_tokens = 2\nsteps = 3\n'
+        "flops_per_second = 4\n[expected.parameters]\na = 5\n"
+    )
+    (tmp_path / "mine.toml").write_text(
+        'extends = "base.toml"\n[quick]\ntest = { n = 8 }\n[expected]\nsteps = 9\nparameters = { b = 6 }\n'
+    )
+    preset = load_preset(str(tmp_path / "mine.toml"), quick=True)
+    assert preset.expected is not None
+    assert (preset.expected.steps, preset.expected.prompt_tokens, preset.expected.parameters) == (
+        9,
+        1,
+        {"a": 5, "b": 6},
+    )
+    assert (preset.comparison.sizes, preset.comparison.test.n) == ((4,), 8)
+
+
 def test_a_file_extends_a_packaged_comparison_or_another_file(tmp_path: Path):
     (tmp_path / "mine.toml").write_text('extends = "embedded"\n[methods.mine]\ntrain = { objective = "ce" }\n')
     (tmp_path / "more.toml").write_text('extends = "mine.toml"\nsizes = [2]\n')

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from freeprm.errors import ConfigError, DataError
+from freeprm.errors import ConfigError
 from freeprm.experiments.comparison.measures import accuracy_metrics
 from freeprm.experiments.comparison.settings import Folders, policy_split
 from freeprm.experiments.comparison.settings import test_split as split_of
@@ -177,12 +177,14 @@ def test_a_claim_may_be_added_and_runs_stay(preset: Preset, made: Reproduced):
     assert model.stat().st_mtime_ns == written
 
 
-def test_a_claim_that_its_runs_cannot_decide_is_named(preset: Preset, made: Reproduced):
+def test_a_claim_that_its_runs_cannot_decide_says_so_and_hides_no_other(preset: Preset, made: Reproduced):
     lost = Claim(name="lost", title="t", source="s", paper="p", tests=(
         ClaimTest(measure="best_of_n", first="ce", second="untrained", n=3),
     ))  # fmt: skip
-    with pytest.raises(DataError, match="claim lost: ce: nothing was chosen among 3"):
-        reproduce(preset, [lost], out=made.folder, seeds=[3], workers=1, command="freeprm reproduce")
+    again = reproduce(preset, [CLAIM, lost], out=made.folder, seeds=[3], workers=1, command="freeprm reproduce")
+    assert [judged.verdict for judged in again.claims][1] == "not tested"
+    assert again.claims[1].why.startswith("ce: nothing was chosen among 3")
+    assert "nothing was chosen among 3" in (made.folder / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_forecast_counts_what_is_there_already(preset: Preset, made: Reproduced, tmp_path: Path):

@@ -17,7 +17,7 @@ from typing import Any
 from freeprm.errors import ConfigError
 from freeprm.experiments.comparison.settings import Comparison, built, read_layers
 from freeprm.experiments.reproduction.claims import Claim, single_tests
-from freeprm.io.config import convert, read_assignments, suggestion
+from freeprm.io.config import build, read_assignments, suggestion
 
 DEFAULT = "world"
 
@@ -86,17 +86,16 @@ def load_preset(name: str, *, quick: bool = False, assignments: Sequence[str] = 
             f"{suggestion(name, preset_names())} There are {', '.join(preset_names())}"
         )
     layers = read_layers(path)
-    ours: dict[str, Any] = {key: values for layer in layers for key, values in layer.items() if key in _OURS}
+    ours: dict[str, list[Any]] = {key: [layer[key] for layer in layers if key in layer] for key in _OURS}
     told = [{key: value for key, value in layer.items() if key not in _OURS} for layer in layers]
-    if quick and "quick" not in ours:
+    if quick and not ours["quick"]:
         raise ConfigError(f"--quick: {path} has no table [quick]; expected settings over those of the preset")
-    expected = ours.get("expected")
     return Preset(
         name=name,
-        comparison=built([*told, ours["quick"] if quick else {}, read_assignments(assignments)]),
-        expected=None if expected is None else convert(Expected, expected, name="expected"),
-        papers=ours.get("papers", {}),
-        prepare=ours.get("prepare", ""),
+        comparison=built([*told, *(ours["quick"] if quick else ()), read_assignments(assignments)]),
+        expected=build(Expected, ours["expected"]) if ours["expected"] else None,
+        papers={name: place for table in ours["papers"] for name, place in table.items()},
+        prepare=ours["prepare"][-1] if ours["prepare"] else "",
     )
 
 

@@ -43,7 +43,7 @@ class Judged:
     verdict: Verdict
     outcomes: tuple[Outcome, ...]
     why: str = ""
-    """What the preset lacks, so that not all of its tests could be made."""
+    """Why not all of its tests could be made: what the preset lacks, or its runs."""
 
     @property
     def needed(self) -> int | None:
