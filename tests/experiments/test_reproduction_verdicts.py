@@ -14,9 +14,9 @@ def compared(expect: str = "above", **given) -> ClaimTest:
     return ClaimTest(measure="best_of_n", first="ce", second="orm", expect=expect, **given)
 
 
-def draws(value: float, *, half: float, n: int = 100) -> Draws:
+def draws(value: float, *, half: float, n: int = 100, seed: int = 0) -> Draws:
     """A difference whose interval is value - half .. value + half."""
-    return Draws(value, value + half * SPREAD / 0.95, n)
+    return Draws(value, value + half * SPREAD / 0.95, frozenset(f"{seed}-{problem}" for problem in range(n)))
 
 
 @pytest.mark.parametrize(
@@ -64,16 +64,16 @@ def test_a_few_problems_decide_nothing():
 
 def test_a_ratio_decides_by_itself_and_one_is_its_bound():
     test = ClaimTest(measure="published", first="math_shepherd", second="ce")
-    outcome = judged(test, [Draws(3.0, None, 0), Draws(5.0, None, 0)])
+    outcome = judged(test, [Draws(3.0), Draws(5.0)])
     assert (outcome.value, outcome.low, outcome.verdict, outcome.by_seed) == (4.0, None, "holds", (3.0, 5.0))
-    assert judged(test, [Draws(0.9, None, 0)]).verdict == "fails"
+    assert judged(test, [Draws(0.9)]).verdict == "fails"
     ten = ClaimTest(measure="published", first="math_shepherd", second="ce", than=10)
-    assert judged(ten, [Draws(4.0, None, 0)]).verdict == "fails"
+    assert judged(ten, [Draws(4.0)]).verdict == "fails"
 
 
 def test_seeds_that_disagree_widen_the_interval():
-    alike = judged(compared(), [draws(0.02, half=0.02), draws(0.02, half=0.02)])
-    apart = judged(compared(), [draws(0.10, half=0.02), draws(-0.06, half=0.02)])
+    alike = judged(compared(), [draws(0.02, half=0.02), draws(0.02, half=0.02, seed=1)])
+    apart = judged(compared(), [draws(0.10, half=0.02), draws(-0.06, half=0.02, seed=1)])
     assert [alike.value, apart.value] == pytest.approx([0.02, 0.02])
     assert alike.verdict == "holds"
     # Two draws of two seeds: 0.10 twice, -0.06 twice, or one of each; a quarter of all draws is below 0.
@@ -82,11 +82,15 @@ def test_seeds_that_disagree_widen_the_interval():
     assert (alike.n, apart.n) == (200, 200)
 
 
-def test_seeds_that_agree_halve_the_variance():
+def test_seeds_that_agree_halve_the_error_on_other_problems_and_not_on_the_same():
     rng = np.random.default_rng(0)
-    seeds = [rng.normal(size=2000) for _ in range(4)]
-    assert np.std(pooled(seeds)) == pytest.approx(0.5, rel=0.06)  # of a mean of four
-    assert pooled([seeds[0]]) is seeds[0]
+    noise = [rng.normal(size=2000) for _ in range(4)]
+    apart = [Draws(0.0, values, frozenset({str(seed)})) for seed, values in enumerate(noise)]
+    assert np.std(pooled(apart)) == pytest.approx(0.5, rel=0.06)  # of a mean of four
+    same = [Draws(0.0, noise[0], frozenset("p")) for _ in range(4)]
+    assert np.array_equal(pooled(same), noise[0])
+    assert pooled(same[:1]) is noise[0]
+    assert judged(compared(), [draws(0.02, half=0.01)] * 3).n == 100
 
 
 def outcome_of(verdict: str, p: float | None = None) -> Outcome:

@@ -49,10 +49,10 @@ class Draws(NamedTuple):
     """A number with what it is on R bootstrap draws of its problems."""
 
     value: float
-    replicates: Floats | None
+    replicates: Floats | None = None
     """(R,); None where nothing is drawn, as of FLOPs."""
-    n: int
-    """Problems."""
+    problems: frozenset[str] = frozenset()
+    """What it is an average over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +65,6 @@ class Measure:
     """One side, by its name."""
     scale: float = 100.0
     """From the value to what is shown."""
-    unit: str = "points"
-    """Of a difference as it is shown."""
     least: float = 0.01
     """The smallest difference that matters, where a test does not say."""
     is_amount: bool = False
@@ -132,10 +130,17 @@ def differing(runs: SeedRuns, test: ClaimTest) -> Draws:
     if measure.is_amount:
         if not second.value:
             raise DataError(f"{test.second}: its {measure.title} is 0; expected an amount to divide by")
-        return Draws(first.value / second.value, None, first.n)
+        return Draws(first.value / second.value)
     if first.replicates is None or second.replicates is None:
-        return Draws(first.value - second.value, None, first.n)
-    return Draws(first.value - second.value, first.replicates - second.replicates, first.n)
+        return Draws(first.value - second.value)
+    return Draws(first.value - second.value, first.replicates - second.replicates, first.problems)
+
+
+def bound_of(test: ClaimTest) -> float:
+    """What the test's number is held against."""
+    if test.than is not None:
+        return test.than
+    return 1.0 if measure_of(test.measure).is_amount and test.second is not None else 0.0
 
 
 def measure_of(name: str) -> Measure:
@@ -162,7 +167,7 @@ def _accuracy(family: str) -> Callable[[SeedRuns, str, ClaimTest], Draws]:
             raise DataError(f"{side}: nothing was chosen among {test.n}; the sizes are {runs.comparison.sizes}")
         if test.half is not None:
             kept = [_half(column, runs.levels, test.half) for column in kept]
-        return _drawn(kept, runs.seed)
+        return _drawn(kept)
 
     return read
 
@@ -175,9 +180,14 @@ def _half(column: Column, levels: Mapping[str, float], half: str) -> Column:
     return {problem: column[problem] for problem, level in known.items() if (level > middle) == (half == "harder")}
 
 
-def _drawn(columns: Sequence[Column], seed: int) -> Draws:
-    replicates = average_replicates(columns, seed=seed)
-    return Draws(float(replicates[0]), replicates[1:], len({problem for column in columns for problem in column}))
+DRAWN_BY = 0
+"""Seed of all draws, so that two sides, and two training runs on the same problems, have the same ones."""
+
+
+def _drawn(columns: Sequence[Column]) -> Draws:
+    replicates = average_replicates(columns, seed=DRAWN_BY)
+    problems = frozenset(problem for column in columns for problem in column)
+    return Draws(float(replicates[0]), replicates[1:], problems)
 
 
 def _own_answers(runs: SeedRuns, side: str, test: ClaimTest) -> Draws:
@@ -193,7 +203,7 @@ def _own_answers(runs: SeedRuns, side: str, test: ClaimTest) -> Draws:
         str(row["problem_id"]): float(row["accuracy"]) for row in _rows(folder / "accuracies.jsonl")
         if row["selector"] == "random"
     }  # fmt: skip
-    return _drawn([column], runs.seed)
+    return _drawn([column])
 
 
 class _Judged(NamedTuple):
@@ -232,7 +242,7 @@ def _of_responses(
         return Draws(
             float(np.mean([estimate.value for estimate in found])),
             np.mean([estimate.replicates for estimate in found], axis=0),
-            len({row["problem"] for place in places for row in runs.rows(side, place.split)}),
+            frozenset(row["problem"] for place in places for row in runs.rows(side, place.split)),
         )
 
     return read
@@ -241,18 +251,18 @@ def _of_responses(
 def _f1(runs: SeedRuns, side: str, place: _Judged) -> Estimate | None:
     fitted_on = _scored(runs.rows(side, place.fitted_on), side)
     threshold = fit_threshold(fitted_on.step_scores, fitted_on.first_errors).value
-    return f1_estimate(_scored(runs.rows(side, place.split), side), threshold, seed=runs.seed)
+    return f1_estimate(_scored(runs.rows(side, place.split), side), threshold, seed=DRAWN_BY)
 
 
 def _first_error(runs: SeedRuns, side: str, place: _Judged) -> Estimate | None:
-    return first_error_estimate(_scored(runs.rows(side, place.split), side), seed=runs.seed)
+    return first_error_estimate(_scored(runs.rows(side, place.split), side), seed=DRAWN_BY)
 
 
 def _inside_problems(runs: SeedRuns, side: str, place: _Judged) -> Estimate | None:
     rows, combine = runs.rows(side, place.split), aggregator(runs.comparison.methods[side].aggregator)
     scores = [float(row["score"]) if row["steps"] is None else combine(row["steps"]) for row in rows]
     return area_within_problems(
-        scores, correct=[row["correct"] for row in rows], problems=[row["problem"] for row in rows], seed=runs.seed
+        scores, correct=[row["correct"] for row in rows], problems=[row["problem"] for row in rows], seed=DRAWN_BY
     )
 
 
@@ -261,7 +271,7 @@ def _calibration(runs: SeedRuns, side: str, place: _Judged) -> Estimate | None:
     outcome = np.array([row["score"] if row["steps"] is None else sum(row["steps"]) for row in rows])
     return calibration_error(
         1 / (1 + np.exp(-outcome)), correct=[bool(row["correct"]) for row in rows],
-        problems=[row["problem"] for row in rows], seed=runs.seed,
+        problems=[row["problem"] for row in rows], seed=DRAWN_BY,
     )  # fmt: skip
 
 
@@ -297,7 +307,7 @@ def _bill(name: str) -> Callable[[SeedRuns, str, ClaimTest], Draws]:
         amount = getattr(runs.costs[side], name)
         if amount is None:
             raise DataError(f"{side}: its {name} is not known; the manifest of some run has no FLOPs")
-        return Draws(float(amount), None, 0)
+        return Draws(float(amount))
 
     return read
 
@@ -313,7 +323,7 @@ def _share_of_reference(runs: SeedRuns, side: str, test: ClaimTest) -> Draws:
             raise DataError(f"{side}, {generator}: the FLOPs of drawing or scoring are not known")
         total += sum(part.flops or 0 for part in parts)
         reference += sum(part.flops or 0 for part in scoring.charges if part.what == READING_REFERENCE)
-    return Draws(reference / total, None, 0)
+    return Draws(reference / total)
 
 
 def _cost_of(folder: Path) -> Cost:
@@ -323,7 +333,7 @@ def _cost_of(folder: Path) -> Cost:
 def _failed_checks(runs: SeedRuns, side: str, test: ClaimTest) -> Draws:
     """How many of the checks of `freeprm verify` whose names begin so failed."""
     failed = (read_manifest(runs.verification) or {})["counts"]["failed"]
-    return Draws(float(sum(name.startswith(side) for name in failed)), None, 0)
+    return Draws(float(sum(name.startswith(side) for name in failed)))
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -335,17 +345,17 @@ MEASURES: Mapping[str, Measure] = {
         title="first errors that are the lowest step, %", read=_of_responses(_first_error, _with_step_truth)
     ),
     "inside_problems": Measure(
-        title="area inside problems", read=_of_responses(_inside_problems, _answers), scale=1.0, unit="area"
+        title="area inside problems", read=_of_responses(_inside_problems, _answers), scale=1
     ),
     "calibration": Measure(title="calibration error, %", read=_of_responses(_calibration, _answers)),
-    "all_in": Measure(title="FLOPs of development", read=_bill("all_in"), scale=1, unit="times", is_amount=True),
+    "all_in": Measure(title="FLOPs of development", read=_bill("all_in"), scale=1, is_amount=True),
     "published": Measure(
-        title="FLOPs as the paper charges them", read=_bill("published"), scale=1, unit="times", is_amount=True
+        title="FLOPs as the paper charges them", read=_bill("published"), scale=1, is_amount=True
     ),
     "scoring_flops": Measure(
-        title="FLOPs of scoring a response", read=_bill("scoring_flops"), scale=1, unit="times", is_amount=True
+        title="FLOPs of scoring a response", read=_bill("scoring_flops"), scale=1, is_amount=True
     ),
     "share_of_reference": Measure(title="the reference's share of the bill, %", read=_share_of_reference),
-    VERIFIED: Measure(title="checks that failed", read=_failed_checks, scale=1, unit="checks", least=1),
+    VERIFIED: Measure(title="checks that failed", read=_failed_checks, scale=1, least=1),
 }  # fmt: skip
 """By name; a new one is a function and its entry."""

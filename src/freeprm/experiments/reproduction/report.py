@@ -9,7 +9,7 @@ from freeprm.core.intervals import percentile_interval
 from freeprm.errors import DataError
 from freeprm.experiments.comparison.settings import Comparison
 from freeprm.experiments.reproduction.claims import VERIFIED, Claim, ClaimTest, PaperTable, Plot, names
-from freeprm.experiments.reproduction.measuring import Measure, SeedRuns, differing, measure_of
+from freeprm.experiments.reproduction.measuring import Measure, SeedRuns, bound_of, differing, measure_of
 from freeprm.experiments.reproduction.presets import Preset
 from freeprm.experiments.reproduction.verdicts import Outcome, Verdict, firm, pooled
 from freeprm.io.rows import write_json
@@ -193,9 +193,7 @@ def _side(report: Report, name: str) -> str:
 
 
 def _expectation(test: ClaimTest) -> str:
-    is_ratio = measure_of(test.measure).is_amount and test.second is not None
-    bound = test.than if test.than is not None else 1.0 if is_ratio else 0.0
-    return f"{_EXPECTED[test.expect]} {_scale(test) * bound:g}"
+    return f"{_EXPECTED[test.expect]} {_scale(test) * bound_of(test):g}"
 
 
 def _scale(test: ClaimTest) -> float:
@@ -252,7 +250,7 @@ def _alone(report: Report, measure: str, method: str) -> tuple[float, float | No
     """A method's own number over all seeds."""
     seeds = [differing(runs, ClaimTest(measure=measure, first=method)) for runs in report.seeds]
     value = sum(draws.value for draws in seeds) / len(seeds)
-    replicates = pooled([draws.replicates for draws in seeds if draws.replicates is not None])
+    replicates = pooled(seeds)
     if replicates is None:
         return value, None, None
     return percentile_interval(value, replicates)

@@ -1,7 +1,8 @@
 """From what the seeds say to a verdict: holds, fails, or undecided with the problems that it would take.
 
 A test is a number with its 95 % interval. Draws are of seeds, and inside each of problems, so that both what problems
-and what training runs differ by is in the interval; of one seed, problems alone.
+and what training runs differ by is in the interval; of one seed, problems alone. Seeds that are tested on the same
+problems have the same draws of them.
 
     expected                    holds where            fails where
     above: more than b          low > b                high < b + least
@@ -26,7 +27,7 @@ import numpy as np
 
 from freeprm.core.intervals import Floats, percentile_interval
 from freeprm.experiments.reproduction.claims import ClaimTest, Expected
-from freeprm.experiments.reproduction.measuring import Draws, measure_of
+from freeprm.experiments.reproduction.measuring import Draws, bound_of, measure_of
 
 Verdict = Literal["holds", "fails", "undecided", "not tested"]
 LEVEL = 0.025
@@ -64,11 +65,11 @@ def judged(test: ClaimTest, seeds: Sequence[Draws]) -> Outcome:
     """
     measure = measure_of(test.measure)
     values = tuple(draws.value for draws in seeds)
-    value, n = float(np.mean(values)), sum(draws.n for draws in seeds)
-    is_ratio = measure.is_amount and test.second is not None
-    bound = test.than if test.than is not None else 1.0 if is_ratio else 0.0
+    problems = {draws.problems for draws in seeds}
+    value, n = float(np.mean(values)), len(frozenset().union(*problems))
+    bound = bound_of(test)
     least = measure.least if test.least is None else test.least
-    replicates = pooled([draws.replicates for draws in seeds if draws.replicates is not None])
+    replicates = pooled(seeds)
     if replicates is None:
         verdict: Verdict = "holds" if _as_expected(value, bound, test.expect) else "fails"
         return Outcome(
@@ -86,17 +87,20 @@ def judged(test: ClaimTest, seeds: Sequence[Draws]) -> Outcome:
     )  # fmt: skip
 
 
-def pooled(seeds: Sequence[Floats]) -> Floats | None:
-    """(R,) means over seeds that are drawn with replacement, each with a draw of its problems; None without any."""
-    if not seeds:
-        return None
-    if len(seeds) == 1:
-        return seeds[0]
-    table = np.stack(seeds)  # (S, R)
-    generator = np.random.default_rng(len(seeds))
-    drawn = generator.integers(0, len(seeds), (table.shape[1], len(seeds)))
-    problems = generator.integers(0, table.shape[1], drawn.shape)  # seeds have different problems
-    means: Floats = table[drawn, problems].mean(axis=1)
+def pooled(seeds: Sequence[Draws]) -> Floats | None:
+    """(R,) means over seeds that are drawn with replacement, each on a draw of its problems; None without any draws."""
+    drawn = [draws.replicates for draws in seeds if draws.replicates is not None]
+    if len(drawn) < 2:
+        return drawn[0] if drawn else None
+    table = np.stack(drawn)  # (S, R)
+    n_seeds, n_draws = table.shape
+    generator = np.random.default_rng(n_seeds)
+    chosen = generator.integers(0, n_seeds, (n_draws, n_seeds))
+    if len({draws.problems for draws in seeds}) == 1:  # what one draw of them does to all seeds is not averaged away
+        on_draws = np.repeat(np.arange(n_draws)[:, None], n_seeds, axis=1)
+    else:
+        on_draws = generator.integers(0, n_draws, chosen.shape)
+    means: Floats = table[chosen, on_draws].mean(axis=1)
     return means
 
 
