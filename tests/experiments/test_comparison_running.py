@@ -146,6 +146,51 @@ def test_the_untrained_model_is_read_with_the_beta_that_others_are_trained_with(
     assert stage.keywords["prm"].beta == beta
 
 
+OTHERS = """
+[sources.weaker]
+model = "solver:small"
+[sources.harder]
+n_problems = 3
+dataset_options = { difficulty = 7 }
+[sources.nobodys]
+[policies]
+methods = ["ce"]
+n = 2
+[methods.weaker]
+train = { objective = "ce", replace = { weaker = 0.5, "elsewhere.jsonl" = 0.1 } }
+[methods.harder]
+train = { objective = "ce", mix = { harder = 0.3 } }
+"""
+
+
+def test_further_rollouts_are_drawn_where_a_method_names_them_and_trained_models_answer(tmp_path: Path):
+    folders = Folders(tmp_path / "out")
+    made = {run.folder: run for run in planned(load(tmp_path, TINY + OTHERS), folders, seed=5)}
+
+    def settings(folder: Path) -> dict[str, object]:
+        stage = made[folder].stage
+        assert isinstance(stage, partial)
+        return stage.keywords
+
+    weaker, harder = settings(folders.sampled("train-weaker")), settings(folders.sampled("train-harder"))
+    assert (weaker["model"], weaker["n_problems"], weaker["problem_seed"]) == (
+        "solver:small",
+        8,
+        5,
+    )  # the same problems
+    assert (harder["model"], harder["n_problems"]) == ("solver:base", 3)
+    assert harder["dataset_options"] == {"difficulty": 7}
+    assert weaker["split"] == harder["split"] == "train"
+    assert folders.sampled("train-nobodys") not in made
+    drawn = folders.graded("train-weaker")
+    assert settings(folders.model("weaker"))["replace"] == {str(drawn): 0.5, "elsewhere.jsonl": 0.1}
+    assert drawn in made[folders.model("weaker")].needs
+    answers = settings(folders.sampled("test-by-ce"))
+    assert (answers["model"], answers["n"], answers["split"]) == (str(folders.model("ce")), 2, "test")
+    assert made[folders.sampled("test-by-ce")].needs == (folders.model("ce"),)
+    assert folders.baseline("test-by-ce") in made
+
+
 @pytest.mark.slow
 def test_methods_of_every_kind_run_side_by_side(tmp_path: Path):
     made = run(tmp_path, TINY + MORE + VALUES, workers=2)
