@@ -193,11 +193,26 @@ def test_a_forecast_counts_what_is_there_already(preset: Preset, made: Reproduce
     table = forecast(preset, [CLAIM], out=tmp_path, seeds=[3])
     rows = {row[0].value: [cell.value for cell in row[1:]] for row in table.rows}
     # 12 problems x 4 responses of 110 tokens, and 12 prompts of 90, by 2 x 800,000 FLOPs a token.
-    assert rows["seed-3/rollouts/train"] == ["sample", "48", "10.2 G", "1 s"]
+    assert rows["seed-3/rollouts/train"] == ["48", "10.2 G", "1 s"]
     # The same responses: 3 passes and the reference's.
-    assert rows["seed-3/methods/ce/model"] == ["train", "48", "33.8 G", "3 s"]
+    assert rows["seed-3/methods/ce/model"] == ["48", "33.8 G", "3 s"]
     finished = forecast(preset, [CLAIM], out=made.folder, seeds=[3])
     assert {row[-1].value for row in finished.rows[:-1]} == {"done"}
+
+
+def test_a_forecast_counts_the_rows_of_files_and_says_what_it_does_not_know(tmp_path: Path):
+    given = tmp_path / "train.jsonl"
+    given.write_text('{"prompt": "1 + 1?", "response": "2", "answer": "2"}\n' * 10, encoding="utf-8")
+    (tmp_path / "given.toml").write_text(
+        f'{TINY}[train]\nrollouts = ["{given}"]\n[dev]\nrollouts = ["{tmp_path / "dev.jsonl"}"]\n'
+        .replace("train = { n_problems = 12, n = 4 }\n", "").replace("dev = { n_problems = 8, n = 4 }\n", ""),
+        encoding="utf-8",
+    )  # fmt: skip
+    table = forecast(load_preset(str(tmp_path / "given.toml")), [CLAIM], out=tmp_path / "out", seeds=[0])
+    rows = {row[0].value: [cell.value for cell in row[1:]] for row in table.rows}
+    assert rows["seed-0/graded/train"][0] == "10"
+    assert rows["seed-0/methods/ce/scores-dev"] == ["–", "–", "–"]
+    assert "Not known yet, for want of their inputs: 2 runs" in table.note  # of CE and of the untrained model
 
 
 def test_rollouts_that_are_not_there_are_missed_before_anything_is_run(tmp_path: Path):

@@ -38,7 +38,7 @@ class ReproduceFlags(Settings):
     """Claims by the beginnings of their names, with commas, e.g. f5,t1; all by default."""
     seeds: int = 1
     """How many, each with problems, samples and training of its own."""
-    first_seed: Annotated[int, Flag(hidden=True)] = 0
+    first_seed: int = 0
     """The others follow it."""
     quick: bool = False
     """Fewer problems, and wider intervals."""

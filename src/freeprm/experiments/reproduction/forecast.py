@@ -26,7 +26,6 @@ class Step(NamedTuple):
     """One run and what it will take."""
 
     run: PlannedRun
-    stage: str
     responses: float | None
     """Read or drawn; None where its inputs are not there yet, and their size is not known."""
     flops: float | None
@@ -60,13 +59,14 @@ class Forecaster:
             responses = None if n_problems is None else float(n_problems * settings["n"])
         self._sizes[run.folder] = responses
         flops = 0.0 if estimate is None else None if responses is None else estimate(self, settings, responses)
-        return Step(run, name, responses, flops)
+        return Step(run, responses, flops)
 
     def _size(self, path: Path) -> float | None:
         if path in self._sizes:
             return self._sizes[path]
         if path.exists():
-            return float(sum(1 for file in row_files(path) for _ in read_rows(file)))
+            files = [path] if path.is_file() else row_files(path)
+            return float(sum(1 for file in files for _ in read_rows(file)))
         return self.expected.rows.get(str(path))
 
     def _forward(self, model: str, tokens: float) -> float:
@@ -125,20 +125,20 @@ def forecast(preset: Preset, claims: Sequence[Claim], *, out: Path, seeds: Seque
         name = step.run.folder.relative_to(out).as_posix()
         size = NONE if step.responses is None else f"{step.responses:,.0f}"
         if (read_manifest(step.run.folder) or {}).get("status") == "complete":
-            rows.append(texts(name, step.stage, size, "", "done"))
+            rows.append(texts(name, size, "", "done"))
             continue
         total += step.flops or 0.0
         unknown += step.flops is None
         cells = (NONE, NONE) if step.flops is None else (quantity(step.flops), _time(step.flops, expected))
-        rows.append(texts(name, step.stage, size, *(cells if step.flops != 0 else ("", ""))))
-    rows.append((*texts(f"all {len(rows)} runs", "", "", quantity(total)), Cell(_time(total, expected))))
+        rows.append(texts(name, size, *(cells if step.flops != 0 else ("", ""))))
+    rows.append((*texts(f"all {len(rows)} runs", "", quantity(total)), Cell(_time(total, expected))))
     more = f" Not known yet, for want of their inputs: {unknown} runs." if unknown else ""
     return Table(
         title="Runs",
         note=f"Estimates: 2 FLOPs a parameter and token, three times as many in training; time on {expected.devices} x "
         f"{expected.unit}.{more}",
-        header=("run", "stage", "responses", "FLOPs", "time"),
-        rows=tuple(rows), align="llrrr", has_total=True,
+        header=("run", "responses", "FLOPs", "time"),
+        rows=tuple(rows), align="lrrr", has_total=True,
     )  # fmt: skip
 
 

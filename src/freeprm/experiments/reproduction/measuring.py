@@ -317,9 +317,9 @@ def _share_of_reference(runs: SeedRuns, side: str, test: ClaimTest) -> Draws:
     total, reference = 0.0, 0.0
     for generator in runs.places(test):
         split = test_split(generator)
-        scoring = _cost_of(runs.folders.scores(side, split))
-        parts = [*_cost_of(runs.folders.sampled(split)).charges, *scoring.charges]
-        if not parts or any(part.flops is None for part in parts):
+        drawing, scoring = _cost_of(runs.folders.sampled(split)), _cost_of(runs.folders.scores(side, split))
+        parts = [*drawing.charges, *scoring.charges]
+        if not drawing.charges or any(part.flops is None for part in parts):
             raise DataError(f"{side}, {generator}: the FLOPs of drawing or scoring are not known")
         total += sum(part.flops or 0 for part in parts)
         reference += sum(part.flops or 0 for part in scoring.charges if part.what == READING_REFERENCE)

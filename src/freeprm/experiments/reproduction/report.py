@@ -12,6 +12,7 @@ from freeprm.experiments.reproduction.claims import VERIFIED, Claim, ClaimTest, 
 from freeprm.experiments.reproduction.measuring import Measure, SeedRuns, bound_of, differing, measure_of
 from freeprm.experiments.reproduction.presets import Preset
 from freeprm.experiments.reproduction.verdicts import Outcome, Verdict, firm, pooled
+from freeprm.io.manifest import versions
 from freeprm.io.rows import write_json
 from freeprm.report.metrics import signed
 from freeprm.report.page import Page, Section, render, settings_table
@@ -113,7 +114,7 @@ def verdict_table(claims: Sequence[Judged]) -> Table:
     """A row a claim."""
     rows = []
     for judged in claims:
-        needed = f"{judged.needed:,} problems would do" if judged.needed else ""
+        needed = f"{judged.needed:,} problems would do" if judged.needed and judged.verdict == "undecided" else ""
         state = Cell(judged.verdict, mark=_MARKS[judged.verdict])
         first = judged.outcomes[0] if len(judged.outcomes) == 1 else None
         ours = _shown(first) if first else Cell(_tally(judged.outcomes))
@@ -336,13 +337,18 @@ def _runs(report: Report, claim: Claim) -> list[str]:
 def _about(report: Report) -> dict[str, str]:
     comparison = report.comparison
     train, test = comparison.train, comparison.test
-    train_size = f"{train.n_problems:,} problems, {train.n} responses each" if train.n_problems else str(train.rollouts)
-    generators = ", ".join(comparison.generators)
+    drawn = (
+        f"{train.n_problems:,} problems, {train.n} responses each" if train.n_problems else f"{train.n} responses each"
+    )
+    train_size = f"rollouts of {', '.join(train.rollouts)}" if train.rollouts else drawn
+    generators, sizes = ", ".join(comparison.generators), ", ".join(map(str, comparison.sizes))
     return {
         "preset": report.preset.name,
         "seeds": ", ".join(str(runs.seed) for runs in report.seeds),
         "start and reference": comparison.model,
         "training, each seed": train_size,
-        "test, each seed": f"{test.n_problems or 'given'} problems; answers of {generators}; N = {comparison.sizes}",
+        "test, each seed": f"{test.n_problems or 'given'} problems; answers of {generators}; N = {sizes}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "devices": ", ".join(report.cost.devices),
         "seconds from start to end": f"{report.cost.seconds:,.0f}",
     }
