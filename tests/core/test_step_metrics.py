@@ -5,6 +5,8 @@ from freeprm.core.intervals import DRAWS
 from freeprm.core.step_metrics import (
     MetricName,
     ScoredSteps,
+    area_within_problems,
+    calibration_error,
     difference,
     estimates,
     first_error_found,
@@ -206,3 +208,24 @@ def test_the_area_inside_problems_is_drawn_by_problem():
 def test_without_both_outcomes_in_any_problem_there_is_only_the_pooled_area():
     found = response_areas({"min": [0.1, 0.2]}, correct=[False, True], problems=["p", "q"], seed=0)
     assert set(found) == {MetricName("response_auc", "min")}
+
+
+def test_calibration_is_the_mean_distance_of_chances_from_what_came_true():
+    # Bin 0.1 to 0.2: 0.15 - 0 and 0.15 - 1, together -0.7; bin 0.9 to 1: 0.95 - 1. (0.7 + 0.05) / 3 = 0.25.
+    found = calibration_error([0.15, 0.15, 0.95], correct=[False, True, True], problems=["a", "b", "a"], seed=0)
+    assert found is not None
+    assert found.value == pytest.approx(0.25)
+    assert found.replicates.shape == (2000,)
+    # One in four comes true of what has a chance of a quarter.
+    quarter = calibration_error([0.25] * 4, correct=[True, False, False, False], problems=list("abcd"), seed=0)
+    assert quarter is not None
+    assert quarter.value == pytest.approx(0.0)
+    assert calibration_error([], correct=[], problems=[], seed=0) is None
+
+
+def test_the_area_inside_problems_is_that_of_the_response_areas():
+    scores, correct, problems = [0.1, 0.9, 0.3, 0.2, 0.5], [False, True, False, True, None], list("aabbb")
+    alone = area_within_problems(scores, correct=correct, problems=problems, seed=1)
+    among = response_areas({"min": scores}, correct=correct, problems=problems, seed=1)
+    assert alone is not None
+    assert alone.value == among[MetricName("response_auc_within_problems", "min")].value == 0.5  # 1 in a, 0 in b

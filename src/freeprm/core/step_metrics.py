@@ -261,8 +261,7 @@ def area_within_problems(
         NonFiniteError: a score is NaN or infinite.
     """
     units, times = drawn_problems(problems, seed)
-    graded = np.array([label is not None for label in correct], dtype=bool)
-    labels = np.array([label is True for label in correct], dtype=bool)[graded]
+    graded, labels = _labels(correct)
     inside = unit_aucs(np.asarray(scores, dtype=np.float64)[graded], labels, units[graded], times.shape[1])
     defined = np.flatnonzero(~np.isnan(inside))
     return mean_estimate(inside[defined], defined, times)
@@ -316,8 +315,7 @@ def response_areas(
         NonFiniteError: a score is NaN or infinite.
     """
     units, times = drawn_problems(problems, seed)
-    graded = np.array([label is not None for label in correct], dtype=bool)
-    labels = np.array([label is True for label in correct], dtype=bool)[graded]
+    graded, labels = _labels(correct)
     result: dict[MetricName, Estimate | None] = {}
     for name, values in scores.items():
         known = np.asarray(values, dtype=np.float64)[graded]
@@ -326,6 +324,12 @@ def response_areas(
             values, correct=correct, problems=problems, seed=seed
         )
     return {name: estimate for name, estimate in result.items() if estimate is not None}
+
+
+def _labels(correct: Sequence[bool | None]) -> tuple[Flags, Flags]:
+    """(B,) which responses have a label, and (G,) the labels of these."""
+    graded = np.array([label is not None for label in correct], dtype=bool)
+    return graded, np.array([label is True for label in correct], dtype=bool)[graded]
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
