@@ -189,6 +189,8 @@ def test_further_rollouts_are_drawn_where_a_method_names_them_and_trained_models
     assert (answers["model"], answers["n"], answers["split"]) == (str(folders.model("ce")), 2, "test")
     assert made[folders.sampled("test-by-ce")].needs == (folders.model("ce"),)
     assert folders.baseline("test-by-ce") in made
+    shared = (TINY + OTHERS).replace("beta = 0.5\n", "beta = 0.5\nmix = { nobodys = 0.1 }\n")
+    assert folders.sampled("train-nobodys") in {run.folder for run in planned(load(tmp_path, shared), folders, seed=5)}
 
 
 @pytest.mark.slow

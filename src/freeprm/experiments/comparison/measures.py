@@ -17,6 +17,7 @@ from freeprm.core.intervals import Floats, Interval, bootstrap, percentile_inter
 from freeprm.errors import DataError, RecordError
 from freeprm.experiments.comparison.settings import Comparison, Folders, benchmark_split, test_split
 from freeprm.io.files import read_rows
+from freeprm.io.rows import Row
 from freeprm.io.runs import METRICS, read_metrics
 from freeprm.types import Metric
 
@@ -171,12 +172,18 @@ def tie_metrics(ties: Accuracies, accuracies: Accuracies, *, seed: int) -> list[
     return list(_means(kept, metric="tied", seed=seed))
 
 
+def whole_rows(file: Path) -> Iterator[Row]:
+    """The rows of a stage's file; a broken one is raised."""
+    for _, row in read_rows(file):
+        if isinstance(row, RecordError):
+            raise row
+        yield row
+
+
 def _read(
     folder: Path, method: str | None, generator: str, column: str, found: dict[Way, dict[Place, dict[str, float]]]
 ) -> None:
-    for _, row in read_rows(folder / "accuracies.jsonl"):
-        if isinstance(row, RecordError):
-            raise row
+    for row in whole_rows(folder / "accuracies.jsonl"):
         if (row["scorer"] is None) == (method is None) and column in row:
             columns = found.setdefault(Way(method, row["selector"]), {})
             columns.setdefault(Place(generator, row["n"]), {})[row["problem_id"]] = row[column]

@@ -87,7 +87,8 @@ def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[
         ConfigError: a method's settings of training have an unknown name or a bad value.
     """
     yield from rollouts(comparison, folders, "train", comparison.train, seed=seed)
-    named = {source for method in comparison.methods.values() for source in _sources(comparison, method.train or {})}
+    trainings = [overlaid(comparison.training, m.train) for m in comparison.methods.values() if m.train is not None]
+    named = {source for settings in trainings for source in _sources(comparison, settings)}
     for name, source in comparison.sources.items():
         if name in named:
             yield from _other_rollouts(comparison, folders, name, source, seed=seed)

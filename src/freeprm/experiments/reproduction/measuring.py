@@ -24,7 +24,7 @@ from freeprm.core.step_metrics import (
     first_error_estimate,
     fit_threshold,
 )
-from freeprm.errors import ConfigError, DataError, RecordError
+from freeprm.errors import ConfigError, DataError
 from freeprm.experiments.comparison.measures import (
     BASELINES,
     Column,
@@ -33,12 +33,13 @@ from freeprm.experiments.comparison.measures import (
     average_replicates,
     on_shared_problems,
     read_accuracies,
+    whole_rows,
 )
 from freeprm.experiments.comparison.settings import Comparison, Folders, benchmark_split, policy_split, test_split
 from freeprm.experiments.comparison.tables import MethodCost, method_costs
 from freeprm.experiments.reproduction.claims import OWN_ANSWERS, REFERENCE, TOGETHER, VERIFIED, ClaimTest
 from freeprm.io.config import lookup
-from freeprm.io.files import read_rows, row_files
+from freeprm.io.files import row_files
 from freeprm.io.manifest import read_cost
 from freeprm.io.rows import Row
 from freeprm.io.runs import read_manifest
@@ -96,7 +97,7 @@ class SeedRuns:
     def levels(self) -> dict[str, float]:
         """The level of each test problem that has one."""
         folders = [self.folders.graded(test_split(name)) for name in self.comparison.generators]
-        rows = (row for folder in folders for file in row_files(folder) for row in _rows(file))
+        rows = (row for folder in folders for file in row_files(folder) for row in whole_rows(file))
         return {str(row["problem_id"]): float(row["level"]) for row in rows if row.get("level") is not None}
 
     def places(self, test: ClaimTest) -> list[str]:
@@ -200,7 +201,7 @@ def _own_answers(runs: SeedRuns, side: str, test: ClaimTest) -> Draws:
     else:
         folder = runs.folders.baseline(policy_split(side))
     column = {
-        str(row["problem_id"]): float(row["accuracy"]) for row in _rows(folder / "accuracies.jsonl")
+        str(row["problem_id"]): float(row["accuracy"]) for row in whole_rows(folder / "accuracies.jsonl")
         if row["selector"] == "random"
     }  # fmt: skip
     return _drawn([column])
@@ -218,7 +219,7 @@ def _with_step_truth(runs: SeedRuns, test: ClaimTest) -> list[_Judged]:
     benchmarks = {name: item.dev for name, item in runs.comparison.benchmarks.items() if item.dev}
     if benchmarks:
         return [_Judged(benchmark_split(name), benchmark_split(dev)) for name, dev in benchmarks.items()]
-    return [_Judged(test_split(name), "dev") for name in runs.places(test)]
+    return _answers(runs, test)
 
 
 def _answers(runs: SeedRuns, test: ClaimTest) -> list[_Judged]:
@@ -288,18 +289,11 @@ def _scored(rows: Sequence[Row], side: str) -> ScoredSteps:
 def _numbers(folder: Path) -> Iterator[Row]:
     """Of each scored response what is measured, without its texts."""
     for file in row_files(folder):
-        for row in _rows(file):
+        for row in whole_rows(file):
             yield {
                 "problem": problem_text(row["prompt"]), "steps": row.get("step_scores"), "score": row.get("score"),
                 "truth": "first_error" in row, "first_error": row.get("first_error"), "correct": row.get("correct"),
             }  # fmt: skip
-
-
-def _rows(file: Path) -> Iterator[Row]:
-    for _, row in read_rows(file):
-        if isinstance(row, RecordError):
-            raise row
-        yield row
 
 
 def _bill(name: str) -> Callable[[SeedRuns, str, ClaimTest], Draws]:
