@@ -55,10 +55,7 @@ def flag_of(hint: Any) -> Flag:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all stages have."""
-
-    out: Annotated[File | None, Flag(decides=False)] = None
-    """Run folder; the same command resumes it. From Python it may be left out: `runs/STAGE-HASH` of all settings."""
+    """What all commands have."""
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide the result, for the manifest."""
@@ -67,7 +64,15 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading(Settings):
+class RunSettings(Settings):
+    """Of what writes a run folder: all stages and experiments."""
+
+    out: Annotated[File | None, Flag(decides=False)] = None
+    """Run folder; the same command resumes it. From Python it may be left out: `runs/STAGE-HASH` of all settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(RunSettings):
     """Of stages that read rollouts."""
 
     columns: Annotated[Mapping[str, str], Flag(name="--map")] = field(default_factory=dict)
@@ -77,7 +82,7 @@ class Reading(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Working(Settings):
+class Working(RunSettings):
     """Of stages whose work can be done elsewhere."""
 
     executor: Annotated[str, Flag(family="executors", decides=False)] = "local"
@@ -117,7 +122,7 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing(Settings, SamplingParams):
+class Drawing(RunSettings, SamplingParams):
     """Of both ways to sample."""
 
     model: str = "solver:base"
@@ -165,7 +170,7 @@ class SampleSettings(Drawing, Working):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlyStopping(Settings):
+class EarlyStopping(RunSettings):
     """Of stages that choose by a reward model while they work."""
 
     prm: Annotated[Any, Flag(name="--prm")] = None
@@ -265,8 +270,8 @@ class PairSettings(Curating):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings(Reading, Working):
-    """Score every step of every response; writes one file a reward."""
+class ScorerSettings(Settings):
+    """Of what scores: which model, and how it is loaded."""
 
     prm: Annotated[Any, Flag(name="--prm", decides=False)] = None
     """Folder that `freeprm train` wrote, or a hub id; from Python also a loaded scorer, or a `ScorerSource`."""
@@ -283,22 +288,11 @@ class ScoreSettings(Reading, Working):
     """Where the reference is now, if it moved."""
     beta: Annotated[float | None, Flag(decides=False)] = None
     """Must equal reward.json's, unless overridden."""
-    stored_reference: Annotated[bool, Flag(name="--no-stored-reference", switch=False, decides=False)] = True
-    """Compute the reference also where rollouts bring its log-probabilities from sampling."""
-    cache: Annotated[File | None, Flag(decides=False)] = None
-    """Of a log-ratio: folder that keeps both models' log-probabilities, so that the same responses are read once by
-    each model, however many policies share a reference."""
     override: Annotated[Sequence[Literal["beta", "reference", "template"]], Flag(decides=False)] = ()
     """beta, reference or template: may differ from what reward.json says."""
     splitter: str | None = None
-    """auto, step_markers, lines, blank_lines, sentences or tokens, unless rows bring steps; the scorer's own by
+    """auto, step_markers, lines, blank_lines, sentences or tokens, unless steps are given; the scorer's own by
     default."""
-    name: str | None = None
-    """What rows call the scorer; of a log-ratio, put before the reward."""
-    tokens: bool = False
-    """Of a log-ratio: write token rewards too."""
-    too_long: TooLong = "exclude"
-    """Responses that the context does not hold."""
     device: Annotated[str | None, Flag(decides=False)] = None
     """cpu, cuda, cuda:1, ..."""
     reference_device: Annotated[str | None, Flag(decides=False)] = None
@@ -311,6 +305,23 @@ class ScoreSettings(Reading, Working):
     """Run code that the model brings."""
     token_budget: Annotated[int | None, Flag(decides=False)] = None
     """Tokens in one batch; by device if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings(ScorerSettings, Reading, Working):
+    """Score every step of every response; writes one file a reward."""
+
+    stored_reference: Annotated[bool, Flag(name="--no-stored-reference", switch=False, decides=False)] = True
+    """Compute the reference also where rollouts bring its log-probabilities from sampling."""
+    cache: Annotated[File | None, Flag(decides=False)] = None
+    """Of a log-ratio: folder that keeps both models' log-probabilities, so that the same responses are read once by
+    each model, however many policies share a reference."""
+    name: str | None = None
+    """What rows call the scorer; of a log-ratio, put before the reward."""
+    tokens: bool = False
+    """Of a log-ratio: write token rewards too."""
+    too_long: TooLong = "exclude"
+    """Responses that the context does not hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -528,7 +539,7 @@ def _checked_arguments(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifySettings(Settings):
+class VerifySettings(RunSettings):
     """Check Propositions 3.1 and 3.2 exactly, for a policy of every objective."""
 
     seed: int = 0
@@ -536,7 +547,7 @@ class VerifySettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoSettings(Settings):
+class DemoSettings(RunSettings):
     """Sample, grade, train, score, select and evaluate on the embedded world; then write report.html."""
 
     objectives: Annotated[Sequence[str], Flag(commas=True)] = ("ce",)

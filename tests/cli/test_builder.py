@@ -14,11 +14,11 @@ from freeprm.cli.builder import INPUTS, Command, Invocation, add, field_helps, o
 from freeprm.cli.main import app
 from freeprm.errors import ConfigError
 from freeprm.io.plugins import names
-from freeprm.settings import Flag, Settings
+from freeprm.settings import Flag, RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared(Settings):
+class Shared(RunSettings):
     """Of two kinds."""
 
     seed: int = 0

@@ -13,11 +13,11 @@ from freeprm.cli import output
 from freeprm.cli.builder import Command, Invocation
 from freeprm.cli.values import read_names
 from freeprm.errors import ConfigError
-from freeprm.settings import DemoSettings, Flag, Settings, VerifySettings
+from freeprm.settings import DemoSettings, Flag, RunSettings, VerifySettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareFlags(Settings):
+class CompareFlags(RunSettings):
     """Train and score all methods on the same rollouts; print Table 1 beside their cost, and write compare.md."""
 
     tune: bool = False
@@ -29,7 +29,7 @@ class CompareFlags(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceFlags(Settings):
+class ReproduceFlags(RunSettings):
     """Re-test the paper's claims: make the runs that they need, and write report.html with what holds and what not."""
 
     preset: str = "world"
@@ -49,7 +49,7 @@ class ReproduceFlags(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostFlags(Settings):
+class CostFlags(RunSettings):
     """Add up what methods cost, from the manifests of their runs: FLOPs by what they are for, seconds, GPU-seconds."""
 
     convention: Annotated[str | None, Flag(name="--as")] = None

@@ -27,7 +27,7 @@ from freeprm.io.manifest import plain, read_cost
 from freeprm.io.rollouts import problem_row, rollout_row
 from freeprm.io.rows import Row, write_rows
 from freeprm.io.runs import METRICS, read_manifest, read_metrics
-from freeprm.settings import Drawing, EarlyStopping, File, Settings
+from freeprm.settings import Drawing, EarlyStopping, File, RunSettings
 from freeprm.types import Cost, Metric, Problem, Rollout
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from freeprm.scorers.implicit import ImplicitPRM
 
 P = ParamSpec("P")
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=RunSettings)
 
 Item = File | Mapping[str, Any] | Rollout | Problem
 Inputs = File | Iterable[Item]
@@ -286,7 +286,7 @@ def _checked(settings: S) -> S:
     return made
 
 
-def _address(name: str, inputs: Any, settings: Settings) -> Path:
+def _address(name: str, inputs: Any, settings: RunSettings) -> Path:
     """A folder named by a hash of the call, so that the same call resumes."""
     decided = {
         "stage": name,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from freeprm.core.flops import ModelShape
 from freeprm.core.rewards import check_reward
@@ -22,13 +23,14 @@ from freeprm.models.loading import LoadOptions
 from freeprm.scorers._job import Part, ScoredPart, ScoringJob
 from freeprm.scorers._usage import ModelUsage, scoring_cost
 from freeprm.scorers.base import Scorer, ScorerSource, ScoringOptions
-from freeprm.settings import ScoreSettings
+from freeprm.settings import ScorerSettings, ScoreSettings
 from freeprm.stages.base import RunResult, stage
 from freeprm.types import Cost, Rollout
 
 BATCH = 256
 """Responses scored before their rows are written, and what an interruption costs at most: minutes of a real model."""
 _LEFT_OUT = "left_out"
+_NONE: Mapping[str, object] = MappingProxyType({})
 _Written = Mapping[str, set[tuple[str, int]]]  # problem and sample of each row, by scorer
 
 
@@ -45,7 +47,10 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
     if settings.splitter is not None and settings.splitter != TOKENS:
         splitter_named(settings.splitter)
     executor: Executor = built("executors", settings.executor, [settings.executor_options])
-    prm = _scorer(settings)
+    cache = None if settings.cache is None else Path(settings.cache)
+    prm = scorer_of(
+        settings, stored_reference=settings.stored_reference, cache=cache, of_log_ratios={"--tokens": settings.tokens}
+    )
     if executor.remote and isinstance(prm, Scorer):
         raise ConfigError("prm: is a loaded model, which stays in this process; give workers elsewhere a ScorerSource")
     about = prm.about if isinstance(prm, Scorer) else prm.describe()
@@ -88,8 +93,16 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
     return RunResult.load(out)
 
 
-def _scorer(settings: ScoreSettings) -> Scorer | ScorerSource:
-    """The scorer, loaded or not.
+def scorer_of(
+    settings: ScorerSettings, *, stored_reference: bool = True, cache: Path | None = None,
+    of_log_ratios: Mapping[str, object] = _NONE,
+) -> Scorer | ScorerSource:  # fmt: skip
+    """The scorer that settings name, loaded or not.
+
+    Args:
+        settings: which, and how it is loaded.
+        stored_reference, cache: see `ScorerSource`.
+        of_log_ratios: further options that only a log-ratio has, by flag.
 
     Raises:
         ConfigError: none or several are given; or options of log-ratios are given for another kind.
@@ -101,15 +114,15 @@ def _scorer(settings: ScoreSettings) -> Scorer | ScorerSource:
         raise ConfigError("give one of --prm FOLDER, --untrained MODEL, or --scorer NAME --model MODEL")
     if settings.untrained is not None and settings.reference_device is not None:
         raise ConfigError("--reference-device: is for --prm; a model that is its own reference is on one device")
-    of_log_ratios = {
+    options = {
         "--reward": settings.rewards, "--beta": settings.beta, "--override": settings.override,
-        "--tokens": settings.tokens, "--reference-device": settings.reference_device, "--cache": settings.cache,
+        "--reference-device": settings.reference_device, "--cache": cache, **of_log_ratios,
     }  # fmt: skip
     if settings.scorer is not None:
-        _refuse(of_log_ratios, "a released model gives the scores that it gives")
+        _refuse(options, "a released model gives the scores that it gives")
     source = str(settings.prm or settings.untrained or settings.model)
     if settings.prm is not None and not ScorerSource(source=source, load_reference=False).describe().rewards:
-        _refuse({**of_log_ratios, "--reference": settings.reference}, f"{source} gives values")
+        _refuse({**options, "--reference": settings.reference}, f"{source} gives values")
     return ScorerSource(
         source=source,
         scorer=settings.scorer if settings.untrained is None else "untrained",
@@ -117,8 +130,8 @@ def _scorer(settings: ScoreSettings) -> Scorer | ScorerSource:
         load_reference=list(settings.rewards) != ["without-reference"],
         beta=settings.beta,
         override=tuple(settings.override),
-        stored_reference=settings.stored_reference,
-        cache=None if settings.cache is None else Path(settings.cache),
+        stored_reference=stored_reference,
+        cache=cache,
         reference_device=settings.reference_device,
         options=LoadOptions(
             device=settings.device, dtype=settings.dtype, attention=settings.attention,
