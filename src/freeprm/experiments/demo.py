@@ -9,7 +9,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from freeprm.core.answers import canonical
+from freeprm.core.voting import sigmoid
 from freeprm.experiments.graph import PlannedRun, make_runs
 from freeprm.io.rollouts import read_rollouts
 from freeprm.io.rows import Row
@@ -17,18 +20,17 @@ from freeprm.io.runs import RunFolder
 from freeprm.models.loading import LoadOptions
 from freeprm.report.metrics import cost_table
 from freeprm.report.page import (
-    SOLUTION_NOTE,
     Curve,
     Page,
     Section,
-    SolutionView,
-    StepView,
     claim_over,
     metric_sections,
     render,
     settings_table,
     training_figures,
 )
+from freeprm.report.solutions import NOTE as SOLUTIONS_NOTE
+from freeprm.report.solutions import SolutionView, StepView
 from freeprm.scorers.base import ScorerSource
 from freeprm.settings import DemoSettings
 from freeprm.stages.base import RunResult
@@ -170,7 +172,7 @@ def demo_page(
             Section(title="Training", figures=training_figures(list(_curves(out, settings.objectives)))),
             Section(
                 title="Solutions",
-                note=SOLUTION_NOTE,
+                note=SOLUTIONS_NOTE,
                 solutions=tuple(_solutions(out / f"scores-test-{first}" / f"{first}-{CLAIMED}.jsonl")),
             ),
             Section(title="Cost", tables=(cost_table(costs),)),
@@ -218,7 +220,9 @@ def _most_common(group: Group) -> Rollout | None:
 def _view(rollout: Rollout, label: str) -> SolutionView:
     extra: Row = dict(rollout.extra)
     truth = extra.get("step_labels") or [None] * len(rollout.step_scores or ())
-    steps = zip(extra["step_spans"], rollout.step_scores or (), truth, strict=True)
+    scores = rollout.step_scores or ()
+    p_correct = sigmoid(np.cumsum(scores)).tolist()
+    steps = zip(extra["step_spans"], scores, truth, p_correct, strict=True)
     return SolutionView(
         problem=str(rollout.prompt),
         gold=rollout.answer,
@@ -227,8 +231,8 @@ def _view(rollout: Rollout, label: str) -> SolutionView:
         label=label,
         scorer=rollout.scorer or "",
         steps=tuple(
-            StepView(text=rollout.response[start:stop], reward=reward, right=right)
-            for (start, stop), reward, right in steps
+            StepView(text=rollout.response[start:stop], reward=reward, right=right, p_correct=p)
+            for (start, stop), reward, right, p in steps
         ),
         first_error=extra.get("first_error"),
     )

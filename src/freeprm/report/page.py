@@ -1,9 +1,8 @@
 """The page of a run: one self-contained HTML text without scripts or external files; `page.html` is its template."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -20,12 +19,11 @@ from freeprm.report.metrics import (
     value_text,
 )
 from freeprm.report.plots import BANDED_LINES, Point, Series, extent, legend, line_plot
+from freeprm.report.solutions import LEVELS, Solutions, SolutionView, shade
 from freeprm.report.svg import MARKERS
 from freeprm.report.table import Table, texts
 from freeprm.types import Metric
 
-LEVELS = 4
-"""Shades of a step's reward on each side of zero, each a class of the style sheet."""
 _BASELINES = 3
 _BLIND = ("random", "random_distinct_text")
 _ACCURACY_NOTE = (
@@ -47,48 +45,6 @@ _DIFFERENCE_NOTE = (
 )
 _MEASURES_NOTE = "Where the truth of each step is used, it was used here only: no training label told it."
 _OTHER_DIFFERENCE_NOTE = " Paired differences are on the same responses."
-SOLUTION_NOTE = (
-    "Each step carries its reward, the log-ratio of its tokens: blue where the reward model finds it better than the "
-    "reference does, orange where worse. The first truly wrong step is labelled."
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepView:
-    """One step of a shown solution."""
-
-    text: str
-    reward: float
-    """r_k, in beta * nats."""
-    right: bool | None = None
-    """The truth of the step; None if unknown."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SolutionView:
-    """One shown solution. Consecutive views of the same problem share a frame."""
-
-    problem: str
-    gold: str | None
-    answer: str | None
-    """The solution's own final answer; None if none could be extracted."""
-    correct: bool | None
-    label: str
-    """Why it is shown, e.g. `selected by best-of-64`."""
-    scorer: str
-    steps: tuple[StepView, ...]
-    first_error: int | None = None
-    """Index of the first wrong step; None if all are right or the truth is unknown."""
-
-    def tags(self, index: int) -> Iterator[tuple[str, str]]:
-        """Labels behind a step's text, as class and words."""
-        step = self.steps[index]
-        if index == self.first_error:
-            yield "error", "✗ first error"
-        elif step.right is False:
-            yield "later", "✗ wrong"
-        if step.reward < 0 and index == min(range(len(self.steps)), key=lambda k: self.steps[k].reward):
-            yield "low", "lowest reward"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +104,9 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
     @property
-    def scale(self) -> float:
-        """See `reward_scale`."""
-        return reward_scale([step.reward for view in self.solutions for step in view.steps])
-
-    @property
-    def problems(self) -> list[list[SolutionView]]:
-        """The solutions of each problem."""
-        return [list(views) for _, views in groupby(self.solutions, key=lambda view: (view.problem, view.gold))]
+    def shared(self) -> Solutions:
+        """The solutions, with what they share."""
+        return Solutions(self.solutions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +125,7 @@ class Page:
 def render(page: Page) -> str:
     """The HTML of the page, with texts escaped. Equal pages give equal bytes."""
     sections = [section for section in page.sections if section]
-    return _TEMPLATES.get_template("page.html").render(page=page, sections=sections) + "\n"
+    return TEMPLATES.get_template("page.html").render(page=page, sections=sections) + "\n"
 
 
 def style_sheet() -> str:
@@ -251,18 +202,6 @@ def claim_over(metrics: Sequence[Metric], *, scorer: str, selector: str, n: int,
     )
 
 
-def reward_scale(rewards: Sequence[float]) -> float:
-    """The reward with full colour: the 90th percentile of |reward|, so that outliers do not fade the others."""
-    sizes = sorted(abs(reward) for reward in rewards)
-    return (sizes[int(0.9 * (len(sizes) - 1))] if sizes else 0.0) or 1.0
-
-
-def shade(reward: float, scale: float) -> int:
-    """-LEVELS .. LEVELS: the reward relative to the scale, clipped."""
-    depth = min(LEVELS, round(abs(reward) / scale * LEVELS))
-    return depth if reward >= 0 else -depth
-
-
 def accuracy_figures(grid: Grid) -> tuple[tuple[str, ...], str]:
     """One plot for each selector, with its scorers and the baselines without a scorer, and their legend.
 
@@ -333,11 +272,11 @@ def _title(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("freeprm", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True,
 )  # fmt: skip
-_TEMPLATES.globals.update(
+TEMPLATES.globals.update(
     levels=LEVELS, shade=shade, signed=signed, style_sheet=style_sheet, value_text=value_text,
     interval_text=interval_text, selector_label=selector_label,
 )  # fmt: skip
