@@ -14,7 +14,7 @@ PACKAGE = REPO / "src" / "freeprm"
 LAYERS = (
     "types", "errors", "assets", "io", "core", "settings", "formats", "graders", "executors", "world", "models",
     "objectives", "training", "engines", "datasets", "scorers", "labelers", "stages", "report", "experiments",
-    "cli",
+    "serving", "cli",
 )  # fmt: skip
 RANK = {name: max(rank, 2) for rank, name in enumerate(LAYERS)}  # the first three are one layer
 HEAVY = ("torch", "transformers")

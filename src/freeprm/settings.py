@@ -325,6 +325,34 @@ class ScoreSettings(ScorerSettings, Reading, Working):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServeSettings(ScorerSettings):
+    """Serve a reward model over HTTP, with a page to look at solutions."""
+
+    prm: Annotated[Any, Flag(hidden=True, decides=False)] = None
+    """What is served: see `ScorerSettings`; of the command, its argument."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 for all of this machine's."""
+    port: int = 8000
+    """0 takes a free one."""
+    api_key: str | None = None
+    """What `Authorization: Bearer KEY` must say; by default what FREEPRM_API_KEY says, else no key is needed."""
+    runs: Annotated[File | None, Flag(exists=True)] = None
+    """Folder of runs, e.g. runs: the page shows those that `freeprm score` wrote."""
+    max_batch: int = 64
+    """Responses scored together."""
+    max_waiting: int = 1024
+    """Responses that may wait; beyond that, requests are answered with 429 and a time to try again."""
+    max_responses: int = 256
+    """Responses in one request."""
+    max_body: float = 16.0
+    """MiB of one request."""
+    timeout: float = 120.0
+    """Seconds for one request, and for finishing all of them at the end."""
+    too_long: TooLong = "error"
+    """Responses that the context does not hold, unless a request says."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TakingScores(Reading):
     """Of stages that take scores from elsewhere."""
 

@@ -10,7 +10,9 @@ Message = Mapping[str, str]
 """{"role": ..., "content": ...}, as chat templates take it."""
 
 Prompt = str | tuple[Message, ...]
-"""A question as plain text (made one user turn where the tokenizer has a chat template), or a conversation."""
+"""A question as plain text (made one user turn where the tokenizer has a chat template), or a conversation; or one
+message of the role `rendered`, whose content is what the model reads, template and special tokens included."""
+RENDERED = "rendered"
 
 
 class Span(NamedTuple):

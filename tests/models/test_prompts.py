@@ -1,13 +1,23 @@
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 import tiny
-from freeprm.errors import ConfigError, ModelError, RewardMismatchError
+from freeprm.errors import ConfigError, DataError, ModelError, RewardMismatchError
 from freeprm.models.encoding import encode
 from freeprm.models.loading import load_tokenizer, template_hash
-from freeprm.models.prompts import CLOCK_DATE, around, pin_date, render_prompt, starts_with_bos, told_date, turn_end
+from freeprm.models.prompts import (
+    CLOCK_DATE,
+    around,
+    pin_date,
+    render_prompt,
+    starts_with_bos,
+    take_apart,
+    told_date,
+    turn_end,
+)
 from freeprm.types import Rollout
 from shapes import SHAPES
 
@@ -266,3 +276,52 @@ def test_a_released_small_chat_models_ids_are_those_of_its_own_tokenizer(smollm2
     text = tokenizer.apply_chat_template([ASKED], tokenize=False, add_generation_prompt=True) + "4.<|im_end|>"
     assert encoded.ids.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(encoded.ids[encoded.n_prompt :]) == "4.<|im_end|>"
+
+
+@pytest.mark.parametrize("padding", ["", "<|eot_id|><|eot_id|>", "\n"])
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_rendered_conversation_taken_apart_has_the_tokens_that_it_had(padding: str, asked: bool):
+    made = tiny.tokenizer(template=tiny.LLAMA3)
+    turns = ({"role": "system", "content": "add"}, {"role": "user", "content": "3 and 4?"})
+    for response, truncated in (("we add.\n\nso 7", False), ("we", True)):
+        whole = Rollout(problem_id="p", sample_idx=0, prompt=turns, response=response, truncated=truncated)
+        (expected,) = encode(made, [whole])
+        text = made.decode(expected.ids) + ("" if truncated else padding)
+        apart = take_apart(made, text, asked=render_prompt(made, turns) if asked else None)
+        assert (apart.response, apart.truncated) == (response, truncated)
+        (found,) = encode(made, [replace(whole, prompt=apart.prompt)])
+        assert found.ids.tolist() == expected.ids.tolist()
+        assert found.n_prompt == expected.n_prompt
+
+
+def test_the_last_response_of_a_conversation_is_taken():
+    made = tiny.tokenizer(template=tiny.LLAMA3)
+    turns = [
+        {"role": "user", "content": "a?"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c?"},
+    ]
+    text = render_prompt(made, tuple(turns)) + "d<|eot_id|>"
+    assert take_apart(made, text).response == "d"
+
+
+def test_a_beginning_that_the_model_expects_is_added_and_one_that_is_there_stays_the_only_one():
+    made = tiny.tokenizer(template=tiny.LLAMA3)
+    text = render_prompt(made, "a?") + "b<|eot_id|>"
+    for given in (text, text.removeprefix("<s>")):
+        (turn,) = take_apart(made, given).prompt
+        assert turn["content"] == render_prompt(made, "a?")
+
+
+def test_padding_behind_a_truncated_response_is_dropped():
+    made = tiny.tokenizer(template=tiny.LLAMA3, pad="<|start_header_id|>")
+    text = render_prompt(made, "a?") + "b" + "<|start_header_id|>" * 3
+    assert take_apart(made, text)[1:] == ("b", True)
+
+
+def test_without_a_template_the_prompt_must_be_given():
+    made = tiny.tokenizer()
+    apart = take_apart(made, "a?\nb</s></s>", asked="a?\n")
+    assert apart == (({"role": "rendered", "content": "a?\n"},), "b", False)
+    with pytest.raises(DataError, match="expected the prompt that it begins with"):
+        take_apart(made, "a?\nb</s>")

@@ -1,9 +1,9 @@
-"""Commands that are no stage: demo, comparison, costs, and the check of the theory."""
+"""Commands that are no stage: demo, comparison, costs, the server, and the check of the theory."""
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +12,8 @@ import typer
 from freeprm.cli import output
 from freeprm.cli.builder import Command, Invocation
 from freeprm.cli.values import read_names
-from freeprm.errors import ConfigError
-from freeprm.settings import DemoSettings, Flag, RunSettings, VerifySettings
+from freeprm.errors import ConfigError, needs_extra
+from freeprm.settings import DemoSettings, Flag, RunSettings, ServeSettings, VerifySettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +177,18 @@ def _cost(call: Invocation) -> None:
         output.console.print(f"written to {flags.out}", soft_wrap=True)
 
 
+def _serve(call: Invocation) -> None:
+    if call.as_json:
+        raise ConfigError("--json: a server has no result; it logs in JSON")
+    settings = call.settings(ServeSettings)
+    if call.inputs is not None:
+        settings = replace(settings, prm=call.inputs)
+    with output.working(), needs_extra("serve", "freeprm serve"):
+        from freeprm.serving.running import serve
+    with output.working():
+        serve(settings)
+
+
 def _verify(call: Invocation) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -219,6 +231,17 @@ _RUNS: tuple[str, Any, Any] = (
     ],
     None,
 )
+_PRM: tuple[str, Any, Any] = (
+    "prm",
+    Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder that `freeprm train` wrote, or a released model; or --untrained, or --scorer with --model.",
+            show_default=False,
+        ),
+    ],
+    None,
+)
 DEMO = Command(name="demo", settings={"": DemoSettings}, work=_demo, out="runs/demo")
 EXPERIMENTS = (
     Command(
@@ -230,5 +253,6 @@ EXPERIMENTS = (
         set_help="name=value over the preset, e.g. train.n_problems=100.",
     ),
     Command(name="cost", settings={"": CostFlags}, work=_cost, out=None, inputs=_RUNS),
+    Command(name="serve", settings={"": ServeSettings}, work=_serve, out=None, inputs=_PRM),
     Command(name="verify", settings={"": VerifySettings}, work=_verify, out=None),
 )  # fmt: skip

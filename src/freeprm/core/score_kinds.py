@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from freeprm.core.selectors import UNNAMED, named
+from freeprm.core.voting import sigmoid
 from freeprm.core.voting import weighting as weighting_named
 from freeprm.errors import ConfigError, DataError
 from freeprm.types import Rollout
@@ -24,6 +25,13 @@ WEIGHTING_OF: Mapping[ScoreKind, str] = {"log_odds": "sigmoid", "probability": "
 BY_KIND = "by_kind"
 """The weighting of the kind."""
 COLUMN = "score_kind"
+
+
+def probability(score: float, kind: ScoreKind | None) -> float | None:
+    """The probability of being right that a score states; None of one that states none."""
+    if kind == "log_odds":
+        return float(sigmoid([score])[0])
+    return score if kind == "probability" else None
 
 
 class Weighed(NamedTuple):

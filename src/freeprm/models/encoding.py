@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.errors import DataError, ModelError
-from freeprm.models.prompts import Around, around, ends_of, render_prompt, starts_with_bos
+from freeprm.models.prompts import Around, around, ends_of, render_prompt, rendered_text, starts_with_bos
 from freeprm.types import Rollout, Span
 
 Ints = NDArray[np.int32]
@@ -99,22 +99,26 @@ def encode(tokenizer: PreTrainedTokenizerBase, rollouts: Sequence[Rollout]) -> l
     if not tokenizer.is_fast:
         raise ModelError(f"{tokenizer.name_or_path}: a tokenizer without offsets; expected a fast one (tokenizer.json)")
     ends = ends_of(tokenizer)
-    bos = [tokenizer.bos_token_id] if not tokenizer.chat_template and starts_with_bos(tokenizer) else []
+    bos = (tokenizer.bos_token_id,) if not tokenizer.chat_template and starts_with_bos(tokenizer) else ()
     encoded: list[Encoded] = []
     for start in range(0, len(rollouts), _CHUNK):
         part = rollouts[start : start + _CHUNK]
         said = [
-            (around(head, rollout.response, truncated=rollout.truncated, ends=ends), rollout.response)
+            (
+                around(head, rollout.response, truncated=rollout.truncated, ends=ends),
+                rollout.response,
+                () if rendered_text(rollout.prompt) is not None else bos,
+            )
             for head, rollout in zip(_heads(tokenizer, part), part, strict=True)
         ]
         first = dict(zip(reversed(said), reversed(part), strict=True))
-        texts = [placed.head + response[placed.n_opened :] + placed.end for placed, response in first]
+        texts = [placed.head + response[placed.n_opened :] + placed.end for placed, response, _ in first]
         batch = tokenizer(
             texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
         )
         parts = zip(first.items(), texts, batch["input_ids"], batch["offset_mapping"], strict=True)
         known = {
-            key: _encoded(rollout, key[0], text, bos, ids, offsets) for (key, rollout), text, ids, offsets in parts
+            key: _encoded(rollout, key[0], text, key[2], ids, offsets) for (key, rollout), text, ids, offsets in parts
         }
         encoded += [
             known[key] if first[key] is rollout else replace(known[key], name=_name(rollout))

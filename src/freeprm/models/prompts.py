@@ -13,9 +13,9 @@ from typing import NamedTuple
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from freeprm.errors import ConfigError, ModelError, RewardMismatchError
+from freeprm.errors import ConfigError, DataError, ModelError, RewardMismatchError
 from freeprm.io.conversations import split_turn
-from freeprm.types import Message, Prompt
+from freeprm.types import RENDERED, Message, Prompt
 
 PLAIN_SEPARATOR = "\n"
 """Between prompt and response where the tokenizer has no chat template."""
@@ -41,16 +41,30 @@ class Around(NamedTuple):
     """Behind it; empty where it is truncated, or brings its end itself."""
 
 
+class Apart(NamedTuple):
+    """A rendered conversation, taken apart."""
+
+    prompt: Prompt
+    """Rendered."""
+    response: str
+    """The last thing that the assistant says."""
+    truncated: bool
+    """Its end-of-turn token is missing."""
+
+
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
     """The text that a response follows: the chat template's, up to and with the assistant's header.
 
-    Without a chat template it is the prompt and a line break. A beginning-of-sequence token is part of
-    the text only where the chat template writes it; see `encoding.encode` for the plain case. Where the assistant has
-    the last word in a conversation, the response goes on from there: the text ends with these words, as they stand.
+    A rendered prompt is that text already. Without a chat template it is the prompt and a line break. A
+    beginning-of-sequence token is part of the text only where the chat template writes it; see `encoding.encode` for
+    the plain case. Where the assistant has the last word in a conversation, the response goes on from there: the text
+    ends with these words, as they stand.
 
     Raises:
         ModelError: a conversation for a tokenizer without a chat template, or one that its template refuses.
     """
+    if (rendered := rendered_text(prompt)) is not None:
+        return rendered
     if not tokenizer.chat_template:
         if not isinstance(prompt, str):
             raise ModelError(
@@ -71,6 +85,55 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
             "says; end the prompt with what the user says"
         )
     return head + begun
+
+
+def rendered_text(prompt: Prompt) -> str | None:
+    """What a rendered prompt holds; None of any other."""
+    if isinstance(prompt, str) or len(prompt) != 1 or prompt[0].get("role") != RENDERED:
+        return None
+    return prompt[0]["content"]
+
+
+def take_apart(tokenizer: PreTrainedTokenizerBase, text: str, *, asked: str | None = None) -> Apart:
+    """Prompt and response of a rendered conversation, such as a trainer's decoded sequence.
+
+    Padding behind the response is dropped. A beginning-of-sequence token is added where the model expects one and the
+    text has none.
+
+    Args:
+        tokenizer: the model's.
+        text: with special tokens.
+        asked: the rendered prompt, where it is known; else the response begins behind the last header of the assistant.
+
+    Raises:
+        DataError: no response is found.
+    """
+    plain = tokenizer.chat_template is None
+    header = "" if plain else _render(tokenizer, [{"role": "user", "content": _ASKED}], add_generation_prompt=True)
+    begins_with_bos = starts_with_bos(tokenizer) if plain else header.startswith(str(tokenizer.bos_token))
+    header = header.partition(_ASKED)[2]
+    opened = _OPENED.search(header)
+    headers = [header, *([header[: opened.start()]] if opened else [])]
+    ends = [at + len(asked)] if asked and (at := text.find(asked)) >= 0 else []
+    ends += [text.rfind(one) + len(one) for one in headers if one and one in text]
+    if not ends or ends[0] == len(text):
+        expected = "the prompt that it begins with" if plain else f"the header {header!r} before it"
+        raise DataError(f"no response in {text[-80:]!r}; expected {expected}")
+    head, response = text[: ends[0]], text[ends[0] :]
+    if begins_with_bos and tokenizer.bos_token and not head.startswith(str(tokenizer.bos_token)):
+        head = f"{tokenizer.bos_token}{head}"
+    prompt = ({"role": RENDERED, "content": head},)
+    turn_ends = [one for one in ends_of(tokenizer) if one]
+    special = _any_of([*tokenizer.all_special_tokens, *turn_ends])
+    end = re.search(rf"({_any_of(turn_ends)})(?:{special}|\s)*\Z", response) if turn_ends else None
+    if end is not None:  # the one that is written behind every response stands for itself
+        return Apart(prompt, response[: end.start() if end[1] == turn_ends[0] else end.end(1)], False)
+    padding = re.search(rf"(?:{re.escape(tokenizer.pad_token)})+\Z", response) if tokenizer.pad_token else None
+    return Apart(prompt, response[: padding.start()] if padding else response, True)
+
+
+def _any_of(texts: Sequence[str]) -> str:
+    return "|".join(map(re.escape, sorted(set(texts), key=len, reverse=True)))
 
 
 def warn_of_plain_prompts(tokenizer: PreTrainedTokenizerBase, *, model: str) -> None:

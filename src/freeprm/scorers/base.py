@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from transformers import PreTrainedTokenizerBase
+
 from freeprm.core.flops import ModelShape
 from freeprm.core.rewards import aggregator as aggregator_named
 from freeprm.core.score_kinds import ScoreKind
@@ -124,6 +126,11 @@ class Scorer(ABC):
     def identity(self) -> dict[str, Any]:
         """See `Description`."""
         return self.about.identity()
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """Of a scorer that takes rendered prompts; None of one that writes around the question itself."""
+        return None
 
     @abstractmethod
     def shape(self) -> ModelShape:

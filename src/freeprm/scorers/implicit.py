@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from freeprm.core.flops import ModelShape
 from freeprm.core.ledger import POLICY, REFERENCE
@@ -197,6 +198,11 @@ class ImplicitPRM(Scorer):
             template_sha256=template_hash(model.tokenizer),
         )  # fmt: skip
         return cls(config, policy=model, reference=model, cache=cache)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """See `freeprm.scorers.base.Scorer`."""
+        return self.policy.tokenizer
 
     def shape(self) -> ModelShape:
         """See `freeprm.scorers.base.Scorer`."""

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
+from transformers import PreTrainedTokenizerBase
+
 from freeprm.core.flops import ModelShape
 from freeprm.core.ledger import SCORER
 from freeprm.errors import SpanError
@@ -77,6 +79,11 @@ class Valued(Scorer):
         check_template(config, backbone)
         about = replace(about, settings={**about.settings, "dtype": backbone.dtype})
         return cls(about=about, backbone=backbone, valuation=valuation)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """See `Scorer`."""
+        return self.backbone.tokenizer
 
     def shape(self) -> ModelShape:
         """See `Scorer`; without heads, which are small and read at few tokens."""

@@ -1,0 +1,81 @@
+"""The choice among a problem's scored responses, by the rules of `freeprm select`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from freeprm.core.answers import key_among
+from freeprm.core.answers.extraction import extract
+from freeprm.core.score_kinds import BY_KIND, COLUMN, check_kinds, weightings
+from freeprm.core.selectors import UNNAMED, Chosen, Sample, candidates, choose
+from freeprm.core.voting import Floats, weighting
+from freeprm.serving.service import Scored
+from freeprm.types import Rollout
+
+
+class Selected(NamedTuple):
+    """What was chosen, and why."""
+
+    rows: Sequence[Rollout]
+    """The responses with their answers."""
+    scores: Sequence[float]
+    """(N,) one a response."""
+    weights: Sequence[float]
+    """(N,) in the weighted vote."""
+    weighting: str
+    choices: Mapping[str, Chosen]
+    """By best_of_n, weighted_vote and majority."""
+
+    @property
+    def ranked(self) -> list[int]:
+        """Indices, the best first; equals in order."""
+        return sorted(range(len(self.scores)), key=lambda index: -self.scores[index])
+
+
+def select_among(rows: Sequence[Rollout], *, aggregator: str, by: str = BY_KIND, weight_scale: float = 1.0) -> Selected:
+    """Best-of-N, weighted vote and majority.
+
+    Args:
+        rows: N responses to one problem with the scores of one scorer; answers that they lack are extracted.
+        aggregator: of step scores.
+        by: how scores become weights: a name in `core.voting.WEIGHTINGS`, or `BY_KIND`.
+        weight_scale: scores are multiplied by it before they are weights.
+
+    Raises:
+        ConfigError: no such weighting.
+        DataError: rows that contradict each other.
+    """
+    kinds = check_kinds("", by)
+    given = [row if row.pred is not None else replace(row, pred=extract(row.response)) for row in rows]
+    name = given[0].scorer or UNNAMED
+    how = weightings(given, weighting=by, kinds=kinds)[name].weighting
+
+    def weigh(scores: Floats) -> Floats:
+        return weighting(how)(scores * weight_scale)
+
+    problem = candidates(
+        [Sample(rollout=row, scored={name: row}) for row in given], aggregators=[aggregator],
+        key=key_among(row.pred for row in given),
+    )  # fmt: skip
+    values = next(iter(problem.scores.values())).values
+    chosen = choose(problem, None, weigh={name: weigh})
+    return Selected(
+        rows=given, scores=values.tolist(), weights=weigh(values).tolist(), weighting=how,
+        choices={selector.name.partition("/")[0]: choice for selector, choice in chosen.items()},
+    )  # fmt: skip
+
+
+def scored_row(scored: Scored, *, pred: str | None = None) -> Rollout:
+    """A scored response as a row of `freeprm score`."""
+    scores, kind = scored.scores, scored.about.kind
+    columns = {
+        **({} if kind is None else {COLUMN: kind}),
+        **({} if scores.reward is None else {"reward": scores.reward}),
+        **({} if scores.step_scores is None else {"step_spans": [list(span) for span in scores.steps]}),
+        **scores.columns,
+    }
+    name = f"{scored.about.name} {scored.reward}".strip()
+    return replace(
+        scored.rollout, pred=pred, scorer=name, step_scores=scored.scores.step_scores, score=scored.scores.score,
+        extra=columns,
+    )  # fmt: skip

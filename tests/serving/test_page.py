@@ -1,0 +1,143 @@
+"""The page at `/`: stored runs, texts that would be markup, and what a reader does, in a real browser."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from freeprm.scorers.base import Scorer, ScorerSource, ScoringOptions
+from freeprm.serving.app import create_app
+from freeprm.serving.batching import Batcher
+from freeprm.serving.service import Limits, Measures, Service
+from freeprm.stages.grading import grade
+from freeprm.stages.scoring import score
+from patience import PATIENCE, wait_until
+
+NASTY = "<img src=x onerror=hacked=1><script>"
+
+
+@pytest.fixture(scope="module")
+def runs(prm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a scored run of two problems, and folders of other kinds."""
+    folder = tmp_path_factory.mktemp("runs")
+    rows = [
+        {"problem_id": problem, "sample_idx": index, "prompt": f"{problem} {NASTY}", "answer": "7", "response": text}
+        for problem in ("p0", "p1")
+        for index, text in enumerate([r"we add.\n so \boxed{7}", rf"{NASTY} \boxed{{8}}"])
+    ]
+    graded = grade(rows, out=folder / "graded")
+    score(graded, prm=ScorerSource(source=str(prm)), tokens=True, out=folder / "deep" / "scores")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "manifest.json").write_text("{")
+    return folder
+
+
+def test_finished_scores_are_listed_with_their_problems_and_shown(client_of, scorer: Scorer, runs: Path):
+    client = client_of(scorer, runs=runs)
+    assert client.get("/runs").json() == [{"name": "deep/scores", "scorers": ["with-reference"]}]
+    which = {"run": "deep/scores", "scorer": "with-reference"}
+    problems = client.get("/runs/problems", params=which).json()
+    assert [one["id"] for one in problems] == ["p0", "p1"]
+    shown = client.get("/runs/view", params={**which, "problem": "p1", "threshold": 1e9}).text
+    assert "right answer" in shown
+    assert "wrong answer" in shown
+    assert shown.count("✗ breaks: first below") == 2
+    assert "P(correct) after each step" in shown or "P(correct)" in shown
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        {"run": "deep/none", "scorer": "with-reference"},
+        {"run": "../runs", "scorer": "with-reference"},
+        {"run": "deep/scores", "scorer": "../../graded/rollouts"},
+        {"run": "graded", "scorer": "rollouts"},
+        {"run": "broken", "scorer": "x"},
+    ],
+)
+def test_only_listed_scores_are_read(client_of, scorer: Scorer, runs: Path, which: dict[str, str]):
+    for client in (client_of(scorer, runs=runs), client_of(scorer)):
+        answer = client.get("/runs/problems", params=which)
+        assert (answer.status_code, "no scores" in answer.text) == (400, True)
+    assert client_of(scorer).get("/runs").json() == []
+
+
+def test_a_view_escapes_every_text_and_lets_nothing_run(client_of, scorer: Scorer):
+    body = {"prompt": NASTY, "responses": [NASTY, rf"so \boxed{{{NASTY}}}"], "threshold": 0}
+    answer = client_of(scorer).post("/view", json=body)
+    assert answer.status_code == 200
+    assert "<img" not in answer.text
+    assert "<script" not in answer.text
+    assert "&lt;script&gt;" in answer.text
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    page = client_of(scorer).get("/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "//" not in page.text.replace("<!DOCTYPE html>", "")  # no other host
+
+
+@pytest.fixture
+def url(scorer: Scorer, runs: Path) -> Iterator[str]:
+    """A real server on loopback."""
+    batcher = Batcher(lambda: scorer, max_batch=8, max_waiting=64)
+    service = Service(
+        batcher, scorer.about, options=ScoringOptions(rewards=scorer.about.rewards),
+        limits=Limits(responses=8, body_bytes=100_000, seconds=PATIENCE), measures=Measures(), runs=runs,
+    )  # fmt: skip
+    server = uvicorn.Server(uvicorn.Config(create_app(service, key="k"), port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(PATIENCE)
+
+
+@pytest.mark.slow
+def test_a_reader_scores_and_looks_by_keyboard_alone(url: str):
+    browser_path = shutil.which("chromium")
+    if browser_path is None:
+        pytest.skip("no chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=quiet)
+        for scheme in ("light", "dark"):
+            page = browser.new_context(color_scheme=scheme).new_page()  # type: ignore[arg-type]
+            failures: list[str] = []
+            page.on("pageerror", lambda error: failures.append(str(error)))  # noqa: B023
+            page.on("dialog", lambda dialog: dialog.accept("k"))
+            page.goto(url)
+            page.wait_for_selector("#shown article")  # the run's first problem, after the key was asked for
+            assert page.locator("#stored").is_visible()
+            page.focus("#problem")
+            page.keyboard.type("the sum of 3 and 4?")
+            page.keyboard.press("Tab")
+            page.keyboard.type("we add.\nso \\boxed{7}")
+            page.keyboard.press("Tab")
+            page.keyboard.type(NASTY)
+            page.keyboard.press("Control+Enter")
+            expect(page.locator("#shown .problem")).to_contain_text("3 and 4", timeout=PATIENCE * 1000)
+            expect(page.locator("#shown .card")).to_have_count(2)
+            cards = page.locator("#shown .card")
+            scores = [float(text.split()[1].replace("−", "-")) for text in cards.locator(".number").all_inner_texts()
+                      if text.startswith("score")]  # fmt: skip
+            assert scores == sorted(scores, reverse=True)
+            assert "best of 2" in cards.first.inner_text()
+            assert NASTY in page.locator("#shown").text_content()
+            assert page.locator("#shown img, #shown script").count() == 0
+            assert page.evaluate("window.hacked") is None
+            page.locator("#shown summary").first.focus()
+            page.keyboard.press("Enter")
+            assert page.locator("#shown .tokens").first.is_visible()
+            assert page.locator("#shown .tokens span").first.get_attribute("title")
+            page.fill("#problem", "a " * 3000)
+            page.keyboard.press("Control+Enter")
+            expect(page.locator("#failure")).to_contain_text("longer, with its prompt", timeout=PATIENCE * 1000)
+            background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+            assert failures == []
+        browser.close()
