@@ -24,7 +24,7 @@ BENCHMARKS = {
     "early_stopping": "benchmarks.log_ratios:early_stopping", "gpu": "benchmarks.gpu:gpu",
     "grading": "benchmarks.grading:grading", "growth": "benchmarks.scoring:growth",
     "memory": "benchmarks.memory:memory", "real": "benchmarks.real:real", "scoring": "benchmarks.scoring:scoring",
-    "solver": "benchmarks.solver:solver",
+    "serving": "benchmarks.serving:serving", "soak": "benchmarks.serving:soak", "solver": "benchmarks.solver:solver",
     "stored_reference": "benchmarks.log_ratios:stored_reference", "training": "benchmarks.training:training",
 }  # fmt: skip
 """Where each is; it yields rows as they are measured, with small sizes if `quick`."""

@@ -63,7 +63,11 @@ def test_constraints_pin_torch_first():
 
 EXTRAS = PROJECT["optional-dependencies"]
 PINNED = [name for name in EXTRAS if name not in ("vllm", "dev")]  # vLLM brings its own torch
-BROUGHT = {"peft", "datasets", "pyarrow", "openai", "vllm", "ray", "optimi", "tensorboard", "matplotlib", "trl", "gguf"}
+SERVED = {"fastapi", "starlette", "uvicorn", "prometheus_client"}
+BROUGHT = {
+    "peft", "datasets", "pyarrow", "openai", "vllm", "ray", "optimi", "tensorboard", "matplotlib", "trl", "gguf",
+    *SERVED,
+}  # fmt: skip
 """Packages that come with an extra."""
 
 
@@ -104,18 +108,32 @@ def _imported(node: ast.AST) -> list[str]:
     return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
 
 
-def test_every_module_can_be_imported_without_any_extra():
+def test_every_module_but_the_servers_can_be_imported_without_any_extra():
     code = f"""
 import importlib, pkgutil, sys
 for name in {BROUGHT!r}:
     sys.modules[name] = None
 import freeprm
 for module in pkgutil.walk_packages(freeprm.__path__, "freeprm."):
-    if module.name != "freeprm.__main__":
+    if module.name != "freeprm.__main__" and not module.name.startswith("freeprm.serving."):
         importlib.import_module(module.name)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_server_without_its_extra_names_it():
+    code = f"""
+import sys
+for name in {SERVED!r}:
+    sys.modules[name] = None
+sys.argv = ["freeprm", "serve", "--untrained", "solver:base"]
+from freeprm.cli import main
+main.run()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install 'freeprm[serve]'" in done.stderr
 
 
 def test_there_is_one_version():
