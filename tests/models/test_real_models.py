@@ -4,6 +4,7 @@ Needs FREEPRM_TEST_MODELS, a folder that holds `smollm2-135m`; about a minute on
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.sampling import sample
 from freeprm.stages.scoring import score
 from freeprm.types import Problem, Rollout
+from served import served
 
 ASKED = "Tom has 3 apples and buys 4. How many?"
 RESPONSES = (
@@ -130,6 +132,18 @@ def test_the_score_stage_is_the_python_call(real, tmp_path):
         assert row["step_scores"] == pytest.approx(one.step_rewards, abs=1e-9)
         assert row["reward"] == pytest.approx(one.reward, abs=1e-9)
         assert row["step_spans"] == [list(span) for span in one.steps]
+
+
+def test_a_server_gives_the_scores_of_the_python_call(real):
+    prm = real.prm
+    asked = [{"prompt": ASKED, "responses": list(RESPONSES)}, {"prompt": "Is 7 prime?", "responses": [RESPONSES[2]]}]
+    with served(prm) as client, ThreadPoolExecutor(2) as pool:  # both at the same time, perhaps in one batch
+        answers = list(pool.map(lambda one: client.post("/score", json=one).json()["results"], asked))
+    for one, results in zip(asked, answers, strict=True):
+        for found, expected in zip(results, prm.score(one["prompt"], one["responses"]), strict=True):
+            within = prm.config.beta * real.tolerance * len(expected.token_rewards)
+            assert [step["score"] for step in found["steps"]] == pytest.approx(expected.step_rewards, abs=within)
+            assert found["reward"] == pytest.approx(expected.reward, abs=within)
 
 
 def test_what_is_saved_is_what_is_loaded(real, tmp_path):

@@ -1,6 +1,7 @@
-"""A tiny reward model, and the application around any scorer."""
+"""A tiny reward model, and servers that end with their test."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,9 @@ from starlette.testclient import TestClient
 
 from freeprm.models.loading import template_hash, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
-from freeprm.scorers.base import Description, Scorer, ScoringOptions, load_scorer
-from freeprm.serving.app import create_app
-from freeprm.serving.batching import Batcher
-from freeprm.serving.service import Limits, Measures, Service
-from patience import PATIENCE
+from freeprm.scorers.base import Scorer, load_scorer
+from served import served
 from tiny import LLAMA3, save, tokenizer
-
-LIMITS = Limits(responses=8, body_bytes=20_000, seconds=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -37,31 +33,8 @@ def scorer(prm: Path) -> Scorer:
     return load_scorer(prm)
 
 
-Made = Callable[..., TestClient]
-
-
 @pytest.fixture
-def client_of() -> Iterator[Made]:
-    """A function that serves a scorer; all end with the test."""
-    open_clients: list[TestClient] = []
-
-    def make(
-        scorer: Scorer | Callable[[], Scorer], *, key: str | None = None, limits: Limits = LIMITS, max_batch: int = 64,
-        max_waiting: int = 64, too_long: str = "error", runs: Path | None = None, wait: bool = True,
-    ) -> TestClient:  # fmt: skip
-        measures = Measures()
-        load = (lambda: scorer) if isinstance(scorer, Scorer) else scorer
-        about = scorer.about if isinstance(scorer, Scorer) else Description(name="later")
-        batcher = Batcher(load, max_batch=max_batch, max_waiting=max_waiting, scored=measures.count)
-        options = ScoringOptions(rewards=about.rewards, too_long=too_long)  # type: ignore[arg-type]
-        service = Service(batcher, about, options=options, limits=limits, measures=measures, runs=runs)
-        if wait:
-            batcher.wait_until_loaded()
-        client = TestClient(create_app(service, key=key), raise_server_exceptions=False)
-        client.__enter__()
-        open_clients.append(client)
-        return client
-
-    yield make
-    for client in open_clients:
-        client.__exit__(None, None, None)
+def client_of() -> Iterator[Callable[..., TestClient]]:
+    """See `served`."""
+    with ExitStack() as open_servers:
+        yield lambda *scorer, **options: open_servers.enter_context(served(*scorer, **options))
