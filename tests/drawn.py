@@ -3,8 +3,8 @@
 import torch
 
 from freeprm.engines.base import Sampled, SamplingParams
-from freeprm.engines.hf.best_first import Draft
 from freeprm.engines.hf.drawing import uniforms
+from freeprm.engines.hf.writing import Draft
 from freeprm.models.loading import Backbone
 
 TOLERANCE = 1e-5

@@ -17,7 +17,9 @@ from freeprm.core.voting import best_of_n
 from freeprm.datasets._reading import load_problems
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.hf import HFEngine
-from freeprm.engines.hf.best_first import BestOfSamples, Draft, Judge, Writer
+from freeprm.engines.hf.best_first import BestOfSamples
+from freeprm.engines.hf.judging import Judge
+from freeprm.engines.hf.writing import Draft, Writer
 from freeprm.errors import ConfigError, ModelError
 from freeprm.models.incremental import StepwiseRewards
 from freeprm.models.loading import load_backbone

@@ -19,7 +19,7 @@ from transformers import (
 import tiny
 from freeprm.engines.base import Request, SamplingParams
 from freeprm.engines.hf import HFEngine
-from freeprm.engines.hf.best_first import Writer
+from freeprm.engines.hf.writing import Writer
 from freeprm.models.batching import padded_logprobs
 from freeprm.models.encoding import encode
 from freeprm.models.incremental import IncrementalReader, Piece, ReadPrompt

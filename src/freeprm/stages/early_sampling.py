@@ -20,8 +20,8 @@ from freeprm.core.steps import check_settling
 from freeprm.datasets._reading import problems_hash
 from freeprm.engines._rows import drawing_cost, in_order, sample_row, truncated_counts
 from freeprm.engines.base import Request
-from freeprm.engines.hf.best_first import Judge, ScoredSample
 from freeprm.engines.hf.engine import HFEngine
+from freeprm.engines.hf.judging import Judge, ScoredSample
 from freeprm.errors import ConfigError
 from freeprm.io.plugins import built
 from freeprm.io.progress import bar

@@ -23,10 +23,12 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from freeprm.core.flops import ModelShape
 from freeprm.engines._reading import begin
 from freeprm.engines.base import Request, Sampled, SamplingParams
-from freeprm.engines.hf.best_first import BestOfSamples, Judge, Writer, best_of_samples
+from freeprm.engines.hf.best_first import BestOfSamples, best_of_samples
 from freeprm.engines.hf.cache import stands_alone
 from freeprm.engines.hf.decoding import DrawingLimits, Plan, Wanted, decode, no_count, plan
+from freeprm.engines.hf.judging import Judge
 from freeprm.engines.hf.workers import DrawingJob, sample_in_workers
+from freeprm.engines.hf.writing import Writer
 from freeprm.errors import ConfigError
 from freeprm.io.sandbox import cores
 from freeprm.models.lengths import alike
