@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from freeprm.stages.pairing import pair
     from freeprm.stages.sampling import sample
     from freeprm.stages.scoring import score
+    from freeprm.stages.searching import search
     from freeprm.stages.selection import select
     from freeprm.stages.training import train
     from freeprm.stages.verifying import verify
@@ -68,6 +69,7 @@ __all__ = [
     "sample",
     "sample_early",
     "score",
+    "search",
     "select",
     "select_early",
     "set_up_training",
@@ -82,6 +84,7 @@ _HOMES = {
     "convert": "stages.converting", "pair": "stages.pairing", "label": "stages.labeling",
     "sample_early": "stages.early_sampling", "select_early": "stages.early_selection",
     "evaluate": "stages.evaluation", "grade": "stages.grading", "sample": "stages.sampling", "score": "stages.scoring",
+    "search": "stages.searching",
     "select": "stages.selection", "train": "stages.training", "verify": "stages.verifying",
     "TrainSettings": "settings", "load_settings": "training.settings",
     "GroupPreparer": "training.examples", "GroupTrainer": "training.trainer", "collate_groups": "training.batches",

@@ -194,6 +194,35 @@ class SampleEarlySettings(Drawing, EarlyStopping):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchSettings(Drawing):
+    """Draw solutions step by step, led by a reward model: beam search, or verifier trees."""
+
+    n: int = 16
+    """Beams; a multiple of the width. n / width solutions come out."""
+    method: Literal["beam", "dvts"] = "beam"
+    """beam keeps the best n / width of all beams; dvts (diverse verifier tree search) the best of each of n / width
+    trees."""
+    width: int = 4
+    """Ways in which a kept beam goes on after each step; 1 is plain sampling."""
+    lookahead: int = 0
+    """Steps drawn ahead before beams are ranked."""
+    aggregator: str = "min"
+    """How a beam's step rewards so far become what it is ranked by: min, sum, mean, last, ..."""
+    max_steps: int = 40
+    """Beams branch after so many steps at most."""
+    prm: Annotated[Any, Flag(name="--prm")] = None
+    """What `freeprm train` wrote, or a hub id; from Python also a loaded `ImplicitPRM`."""
+    reward: str = "with-reference"
+    """with-reference, without-reference or reference-only, as for `score`."""
+    reference: str | None = None
+    """Where the reference is, if it moved."""
+    splitter: str | None = None
+    """step_markers, lines, blank_lines or sentences; the reward model's own by default."""
+    logprobs: Annotated[Literal[False], Flag(hidden=True)] = False
+    """Not noted."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GradeSettings(Reading, Working):
     """Find each response's answer and compare it with the gold answer."""
 

@@ -20,6 +20,7 @@ from freeprm.settings import (
     SampleEarlySettings,
     SampleSettings,
     ScoreSettings,
+    SearchSettings,
     SelectEarlySettings,
     SelectSettings,
     TrainSettings,
@@ -88,6 +89,9 @@ STAGES = (
             "--early-stop": "is for samples that are all finished; --early-stop draws with the hf engine, in one "
             "process",
         },
+    ),
+    Command(
+        name="search", settings={"": SearchSettings}, work=runs("searching:search"), out="runs/search", inputs=PROBLEMS
     ),
     Command(name="grade", settings={"": GradeSettings}, work=runs("grading:grade"), out="runs/graded", inputs=INPUTS),
     Command(

@@ -27,7 +27,7 @@ from freeprm.io.manifest import plain, read_cost
 from freeprm.io.rollouts import problem_row, rollout_row
 from freeprm.io.rows import Row, write_rows
 from freeprm.io.runs import METRICS, read_manifest, read_metrics
-from freeprm.settings import Drawing, EarlyStopping, File, RunSettings
+from freeprm.settings import Drawing, EarlyStopping, File, RunSettings, SearchSettings
 from freeprm.types import Cost, Metric, Problem, Rollout
 
 if TYPE_CHECKING:
@@ -233,8 +233,8 @@ def completed(rollout: Rollout, judge: Judge) -> Rollout:
     return replace(rollout, pred=pred, correct=rollout.correct if known else judge(pred, rollout.answer).correct)
 
 
-def loaded_prm(settings: EarlyStopping, *, device: str | None, dtype: str | None) -> "ImplicitPRM":
-    """The reward model for early stopping.
+def loaded_prm(settings: EarlyStopping | SearchSettings, *, device: str | None, dtype: str | None) -> "ImplicitPRM":
+    """The reward model that leads.
 
     Raises:
         ConfigError: there is none.
@@ -248,7 +248,7 @@ def loaded_prm(settings: EarlyStopping, *, device: str | None, dtype: str | None
     if isinstance(settings.prm, ImplicitPRM):
         return settings.prm
     if settings.prm is None:
-        raise ConfigError("--early-stop: give the reward model that is to choose, --prm FOLDER")
+        raise ConfigError("prm: is missing; give the reward model that is to choose, --prm FOLDER")
     return ImplicitPRM.from_pretrained(
         settings.prm, reference=settings.reference, load_reference=settings.reward != "without-reference",
         device=device, dtype=check_dtype(dtype or "auto"),

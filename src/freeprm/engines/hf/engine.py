@@ -27,6 +27,7 @@ from freeprm.engines.hf.best_first import BestOfSamples, best_of_samples
 from freeprm.engines.hf.cache import stands_alone
 from freeprm.engines.hf.decoding import DrawingLimits, Plan, Wanted, decode, no_count, plan
 from freeprm.engines.hf.judging import Judge
+from freeprm.engines.hf.tree_search import Search, Searched, tree_search
 from freeprm.engines.hf.workers import DrawingJob, sample_in_workers
 from freeprm.engines.hf.writing import Writer
 from freeprm.errors import ConfigError
@@ -139,6 +140,16 @@ class HFEngine:
             encoded = self._encoded(requests)
             self._warn_of_reach(encoded, params)
             yield from best_of_samples(encoded, writer=writer, judge=judge, batch=batch)
+
+    def search(
+        self, requests: Sequence[Request], *, params: SamplingParams, judge: Judge, how: Search
+    ) -> Iterator[Searched]:
+        """The solutions that a guided search of each problem ends with, in this process; see `tree_search`."""
+        with _one_thread_if(self._is_small):
+            writer = Writer(self._backbone, params=params, keeps_finished=True)
+            encoded = self._encoded(requests)
+            self._warn_of_reach(encoded, params)
+            yield from tree_search(encoded, writer=writer, judge=judge, how=how)
 
     def key(self) -> str:
         """Identifies the model; see `models.reference_logprobs`."""

@@ -6,7 +6,7 @@ sampling and scoring.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -80,9 +80,18 @@ class Candidate:
             if not same_tokens or before.steps != stepped.steps[: len(before.steps)]:
                 raise ModelError(
                     f"{now.name}: the reward model's tokenizer reads steps that were finished as other tokens now that "
-                    "more text is there, so scores cannot be known before a response ends. Sample without --early-stop"
+                    "more text is there, so scores cannot be known before a response ends. Draw and score whole ones: "
+                    "freeprm sample, freeprm score"
                 )
         self.stepped = stepped
+
+    def fork(self, draft: Draft, *, n_steps: int) -> Self:
+        """Another sample that goes on from the end of this one's first steps, with their scores."""
+        other = type(self)(draft, self.prompts, self._noted)
+        assert self.stepped is not None
+        other.scores = self.scores[:n_steps]
+        other.stepped = Stepped(encoded=self.stepped.encoded, steps=self.stepped.steps[:n_steps])
+        return other
 
     def next_step(self, *, reference_draws: bool) -> WantedStep | None:
         """The first settled step without a score, or None."""

@@ -43,6 +43,10 @@ class Draft:
     """Of `ids` under the model itself."""
     stop_reason: StopReason | None = None
     """None while it can be continued."""
+    seed: int = 0
+    """Of its random numbers."""
+    n_given: int = 0
+    """Of `ids`, the first ones that were drawn for another sample that it goes on from."""
 
 
 class Writer:
@@ -51,17 +55,18 @@ class Writer:
     Args:
         backbone: the model; all of its layers must keep keys and values.
         params: how tokens are drawn; log-probabilities are always noted.
+        keeps_finished: keep what was read of finished samples too, so that others can go on from their steps.
 
     Raises:
         ModelError: the model keeps other state.
     """
 
-    def __init__(self, backbone: Backbone, *, params: SamplingParams):
-        self._backbone, self._params = backbone, params
+    def __init__(self, backbone: Backbone, *, params: SamplingParams, keeps_finished: bool = False):
+        self._backbone, self._params, self._keeps_finished = backbone, params, keeps_finished
         device = backbone.model.device
         self._slots = SlotTable(
             backbone.model, name=backbone.source,
-            refusal="its samples cannot be written piece by piece. Draw them whole: leave out --early-stop",
+            refusal="its samples cannot be written piece by piece. Draw them whole: freeprm sample",
         )  # fmt: skip
         self._ends = end_tokens(backbone).to(device)
         self._max_rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
@@ -86,6 +91,7 @@ class Writer:
                 room=room,
                 past=past,
                 numbers=uniforms(wanted.prompt, sample_idx=index, seed=self._params.seed, count=room),
+                seed=self._params.seed,
             )
             for index in wanted.sample_idxs
         ]
@@ -161,7 +167,8 @@ class Writer:
                 continue
             is_last = step + 1 == _STRETCH
             leaving = [
-                draft.stop_reason is None and (is_last or not stay) for draft, stay in zip(rows, stays, strict=True)
+                (draft.stop_reason is None or self._keeps_finished) and (is_last or not stay)
+                for draft, stay in zip(rows, stays, strict=True)
             ]
             self._keep(cache, past, rows, [(step + 1) * leaves for leaves in leaving])
             rows = [draft for draft, stay in zip(rows, stays, strict=True) if stay]
