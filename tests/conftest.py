@@ -50,3 +50,13 @@ def qwen_tokenizer(real_data: Path):  # type: ignore[no-untyped-def]  # transfor
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(real_data / "tokenizer_qwen2_5")
+
+
+@pytest.fixture(scope="session")
+def template_prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny log-ratio with Llama-3's template, whose context is 128 tokens."""
+    from tiny import LLAMA3, save_pair
+
+    folder = tmp_path_factory.mktemp("pair")
+    save_pair(folder, template=LLAMA3)
+    return folder / "prm"

@@ -13,7 +13,7 @@ REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "src" / "freeprm"
 LAYERS = (
     "types", "errors", "assets", "io", "core", "settings", "formats", "graders", "executors", "world", "models",
-    "objectives", "training", "engines", "datasets", "scorers", "labelers", "stages", "report", "experiments",
+    "objectives", "training", "engines", "datasets", "scorers", "labelers", "stages", "rl", "report", "experiments",
     "serving", "cli",
 )  # fmt: skip
 RANK = {name: max(rank, 2) for rank, name in enumerate(LAYERS)}  # the first three are one layer

@@ -118,12 +118,16 @@ def save(folder: Path, *, architecture: str = "llama", seed: int = 0, template: 
     return folder
 
 
-def save_pair(folder: Path) -> None:
+def save_pair(folder: Path, *, template: str | None = None) -> None:
     """A reward model, `prm`, and the model that is its reference, `ref`, in a folder."""
-    reference, prm = save(folder / "ref"), save(folder / "prm", seed=1)
+    reference, prm = save(folder / "ref", template=template), save(folder / "prm", seed=1, template=template)
     of = Reference(source=str(reference), weights_sha256=weights_hash(reference))
     config = RewardConfig(
-        beta=0.5, base=str(reference), objective="ce", reference=of, template_sha256=template_hash(tokenizer())
+        beta=0.5,
+        base=str(reference),
+        objective="ce",
+        reference=of,
+        template_sha256=template_hash(tokenizer(template=template)),
     )
     save_reward_config(config, prm)
 

@@ -36,13 +36,15 @@ def test_the_scalar_is_the_one_that_was_asked_for(client_of, scorer: Scorer):
     client = client_of(scorer)
     offline = scorer.score(ASKED, [SAID])[0]  # type: ignore[attr-defined]  # a log-ratio has it
     body = {"query": [HEAD + SAID + "<|eot_id|>"], "prompts": [HEAD]}
-    expected = {"score": min(offline.step_rewards), "outcome": offline.reward, "p_correct": offline.p_correct[-1]}
-    for name, value in expected.items():
-        answer = client.post(f"/get_reward?reward={name}", json=body).json()
+    expected = {
+        "": min(offline.step_rewards), "?reward=outcome": offline.reward, "?reward=last": offline.step_rewards[-1],
+        "?reward=p_correct": offline.p_correct[-1],
+    }  # fmt: skip
+    for which, value in expected.items():
+        answer = client.post(f"/get_reward{which}", json=body).json()
         assert answer["rewards"] == pytest.approx([value], abs=1e-5)
         assert answer["scores"] == pytest.approx([offline.p_correct[-1]], abs=1e-5)
-    last = client.post("/get_reward?aggregator=last", json=body).json()
-    assert last["rewards"] == pytest.approx([offline.step_rewards[-1]], abs=1e-5)
+    assert "Did you mean 'min'" in client.post("/get_reward?reward=minn", json=body).text
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_a_scorer_that_writes_around_the_question_itself_refuses_texts_and_takes
     client = client_of(Held())
     refused = client.post("/get_reward", json={"query": [HEAD + SAID]})
     assert refused.status_code == 400
-    assert "send `messages`" in refused.json()["error"]["message"]
+    assert "as messages" in refused.json()["error"]["message"]
     turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": "abc"}]
     answer = client.post("/classify", json={"messages": turns}).json()
     assert answer["data"] == [{"index": 0, "label": None, "probs": [3.0], "num_classes": 1}]

@@ -108,10 +108,8 @@ def take_apart(tokenizer: PreTrainedTokenizerBase, text: str, *, asked: str | No
     Raises:
         DataError: no response is found.
     """
-    plain = tokenizer.chat_template is None
-    header = "" if plain else _render(tokenizer, [{"role": "user", "content": _ASKED}], add_generation_prompt=True)
-    begins_with_bos = starts_with_bos(tokenizer) if plain else header.startswith(str(tokenizer.bos_token))
-    header = header.partition(_ASKED)[2]
+    plain = not tokenizer.chat_template
+    header = "" if plain else _head(tokenizer).partition(_ASKED)[2]
     opened = _OPENED.search(header)
     headers = [header, *([header[: opened.start()]] if opened else [])]
     ends = [at + len(asked)] if asked and (at := text.find(asked)) >= 0 else []
@@ -120,9 +118,7 @@ def take_apart(tokenizer: PreTrainedTokenizerBase, text: str, *, asked: str | No
         expected = "the prompt that it begins with" if plain else f"the header {header!r} before it"
         raise DataError(f"no response in {text[-80:]!r}; expected {expected}")
     head, response = text[: ends[0]], text[ends[0] :]
-    if begins_with_bos and tokenizer.bos_token and not head.startswith(str(tokenizer.bos_token)):
-        head = f"{tokenizer.bos_token}{head}"
-    prompt = ({"role": RENDERED, "content": head},)
+    prompt = rendered(tokenizer, head)
     turn_ends = [one for one in ends_of(tokenizer) if one]
     special = _any_of([*tokenizer.all_special_tokens, *turn_ends])
     end = re.search(rf"({_any_of(turn_ends)})(?:{special}|\s)*\Z", response) if turn_ends else None
@@ -130,6 +126,22 @@ def take_apart(tokenizer: PreTrainedTokenizerBase, text: str, *, asked: str | No
         return Apart(prompt, response[: end.start() if end[1] == turn_ends[0] else end.end(1)], False)
     padding = re.search(rf"(?:{re.escape(tokenizer.pad_token)})+\Z", response) if tokenizer.pad_token else None
     return Apart(prompt, response[: padding.start()] if padding else response, True)
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, text: str) -> Prompt:
+    """A rendered prompt, with a beginning-of-sequence token where the model expects one and the text has none."""
+    expects = (
+        _head(tokenizer).startswith(str(tokenizer.bos_token))
+        if tokenizer.chat_template
+        else (starts_with_bos(tokenizer))
+    )
+    bos = str(tokenizer.bos_token) if expects and not text.startswith(str(tokenizer.bos_token)) else ""
+    return ({"role": RENDERED, "content": bos + text},)
+
+
+def _head(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template makes of a question."""
+    return _render(tokenizer, [{"role": "user", "content": _ASKED}], add_generation_prompt=True)
 
 
 def _any_of(texts: Sequence[str]) -> str:

@@ -1,13 +1,10 @@
-"""Prompts and responses as requests give them: as texts, as conversations, or with special tokens."""
+"""Prompts and responses as requests give them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from freeprm.errors import ConfigError, DataError
-from freeprm.models.prompts import take_apart
-from freeprm.scorers.base import Scorer
+from freeprm.errors import DataError
 from freeprm.types import Prompt, Rollout
 
 
@@ -57,39 +54,6 @@ def as_prompt(messages: list[Turn]) -> Prompt:
     if not messages:
         raise DataError("messages: is empty; expected one or more")
     return tuple({"role": turn.role, "content": turn.content} for turn in messages)
-
-
-def rollouts_of_texts(scorer: Scorer, texts: Sequence[str], prompts: Sequence[str | None]) -> list[Rollout]:
-    """The last response of each conversation, as it stands.
-
-    Args:
-        scorer: gives the tokenizer.
-        texts: conversations with special tokens.
-        prompts: what comes before each response, where it is known.
-
-    Raises:
-        ConfigError: the scorer writes around the question itself.
-        DataError: a text without response; names it.
-    """
-    tokenizer = scorer.tokenizer
-    if tokenizer is None:
-        raise ConfigError(
-            f"{scorer.about.name}: writes around the question itself, and takes no text with a template; send "
-            "`messages`, or use /score"
-        )
-    rollouts = []
-    for index, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
-        try:
-            found = take_apart(tokenizer, text, asked=prompt)
-        except DataError as error:
-            raise DataError(f"text {index}: {error}") from error
-        rollouts.append(
-            Rollout(
-                problem_id="text", sample_idx=index, prompt=found.prompt, response=found.response,
-                truncated=found.truncated,
-            )
-        )  # fmt: skip
-    return rollouts
 
 
 def _rollout(prompt: Prompt, index: int, response: str | Response) -> Rollout:

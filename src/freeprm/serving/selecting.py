@@ -9,7 +9,7 @@ from freeprm.core.answers.extraction import extract
 from freeprm.core.score_kinds import BY_KIND, COLUMN, check_kinds, weightings
 from freeprm.core.selectors import UNNAMED, Chosen, Sample, candidates, choose
 from freeprm.core.voting import Floats, weighting
-from freeprm.serving.service import Scored
+from freeprm.scorers._scored import Scored
 from freeprm.types import Rollout
 
 

@@ -63,6 +63,7 @@ def search(problems: Sequence[str | Problem], settings: SearchSettings, out: Pat
         tokenizer=prm.policy.tokenizer, max_length=prm.policy.max_length, splitter=splitter,
         reference_draws=model is not None
         and engine.key() == key_of(model.folder, model.tokenizer, dtype=model.dtype),
+        drops_changed=True,
     )  # fmt: skip
     identity = {
         "problems": name, "problems_sha256": problems_hash(selected), "engine": "hf", **engine.identity(),
@@ -109,6 +110,7 @@ def _search(
             read = Counter(judge.rewards.read)
             run.log_part({
                 "problem_id": found.problem_id, "n_generated": found.n_generated, "n_beams": found.n_beams,
+                "n_out": found.n_out,
                 "read": {what: n - before[what] for what, n in read.items()},
             })  # fmt: skip
             before = read
@@ -138,6 +140,9 @@ def _counts(rows: Sequence[Row], parts: Sequence[Row], how: Search) -> dict[str,
     counts = Counter({
         "problems": len(parts),
         "beams": sum(part["n_beams"] for part in parts),
+        "beams dropped: empty, too long, or read as other tokens by the reward model": sum(
+            part["n_out"] for part in parts
+        ),
         "solutions": len(rows),
         **truncated_counts(rows),
         "solutions missing: beams empty, or too long for the reward model": how.n_kept * len(parts) - len(rows),

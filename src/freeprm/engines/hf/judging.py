@@ -35,6 +35,9 @@ class Judge:
     """A name in `core.steps.SETTLING`."""
     reference_draws: bool = False
     """The engine's model is the reference, so its log-probabilities are known."""
+    drops_changed: bool = False
+    """A sample whose finished steps the reward model reads as other tokens once more text is there is out; else that
+    ends the run, as the choice would not be that of whole responses."""
 
     def __post_init__(self) -> None:
         check_settling(self.splitter)
@@ -69,8 +72,8 @@ class Candidate:
             response=text, truncated=self.draft.stop_reason not in ("end", "stop"),
         )  # fmt: skip
 
-    def grow(self, stepped: Stepped) -> None:
-        """Note the settled steps; a ModelError if steps that were scored have changed."""
+    def grow(self, stepped: Stepped, *, drops_changed: bool = False) -> None:
+        """Note the settled steps; if steps that were scored have changed, it is out, or that is a ModelError."""
         before, now = self.stepped, stepped.encoded
         if before is not None:
             stop = before.encoded.n_prompt + before.steps[-1].stop
@@ -78,6 +81,9 @@ class Candidate:
                 before.encoded.ids[:stop], now.ids[:stop]
             )
             if not same_tokens or before.steps != stepped.steps[: len(before.steps)]:
+                if drops_changed:
+                    self.is_out = True
+                    return
                 raise ModelError(
                     f"{now.name}: the reward model's tokenizer reads steps that were finished as other tokens now that "
                     "more text is there, so scores cannot be known before a response ends. Draw and score whole ones: "
@@ -135,7 +141,7 @@ def score(candidates: Sequence[Candidate], *, writer: Writer, judge: Judge) -> N
         steps = _steps(text, item, judge.splitter, finished=finished) if text else ()
         one.is_out = not steps or (len(item.ids) if finished else item.n_prompt + steps[-1].stop) > judge.max_length
         if not one.is_out:
-            one.grow(Stepped(encoded=item, steps=steps))
+            one.grow(Stepped(encoded=item, steps=steps), drops_changed=judge.drops_changed)
     while pending := [
         (one, step) for one in candidates if (step := one.next_step(reference_draws=judge.reference_draws)) is not None
     ]:

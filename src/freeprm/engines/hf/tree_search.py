@@ -67,6 +67,8 @@ class Searched(NamedTuple):
     """Tokens drawn, of all beams."""
     n_beams: int
     """Beams drawn, dropped ones included."""
+    n_out: int
+    """Of these, the ones that could not be scored: empty, too long, or read as other tokens by the reward model."""
 
 
 def tree_search(problems: Iterable[Wanted], *, writer: Writer, judge: Judge, how: Search) -> Iterator[Searched]:
@@ -79,7 +81,8 @@ def tree_search(problems: Iterable[Wanted], *, writer: Writer, judge: Judge, how
         how: the search.
 
     Raises:
-        ModelError: the reward model's tokenizer splits the beginning of a text otherwise once it is longer.
+        ModelError: unless the judge drops such beams: the reward model's tokenizer splits the beginning of a text
+            otherwise once it is longer. That happens more often here than in sampling, as branches begin in the middle.
     """
     waiting = iter(problems)
     trees: list[_Tree] = []
@@ -159,6 +162,7 @@ class _Tree:
             ),
             n_generated=sum(len(beam.draft.ids) - beam.draft.n_given for beam in self._all),
             n_beams=len(self._all),
+            n_out=sum(beam.is_out for beam in self._all),
         )
 
     def close(self, writer: Writer, judge: Judge) -> None:

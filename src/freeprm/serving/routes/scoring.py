@@ -9,9 +9,10 @@ from pydantic import Field
 from freeprm.core.score_kinds import BY_KIND
 from freeprm.core.selectors import Chosen
 from freeprm.errors import DataError
+from freeprm.scorers._scored import Scored
 from freeprm.serving.requests import Asked
 from freeprm.serving.selecting import scored_row, select_among
-from freeprm.serving.service import Scored, Service, service_of, why_left_out
+from freeprm.serving.service import Service, service_of, why_left_out
 from freeprm.types import Rollout, Span
 
 routes = APIRouter()

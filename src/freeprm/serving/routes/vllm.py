@@ -13,8 +13,10 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict
 
 from freeprm.errors import DataError
-from freeprm.serving.requests import Turn, as_prompt, rollouts_of_texts
-from freeprm.serving.service import Scored, Service, service_of
+from freeprm.scorers._scored import Scored
+from freeprm.scorers._texts import rollouts_of_texts
+from freeprm.serving.requests import Turn, as_prompt
+from freeprm.serving.service import Service, service_of
 from freeprm.types import Rollout
 
 routes = APIRouter()
