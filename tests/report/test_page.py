@@ -136,6 +136,13 @@ def test_every_section_with_data_is_there_and_one_without_is_left_out():
     assert [title for title in SECTIONS if f'">{title}</a>' in page] == shown
 
 
+def test_the_list_of_sections_has_short_names_where_there_are_some():
+    sections = (Section(title="A. A long title", short="A", lines=("x",)), Section(title="Other", lines=("x",)))
+    text = render(Page(title="t", command="c", sections=sections))
+    assert 'href="#a.-a-long-title" title="A. A long title">A</a>' in text
+    assert 'href="#other">Other</a>' in text
+
+
 def test_a_title_and_a_command_alone_make_a_page():
     assert parsed(render(Page(title="t", command="c"))).open == []
 

@@ -92,6 +92,8 @@ class Section:
     solutions: tuple[SolutionView, ...] = ()
     lines: tuple[str, ...] = ()
     """A list of texts."""
+    short: str = ""
+    """Its name in the list of sections; the title by default."""
     folded: str = ""
     """If set, the tables are folded away under this line."""
 

@@ -71,7 +71,8 @@ def serve(settings: ServeSettings) -> None:
             app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=ceil(settings.timeout)
         )
     )
-    url = "http://{}:{}".format(*listening.getsockname()[:2])
+    address, port = listening.getsockname()[:2]
+    url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
     LOG.info("listening", extra={"fields": {"url": url, "pid": os.getpid()}})
 
     def tell() -> None:

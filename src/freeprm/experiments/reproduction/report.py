@@ -151,7 +151,7 @@ def _section(report: Report, judged: Judged, firmly: Mapping[int, bool]) -> Sect
         tables.append(_paper_table(report, claim.table))
     verdict = f"{judged.verdict}; {judged.why}" if judged.why else judged.verdict
     return Section(
-        title=f"{claim.name.upper()}. {claim.title}",
+        title=f"{claim.name.upper()}. {claim.title}", short=claim.name.upper(),
         note=" ".join(filter(None, [f"{claim.source}: {claim.paper}", claim.note, f"Verdict: {verdict}."])),
         tables=tuple(tables), figures=figures, legend=marks, lines=tuple(_runs(report, claim)),
     )  # fmt: skip
