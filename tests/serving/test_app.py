@@ -3,14 +3,17 @@
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 
 import pytest
 
-from freeprm.scorers.base import Scorer, ScoringOptions, rollouts_of
+import releases
+from freeprm.scorers.base import Scorer, ScoringOptions, load_scorer, rollouts_of
 from freeprm.serving.service import Limits
 from held import Held
 from patience import PATIENCE, wait_until
+from releases import save_released, seeded
 
 PROMPT = "the sum of 3 and 4?"
 RESPONSES = ["Step 1: we add.\nStep 2: so 7", "it is 8", "no, it is not"]
@@ -213,3 +216,24 @@ def test_the_spec_says_what_is_served(client_of, scorer: Scorer):
     assert json.dumps(spec)
     whole = client_of(Held()).get("/spec").json()
     assert whole["choices"] == {"rewards": [], "splitters": [], "aggregators": []}
+
+
+def test_a_released_reward_model_is_served_with_its_probabilities_and_its_errors(client_of, tmp_path: Path):
+    """Math-Shepherd's: P(right) of each step, read at a marker that a response must not hold."""
+    folder = save_released(tmp_path, seeded(releases.mistral), releases.mistral_tokenizer())
+    scorer = load_scorer(folder, scorer="math_shepherd", device="cpu")
+    client = client_of(scorer)
+    body = {"prompt": "What is 3 + 4 - 2?", "responses": [releases.RESPONSE]}
+    answer = client.post("/score", json=body).json()
+    (found,) = answer["results"]
+    offline, _ = scorer.score_rollouts(rollouts_of(body["prompt"], body["responses"]))
+    assert answer["kind"] == "probability"
+    assert [step["score"] for step in found["steps"]] == pytest.approx(offline[0].step_scores, abs=1e-5)
+    assert [step["p_correct"] for step in found["steps"]] == [step["score"] for step in found["steps"]]
+    assert found["score"] == min(offline[0].step_scores or ())
+    with ThreadPoolExecutor(2) as pool:
+        marked = {"prompt": "One?", "responses": ["two ки"]}
+        good, bad = pool.map(lambda one: client.post("/score", json=one), [body, marked])
+    assert good.status_code == 200
+    assert (bad.status_code, "holds the step marker" in bad.text) == (400, True)
+    assert "with-reference" in client.post("/score", json={**body, "reward": "with-reference"}).text
