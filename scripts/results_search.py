@@ -12,14 +12,13 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from results_seeds import Way, accuracies, percent
-
 from freeprm.core.intervals import bootstrap, paired_difference
 from freeprm.errors import DataError, RecordError
 from freeprm.io.files import read_rows
 from freeprm.stages.base import RunResult
 from freeprm.stages.grading import grade
 from freeprm.stages.selection import select
+from results_seeds import Way, accuracies, percent
 
 
 def main() -> None:
@@ -28,13 +27,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("searches", nargs="+", type=Path)
     arguments = parser.parse_args()
-    per_sample = tokens_per_sample(arguments.samples)
-    head = ("search", "tokens", "solutions", "best, %", "vote, %", "N", "best less best-of-N", "vote less vote", "vote less majority")
+    per_sample, most = samples_of(arguments.samples)
+    head = (
+        "search", "tokens", "solutions", "best, %", "vote, %", "N", "best less best-of-N", "vote less vote",
+        "vote less majority",
+    )  # fmt: skip
     print("| " + " | ".join(head) + " |\n" + "| --- " * len(head) + "|")
     for folder in arguments.searches:
         run = RunResult.load(folder)
         (tokens,) = run.metrics
-        n = max(1, round(tokens.value / per_sample))
+        n = min(most, max(1, round(tokens.value / per_sample)))
         graded = grade(run, out=arguments.out / folder.name / "graded")
         k = max(row["sample_idx"] for row in graded.rows("rollouts")) + 1
         found = accuracies(select(graded, n=[k], out=arguments.out / folder.name / "selection").folder)
@@ -43,20 +45,23 @@ def main() -> None:
         others = [_of(plain, name, n) for name in ("best_of_n/min", "weighted_vote/min", "majority")]
         pairs = ((best, others[0]), (vote, others[1]), (vote, others[2]))
         cells = (
-            folder.name, f"{tokens.value:,.0f} [{tokens.low:,.0f}, {tokens.high:,.0f}]", str(k), percent(bootstrap(list(best.values()))),
-            percent(bootstrap(list(vote.values()))), str(n), *(percent(_difference(*pair)) for pair in pairs),
+            folder.name, f"{tokens.value:,.0f} [{tokens.low:,.0f}, {tokens.high:,.0f}]", str(k),
+            percent(bootstrap(list(best.values()))), percent(bootstrap(list(vote.values()))), str(n),
+            *(percent(_difference(*pair)) for pair in pairs),
         )  # fmt: skip
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def tokens_per_sample(folder: Path) -> float:
-    """Mean of tokens generated."""
-    counts = []
+def samples_of(folder: Path) -> tuple[float, int]:
+    """Mean of tokens generated, and samples a problem."""
+    counts: list[int] = []
+    most = 0
     for _, row in read_rows(folder):
         if isinstance(row, RecordError):
             raise row
         counts.append(row["n_generated_tokens"])
-    return sum(counts) / len(counts)
+        most = max(most, row["sample_idx"] + 1)
+    return sum(counts) / len(counts), most
 
 
 def _of(found: Mapping[Way, Mapping[str, float]], selector: str, n: int) -> Mapping[str, float]:
