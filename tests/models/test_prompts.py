@@ -6,6 +6,7 @@ import pytest
 
 import tiny
 from freeprm.errors import ConfigError, DataError, ModelError, RewardMismatchError
+from freeprm.io.conversations import as_messages
 from freeprm.models.encoding import encode
 from freeprm.models.loading import load_tokenizer, template_hash
 from freeprm.models.prompts import (
@@ -325,3 +326,16 @@ def test_without_a_template_the_prompt_must_be_given():
     assert apart == (({"role": "rendered", "content": "a?\n"},), "b", False)
     with pytest.raises(DataError, match="expected the prompt that it begins with"):
         take_apart(made, "a?\nb</s>")
+
+
+def test_a_rendered_prompt_is_read_as_it_stands_and_is_no_conversation_for_others():
+    made = tiny.tokenizer()
+    rendered = ({"role": "rendered", "content": "a?\n"},)
+    plain = Rollout(problem_id="p", sample_idx=0, prompt="a?", response="b")
+    one, other = encode(made, [plain, replace(plain, prompt=rendered)])
+    assert one.ids.tolist() == other.ids.tolist()
+    assert render_prompt(tiny.tokenizer(template=tiny.LLAMA3), rendered) == "a?\n"
+    with pytest.raises(DataError, match="role 'rendered'"):
+        as_messages(rendered)
+    with pytest.raises(DataError, match="expected that message alone"):
+        render_prompt(tiny.tokenizer(template=tiny.LLAMA3), (*rendered, ASKED))

@@ -1,12 +1,19 @@
 """Prompts and replies as texts or as messages."""
 
 from freeprm.errors import DataError
-from freeprm.types import Message, Prompt
+from freeprm.types import RENDERED, Message, Prompt
 
 
 def as_messages(prompt: Prompt) -> list[Message]:
-    """The prompt as a conversation; a text is the user's message."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
+    """The prompt as a conversation; a text is the user's message. A DataError for a rendered one."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    if any(turn.get("role") == RENDERED for turn in prompt):
+        raise DataError(
+            f"the prompt has a message of the role {RENDERED!r}, a text as the model reads it; expected that message "
+            "alone, and a way of reading that takes such a text (engine hf, freeprm train, freeprm score)"
+        )
+    return [dict(turn) for turn in prompt]
 
 
 def split_turn(prompt: Prompt) -> tuple[list[Message], str | None]:

@@ -130,13 +130,9 @@ def take_apart(tokenizer: PreTrainedTokenizerBase, text: str, *, asked: str | No
 
 def rendered(tokenizer: PreTrainedTokenizerBase, text: str) -> Prompt:
     """A rendered prompt, with a beginning-of-sequence token where the model expects one and the text has none."""
-    expects = (
-        _head(tokenizer).startswith(str(tokenizer.bos_token))
-        if tokenizer.chat_template
-        else (starts_with_bos(tokenizer))
-    )
-    bos = str(tokenizer.bos_token) if expects and not text.startswith(str(tokenizer.bos_token)) else ""
-    return ({"role": RENDERED, "content": bos + text},)
+    bos = str(tokenizer.bos_token)
+    begins = _head(tokenizer).startswith(bos) if tokenizer.chat_template else starts_with_bos(tokenizer)
+    return ({"role": RENDERED, "content": bos + text if begins and not text.startswith(bos) else text},)
 
 
 def _head(tokenizer: PreTrainedTokenizerBase) -> str:
