@@ -84,6 +84,13 @@ def test_selection_is_that_of_its_own_scores(client_of, scorer: Scorer):
     assert answer["weighted_vote"]["answer"] == max(sums, key=sums.__getitem__)
 
 
+def test_an_answer_that_is_said_to_be_none_is_none_whatever_the_text_says(client_of):
+    body = {"prompt": "?", "responses": [r"\boxed{7}", r"\boxed{8}"], "answers": [None, "8"]}
+    answer = client_of(Held()).post("/select", json=body).json()
+    assert (answer["majority"]["answer"], answer["weighted_vote"]["answer"]) == ("8", "8")
+    assert {one["index"]: one["answer"] for one in answer["candidates"]} == {0: None, 1: "8"}
+
+
 def test_answers_are_extracted_where_none_are_given(client_of):
     responses = [r"So \boxed{7}.", "The answer is 7", r"\boxed{8}"]
     answer = client_of(Held()).post("/select", json={"prompt": "?", "responses": responses}).json()

@@ -36,7 +36,7 @@ def select_among(rows: Sequence[Rollout], *, aggregator: str, by: str = BY_KIND,
     """Best-of-N, weighted vote and majority.
 
     Args:
-        rows: N responses to one problem with the scores of one scorer; answers that they lack are extracted.
+        rows: N responses to one problem with the scores of one scorer, and their answers; see `with_answers`.
         aggregator: of step scores.
         by: how scores become weights: a name in `core.voting.WEIGHTINGS`, or `BY_KIND`.
         weight_scale: scores are multiplied by it before they are weights.
@@ -46,23 +46,27 @@ def select_among(rows: Sequence[Rollout], *, aggregator: str, by: str = BY_KIND,
         DataError: rows that contradict each other.
     """
     kinds = check_kinds("", by)
-    given = [row if row.pred is not None else replace(row, pred=extract(row.response)) for row in rows]
-    name = given[0].scorer or UNNAMED
-    how = weightings(given, weighting=by, kinds=kinds)[name].weighting
+    name = rows[0].scorer or UNNAMED
+    how = weightings(rows, weighting=by, kinds=kinds)[name].weighting
 
     def weigh(scores: Floats) -> Floats:
         return weighting(how)(scores * weight_scale)
 
     problem = candidates(
-        [Sample(rollout=row, scored={name: row}) for row in given], aggregators=[aggregator],
-        key=key_among(row.pred for row in given),
+        [Sample(rollout=row, scored={name: row}) for row in rows], aggregators=[aggregator],
+        key=key_among(row.pred for row in rows),
     )  # fmt: skip
     values = next(iter(problem.scores.values())).values
     chosen = choose(problem, None, weigh={name: weigh})
     return Selected(
-        rows=given, scores=values.tolist(), weights=weigh(values).tolist(), weighting=how,
+        rows=rows, scores=values.tolist(), weights=weigh(values).tolist(), weighting=how,
         choices={selector.name.partition("/")[0]: choice for selector, choice in chosen.items()},
     )  # fmt: skip
+
+
+def with_answers(rows: Sequence[Rollout]) -> list[Rollout]:
+    """The rows; an answer that one lacks is extracted."""
+    return [row if row.pred is not None else replace(row, pred=extract(row.response)) for row in rows]
 
 
 def scored_row(scored: Scored, *, pred: str | None = None) -> Rollout:

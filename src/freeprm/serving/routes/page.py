@@ -12,8 +12,8 @@ from freeprm.errors import DataError, RunFolderError
 from freeprm.io.rollouts import read_rollouts
 from freeprm.io.runs import read_manifest
 from freeprm.report.page import style_sheet
-from freeprm.serving.routes.scoring import SelectRequest
-from freeprm.serving.selecting import scored_row, select_among
+from freeprm.serving.routes.scoring import SelectRequest, selection
+from freeprm.serving.selecting import select_among, with_answers
 from freeprm.serving.service import Service, service_of
 from freeprm.serving.views import fragment
 from freeprm.types import Group, group_rollouts
@@ -59,12 +59,8 @@ async def style() -> Response:
 @routes.post("/view")
 async def view(asked: ViewRequest, service: Annotated[Service, Depends(service_of)]) -> Response:
     """Scored solutions as HTML, with token rewards if the scorer has them."""
-    combine = service.aggregator(asked.aggregator)
     options = service.options(reward=asked.reward, split=asked.splitter, tokens=bool(service.about.rewards))
-    found = await service.score_all(asked.rollouts(), options)
-    selected = select_among(
-        [scored_row(one) for one in found], aggregator=combine, by=asked.weighting, weight_scale=asked.weight_scale
-    )
+    selected = await selection(asked, service, options)
     return HTMLResponse(fragment(selected, threshold=asked.threshold), headers=_ONLY_OURS)
 
 
@@ -100,7 +96,7 @@ def view_of_run(
     if problem not in groups:
         raise DataError(f"{run}: no problem {problem!r}")
     combine = service.aggregator(aggregator or None)
-    selected = select_among(groups[problem].rollouts, aggregator=combine)
+    selected = select_among(with_answers(groups[problem].rollouts), aggregator=combine)
     return HTMLResponse(fragment(selected, threshold=threshold), headers=_ONLY_OURS)
 
 

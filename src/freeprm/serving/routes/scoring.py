@@ -10,8 +10,9 @@ from freeprm.core.score_kinds import BY_KIND
 from freeprm.core.selectors import Chosen
 from freeprm.errors import DataError
 from freeprm.scorers._scored import Scored
+from freeprm.scorers.base import ScoringOptions
 from freeprm.serving.requests import Asked
-from freeprm.serving.selecting import scored_row, select_among
+from freeprm.serving.selecting import Selected, scored_row, select_among, with_answers
 from freeprm.serving.service import Service, service_of, why_left_out
 from freeprm.types import Rollout, Span
 
@@ -74,19 +75,10 @@ async def score(asked: ScoreRequest, service: Annotated[Service, Depends(service
 @routes.post("/select")
 async def select(asked: SelectRequest, service: Annotated[Service, Depends(service_of)]) -> Found:
     """Best-of-N, the weighted vote and the majority, as `freeprm select` chooses them."""
-    combine = service.aggregator(asked.aggregator)
-    rollouts = asked.rollouts()
-    if asked.answers is not None and len(asked.answers) != len(rollouts):
-        raise DataError(f"{len(asked.answers)} answers of {len(rollouts)} responses; expected one each, or none")
     options = service.options(reward=asked.reward, split=asked.splitter)
-    found = await service.score_all(rollouts, options)
-    answers = [None] * len(found) if asked.answers is None else asked.answers
-    selected = select_among(
-        [scored_row(one, pred=answer) for one, answer in zip(found, answers, strict=True)], aggregator=combine,
-        by=asked.weighting, weight_scale=asked.weight_scale,
-    )  # fmt: skip
+    selected = await selection(asked, service, options)
     return {
-        **_of_scorer(service, options.rewards, combine),
+        **_of_scorer(service, options.rewards, service.aggregator(asked.aggregator)),
         "weighting": selected.weighting,
         **{name: _choice(selected.rows, choice) for name, choice in selected.choices.items()},
         "candidates": [
@@ -97,6 +89,19 @@ async def select(asked: SelectRequest, service: Annotated[Service, Depends(servi
             for index in selected.ranked
         ],
     }  # fmt: skip
+
+
+async def selection(asked: SelectRequest, service: Service, options: ScoringOptions) -> Selected:
+    """The choice among the responses of a request."""
+    combine, rollouts = service.aggregator(asked.aggregator), asked.rollouts()
+    if asked.answers is not None and len(asked.answers) != len(rollouts):
+        raise DataError(f"{len(asked.answers)} answers of {len(rollouts)} responses; expected one each, or none")
+    found = await service.score_all(rollouts, options)
+    if asked.answers is None:
+        rows = with_answers([scored_row(one) for one in found])
+    else:
+        rows = [scored_row(one, pred=answer) for one, answer in zip(found, asked.answers, strict=True)]
+    return select_among(rows, aggregator=combine, by=asked.weighting, weight_scale=asked.weight_scale)
 
 
 def shown(scored: Scored, combine: str) -> Found:
