@@ -99,6 +99,7 @@ def test_a_port_in_use_is_told_before_a_model_is_loaded(prm: Path):
     [
         ({}, ConfigError, "give one of --prm"),
         ({"prm": "no/such/folder"}, ModelError, "no/such/folder"),
+        ({"untrained": "solver:base", "port": 99_999}, ConfigError, "--port: is 99999; expected 0"),
         ({"untrained": "solver:base", "max_batch": 0}, ConfigError, "--max-batch: is 0; expected more than 0"),
         ({"untrained": "solver:base", "rewards": ["with"]}, ConfigError, "with"),
     ],

@@ -38,6 +38,8 @@ def serve(settings: ServeSettings) -> None:
     for name in ("max_batch", "max_waiting", "max_responses", "timeout", "max_body"):
         if not getattr(settings, name) > 0:
             raise ConfigError(f"--{name.replace('_', '-')}: is {getattr(settings, name)}; expected more than 0")
+    if not 0 <= settings.port <= 65_535:
+        raise ConfigError(f"--port: is {settings.port}; expected 0 (a free one) to 65535")
     for reward in settings.rewards:
         check_reward(reward)
     if settings.splitter not in (None, TOKENS):
