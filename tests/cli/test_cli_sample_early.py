@@ -35,7 +35,7 @@ def test_it_draws_the_best_and_says_what_became_of_the_rest(folder: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--early-stop",), "--early-stop: give the reward model that is to choose, --prm FOLDER"),
+        (("--early-stop",), "prm: is missing; give the reward model that is to choose, --prm FOLDER"),
         (("--prm", "x"), "--prm goes with --early-stop"),
         (("--batch", "2"), "--batch goes with --early-stop"),
         (("--early-stop", "--prm", "x", "--workers", "2"), "--workers is for samples that are all finished"),

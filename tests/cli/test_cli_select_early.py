@@ -47,7 +47,7 @@ def test_people_get_a_table(folder: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--early-stop"], "--early-stop: give the reward model that is to choose, --prm FOLDER"),
+        (["--early-stop"], "prm: is missing; give the reward model that is to choose, --prm FOLDER"),
         (["--early-stop", "--prm", "x", "--aggregator", "sum"], "'sum' cannot be stopped early: a later step can add"),
         (["--early-stop", "--prm", "x", "--aggregator", "min,sum"], "no 'min,sum'"),
         (["--early-stop", "--prm", "x", "--weighting", "raw"], "--weighting is for rows with scores"),

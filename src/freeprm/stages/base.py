@@ -15,23 +15,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from freeprm.core.answers import Verdict, extract
 from freeprm.core.curation import Operation, recalled
+from freeprm.core.steps import check_settling
 from freeprm.datasets._reading import limited, load_problems, readers_of
 from freeprm.errors import ConfigError, RecordError, RunFolderError, needs_extra
 from freeprm.io.config import build
 from freeprm.io.files import MANIFEST, content_hash, read_rows
 from freeprm.io.manifest import plain, read_cost
+from freeprm.io.plugins import built
 from freeprm.io.rollouts import problem_row, rollout_row
 from freeprm.io.rows import Row, write_rows
 from freeprm.io.runs import METRICS, read_manifest, read_metrics
-from freeprm.settings import Drawing, EarlyStopping, File, RunSettings, SearchSettings
+from freeprm.settings import Drawing, EarlyStopping, File, RunSettings, SampleEarlySettings, SearchSettings
 from freeprm.types import Cost, Metric, Problem, Rollout
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from freeprm.engines.hf import judging
+    from freeprm.engines.hf.engine import HFEngine
     from freeprm.scorers.implicit import ImplicitPRM
 
 P = ParamSpec("P")
@@ -253,6 +257,45 @@ def loaded_prm(settings: EarlyStopping | SearchSettings, *, device: str | None, 
         settings.prm, reference=settings.reference, load_reference=settings.reward != "without-reference",
         device=device, dtype=check_dtype(dtype or "auto"),
     )  # fmt: skip
+
+
+class Guide(NamedTuple):
+    """What draws and what leads it."""
+
+    prm: "ImplicitPRM"
+    engine: "HFEngine"
+    judge: "judging.Judge"
+
+
+def guided(settings: SampleEarlySettings | SearchSettings, *, drops_changed: bool = False) -> Guide:
+    """The engine that draws step by step, and the reward model that scores the steps.
+
+    Args:
+        settings: of the stage.
+        drops_changed: see `Judge`.
+
+    Raises:
+        ConfigError: a splitter whose steps are not known before the end; or see `loaded_prm`.
+        ModelError: see `loaded_prm`.
+    """
+    from freeprm.engines.hf.judging import Judge
+    from freeprm.models.incremental import StepwiseRewards
+    from freeprm.models.reference_logprobs import key_of
+
+    if settings.splitter is not None:
+        check_settling(settings.splitter)
+    options = settings.engine_options
+    prm = loaded_prm(settings, device=options.get("device"), dtype=options.get("dtype"))
+    splitter = check_settling(settings.splitter or prm.config.splitter)
+    engine: HFEngine = built("engines", "hf", [options, {"model": settings.model}])
+    reference = prm.reference
+    key = None if reference is None else key_of(reference.folder, reference.tokenizer, dtype=reference.dtype)
+    judge = Judge(
+        rewards=StepwiseRewards(policy=prm.policy, reference=reference, reward=settings.reward, beta=prm.config.beta),
+        tokenizer=prm.policy.tokenizer, max_length=prm.policy.max_length, splitter=splitter,
+        reference_draws=key is not None and engine.key() == key, drops_changed=drops_changed,
+    )  # fmt: skip
+    return Guide(prm, engine, judge)
 
 
 def _items(inputs: Iterable[Item]) -> list[Item]:

@@ -16,22 +16,18 @@ from pathlib import Path
 
 from freeprm.core import score_kinds
 from freeprm.core.flops import ModelShape, forward_charges
-from freeprm.core.steps import check_settling
 from freeprm.datasets._reading import problems_hash
 from freeprm.engines._rows import drawing_cost, in_order, sample_row, truncated_counts
 from freeprm.engines.base import Request
 from freeprm.engines.hf.engine import HFEngine
 from freeprm.engines.hf.judging import Judge, ScoredSample
 from freeprm.errors import ConfigError
-from freeprm.io.plugins import built
 from freeprm.io.progress import bar
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder
-from freeprm.models.incremental import StepwiseRewards
-from freeprm.models.reference_logprobs import key_of
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.settings import SampleEarlySettings
-from freeprm.stages.base import RunResult, choose_problems, loaded_prm, problems_of, stage
+from freeprm.stages.base import RunResult, choose_problems, guided, problems_of, stage
 from freeprm.types import Cost, Problem
 
 ROWS = "rollouts"
@@ -47,20 +43,11 @@ def sample_early(problems: Sequence[str | Problem], settings: SampleEarlySetting
     Raises:
         ConfigError: a splitter whose steps are not known before the end, or another setting out of range.
     """
-    if settings.splitter is not None:
-        check_settling(settings.splitter)
     if settings.batch < 1:
         raise ConfigError(f"batch: is {settings.batch}; expected 1 or more")
-    prm = loaded_prm(settings, device=settings.engine_options.get("device"), dtype=settings.engine_options.get("dtype"))
-    splitter = check_settling(settings.splitter or prm.config.splitter)
+    prm, engine, judge = guided(settings)
     name, selected = choose_problems(problems, settings)
-    engine: HFEngine = built("engines", "hf", [settings.engine_options, {"model": settings.model}])
-    rewards = StepwiseRewards(policy=prm.policy, reference=prm.reference, reward=settings.reward, beta=prm.config.beta)
-    judge = Judge(
-        rewards=rewards, tokenizer=prm.policy.tokenizer, max_length=prm.policy.max_length, splitter=splitter,
-        reference_draws=_is_reference(engine, prm),
-    )  # fmt: skip
-    early = {"prm": prm.identity(), "reward": settings.reward, "splitter": splitter, "batch": settings.batch}
+    early = {"prm": prm.identity(), "reward": settings.reward, "splitter": judge.splitter, "batch": settings.batch}
     identity = {
         "problems": name, "problems_sha256": problems_hash(selected), "engine": "hf", **engine.identity(),
         **{key: value for key, value in settings.deciding().items() if key not in _OF_EARLY}, "early_stop": early,
@@ -111,12 +98,6 @@ def _done(run: RunFolder, n: int) -> set[str]:
     if len(whole) < len(rows):
         run.rewrite(ROWS, whole)
     return {row["problem_id"] for row in whole}
-
-
-def _is_reference(engine: HFEngine, prm: ImplicitPRM) -> bool:
-    """The engine's model is the reference, in the same precision."""
-    model = prm.reference
-    return model is not None and engine.key() == key_of(model.folder, model.tokenizer, dtype=model.dtype)
 
 
 def _row(problem: Problem, scored: ScoredSample, *, scorer: str, selected: bool) -> Row:

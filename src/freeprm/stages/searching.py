@@ -14,22 +14,18 @@ from freeprm.core import score_kinds
 from freeprm.core.flops import ModelShape, forward_charges, generation_charges
 from freeprm.core.intervals import bootstrap
 from freeprm.core.rewards import aggregator
-from freeprm.core.steps import check_settling
 from freeprm.datasets._reading import problems_hash
 from freeprm.engines._rows import in_order, sample_row, truncated_counts
 from freeprm.engines.base import Request
 from freeprm.engines.hf.engine import HFEngine
 from freeprm.engines.hf.judging import Judge
 from freeprm.engines.hf.tree_search import Search
-from freeprm.io.plugins import built
 from freeprm.io.progress import bar
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder
-from freeprm.models.incremental import StepwiseRewards
-from freeprm.models.reference_logprobs import key_of
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.settings import SearchSettings
-from freeprm.stages.base import RunResult, choose_problems, loaded_prm, problems_of, stage
+from freeprm.stages.base import RunResult, choose_problems, guided, problems_of, stage
 from freeprm.types import Cost, Metric, Problem
 
 ROWS = "rollouts"
@@ -45,30 +41,16 @@ def search(problems: Sequence[str | Problem], settings: SearchSettings, out: Pat
     Raises:
         ConfigError: a splitter whose steps are not known before the end, or another setting out of range.
     """
-    if settings.splitter is not None:
-        check_settling(settings.splitter)
     how = Search(
         n=settings.n, width=settings.width, trees=settings.method == "dvts", lookahead=settings.lookahead,
         aggregator=aggregator(settings.aggregator), max_steps=settings.max_steps,
     )  # fmt: skip
-    prm = loaded_prm(settings, device=settings.engine_options.get("device"), dtype=settings.engine_options.get("dtype"))
-    splitter = check_settling(settings.splitter or prm.config.splitter)
+    prm, engine, judge = guided(settings, drops_changed=True)
     name, selected = choose_problems(problems, settings)
-    engine: HFEngine = built("engines", "hf", [settings.engine_options, {"model": settings.model}])
-    model = prm.reference
-    judge = Judge(
-        rewards=StepwiseRewards(
-            policy=prm.policy, reference=model, reward=settings.reward, beta=prm.config.beta
-        ),
-        tokenizer=prm.policy.tokenizer, max_length=prm.policy.max_length, splitter=splitter,
-        reference_draws=model is not None
-        and engine.key() == key_of(model.folder, model.tokenizer, dtype=model.dtype),
-        drops_changed=True,
-    )  # fmt: skip
     identity = {
         "problems": name, "problems_sha256": problems_hash(selected), "engine": "hf", **engine.identity(),
         **{key: value for key, value in settings.deciding().items() if key not in _OF_PRM},
-        "led by": {"prm": prm.identity(), "reward": settings.reward, "splitter": splitter},
+        "led by": {"prm": prm.identity(), "reward": settings.reward, "splitter": judge.splitter},
     }  # fmt: skip
     with RunFolder(out, stage="search", settings=identity) as run:
         if not run.complete:
