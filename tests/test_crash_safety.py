@@ -27,8 +27,9 @@ from freeprm.models.loading import load_backbone, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig, save_reward_config
 
 STAGES = ("sample", "grade", "score")
-MOMENTS = ({"share of seconds": 0.5}, {"share of events": 0.3}, {"share of bytes": 0.6}, {"share of bytes": 0.97})
-"""When a run is killed: at one of each kind of moment, as shares of the uninterrupted run."""
+MOMENTS = ({"share of events": 0.3}, {"share of bytes": 0.6}, {"share of bytes": 0.97}, {"share of seconds": 0.5})
+"""When a run is killed: at one of each kind of moment, as shares of the uninterrupted run. Seconds come last: on a machine
+with other work to do a run may be finished by then."""
 KILLS = {"sample": 20, "grade": 12, "score": 18}
 """At random moments: 50 in all."""
 
