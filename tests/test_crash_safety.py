@@ -28,8 +28,8 @@ from freeprm.models.reward_config import Reference, RewardConfig, save_reward_co
 
 STAGES = ("sample", "grade", "score")
 MOMENTS = ({"share of events": 0.3}, {"share of bytes": 0.6}, {"share of bytes": 0.97}, {"share of seconds": 0.5})
-"""When a run is killed: at one of each kind of moment, as shares of the uninterrupted run. Seconds come last: on a machine
-with other work to do a run may be finished by then."""
+"""When a run is killed: at one of each kind of moment, as shares of the uninterrupted run. Seconds come last, as on a
+busy machine a run may be finished by then."""
 KILLS = {"sample": 20, "grade": 12, "score": 18}
 """At random moments: 50 in all."""
 
