@@ -1,7 +1,7 @@
 """One number a response, for trainers that take one; and one a token, for those that take more."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from freeprm.core.rewards import AGGREGATORS, REWARDS
+from freeprm.core.rewards import AGGREGATORS, REWARDS, check_reward
 from freeprm.errors import ConfigError, DataError
-from freeprm.io.config import suggestion
+from freeprm.io.config import lookup
 from freeprm.models.encoding import Encoded
 from freeprm.models.logprobs import score_tokens
 from freeprm.scorers._scored import Scored
@@ -20,7 +20,6 @@ from freeprm.scorers.base import Scorer, ScoringOptions, load_scorer
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.types import Rollout
 
-OUTCOME, P_CORRECT = "outcome", "p_correct"
 Read = Callable[[Scored], float]
 
 
@@ -34,11 +33,9 @@ def scalar(name: str) -> Read:
     Raises:
         ConfigError: no such name.
     """
-    known: dict[str, Read] = {OUTCOME: _outcome, P_CORRECT: _p_correct}
-    if name not in known and name not in AGGREGATORS:
-        names = [*known, *AGGREGATORS]
-        raise ConfigError(f"reward {name!r}: expected one of {', '.join(names)}.{suggestion(name, names)}")
-    return known.get(name, lambda scored: scored.score(name))
+    known: dict[str, Read] = {"outcome": _outcome, "p_correct": _p_correct}
+    known |= {each: partial(Scored.score, combine=each) for each in AGGREGATORS}
+    return lookup(known, name, setting="reward")
 
 
 def scored(scorer: Scorer, rollouts: Sequence[Rollout]) -> list[Scored | None]:
@@ -84,8 +81,7 @@ def token_rewards(
     """
     if len(prompts) != len(completions):
         raise DataError(f"{len(prompts)} prompts and {len(completions)} completions; expected as many")
-    if reward not in REWARDS:
-        raise ConfigError(f"reward {reward!r}: expected one of {', '.join(REWARDS)}")
+    check_reward(reward)
     present = [index for index, ids in enumerate(completions) if len(ids)]
     encoded = [_encoded(index, prompts[index], completions[index]) for index in present]
     policy = score_tokens(prm.policy.model, encoded, token_budget=token_budget)

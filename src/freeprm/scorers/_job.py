@@ -7,6 +7,7 @@ from functools import partial
 from freeprm.core import score_kinds
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.rows import Row
+from freeprm.scorers._scored import score_columns
 from freeprm.scorers._usage import ModelUsage, Usage
 from freeprm.scorers.base import Scorer, ScorerSource, Scores, ScoringOptions
 from freeprm.types import Rollout
@@ -74,11 +75,7 @@ class ScoringJob:
 
 def _row(rollout: Rollout, name: str, scores: Scores, scorer: Scorer) -> Row:
     kind = scorer.about.kind
-    columns = {
-        **({} if kind is None else {score_kinds.COLUMN: kind}),
-        **({} if scores.reward is None else {"reward": scores.reward}),
-        **({} if scores.step_scores is None else {"step_spans": [list(span) for span in scores.steps]}),
-    }
+    columns = score_columns(scores, kind)
     dropped = {*scorer.consumes, *([score_kinds.COLUMN] if kind is None else [])}
     carried = {column: value for column, value in rollout.extra.items() if column not in dropped}
     scored = replace(

@@ -1,13 +1,23 @@
 """A response with its scores, and what they say: sums, probabilities, one number for the whole."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from freeprm.core.rewards import aggregator, q_values
-from freeprm.core.score_kinds import probability
+from freeprm.core.score_kinds import COLUMN, ScoreKind, probability
 from freeprm.scorers.base import Description, Scores
 from freeprm.types import Rollout
+
+
+def score_columns(scores: Scores, kind: ScoreKind | None) -> dict[str, Any]:
+    """Columns that a response's row has beside its scores."""
+    return {
+        **({} if kind is None else {COLUMN: kind}),
+        **({} if scores.reward is None else {"reward": scores.reward}),
+        **({} if scores.step_scores is None else {"step_spans": [list(span) for span in scores.steps]}),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +51,8 @@ class Scored:
         """P(correct) of the whole response: after its last step."""
         if self.scores.step_scores is None:
             return probability(float(self.scores.score or 0.0), self.about.kind)
-        return self.p_correct[-1] if self.p_correct else None
+        found = self.p_correct
+        return found[-1] if found else None
 
     def score(self, combine: str) -> float:
         """One score of the response."""

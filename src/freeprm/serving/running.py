@@ -14,8 +14,6 @@ from pathlib import Path
 
 import uvicorn
 
-from freeprm.core.rewards import check_reward
-from freeprm.core.steps import TOKENS, splitter
 from freeprm.errors import ConfigError
 from freeprm.scorers.base import Scorer, ScoringOptions
 from freeprm.serving.app import create_app
@@ -40,10 +38,6 @@ def serve(settings: ServeSettings) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: is {getattr(settings, name)}; expected more than 0")
     if not 0 <= settings.port <= 65_535:
         raise ConfigError(f"--port: is {settings.port}; expected 0 (a free one) to 65535")
-    for reward in settings.rewards:
-        check_reward(reward)
-    if settings.splitter not in (None, TOKENS):
-        splitter(settings.splitter)
     source = scorer_of(settings)
     described = source.about if isinstance(source, Scorer) else source.describe()
     options = ScoringOptions(

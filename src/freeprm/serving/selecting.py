@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from freeprm.core.answers import key_among
 from freeprm.core.answers.extraction import extract
-from freeprm.core.score_kinds import BY_KIND, COLUMN, check_kinds, weightings
+from freeprm.core.score_kinds import BY_KIND, check_kinds, weightings
 from freeprm.core.selectors import UNNAMED, Chosen, Sample, candidates, choose
 from freeprm.core.voting import Floats, weighting
-from freeprm.scorers._scored import Scored
+from freeprm.scorers._scored import Scored, score_columns
 from freeprm.types import Rollout
 
 
@@ -71,15 +71,9 @@ def with_answers(rows: Sequence[Rollout]) -> list[Rollout]:
 
 def scored_row(scored: Scored, *, pred: str | None = None) -> Rollout:
     """A scored response as a row of `freeprm score`."""
-    scores, kind = scored.scores, scored.about.kind
-    columns = {
-        **({} if kind is None else {COLUMN: kind}),
-        **({} if scores.reward is None else {"reward": scores.reward}),
-        **({} if scores.step_scores is None else {"step_spans": [list(span) for span in scores.steps]}),
-        **scores.columns,
-    }
+    scores = scored.scores
     name = f"{scored.about.name} {scored.reward}".strip()
     return replace(
-        scored.rollout, pred=pred, scorer=name, step_scores=scored.scores.step_scores, score=scored.scores.score,
-        extra=columns,
+        scored.rollout, pred=pred, scorer=name, step_scores=scores.step_scores, score=scores.score,
+        extra={**score_columns(scores, scored.about.kind), **scores.columns},
     )  # fmt: skip

@@ -42,10 +42,6 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
     the model. A log-ratio's step scores are rewards in beta * nats; its rows also have `reward` (their sum, r(y)), and
     with `tokens` also `token_rewards` and `token_spans`. A ProcessBench file has its own steps.
     """
-    for reward in settings.rewards:
-        check_reward(reward)
-    if settings.splitter is not None and settings.splitter != TOKENS:
-        splitter_named(settings.splitter)
     executor: Executor = built("executors", settings.executor, [settings.executor_options])
     cache = None if settings.cache is None else Path(settings.cache)
     prm = scorer_of(
@@ -105,8 +101,13 @@ def scorer_of(
         of_log_ratios: further options that only a log-ratio has, by flag.
 
     Raises:
-        ConfigError: none or several are given; or options of log-ratios are given for another kind.
+        ConfigError: none or several are given; options of log-ratios are given for another kind; or there is no such
+            reward or splitter.
     """
+    for reward in settings.rewards:
+        check_reward(reward)
+    if settings.splitter not in (None, TOKENS):
+        splitter_named(settings.splitter)
     if isinstance(settings.prm, Scorer | ScorerSource):
         return settings.prm
     sources = [item is not None for item in (settings.prm, settings.untrained, settings.scorer)]
