@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from freeprm.io.rollouts import read_rollouts
     from freeprm.scorers.base import load_scorer
     from freeprm.scorers.implicit import ImplicitPRM
+    from freeprm.serving.client import AsyncClient, Client
     from freeprm.settings import TrainSettings
     from freeprm.stages.base import RunResult
     from freeprm.stages.converting import convert
@@ -35,18 +36,21 @@ if TYPE_CHECKING:
     from freeprm.training.settings import load_settings
     from freeprm.training.setup import set_up_training
     from freeprm.training.trainer import GroupTrainer
-    from freeprm.types import Group, Metric, Problem, ResponseScore, Rollout, group_rollouts
+    from freeprm.types import Group, Metric, Problem, Ranked, ResponseScore, Rollout, group_rollouts
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SPLITTERS",
+    "AsyncClient",
+    "Client",
     "Group",
     "GroupPreparer",
     "GroupTrainer",
     "ImplicitPRM",
     "Metric",
     "Problem",
+    "Ranked",
     "ResponseScore",
     "Rollout",
     "RunResult",
@@ -79,6 +83,7 @@ __all__ = [
 
 _HOMES = {
     "SPLITTERS": "core.steps", "read_rollouts": "io.rollouts", "ImplicitPRM": "scorers.implicit",
+    "AsyncClient": "serving.client", "Client": "serving.client",
     "best_of_n": "core.voting", "load_scorer": "scorers.base", "RunResult": "stages.base",
     "compare": "experiments.comparison.running", "load_comparison": "experiments.comparison.settings",
     "convert": "stages.converting", "pair": "stages.pairing", "label": "stages.labeling",
@@ -90,7 +95,8 @@ _HOMES = {
     "GroupPreparer": "training.examples", "GroupTrainer": "training.trainer", "collate_groups": "training.batches",
     "read_groups": "training.groups", "reward_batch": "training.batches", "set_up_training": "training.setup",
     "group_rollouts": "types",
-    "Group": "types", "Metric": "types", "Problem": "types", "ResponseScore": "types", "Rollout": "types",
+    "Group": "types", "Metric": "types", "Problem": "types", "Ranked": "types",
+    "ResponseScore": "types", "Rollout": "types",
 }  # fmt: skip
 
 

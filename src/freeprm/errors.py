@@ -56,6 +56,10 @@ class WorkerError(FreePRMError):
     """A process that did a part of the work failed or was lost."""
 
 
+class ServerError(FreePRMError):
+    """The server of a reward model cannot be reached, fails, or refuses for a reason that has no error of its own."""
+
+
 class MissingExtraError(FreePRMError):
     """An optional dependency is not installed; names the extra to install."""
 

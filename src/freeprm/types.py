@@ -92,6 +92,16 @@ class ResponseScore:
         return tuple(1 / (1 + exp(-q)) if q >= 0 else exp(q) / (1 + exp(q)) for q in self.q_values)
 
 
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One of several responses to a prompt."""
+
+    index: int
+    """In the order of the call."""
+    response: str
+    score: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """One number with everything needed to read it. Fields that do not apply are None."""

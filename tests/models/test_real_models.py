@@ -21,7 +21,7 @@ from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.sampling import sample
 from freeprm.stages.scoring import score
 from freeprm.types import Problem, Rollout
-from served import served
+from served import application, served
 
 ASKED = "Tom has 3 apples and buys 4. How many?"
 RESPONSES = (
@@ -137,7 +137,7 @@ def test_the_score_stage_is_the_python_call(real, tmp_path):
 def test_a_server_gives_the_scores_of_the_python_call(real):
     prm = real.prm
     asked = [{"prompt": ASKED, "responses": list(RESPONSES)}, {"prompt": "Is 7 prime?", "responses": [RESPONSES[2]]}]
-    with served(prm) as client, ThreadPoolExecutor(2) as pool:  # both at the same time, perhaps in one batch
+    with served(application(prm)) as client, ThreadPoolExecutor(2) as pool:  # at the same time, perhaps in one batch
         answers = list(pool.map(lambda one: client.post("/score", json=one).json()["results"], asked))
     for one, results in zip(asked, answers, strict=True):
         for found, expected in zip(results, prm.score(one["prompt"], one["responses"]), strict=True):

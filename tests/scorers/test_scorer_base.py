@@ -19,7 +19,6 @@ from freeprm.scorers._usage import Usage
 from freeprm.scorers.base import (
     DEFAULT_SCORING,
     Description,
-    Ranked,
     Scorer,
     ScorerSource,
     Scores,
@@ -30,7 +29,7 @@ from freeprm.scorers.base import (
 )
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.scorers.valued import Valued
-from freeprm.types import Rollout, Span
+from freeprm.types import Ranked, Rollout, Span
 
 FLOAT32 = LoadOptions(dtype="float32", device="cpu")
 

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from freeprm.scorers.base import Scorer, load_scorer
-from served import served
+from served import application, listening, served
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,13 @@ def scorer(prm: Path) -> Scorer:
 
 @pytest.fixture
 def client_of() -> Iterator[Callable[..., TestClient]]:
-    """See `served`."""
+    """See `application` and `served`."""
     with ExitStack() as open_servers:
-        yield lambda *scorer, **options: open_servers.enter_context(served(*scorer, **options))
+        yield lambda *scorer, **options: open_servers.enter_context(served(application(*scorer, **options)))
+
+
+@pytest.fixture
+def url_of() -> Iterator[Callable[..., str]]:
+    """See `application` and `listening`."""
+    with ExitStack() as open_servers:
+        yield lambda *scorer, **options: open_servers.enter_context(listening(application(*scorer, **options)))

@@ -1,20 +1,15 @@
 """The page at `/`: stored runs, texts that would be markup, and what a reader does, in a real browser."""
 
 import shutil
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
-from freeprm.scorers.base import Scorer, ScorerSource, ScoringOptions
-from freeprm.serving.app import create_app
-from freeprm.serving.batching import Batcher
-from freeprm.serving.service import Limits, Measures, Service
+from freeprm.scorers.base import Scorer, ScorerSource
+from freeprm.serving.service import Limits
 from freeprm.stages.grading import grade
 from freeprm.stages.scoring import score
-from patience import PATIENCE, wait_until
+from patience import PATIENCE
 
 NASTY = "<img src=x onerror=hacked=1><script>"
 
@@ -78,30 +73,14 @@ def test_a_view_escapes_every_text_and_lets_nothing_run(client_of, scorer: Score
     assert "//" not in page.text.replace("<!DOCTYPE html>", "")  # no other host
 
 
-@pytest.fixture
-def url(scorer: Scorer, runs: Path) -> Iterator[str]:
-    """A real server on loopback."""
-    batcher = Batcher(lambda: scorer, max_batch=8, max_waiting=64)
-    service = Service(
-        batcher, scorer.about, options=ScoringOptions(rewards=scorer.about.rewards),
-        limits=Limits(responses=8, body_bytes=100_000, seconds=PATIENCE), measures=Measures(), runs=runs,
-    )  # fmt: skip
-    server = uvicorn.Server(uvicorn.Config(create_app(service, key="k"), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(PATIENCE)
-
-
 @pytest.mark.slow
-def test_a_reader_scores_and_looks_by_keyboard_alone(url: str):
+def test_a_reader_scores_and_looks_by_keyboard_alone(url_of, scorer: Scorer, runs: Path):
     browser_path = shutil.which("chromium")
     if browser_path is None:
         pytest.skip("no chromium")
     from playwright.sync_api import expect, sync_playwright
 
+    url = url_of(scorer, key="k", limits=Limits(responses=8, body_bytes=100_000, seconds=PATIENCE), runs=runs)
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=quiet)

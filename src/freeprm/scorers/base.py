@@ -27,7 +27,7 @@ from freeprm.models.encoding import Encoded, Fitted, TooLong, check_vocabulary, 
 from freeprm.models.loading import DEFAULT_OPTIONS, Backbone, Dtype, LoadOptions, load_config, resolve, weights_identity
 from freeprm.models.reward_config import OVERRIDES, REWARD_FILE, Override, load_reward_config, stored_config
 from freeprm.scorers._usage import Usage
-from freeprm.types import Prompt, Rollout, Span
+from freeprm.types import Prompt, Ranked, Rollout, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +48,6 @@ class Scores:
     """Further columns of its row: token rewards, if requested."""
     others: Mapping[str, "Scores"] = field(default_factory=dict)
     """Of a log-ratio: its scores under the other requested rewards, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """One of several responses to a prompt."""
-
-    index: int
-    """In the order of the call."""
-    response: str
-    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ class Gate:
     def _refused(self, path: str, headers: Headers) -> JSONResponse | None:
         """The answer to a request without the key, or one that says it is too large."""
         if self._expected is not None and path not in self._free:
-            given = headers.get("authorization", "").encode()
+            given = headers.get("authorization", "").encode("latin-1")  # the bytes that came
             if not hmac.compare_digest(given, self._expected):
                 told = "expected the header `Authorization: Bearer KEY` with this server's key"
                 return failure(401, "Unauthorized", told, www_authenticate="Bearer")
