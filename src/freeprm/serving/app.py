@@ -16,7 +16,7 @@ import freeprm
 from freeprm.errors import FreePRMError, NonFiniteError
 from freeprm.serving import routes
 from freeprm.serving.batching import BusyError, NotReadyError
-from freeprm.serving.gate import LOG, Gate, failure
+from freeprm.serving.gate import LOG, Failure, Gate, failure
 from freeprm.serving.routes.page import OPEN
 from freeprm.serving.service import Service, TimeLimitError
 
@@ -39,6 +39,7 @@ def create_app(service: Service, *, key: str | None = None) -> FastAPI:
 
     app = FastAPI(
         title="freeprm", version=freeprm.__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
+        responses={"4XX": {"model": Failure}, "5XX": {"model": Failure}},
         exception_handlers={
             FreePRMError: _of_request, RequestValidationError: _of_shape, HTTPException: _of_path, BusyError: _of_queue,
             NotReadyError: _of_model, TimeLimitError: _of_time, Exception: _of_us,
@@ -61,23 +62,28 @@ def _note(request: Request, error: Exception) -> None:
 
 async def _of_request(request: Request, error: Exception) -> Response:
     _note(request, error)
-    return failure(500 if isinstance(error, NonFiniteError) else 400, type(error).__name__, str(error))
+    return failure(422 if isinstance(error, NonFiniteError) else 400, type(error).__name__, str(error))
 
 
 async def _of_shape(request: Request, error: RequestValidationError) -> Response:
-    """All that is wrong with a body."""
+    """All that is wrong with a body, or with what stands behind a `?`."""
     told = []
     for one in error.errors():
         _, *inside = one["loc"]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside).lstrip(".")
+        named = [part for part in inside if "(" not in str(part)]  # without names of our own checks
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named).lstrip(".")
         is_json = one["type"] != "json_invalid"
         told.append(f"{where or 'body'}: {one['msg']}" if is_json else f"not JSON, at character {one['loc'][-1]}")
+    if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
+        told.append("expected JSON, with the header `content-type: application/json`")
     request.state.noted = {"error": "BadRequest", "message": "; ".join(told)[:500]}
     return failure(400, "BadRequest", "; ".join(told))
 
 
 async def _of_path(request: Request, error: HTTPException) -> Response:
-    return failure(error.status_code, "NotFound" if error.status_code == 404 else "BadRequest", str(error.detail))
+    told = f"{error.detail}: {error.__cause__}" if error.__cause__ else error.detail
+    kind = "NotFound" if error.status_code == 404 else "BadRequest"
+    return failure(error.status_code, kind, told, **(error.headers or {}))
 
 
 async def _of_queue(request: Request, error: BusyError) -> Response:

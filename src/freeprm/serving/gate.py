@@ -7,8 +7,9 @@ import logging
 import re
 import time
 import uuid
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,10 +22,17 @@ PROBES = frozenset({"/health", "/ready"})
 _NUMBER = re.compile(r"[\w.:-]{1,128}")
 
 
+class Failure(BaseModel):
+    """The body of every failure."""
+
+    error: dict[Literal["type", "message"], str]
+
+
 def failure(status: int, kind: str, message: str, **headers: str) -> JSONResponse:
-    """The body of every failure: `{"error": {"type", "message"}}`."""
+    """See `Failure`."""
     shown = {name.replace("_", "-"): value for name, value in headers.items()}
-    return JSONResponse({"error": {"type": kind, "message": message}}, status_code=status, headers=shown)
+    body = Failure(error={"type": kind, "message": message}).model_dump()
+    return JSONResponse(body, status_code=status, headers=shown)
 
 
 class JSONLines(logging.Formatter):

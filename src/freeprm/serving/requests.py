@@ -1,11 +1,23 @@
 """Prompts and responses as requests give them."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from freeprm.errors import DataError
 from freeprm.types import Prompt, Rollout
+
+
+def _whole(text: str) -> str:
+    """The text; a ValueError for half a surrogate pair, which JSON can spell (`"\\ud83d"`) and no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"character {error.start} is half of a surrogate pair; send the whole character") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
 
 
 class Turn(BaseModel):
@@ -13,8 +25,8 @@ class Turn(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    role: str
-    content: str
+    role: Text
+    content: Text
 
 
 class Response(BaseModel):
@@ -22,8 +34,8 @@ class Response(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: str
-    steps: list[str] | None = None
+    text: Text
+    steps: list[Text] | None = None
     """Texts of its steps, which make it up; a splitter finds them otherwise."""
     truncated: bool = False
     """Cut off before its end."""
@@ -34,11 +46,11 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: str | None = None
+    prompt: Text | None = None
     """The question; or `messages`."""
     messages: list[Turn] | None = None
     """The conversation before the responses; or `prompt`."""
-    responses: list[str | Response] = Field(min_length=1)
+    responses: list[Text | Response] = Field(min_length=1)
 
     def rollouts(self) -> list[Rollout]:
         """As rollouts; a DataError unless one of prompt and messages is given."""

@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from freeprm.core.answers import key_among
 from freeprm.core.answers.extraction import extract
 from freeprm.core.score_kinds import BY_KIND, check_kinds, weightings
 from freeprm.core.selectors import UNNAMED, Chosen, Sample, candidates, choose
 from freeprm.core.voting import Floats, weighting
+from freeprm.errors import ConfigError
 from freeprm.scorers._scored import Scored, score_columns
 from freeprm.types import Rollout
 
@@ -42,7 +45,7 @@ def select_among(rows: Sequence[Rollout], *, aggregator: str, by: str = BY_KIND,
         weight_scale: scores are multiplied by it before they are weights.
 
     Raises:
-        ConfigError: no such weighting.
+        ConfigError: no such weighting, or a scale that makes infinite scores.
         DataError: rows that contradict each other.
     """
     kinds = check_kinds("", by)
@@ -50,7 +53,11 @@ def select_among(rows: Sequence[Rollout], *, aggregator: str, by: str = BY_KIND,
     how = weightings(rows, weighting=by, kinds=kinds)[name].weighting
 
     def weigh(scores: Floats) -> Floats:
-        return weighting(how)(scores * weight_scale)
+        with np.errstate(over="ignore"):
+            scaled = scores * weight_scale
+        if not np.isfinite(scaled).all():
+            raise ConfigError(f"weight_scale {weight_scale:g}: makes scores that are not finite; use a smaller one")
+        return weighting(how)(scaled)
 
     problem = candidates(
         [Sample(rollout=row, scored={name: row}) for row in rows], aggregators=[aggregator],

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from freeprm.core.rewards import REWARDS, aggregator, check_reward
 from freeprm.core.steps import TOKENS, splitter
-from freeprm.errors import ConfigError, DataError
+from freeprm.errors import ConfigError, DataError, NonFiniteError
 from freeprm.scorers._scored import Scored
-from freeprm.scorers.base import Description, ScoringOptions
+from freeprm.scorers.base import Description, Scores, ScoringOptions
 from freeprm.serving.batching import Batch, Batcher
 from freeprm.types import Rollout
 
@@ -126,6 +127,7 @@ class Service:
         Raises:
             DataError: too many responses.
             TimeLimitError: they are not scored in time.
+            NonFiniteError: a score is NaN or infinite.
             BusyError, NotReadyError, FreePRMError: see `Batcher.submit`.
         """
         if len(rollouts) > self.limits.responses:
@@ -135,6 +137,9 @@ class Service:
             found = await asyncio.wait_for(asyncio.wrap_future(result), self.limits.seconds)
         except TimeoutError as error:
             raise TimeLimitError(f"not scored in {self.limits.seconds:g} s") from error
+        for index, scores in enumerate(found):
+            if scores is not None and not _are_finite(scores):
+                raise NonFiniteError(f"response {index}: the model gives it scores that are not finite; leave it out")
         reward = options.rewards[0] if options.rewards else ""
         return [
             None if scores is None else Scored(rollout=rollout, scores=scores, about=self.about, reward=reward)
@@ -152,6 +157,12 @@ class Service:
             if scored is None:
                 raise DataError(f"response {rollout.sample_idx}: {why_left_out(rollout)}")
         return [scored for scored in found if scored is not None]
+
+
+def _are_finite(scores: Scores) -> bool:
+    """Whether its numbers can be written as JSON."""
+    whole = [value for value in (scores.score, scores.reward) if value is not None]
+    return all(isfinite(value) for value in (*whole, *(scores.step_scores or ())))
 
 
 def why_left_out(rollout: Rollout) -> str:

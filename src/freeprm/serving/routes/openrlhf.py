@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from freeprm.errors import DataError
 from freeprm.rl.rewards import scalar
 from freeprm.scorers._texts import rollouts_of_texts
+from freeprm.serving.requests import Text
 from freeprm.serving.service import Service, service_of
 
 routes = APIRouter()
@@ -22,8 +23,8 @@ class RewardRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    query: list[str]
-    prompts: list[str] | None = None
+    query: list[Text]
+    prompts: list[Text] | None = None
     labels: list[Any] | None = None
     """Gold answers, which a reward model does not need."""
 

@@ -12,6 +12,7 @@ from freeprm.core.steps import SPLITTERS, TOKENS
 from freeprm.serving.service import Service, service_of
 
 routes = APIRouter()
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
 
 
 @routes.get("/health")
@@ -50,7 +51,7 @@ async def spec(service: Annotated[Service, Depends(service_of)]) -> dict[str, An
     }
 
 
-@routes.get("/metrics")
+@routes.get("/metrics", response_class=Response, responses=_TEXT)
 async def metrics(service: Annotated[Service, Depends(service_of)]) -> Response:
     """Counters and histograms for Prometheus."""
     service.measures.waiting.set(service.batcher.n_waiting)

@@ -5,7 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field
 from starlette.responses import HTMLResponse
 
 from freeprm.errors import DataError, RunFolderError
@@ -27,6 +28,7 @@ _ONLY_OURS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+_HTML: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {}}}}
 _SHOWN = 80
 """Characters of a problem in the list."""
 
@@ -34,29 +36,29 @@ _SHOWN = 80
 class ViewRequest(SelectRequest):
     """Responses to show."""
 
-    threshold: float | None = None
+    threshold: float | None = Field(default=None, allow_inf_nan=False)
     """A step whose score is below it breaks its solution."""
 
 
-@routes.get("/")
+@routes.get("/", include_in_schema=False)
 async def index() -> Response:
     """The page."""
     return _file("index.html", "text/html")
 
 
-@routes.get("/page.js")
+@routes.get("/page.js", include_in_schema=False)
 async def script() -> Response:
     """Its script."""
     return _file("page.js", "text/javascript")
 
 
-@routes.get("/page.css")
+@routes.get("/page.css", include_in_schema=False)
 async def style() -> Response:
     """Its style: that of reports, and of its forms."""
     return Response(f"{style_sheet()}\n{_text('page.css')}", media_type="text/css", headers=_ONLY_OURS)
 
 
-@routes.post("/view")
+@routes.post("/view", response_class=Response, responses=_HTML)
 async def view(asked: ViewRequest, service: Annotated[Service, Depends(service_of)]) -> Response:
     """Scored solutions as HTML, with token rewards if the scorer has them."""
     options = service.options(reward=asked.reward, split=asked.splitter, tokens=bool(service.about.rewards))
@@ -67,14 +69,7 @@ async def view(asked: ViewRequest, service: Annotated[Service, Depends(service_o
 @routes.get("/runs")
 def runs(service: Annotated[Service, Depends(service_of)]) -> list[dict[str, Any]]:
     """The finished runs of `freeprm score` under the folder that the server was given, with their scorers."""
-    if service.runs is None:
-        return []
-    found = []
-    for manifest in sorted(service.runs.rglob("manifest.json")):
-        scorers = _scorers(manifest.parent)
-        if scorers:
-            found.append({"name": manifest.parent.relative_to(service.runs).as_posix(), "scorers": scorers})
-    return found
+    return [{"name": name, "scorers": scorers} for name, scorers in _listed(service).items()]
 
 
 @routes.get("/runs/problems")
@@ -86,10 +81,10 @@ def problems(run: str, scorer: str, service: Annotated[Service, Depends(service_
     ]
 
 
-@routes.get("/runs/view")
+@routes.get("/runs/view", response_class=Response, responses=_HTML)
 def view_of_run(
     run: str, scorer: str, problem: str, service: Annotated[Service, Depends(service_of)],
-    aggregator: str | None = None, threshold: float | None = None,
+    aggregator: str | None = None, threshold: Annotated[float | None, Query(allow_inf_nan=False)] = None,
 ) -> Response:  # fmt: skip
     """A problem's scored solutions as HTML."""
     groups = _groups(service, run, scorer)
@@ -98,6 +93,14 @@ def view_of_run(
     combine = service.aggregator(aggregator or None)
     selected = select_among(with_answers(groups[problem].rollouts), aggregator=combine)
     return HTMLResponse(fragment(selected, threshold=threshold), headers=_ONLY_OURS)
+
+
+def _listed(service: Service) -> dict[str, list[str]]:
+    """Scorers of the finished scoring runs, by the path of each in the server's folder."""
+    if service.runs is None:
+        return {}
+    found = {manifest.parent: _scorers(manifest.parent) for manifest in sorted(service.runs.rglob("manifest.json"))}
+    return {folder.relative_to(service.runs).as_posix(): scorers for folder, scorers in found.items() if scorers}
 
 
 def _scorers(folder: Path) -> list[str]:
@@ -113,8 +116,7 @@ def _scorers(folder: Path) -> list[str]:
 
 def _groups(service: Service, run: str, scorer: str) -> dict[str, Group]:
     """A run's problems by id; a DataError for a name that `/runs` does not list."""
-    inside = service.runs is not None and (service.runs / run).resolve().is_relative_to(service.runs.resolve())
-    if service.runs is None or not inside or scorer not in _scorers(service.runs / run):
+    if service.runs is None or scorer not in _listed(service).get(run, ()):
         raise DataError(f"no scores {scorer!r} of a run {run!r} here; /runs lists them")
     file = service.runs / run / f"{scorer}.jsonl"
     return _read(file, file.stat().st_mtime_ns)

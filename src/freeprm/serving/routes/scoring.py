@@ -11,7 +11,7 @@ from freeprm.core.selectors import Chosen
 from freeprm.errors import DataError
 from freeprm.scorers._scored import Scored
 from freeprm.scorers.base import ScoringOptions
-from freeprm.serving.requests import Asked
+from freeprm.serving.requests import Asked, Text
 from freeprm.serving.selecting import Selected, scored_row, select_among, with_answers
 from freeprm.serving.service import Service, service_of, why_left_out
 from freeprm.types import Rollout, Span
@@ -38,14 +38,14 @@ class ScoreRequest(Asked):
 class SelectRequest(Asked):
     """Responses to one prompt, to choose among."""
 
-    answers: list[str | None] | None = None
+    answers: list[Text | None] | None = None
     """The final answer of each response; extracted by default."""
     reward: str | None = None
     splitter: str | None = None
     aggregator: str | None = None
     weighting: str = BY_KIND
     """by_kind, sigmoid, raw, standardised, softmax, rank or uniform: how scores become weights of a vote."""
-    weight_scale: float = Field(default=1.0, gt=0)
+    weight_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Scores are multiplied by it before they are weights."""
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from freeprm.errors import DataError
 from freeprm.scorers._scored import Scored
 from freeprm.scorers._texts import rollouts_of_texts
-from freeprm.serving.requests import Turn, as_prompt
+from freeprm.serving.requests import Text, Turn, as_prompt
 from freeprm.serving.service import Service, service_of
 from freeprm.types import Rollout
 
@@ -28,7 +28,7 @@ class PoolingRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: str | None = None
-    input: str | list[str] | None = None
+    input: Text | list[Text] | None = None
     """Conversations with special tokens; or `messages`."""
     messages: list[Turn] | None = None
     use_activation: bool | None = None
