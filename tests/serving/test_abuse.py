@@ -112,7 +112,7 @@ def test_whatever_the_schema_allows_is_answered_or_refused_by_it(url: str, score
 @pytest.mark.slow
 def test_much_that_the_schema_allows_is_answered_or_refused_by_it(url: str, scorer: ImplicitPRM):
     with unimpressed(url, scorer):
-        assert fuzz(url, n_examples=60) > 500
+        assert fuzz(url, n_examples=60) > 300
 
 
 @pytest.mark.parametrize("path", SCORING)

@@ -288,7 +288,7 @@ def _check_room(folder: Path, config: PreTrainedConfig, options: LoadOptions) ->
 
 
 SOLVER = "solver:"
-_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
+FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
 
 
 class Base(NamedTuple):
@@ -320,9 +320,9 @@ def resolve(source: str, *, revision: str | None = None) -> Path:
             )
         return folder
     try:
-        folder = Path(snapshot_download(source, revision=revision, allow_patterns=_FILES))
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=FILES))
         if not any(folder.glob("*.safetensors")):  # an older repository: only then are its pickled weights fetched
-            folder = Path(snapshot_download(source, revision=revision, allow_patterns=[*_FILES, "*.bin"]))
+            folder = Path(snapshot_download(source, revision=revision, allow_patterns=[*FILES, "*.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"{source}: neither a folder here nor a model that the hub gives ({type(error).__name__}). Expected a "

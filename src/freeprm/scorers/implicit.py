@@ -34,6 +34,7 @@ from freeprm.models.loading import (
     weights_hash,
 )
 from freeprm.models.logprobs import score_tokens
+from freeprm.models.publishing import model_files, push_files, save_files
 from freeprm.models.reference_logprobs import COLUMNS, LogProbCache, cache_key, check_stored, model_key, stored_logprobs
 from freeprm.models.reward_config import (
     Override,
@@ -188,6 +189,50 @@ class ImplicitPRM(Scorer):
         return cls(
             config, policy=policy, reference=ref, stored_reference=source.stored_reference, cache=source.cache
         )  # fmt: skip
+
+    def save_pretrained(self, folder: str | Path, *, reference: str | None = None) -> None:
+        """Write the policy's files with reward.json and model card into another folder, for `from_pretrained`.
+
+        Args:
+            folder: is made if need be.
+            reference: where the reference is to be found from there; by default where it was.
+
+        Raises:
+            ConfigError: the folder is the model's own.
+            ModelError: the policy is a GGUF file.
+        """
+        save_files(model_files(self.policy.folder, self.config, reference=reference), Path(folder).expanduser())
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        reference: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload process reward model",
+    ) -> str:
+        """Put the policy's files with reward.json and model card on the hub, for `from_pretrained(repo_id)`.
+
+        What training wrote beside the weights goes along, such as manifest.json, which names the files it read.
+
+        Args:
+            repo_id: OWNER/NAME; the repository is made if need be.
+            reference: the reference's own hub id, if reward.json names a folder.
+            private, token, revision, commit_message: see `huggingface_hub.HfApi`.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            ConfigError: the reference is a folder of this machine.
+            ModelError: the hub refuses, or the policy is a GGUF file.
+        """
+        files = model_files(self.policy.folder, self.config, reference=reference)
+        return push_files(
+            files, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
+        )
 
     @classmethod
     def untrained(cls, model: Backbone, *, beta: float = 1.0, cache: Path | None = None) -> Self:
