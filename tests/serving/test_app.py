@@ -2,6 +2,9 @@
 
 import json
 import logging
+import re
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -9,6 +12,7 @@ from threading import Event
 import pytest
 
 import releases
+from conftest import REPO
 from freeprm.scorers.base import Scorer, ScoringOptions, load_scorer, rollouts_of
 from freeprm.serving.service import Limits
 from held import Held
@@ -244,3 +248,33 @@ def test_a_released_reward_model_is_served_with_its_probabilities_and_its_errors
     assert good.status_code == 200
     assert (bad.status_code, "holds the step marker" in bad.text) == (400, True)
     assert "with-reference" in client.post("/score", json={**body, "reward": "with-reference"}).text
+
+
+CALLS = [
+    call
+    for block in re.findall(
+        r"^```bash\n(.*?)^```", (REPO / "docs" / "serving.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    for call in re.split(r"^(?=curl )", block, flags=re.M)
+    if call.startswith("curl ")
+]
+
+
+def test_the_documentation_shows_calls():
+    assert {re.findall(r":8000(/\w+)", call)[0] for call in CALLS} >= {"/score", "/select", "/spec"}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.split()[1])
+def test_a_call_of_the_documentation_is_answered(url_of, scorer: Scorer, call: str):
+    local = call.replace("http://127.0.0.1:8000", url_of(scorer)).replace("curl ", "curl --fail-with-body --silent ", 1)
+    done = subprocess.run(["bash", "-c", local], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "/metrics" in call:
+        assert "freeprm_requests_total" in done.stdout
+        return
+    answer = json.loads(done.stdout)
+    if "/score" in call:
+        assert [step["text"] for step in answer["results"][0]["steps"]] == ["2 + 3 is 5.\n", "The answer is \\boxed{5}"]
+    if "/select" in call:
+        assert (answer["majority"]["answer"], answer["aggregator"]) == ("5", "mean")
