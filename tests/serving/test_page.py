@@ -1,16 +1,29 @@
 """The page at `/`: stored runs, texts that would be markup, and what a reader does, in a real browser."""
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from freeprm.scorers.base import Scorer, ScorerSource
+from freeprm.scorers.base import Scorer, ScorerSource, load_scorer
 from freeprm.serving.service import Limits
 from freeprm.stages.grading import grade
 from freeprm.stages.scoring import score
 from patience import PATIENCE
 
+PROBLEM = (
+    "Ned owns 58 pens. Ned has 14 more pens than Ora. Ora also has 11 marbles. Compared with Ben, Ora has 3 more pens. "
+    "How many pens does Ben have?"
+)
+_BEGUN = "Step 1: Ned 58.\nStep 2: Ned 58 = Ora + 14, so 58 - 14 = 44, Ora 44.\n"
+SOLUTIONS = (
+    f"{_BEGUN}Step 3: Ben = Ora 44 + 3, so 44 + 3 = 47, Ben 47.\nThe answer is 47.",
+    f"{_BEGUN}Step 3: Ora 44 = Ben + 3, so 44 - 3 = 41, Ben 41.\nThe answer is 41.",
+)
 NASTY = "<img src=x onerror=hacked=1><script>"
 
 
@@ -73,19 +86,30 @@ def test_a_view_escapes_every_text_and_lets_nothing_run(client_of, scorer: Score
     assert "//" not in page.text.replace("<!DOCTYPE html>", "")  # no other host
 
 
-@pytest.mark.slow
-def test_a_reader_scores_and_looks_by_keyboard_alone(url_of, scorer: Scorer, runs: Path):
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser; the test is skipped where there is none."""
     browser_path = shutil.which("chromium")
     if browser_path is None:
         pytest.skip("no chromium")
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import sync_playwright
 
-    url = url_of(scorer, key="k", limits=Limits(responses=8, body_bytes=100_000, seconds=PATIENCE), runs=runs)
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=quiet)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.slow
+def test_a_reader_scores_and_looks_by_keyboard_alone(url_of, scorer: Scorer, runs: Path):
+    from playwright.sync_api import expect
+
+    limits = Limits(responses=8, body_bytes=100_000, seconds=PATIENCE)
+    url = url_of(scorer, key="k", limits=limits, runs=runs, too_long="exclude")
+    with chromium() as browser:
         for scheme in ("light", "dark"):
-            page = browser.new_context(color_scheme=scheme).new_page()  # type: ignore[arg-type]
+            page = browser.new_context(color_scheme=scheme).new_page()
             failures: list[str] = []
             page.on("pageerror", lambda error: failures.append(str(error)))  # noqa: B023
             page.on("dialog", lambda dialog: dialog.accept("k"))
@@ -119,4 +143,24 @@ def test_a_reader_scores_and_looks_by_keyboard_alone(url_of, scorer: Scorer, run
             background = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (background == "rgb(255, 255, 255)") == (scheme == "light")
             assert failures == []
-        browser.close()
+
+
+@pytest.mark.slow
+def test_a_picture_of_scored_solutions_is_small_enough_for_the_documentation(url_of, tmp_path: Path):
+    """docs/images/solutions.png is made by this test, see docs/serving.md; FREEPRM_PICTURE_OF is a reward model."""
+    file = Path(os.environ.get("FREEPRM_PICTURE", tmp_path / "solutions.png"))
+    trained = os.environ.get("FREEPRM_PICTURE_OF")
+    model = load_scorer(trained) if trained else load_scorer("solver:base", scorer="untrained")
+    limits = Limits(responses=8, body_bytes=100_000, seconds=PATIENCE)
+    with chromium() as browser:
+        page = browser.new_context(color_scheme="light", viewport={"width": 1000, "height": 800}).new_page()
+        page.goto(url_of(model, limits=limits))
+        page.fill("#problem", PROBLEM)
+        for place, solution in enumerate(SOLUTIONS):
+            page.locator("#solutions textarea").nth(place).fill(solution)
+        page.fill("#threshold", "0")
+        page.locator("#ask button[type=submit]").click()
+        page.wait_for_selector("#shown .card", timeout=PATIENCE * 1000)
+        page.locator("#shown").screenshot(path=file)
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert 5_000 < file.stat().st_size < 150_000
