@@ -126,7 +126,7 @@ def test_no_server_is_told_at_once_with_how_to_start_one():
 def test_without_its_client_the_extra_that_brings_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     engine = OpenAIEngine(model="m", base_url="http://127.0.0.1:9/v1")
-    with pytest.raises(MissingExtraError, match=r"the engine `openai`: .*pip install 'freeprm\[openai\]'"):
+    with pytest.raises(MissingExtraError, match=r"a server \(--engine.*pip install 'freeprm\[openai\]'"):
         list(engine.sample([Request(problem_id="p", prompt="?", sample_idxs=(0,))], params=PARAMS))
 
 

@@ -22,7 +22,6 @@ from freeprm.errors import ConfigError, ModelError
 DEFAULT_URL = "http://localhost:8000/v1"
 URL_ENV = "OPENAI_BASE_URL"
 _ENOUGH = 20  # samples like the first one of their problem, and none unlike it
-_N_NAMES = 20  # models listed in a message
 _ENDED = object()
 T = TypeVar("T")
 
@@ -132,7 +131,7 @@ class OpenAIEngine:
         )  # fmt: skip
         async with server.client:
             try:
-                names = await server.models()
+                names = [model["id"] for model in await server.models()]
                 api = await self._api_for(calls, server)
                 form = Form(
                     model=self.model, api=api, template=self.template, params=params, extra_body=self.extra_body,
@@ -147,9 +146,7 @@ class OpenAIEngine:
                 raise self._refusal(first, server, names) if isinstance(first, RefusedError) else first from None
             except RefusedError as refused:
                 raise self._refusal(refused, server, names) from None
-        if server.retried.total() > len(server.retried):
-            counts = ", ".join(f"{reason} ({number})" for reason, number in server.retried.most_common())
-            warnings.warn(f"{server.retried.total()} requests were sent again: {counts}", stacklevel=2)
+        server.tell_retries()
 
     async def _work(self, server: Server, form: Form, calls: deque[Call], give: Callable[[Sampled], None]) -> None:
         while calls:
@@ -198,18 +195,7 @@ class OpenAIEngine:
         return "chat"
 
     def _refusal(self, refused: RefusedError, server: Server, names: Sequence[str]) -> ModelError:
-        """The error for a refusal that concerns all requests: the key, the model, the address, the account."""
-        if refused.status in (401, 403):
-            state = "refuses the key in" if server.key else "wants a key, and there is none in"
-            return ModelError(f"{server.url} {state} the environment variable {self.api_key_env} ({refused})")
-        if refused.status == 404:
-            more = f" and {len(names) - _N_NAMES} more" if len(names) > _N_NAMES else ""
-            known = f"It has {', '.join(names[:_N_NAMES])}{more}" if names else "It does not list its models"
-            return ModelError(
-                f"{server.url}: no model {self.model!r}, or no such address ({refused}). {known}; --model takes the "
-                "name that the server uses, and base_url usually ends in /v1"
-            )
-        return ModelError(f"{server.url} refuses all requests ({refused})")
+        return server.refusal(refused, model=self.model, key_env=self.api_key_env, names=names, setting="--model")
 
 
 class Sameness:

@@ -9,11 +9,13 @@ import json
 import random
 import warnings
 from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from itertools import count
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from freeprm.engines.base import Sampled
@@ -28,11 +30,15 @@ _TIMEOUTS = 2  # retries after a timeout, which are long
 _FILTERED = 3  # draws of a response that is withheld
 _CHARACTERS_PER_TOKEN = 4  # for the first estimates
 _TRY_AGAIN = (408, 409, 429)  # and every 5xx
-_PROBLEM_STATUSES = (400, 413, 422)
+PROBLEM_STATUSES = (400, 413, 422)
+"""Of a request that is at fault, and not its server, key or model."""
 _ONE_CHOICE = "only one completion choice"  # llama.cpp on an `n` above 1, with status 500
 _ERROR_FIELDS = ("error", "message", "detail")
 _ANSWERS = ("choices", "data")  # fields of an answer with responses or models
 _SHOWN = 400  # characters of a server's message
+_N_NAMES = 20  # models listed in a message
+_ENGINES = "--engine-option base_url"
+T = TypeVar("T")
 
 
 class RefusedError(Exception):
@@ -79,6 +85,7 @@ class Server:
         timeout_seconds: for one answer.
         max_retries: attempts after the first.
         requests, tokens: rate limits.
+        setting: what gives the address, for messages.
 
     Raises:
         ConfigError: not an http address.
@@ -86,16 +93,20 @@ class Server:
     """
 
     def __init__(
-        self, base_url: str, *, key: str | None, timeout_seconds: float, max_retries: int, requests: Pace, tokens: Pace
+        self, base_url: str, *, key: str | None, timeout_seconds: float, max_retries: int, requests: Pace, tokens: Pace,
+        setting: str = _ENGINES,
     ):  # fmt: skip
-        with needs_extra("openai", "the engine `openai`"):
+        with needs_extra("openai", f"a server ({setting})"):
             import openai
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"base_url: is {base_url!r}; expected an address such as http://localhost:8000/v1")
+            raise ConfigError(
+                f"{setting.split()[-1]}: is {base_url!r}; expected an address such as http://localhost:8000/v1"
+            )
         self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl().rstrip("/")
         """The address without user, password or query."""
         self.key = key
+        self._setting = setting
         self._openai = openai
         self._headers: dict[str, Any] = {} if key else {"Authorization": openai.omit}
         self._timeout_seconds, self._max_retries = timeout_seconds, max_retries
@@ -110,8 +121,8 @@ class Server:
         self.retried: Counter[str] = Counter()
         """Retries, by reason."""
 
-    async def models(self) -> list[str]:
-        """Names of the server's models; empty if it does not list them.
+    async def models(self) -> list[Mapping[str, Any]]:
+        """What the server says of each of its models, `id` being its name; empty if it does not list them.
 
         Raises:
             ModelError: nothing listens at the address.
@@ -123,13 +134,13 @@ class Server:
             listed = self._json(
                 await self.client.get("/models", cast_to=str, options={"headers": headers, "timeout": _LISTING_SECONDS})
             )
-            return [str(item["id"]) for item in listed["data"]]
+            return [{**item, "id": str(item["id"])} for item in listed["data"]]
         except self._openai.APIConnectionError as error:
             if not type(error.__cause__).__name__.startswith("Connect"):
                 return []
             raise ModelError(
                 f"{self.url}: no server answers there ({error.__cause__}). Start one, e.g. with `vllm serve MODEL` or "
-                "`transformers serve MODEL`, or give its address: --engine-option base_url=http://HOST:PORT/v1 "
+                f"`transformers serve MODEL`, or give its address: {self._setting}=http://HOST:PORT/v1 "
                 "(docs/engines.md)"
             ) from error
         except self._openai.APIStatusError as error:
@@ -147,39 +158,81 @@ class Server:
             ModelError: the server refuses the problem, or withholds every response to it.
             RefusedError: it refuses for another reason.
         """
-        n_timeouts = n_filtered = 0
+        what = f"problem {call.problem_id!r}"
+        for n_filtered in range(_FILTERED):
+            try:
+                return await self.attempts(partial(self._once, call, form, variant=n_filtered), what=what)
+            except WithheldError:
+                if n_filtered < _FILTERED - 1:
+                    self._note("a response that the server withheld")
+            except RefusedError as refused:
+                if refused.status not in PROBLEM_STATUSES:
+                    raise
+                raise ModelError(
+                    f"{what}: {self.url} refuses the request ({refused}). Leave the "
+                    "problem out if its prompt is at fault; a field that the server does not know is taken away by "
+                    "--engine-option extra_body.NAME=null"
+                ) from None
+        raise ModelError(
+            f"{what}: {self.url} withholds the response (content_filter), {_FILTERED} draws in turn; leave the problem "
+            "out"
+        )
+
+    async def attempts(self, once: Callable[[], Awaitable[T]], *, what: str) -> T:
+        """The result of the first attempt that does not fail in passing.
+
+        Args:
+            once: an attempt.
+            what: that it is for, in messages.
+
+        Raises:
+            ServerLostError: all attempts failed.
+        """
+        n_timeouts = 0
         for attempt in count():
             try:
-                return await self._once(call, form, variant=n_filtered)
-            except WithheldError:
-                n_filtered += 1
-                if n_filtered == _FILTERED:
-                    raise ModelError(
-                        f"problem {call.problem_id!r}: {self.url} withholds the response (content_filter), "
-                        f"{_FILTERED} draws in turn; leave the problem out"
-                    ) from None
-                self._note("a response that the server withheld")
+                return await once()
             except AttemptError as failed:
                 n_timeouts += failed.timed_out
                 wait = failed.wait_seconds
                 if attempt >= self._max_retries or n_timeouts > _TIMEOUTS or wait > _LONGEST_REQUESTED_WAIT:
                     asks = f" and asks to wait {wait:.0f} seconds" if wait else ""
                     raise ServerLostError(
-                        f"{self.url}: {failed}{asks}, after {attempt + 1} attempts for problem {call.problem_id!r}."
+                        f"{self.url}: {failed}{asks}, after {attempt + 1} attempts for {what}."
                     ) from None
                 self._note(failed.reason)
                 self._requests.pause(wait)
                 # A random part, at least half, of 1, 2, 4, ... up to 30 seconds.
                 await asyncio.sleep(min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * random.uniform(0.5, 1.0))
-            except RefusedError as refused:
-                if refused.status not in _PROBLEM_STATUSES:
-                    raise
-                raise ModelError(
-                    f"problem {call.problem_id!r}: {self.url} refuses the request ({refused}). Leave the "
-                    "problem out if its prompt is at fault; a field that the server does not know is taken away by "
-                    "--engine-option extra_body.NAME=null"
-                ) from None
         raise AssertionError
+
+    def refusal(
+        self, refused: RefusedError, *, model: str, key_env: str, names: Sequence[str], setting: str
+    ) -> ModelError:
+        """The error for a refusal that concerns all requests: the key, the model, the address, the account.
+
+        Args:
+            refused: by the server.
+            model: its name, as requested.
+            key_env: the environment variable of the key.
+            names: of the server's models.
+            setting: what gives the model's name.
+        """
+        if refused.status in (401, 403):
+            state = "refuses the key in" if self.key else "wants a key, and there is none in"
+            return ModelError(f"{self.url} {state} the environment variable {key_env} ({refused})")
+        if refused.status == 404:
+            return ModelError(
+                f"{self.url}: no model {model!r}, or no such address ({refused}). {listed(names)}; {setting} takes the "
+                f"name that the server uses, and {self._setting.split()[-1]} usually ends in /v1"
+            )
+        return ModelError(f"{self.url} refuses all requests ({refused})")
+
+    def tell_retries(self) -> None:
+        """Warn of requests that were sent again, where not each had its own warning."""
+        if self.retried.total() > len(self.retried):
+            counts = ", ".join(f"{reason} ({number})" for reason, number in self.retried.most_common())
+            warnings.warn(f"{self.retried.total()} requests were sent again: {counts}", stacklevel=3)
 
     async def _once(self, call: Call, form: Form, *, variant: int) -> list[Sampled]:
         body = form.body(call, variant=variant)
@@ -265,6 +318,12 @@ class Server:
         words = " ".join(str(found).split())
         words = words.replace(self.key, "***") if self.key else words
         return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """A server's models, for messages."""
+    more = f" and {len(names) - _N_NAMES} more" if len(names) > _N_NAMES else ""
+    return f"It has {', '.join(names[:_N_NAMES])}{more}" if names else "It does not list its models"
 
 
 def _inner_status(answer: dict[str, Any]) -> int:
