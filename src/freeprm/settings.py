@@ -345,6 +345,15 @@ class ScoreSettings(ScorerSettings, Reading, Working):
     cache: Annotated[File | None, Flag(decides=False)] = None
     """Of a log-ratio: folder that keeps both models' log-probabilities, so that the same responses are read once by
     each model, however many policies share a reference."""
+    policy_url: Annotated[str | None, Flag(decides=False)] = None
+    """Of a log-ratio on servers (vLLM or SGLang): the trained model's, e.g. http://localhost:8000/v1. --prm is then
+    read for its tokenizer and reward.json."""
+    reference_url: Annotated[str | None, Flag(decides=False)] = None
+    """The reference's server."""
+    server_options: Annotated[Mapping[str, Any], Flag(name="--server-option", decides=False)] = field(
+        default_factory=dict
+    )
+    """name=value: policy_name, reference_name, api, api_key_env, concurrency, max_retries or timeout_seconds."""
     name: str | None = None
     """What rows call the scorer; of a log-ratio, put before the reward."""
     tokens: bool = False

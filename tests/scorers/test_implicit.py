@@ -1,12 +1,12 @@
 import math
 import threading
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import tiny
 from freeprm.errors import ConfigError, DataError, ModelError, RewardMismatchError, SpanError
@@ -21,9 +21,10 @@ from freeprm.models.reward_config import (
     load_reward_config,
     save_reward_config,
 )
+from freeprm.scorers._log_ratio import are_apart, both
 from freeprm.scorers._usage import Usage
 from freeprm.scorers.base import ScorerSource, rollouts_of
-from freeprm.scorers.implicit import ImplicitPRM, are_apart, both
+from freeprm.scorers.implicit import ImplicitPRM, Loaded
 from freeprm.types import Rollout
 from patience import PATIENCE
 from rounding import near
@@ -294,7 +295,7 @@ def test_the_reference_of_real_weights_earns_exactly_nothing_too(stories):
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_models_side_by_side_say_what_they_say_one_by_one(folder, at_once, monkeypatch):
-    monkeypatch.setattr("freeprm.scorers.implicit.are_apart", lambda policy, reference: at_once)
+    monkeypatch.setattr("freeprm.scorers._log_ratio.are_apart", lambda policy, reference: at_once)
     prm = ImplicitPRM.from_pretrained(folder, reference_device="cpu")
     rollouts = [Rollout(problem_id="p", sample_idx=i, prompt=PROMPT, response=r) for i, r in enumerate(RESPONSES)]
     found, _ = prm.logprobs(rollouts, token_budget=20)
@@ -303,7 +304,7 @@ def test_models_side_by_side_say_what_they_say_one_by_one(folder, at_once, monke
             [alone] = score_tokens(model, [item.encoded])
             assert logps == near(alone.numpy()), index
     ours = [part.token_rewards for part in prm.score(PROMPT, RESPONSES)]
-    monkeypatch.setattr("freeprm.scorers.implicit.are_apart", lambda policy, reference: False)
+    monkeypatch.setattr("freeprm.scorers._log_ratio.are_apart", lambda policy, reference: False)
     assert ours == [part.token_rewards for part in prm.score(PROMPT, RESPONSES)]
 
 
@@ -395,9 +396,10 @@ def test_an_error_of_the_second_is_raised_where_the_first_is_done():
         both(lambda tell: 1, fails, advance=lambda *batch: None, at_once=True)
 
 
-def test_models_on_different_devices_are_apart():
-    here, there = nn.Linear(1, 1), nn.Linear(1, 1, device="meta")
-    assert not are_apart(here, nn.Linear(1, 1))
+def test_models_on_different_devices_are_apart(prm):
+    here = Loaded(prm.policy, None)
+    there = Loaded(replace(prm.policy, model=deepcopy(prm.policy.model).to("meta")), None)
+    assert not are_apart(here, Loaded(prm.reference, None))
     assert are_apart(here, there)
 
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from transformers import PreTrainedTokenizerBase
+
 from freeprm.errors import ModelError, RewardMismatchError
 from freeprm.io.rows import write_json
 from freeprm.models.loading import Backbone, LoadOptions, template_hash, weights_hash
@@ -137,23 +139,26 @@ def reference_of(config: RewardConfig, *, source: str) -> Reference:
     return config.reference
 
 
-def check_template(config: RewardConfig, policy: Backbone, *, override: Sequence[Override] | None = None) -> None:
+def check_template(
+    config: RewardConfig, tokenizer: PreTrainedTokenizerBase, *, source: str, override: Sequence[Override] | None = None
+) -> None:
     """Refuse a tokenizer with another chat template than in training.
 
     Args:
-        config: of the policy.
-        policy: the trained model.
+        config: of the trained model.
+        tokenizer: as it is now.
+        source: the trained model, for the message.
         override: what may differ; None where there is no leave to be had.
 
     Raises:
         RewardMismatchError: they differ.
     """
-    if "template" not in (override or ()) and config.template_sha256 != template_hash(policy.tokenizer):
-        day = None if config.template_date else told_date(policy.tokenizer)
+    if "template" not in (override or ()) and config.template_sha256 != template_hash(tokenizer):
+        day = None if config.template_date else told_date(tokenizer)
         unknown = f" (it tells the day {day}; what it told then is not recorded)" if day else ""
         leave = "" if override is None else ", or allow it with --override template"
         raise RewardMismatchError(
-            f"{policy.source}: the chat template is not the one it was trained with{unknown}; restore the tokenizer's "
+            f"{source}: the chat template is not the one it was trained with{unknown}; restore the tokenizer's "
             f"files{leave}"
         )
 
@@ -181,9 +186,7 @@ def check_reference(
         )
 
 
-def with_beta(
-    config: RewardConfig, policy: Backbone, *, beta: float | None, override: Sequence[Override]
-) -> RewardConfig:
+def with_beta(config: RewardConfig, *, source: str, beta: float | None, override: Sequence[Override]) -> RewardConfig:
     """The configuration with the beta in force: reward.json's, unless another one is asked for.
 
     Raises:
@@ -193,7 +196,7 @@ def with_beta(
         return config
     if "beta" not in override:
         raise RewardMismatchError(
-            f"{policy.source} was trained with beta {config.beta}, not {beta}: vote weights and thresholds depend "
+            f"{source} was trained with beta {config.beta}, not {beta}: vote weights and thresholds depend "
             "on it. Leave --beta out, or allow another one with --override beta"
         )
     return replace(config, beta=beta)

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.core.flops import ModelShape
 from freeprm.core.rewards import aggregator as aggregator_named
@@ -24,7 +24,7 @@ from freeprm.core.steps import TOKENS, given_steps, splitter, token_spans
 from freeprm.errors import ConfigError, DataError, PluginError
 from freeprm.io.plugins import load, names
 from freeprm.models.encoding import Encoded, Fitted, TooLong, check_vocabulary, encode, fit
-from freeprm.models.loading import DEFAULT_OPTIONS, Backbone, Dtype, LoadOptions, load_config, resolve, weights_identity
+from freeprm.models.loading import DEFAULT_OPTIONS, Dtype, LoadOptions, load_config, resolve, weights_identity
 from freeprm.models.reward_config import OVERRIDES, REWARD_FILE, Override, load_reward_config, stored_config
 from freeprm.scorers._usage import Usage
 from freeprm.types import Prompt, Ranked, Rollout, Span
@@ -196,6 +196,43 @@ class Member(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Inference servers that give a log-ratio's log-probabilities; see `scorers._servers`."""
+
+    policy_url: str
+    """Of the trained model, up to /v1."""
+    reference_url: str | None = None
+    """Of its reference; None where no reward needs it."""
+    policy_name: str | None = None
+    """The server's name for the model; not needed where it has one model only."""
+    reference_name: str | None = None
+    """The same of the reference: one server may have both, as a model and its LoRA adapter."""
+    api: Literal["auto", "vllm", "sglang"] = "auto"
+    """`auto` is what the server says of itself in /v1/models."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable with the servers' key, if they need one; the key itself is never a setting."""
+    concurrency: int = 32
+    """Requests in flight at a time, to each server."""
+    max_retries: int = 10
+    """Of a request, with waits of 1, 2, 4, ... 30 seconds, a little over two minutes in all."""
+    timeout_seconds: float = 600.0
+    """For one answer."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("concurrency", 1), ("max_retries", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: is {getattr(self, name)}; expected {least} or more")
+        if self.timeout_seconds <= 0:
+            raise ConfigError(f"timeout_seconds: is {self.timeout_seconds}; expected more than 0")
+        if (self.policy_url, self.policy_name) == (self.reference_url, self.reference_name):
+            raise ConfigError(
+                f"{self.policy_url}: is named as policy and as reference, whose log-ratio would be 0 everywhere. Give "
+                "--reference-url, or of one server with both the names: --server-option policy_name=... and "
+                "reference_name=..."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerSource:
     """Where a scorer is, and how it is loaded, in this process or another."""
 
@@ -218,6 +255,8 @@ class ScorerSource:
     the same reference or under another reward, takes them from there. Values are not kept."""
     reference_device: str | None = None
     """Of the reference, if another one; both models then run at the same time."""
+    servers: Servers | None = None
+    """Servers that run the models; the source is then read for its tokenizer and what it says of itself."""
     options: LoadOptions = DEFAULT_OPTIONS
     """Device, dtype and the like, of all models."""
 
@@ -245,7 +284,7 @@ class ScorerSource:
 
     def refuse_log_ratio(self, why: str, *, allowed: Sequence[str] = ()) -> None:
         """Raise a ConfigError for the first option of log-ratios that is set."""
-        for name in ("reference", "beta", "override", "reference_device"):
+        for name in ("reference", "beta", "override", "reference_device", "servers"):
             if getattr(self, name) and name not in allowed:
                 raise ConfigError(f"{self.source}: {name}: is for log-ratios; {why}; leave it out")
 
@@ -311,12 +350,17 @@ def steps_of(
     return spans, token_spans(covered, spans, text=text)
 
 
-def fit_rollouts(rollouts: Sequence[Rollout], models: Sequence[Backbone], *, too_long: TooLong) -> Fitted[Encoded]:
+def fit_rollouts(
+    rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase, configs: Mapping[str, PreTrainedConfig], *,
+    max_length: int, too_long: TooLong,
+) -> Fitted[Encoded]:  # fmt: skip
     """Responses encoded for models of one vocabulary, without empty and too long ones.
 
     Args:
         rollouts: any number.
-        models: the first one's tokenizer and context are used.
+        tokenizer: of all models.
+        configs: of the models, by their names in messages.
+        max_length: tokens of a prompt with its response.
         too_long: see `ScoringOptions`.
 
     Returns:
@@ -327,10 +371,10 @@ def fit_rollouts(rollouts: Sequence[Rollout], models: Sequence[Backbone], *, too
         ModelError: a token is beyond a model's vocabulary.
     """
     present = [index for index, rollout in enumerate(rollouts) if rollout.response]
-    encoded = encode(models[0].tokenizer, [rollouts[index] for index in present])
-    for one in models:
-        check_vocabulary(encoded, one.model.config, model=one.source)
-    found = fit(encoded, max_length=models[0].max_length, too_long=too_long)
+    encoded = encode(tokenizer, [rollouts[index] for index in present])
+    for name, config in configs.items():
+        check_vocabulary(encoded, config, model=name)
+    found = fit(encoded, max_length=max_length, too_long=too_long)
     counts = found.counts + Counter({"excluded: empty response": len(rollouts) - len(present)})
     return Fitted(kept=[present[row] for row in found.kept], encoded=found.encoded, counts=counts)
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from freeprm.models.loading import check_same_vocabulary, load_backbone, portable, resolve, template_hash, weights_hash
 from freeprm.models.reward_config import Reference, RewardConfig
+from freeprm.scorers._log_ratio import described
 from freeprm.scorers.base import Description, ScorerSource
-from freeprm.scorers.implicit import ImplicitPRM, described
+from freeprm.scorers.implicit import ImplicitPRM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,27 +1,20 @@
-"""The implicit process reward model: two causal language models whose log-ratio is the reward."""
+"""The implicit process reward model with both of its models loaded here; see `_log_ratio` for what it makes of them."""
 
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Event, Lock
-from typing import Self, TypeVar
+from typing import Self
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from freeprm.core.flops import ModelShape
-from freeprm.core.ledger import POLICY, REFERENCE
-from freeprm.core.rewards import REWARDS, Floats, check_reward, q_values, step_rewards
-from freeprm.errors import ConfigError, DataError, ModelError, SpanError
+from freeprm.errors import ModelError
 from freeprm.models.batching import Advance
 from freeprm.models.casting import kept_of_update
-from freeprm.models.encoding import Encoded, TooLong
+from freeprm.models.encoding import Encoded
 from freeprm.models.loading import (
     Backbone,
     Dtype,
@@ -35,7 +28,7 @@ from freeprm.models.loading import (
 )
 from freeprm.models.logprobs import score_tokens
 from freeprm.models.publishing import model_files, push_files, save_files
-from freeprm.models.reference_logprobs import COLUMNS, LogProbCache, cache_key, check_stored, model_key, stored_logprobs
+from freeprm.models.reference_logprobs import LogProbCache, cache_key
 from freeprm.models.reward_config import (
     Override,
     Reference,
@@ -47,39 +40,75 @@ from freeprm.models.reward_config import (
     reference_of,
     with_beta,
 )
+from freeprm.scorers._log_ratio import LogRatio, Score, described
+from freeprm.scorers._servers import describe_served, load_served
 from freeprm.scorers._usage import ModelUsage, Usage
-from freeprm.scorers.base import (
-    DEFAULT_SCORING,
-    Description,
-    Scorer,
-    ScorerSource,
-    Scores,
-    ScoringOptions,
-    fit_rollouts,
-    rollouts_of,
-    steps_of,
-)
-from freeprm.types import Prompt, ResponseScore, Rollout
+from freeprm.scorers.base import Description, ScorerSource
 
 _SAME_DIRECTION = 0.99
 """Cosine of two updates from which no warning is given; at 0.99, 14 % of the norm is orthogonal."""
-_Score = Callable[[Sequence[Encoded]], list[Tensor]]
-First = TypeVar("First")
-Second = TypeVar("Second")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogProbs:
-    """Both models' log-probabilities of one response's tokens."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in this process, as a `Reader`."""
 
-    encoded: Encoded
-    policy: Floats
-    """(T,)"""
-    ref: Floats | None
-    """(T,); None without a loaded reference."""
+    backbone: Backbone
+    cache: Path | None
+
+    @property
+    def source(self) -> str:
+        """See `Reader`."""
+        return self.backbone.source
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """See `Reader`."""
+        return self.backbone.tokenizer
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """See `Reader`."""
+        return self.backbone.model.config
+
+    @property
+    def max_length(self) -> int:
+        """See `Reader`."""
+        return self.backbone.max_length
+
+    @property
+    def dtype(self) -> str:
+        """See `Reader`."""
+        return self.backbone.dtype
+
+    @property
+    def place(self) -> str:
+        """See `Reader`."""
+        return str(next(self.backbone.model.parameters()).device)
+
+    def reading(self, what: str, passed: Advance, *, usage: Usage, token_budget: int | None) -> Score:
+        """See `Reader`; what the cache has is charged as it was when it was computed."""
+        model, folder = self.backbone.model, self.backbone.folder
+        advance = usage.timing(what, model, passed)
+        if self.cache is None:
+            return partial(score_tokens, model, token_budget=token_budget, advance=advance)
+        key = cache_key(weights_hash(folder), model.config, f"{self.dtype}/{token_budget} tokens a batch")
+        cache = LogProbCache(self.cache, model_key=key)
+
+        def read(encoded: Sequence[Encoded]) -> list[Tensor]:
+            if not encoded:
+                return []
+            if missing := cache.missing([encoded]):
+                cache.compute(model, missing, token_budget=token_budget, advance=advance)
+            else:
+                n_tokens, seconds = cache.spent([encoded])
+                usage.models[what] += ModelUsage(tokens=n_tokens, seconds=seconds)
+            return cache.read([encoded])
+
+        return read
 
 
-class ImplicitPRM(Scorer):
+class ImplicitPRM(LogRatio):
     """Scores responses with r = beta * log(pi_phi / pi_ref), at any granularity.
 
     Args:
@@ -92,8 +121,6 @@ class ImplicitPRM(Scorer):
             log-ratios.
     """
 
-    consumes = COLUMNS
-
     def __init__(
         self,
         config: RewardConfig,
@@ -104,12 +131,14 @@ class ImplicitPRM(Scorer):
         cache: Path | None = None,
         about: Description | None = None,
     ):
-        self.config, self.policy, self.reference = config, policy, reference
-        self.about = about or described(
+        about = about or described(
             policy.source, beta=config.beta, dtype=policy.dtype, splitter=config.splitter, policy=policy.folder,
             reference=None if reference is None else reference.folder, is_own_reference=reference is policy,
         )  # fmt: skip
-        self._takes_stored, self._cache = stored_reference, cache
+        self.policy, self.reference = policy, reference
+        ours = Loaded(policy, cache)
+        theirs = ours if reference is policy else None if reference is None else Loaded(reference, cache)
+        super().__init__(config, about, policy=ours, reference=theirs, stored_reference=stored_reference)
 
     @classmethod
     def from_pretrained(
@@ -173,8 +202,8 @@ class ImplicitPRM(Scorer):
         config = load_reward_config(source.folder)
         recorded = reference_of(config, source=source.source)
         policy = load_backbone(source.source, recorded_date(config, source.options, override=source.override))
-        check_template(config, policy, override=source.override)
-        config = with_beta(config, policy, beta=source.beta, override=source.override)
+        check_template(config, policy.tokenizer, source=policy.source, override=source.override)
+        config = with_beta(config, source=policy.source, beta=source.beta, override=source.override)
         if not source.load_reference:
             return cls(config, policy=policy, reference=None, cache=source.cache)
         # Both in the policy's precision: otherwise the log-ratio would contain two roundings.
@@ -244,276 +273,6 @@ class ImplicitPRM(Scorer):
         )  # fmt: skip
         return cls(config, policy=model, reference=model, cache=cache)
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """See `freeprm.scorers.base.Scorer`."""
-        return self.policy.tokenizer
-
-    def shape(self) -> ModelShape:
-        """See `freeprm.scorers.base.Scorer`."""
-        return ModelShape.of(self.policy.model.config.get_text_config())
-
-    def score(
-        self,
-        prompt: Prompt,
-        responses: Sequence[str],
-        *,
-        splitter: str | None = None,
-        steps: Sequence[Sequence[str]] | None = None,
-        reward: str = "with-reference",
-        too_long: TooLong = "error",
-        finished: bool = True,
-    ) -> list[ResponseScore]:
-        """Score responses to one prompt.
-
-        Args:
-            prompt: text or conversation.
-            responses: B texts.
-            splitter: a name in `freeprm.core.steps.SPLITTERS`, or "tokens"; the model's own by default.
-            steps: the steps of each response, instead of a splitter.
-            reward: a name in `freeprm.core.rewards.REWARDS`.
-            too_long: what to do with a response longer than the context; "exclude" is refused, since the missing score
-                would not be noticed.
-            finished: False for beginnings of responses, which get no end-of-turn token.
-
-        Returns:
-            B scores, in order.
-
-        Raises:
-            DataError: an empty or too long response, or one list of steps too many or too few.
-        """
-        if too_long == "exclude":
-            raise ConfigError("too_long='exclude': `score` returns one score a response; choose 'error' or 'truncate'")
-        if steps is not None and len(steps) != len(responses):
-            raise DataError(f"{len(steps)} lists of steps for {len(responses)} responses")
-        logps, _ = self.logprobs(rollouts_of(prompt, responses, truncated=not finished), too_long=too_long)
-        for index, response in enumerate(responses):
-            if index not in logps:
-                why = (
-                    "its prompt alone fills the context" if response else "it is empty, so there are no tokens to score"
-                )
-                raise DataError(f"response {index}: {why}; leave it out")
-        return [
-            self.read(item, response, splitter=splitter, steps=None if steps is None else steps[index], reward=reward)
-            for index, (item, response) in enumerate(zip(logps.values(), responses, strict=True))
-        ]
-
-    def score_rollouts(
-        self, rollouts: Sequence[Rollout], options: ScoringOptions = DEFAULT_SCORING, *, usage: Usage | None = None
-    ) -> tuple[dict[int, Scores], Counter[str]]:
-        """See `freeprm.scorers.base.Scorer`."""
-        self.about.check(options)
-        first, *others = options.rewards or self.about.rewards or ("",)
-        logps, counts = self.logprobs(
-            rollouts, too_long=options.too_long, token_budget=options.token_budget, usage=usage
-        )
-        found = {}
-        for index, item in logps.items():
-            by_reward = {name: self._scores(item, rollouts[index], name, options) for name in (first, *others)}
-            found[index] = replace(by_reward.pop(first), others=by_reward) if others else by_reward[first]
-        return found, counts
-
-    def _scores(self, item: TokenLogProbs, rollout: Rollout, reward: str, options: ScoringOptions) -> Scores:
-        """The scores under a reward; "" means q at each step's end."""
-        try:
-            read = self.read(
-                item, rollout.response, splitter=options.splitter, steps=rollout.extra.get("steps"),
-                reward=reward or "with-reference",
-            )  # fmt: skip
-        except SpanError as error:
-            raise SpanError(f"{item.encoded.name}: {error}") from error
-        n_tokens = len(item.encoded.ids)
-        if not reward:
-            return Scores(steps=read.steps, step_scores=read.q_values, n_tokens=n_tokens)
-        columns = {}
-        if options.tokens:
-            columns = {"token_rewards": list(read.token_rewards), "token_spans": [list(span) for span in read.tokens]}
-        return Scores(
-            steps=read.steps, step_scores=read.step_rewards, reward=read.reward, n_tokens=n_tokens, columns=columns
-        )
-
-    def logprobs(
-        self,
-        rollouts: Sequence[Rollout],
-        *,
-        too_long: TooLong = "exclude",
-        token_budget: int | None = None,
-        usage: Usage | None = None,
-    ) -> tuple[dict[int, TokenLogProbs], Counter[str]]:
-        """Both models' token log-probabilities, from which any reward at any granularity is computed.
-
-        Args:
-            rollouts: any number, best grouped by prompt; empty responses are left out.
-            too_long: what to do with a response longer than the context.
-            token_budget: tokens in one batch; see `score_tokens`.
-            usage: counts the tokens of each model.
-
-        Returns:
-            By index into `rollouts`, without those left out; and counts of responses left out or cut, by reason, and
-            of the sources of the reference's log-probabilities.
-        """
-        fitted = fit_rollouts(rollouts, [one for one in (self.policy, self.reference) if one], too_long=too_long)
-        counts, usage = fitted.counts, usage or Usage()
-        score = partial(self._pass, usage=usage, token_budget=token_budget)
-        reference = self.reference
-        ref: Sequence[Tensor | None]
-        if reference is None or reference is self.policy:
-            policy = score(POLICY, self.policy, usage.advance)(fitted.encoded)
-            ref = policy if reference else [None] * len(policy)
-        else:
-            kept = [rollouts[index] for index in fitted.kept]
-            policy, ref = both(
-                lambda passed: score(POLICY, self.policy, passed)(fitted.encoded),
-                lambda passed: self._of_reference(kept, fitted.encoded, score(REFERENCE, reference, passed), counts),
-                advance=usage.advance, at_once=are_apart(self.policy.model, reference.model),
-            )  # fmt: skip
-        parts = zip(fitted.kept, fitted.encoded, policy, ref, strict=True)
-        return {
-            index: TokenLogProbs(encoded=item, policy=_array(p), ref=None if r is None else _array(r))
-            for index, item, p, r in parts
-        }, counts
-
-    def _pass(self, what: str, model: Backbone, passed: Advance, *, usage: Usage, token_budget: int | None) -> _Score:
-        """One model's pass, timed from now on; what the cache has is charged as it was when it was computed."""
-        advance = usage.timing(what, model.model, passed)
-        if self._cache is None:
-            return partial(score_tokens, model.model, token_budget=token_budget, advance=advance)
-        precision = f"{model.dtype}/{token_budget} tokens a batch"
-        key = cache_key(weights_hash(model.folder), model.model.config, precision)
-        cache = LogProbCache(self._cache, model_key=key)
-
-        def read(encoded: Sequence[Encoded]) -> list[Tensor]:
-            if not encoded:
-                return []
-            if missing := cache.missing([encoded]):
-                cache.compute(model.model, missing, token_budget=token_budget, advance=advance)
-            else:
-                n_tokens, seconds = cache.spent([encoded])
-                usage.models[what] += ModelUsage(tokens=n_tokens, seconds=seconds)
-            return cache.read([encoded])
-
-        return read
-
-    def _of_reference(
-        self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], score: _Score, counts: Counter[str]
-    ) -> list[Tensor]:
-        """The reference's log-probabilities, from sampling or computed."""
-        stored = self._stored(rollouts, encoded, score, counts)
-        rest = [index for index in range(len(encoded)) if index not in stored]
-        computed = score([encoded[index] for index in rest])
-        known = {**stored, **dict(zip(rest, computed, strict=True))}
-        return [known[index] for index in range(len(encoded))]
-
-    def _stored(
-        self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], score: _Score, counts: Counter[str]
-    ) -> dict[int, Tensor]:
-        """By index, the reference's log-probabilities that rollouts have from sampling, some of them checked."""
-        if not self._takes_stored:
-            return {}
-        dtype = self.policy.dtype
-        key = model_key(
-            weights_sha256=reference_of(self.config, source=self.policy.source).weights_sha256,
-            template_sha256=self.config.template_sha256,
-            dtype=dtype,
-        )
-        model = (self.reference or self.policy).model
-        stored = stored_logprobs(rollouts, encoded, key=key, config=model.config, counts=counts)
-        if stored:
-            check_stored(stored, encoded, dtype=dtype, compute=score)
-        return stored
-
-    def read(
-        self,
-        logps: TokenLogProbs,
-        response: str,
-        *,
-        splitter: str | None = None,
-        steps: Sequence[str] | None = None,
-        reward: str = "with-reference",
-    ) -> ResponseScore:
-        """Rewards at every granularity from token log-probabilities, without running a model.
-
-        Raises:
-            ModelError: this reward needs the reference, which is not loaded.
-        """
-        check_reward(reward)
-        if logps.ref is None and reward != "without-reference":
-            raise ModelError(f"reward {reward!r} needs the reference, which was not loaded; choose 'without-reference'")
-        ref = logps.policy if logps.ref is None else logps.ref
-        rewards = REWARDS[reward](logps.policy, ref, self.config.beta)
-        covered = logps.encoded.spans
-        spans, tokens = steps_of(covered, response, splitter or self.config.splitter, given=steps)
-        per_step = step_rewards(rewards, tokens)
-        return ResponseScore(
-            steps=tuple(spans),
-            step_rewards=tuple(per_step.tolist()),
-            q_values=tuple(q_values(per_step).tolist()),
-            reward=float(rewards.sum()),
-            tokens=covered,
-            token_rewards=tuple(rewards.tolist()),
-        )
-
-
-def described(
-    source: str, *, beta: float, dtype: str, splitter: str, policy: Path, reference: Path | None,
-    is_own_reference: bool = False,
-) -> Description:  # fmt: skip
-    """The description of a log-ratio; its default reward follows from its models."""
-    plain = "without-reference" if reference is None else "with-reference"
-    return Description(
-        name="implicit", source=source, splitter=splitter, aggregation="min", kind="log_odds",
-        rewards=("reference-only" if is_own_reference else plain,), settings={"beta": beta, "dtype": dtype},
-        weights={"policy": policy, "reference": reference},
-    )  # fmt: skip
-
-
-def are_apart(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two models are on different devices."""
-    return next(one.parameters()).device != next(other.parameters()).device
-
-
-class _EndedError(Exception):
-    """Ends a pass because the other one has failed."""
-
-
-def both(
-    first: Callable[[Advance], First], second: Callable[[Advance], Second], *, advance: Advance, at_once: bool
-) -> tuple[First, Second]:
-    """The results of two passes; each is called with a callback for its batches.
-
-    Args:
-        first: runs in this thread.
-        second: runs after it, or in its own thread.
-        advance: called for every batch, by one pass at a time.
-        at_once: run both at the same time. If one fails or is interrupted, the other ends after its batch.
-    """
-    if not at_once:
-        return first(advance), second(advance)
-    ended, alone = Event(), Lock()
-
-    def passed(n_tokens: int, n_responses: int) -> None:
-        if ended.is_set():
-            raise _EndedError
-        with alone:
-            advance(n_tokens, n_responses)
-
-    def end_if_failed(done: Future[Second]) -> None:
-        if done.exception() is not None:
-            ended.set()
-
-    with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(second, passed)
-        other.add_done_callback(end_if_failed)
-        try:
-            mine = first(passed)
-        except _EndedError:
-            other.result()  # raises what ended this pass
-            raise
-        except BaseException:
-            ended.set()
-            raise
-        return mine, other.result()
-
 
 def _warn_of_a_cast(policy: Backbone, reference: Backbone) -> None:
     """Warn if reading a float32 policy in 16 bits loses much of what training changed."""
@@ -540,8 +299,16 @@ def _recorded(recorded: Reference, source: str | Path, options: LoadOptions) -> 
         ) from error
 
 
-def _array(logps: Tensor) -> Floats:
-    return logps.numpy().astype(np.float64)
+class Implicit:
+    """See `freeprm.scorers.base.Member`: a folder that `freeprm train` wrote, its models loaded here or on servers."""
+
+    def describe(self, source: ScorerSource) -> Description:
+        """See `Member`."""
+        return describe_served(source, source.servers) if source.servers else ImplicitPRM.describe(source)
+
+    def load(self, source: ScorerSource) -> LogRatio:
+        """See `Member`."""
+        return load_served(source, source.servers) if source.servers else ImplicitPRM.load(source)
 
 
-PLUGIN = ImplicitPRM
+PLUGIN = Implicit()

@@ -76,7 +76,7 @@ class Valued(Scorer):
         about, config = cls.describe(source), load_reward_config(source.folder)
         valuation = valuation_of(config, source=source.source)
         backbone = load_valued(source.source, valuation, recorded_date(config, source.options), fresh=False)
-        check_template(config, backbone)
+        check_template(config, backbone.tokenizer, source=backbone.source)
         about = replace(about, settings={**about.settings, "dtype": backbone.dtype})
         return cls(about=about, backbone=backbone, valuation=valuation)
 
@@ -100,7 +100,10 @@ class Valued(Scorer):
             NonFiniteError: a value is not finite; names the response.
         """
         self.about.check(options)
-        fitted = fit_rollouts(rollouts, [self.backbone], too_long=options.too_long)
+        fitted = fit_rollouts(
+            rollouts, self.backbone.tokenizer, {self.backbone.source: self.backbone.model.config},
+            max_length=self.backbone.max_length, too_long=options.too_long,
+        )  # fmt: skip
         cuts = [
             self._steps(rollouts[index], item, options.splitter)
             for index, item in zip(fitted.kept, fitted.encoded, strict=True)

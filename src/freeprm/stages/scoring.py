@@ -15,6 +15,7 @@ from freeprm.core.steps import splitter as splitter_named
 from freeprm.errors import ConfigError
 from freeprm.executors.base import Executor
 from freeprm.formats._reading import read_responses
+from freeprm.io.config import build
 from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar
 from freeprm.io.rows import Row
@@ -22,7 +23,7 @@ from freeprm.io.runs import RunFolder, behind
 from freeprm.models.loading import LoadOptions
 from freeprm.scorers._job import Part, ScoredPart, ScoringJob
 from freeprm.scorers._usage import ModelUsage, scoring_cost
-from freeprm.scorers.base import Scorer, ScorerSource, ScoringOptions
+from freeprm.scorers.base import Scorer, ScorerSource, ScoringOptions, Servers
 from freeprm.settings import ScorerSettings, ScoreSettings
 from freeprm.stages.base import RunResult, stage
 from freeprm.types import Cost, Rollout
@@ -45,8 +46,9 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
     executor: Executor = built("executors", settings.executor, [settings.executor_options])
     cache = None if settings.cache is None else Path(settings.cache)
     prm = scorer_of(
-        settings, stored_reference=settings.stored_reference, cache=cache, of_log_ratios={"--tokens": settings.tokens}
-    )
+        settings, stored_reference=settings.stored_reference, cache=cache, servers=_servers(settings),
+        of_log_ratios={"--tokens": settings.tokens},
+    )  # fmt: skip
     if executor.remote and isinstance(prm, Scorer):
         raise ConfigError("prm: is a loaded model, which stays in this process; give workers elsewhere a ScorerSource")
     about = prm.about if isinstance(prm, Scorer) else prm.describe()
@@ -91,13 +93,13 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
 
 def scorer_of(
     settings: ScorerSettings, *, stored_reference: bool = True, cache: Path | None = None,
-    of_log_ratios: Mapping[str, object] = _NONE,
+    servers: Servers | None = None, of_log_ratios: Mapping[str, object] = _NONE,
 ) -> Scorer | ScorerSource:  # fmt: skip
     """The scorer that settings name, loaded or not.
 
     Args:
         settings: which, and how it is loaded.
-        stored_reference, cache: see `ScorerSource`.
+        stored_reference, cache, servers: see `ScorerSource`.
         of_log_ratios: further options that only a log-ratio has, by flag.
 
     Raises:
@@ -109,6 +111,8 @@ def scorer_of(
     if settings.splitter not in (None, TOKENS):
         splitter_named(settings.splitter)
     if isinstance(settings.prm, Scorer | ScorerSource):
+        if servers is not None:
+            raise ConfigError("policy_url: is for a folder; a loaded scorer has its models, and a source its `servers`")
         return settings.prm
     sources = [item is not None for item in (settings.prm, settings.untrained, settings.scorer)]
     if sum(sources) != 1 or (settings.scorer is None) != (settings.model is None):
@@ -117,7 +121,8 @@ def scorer_of(
         raise ConfigError("--reference-device: is for --prm; a model that is its own reference is on one device")
     options = {
         "--reward": settings.rewards, "--beta": settings.beta, "--override": settings.override,
-        "--reference-device": settings.reference_device, "--cache": cache, **of_log_ratios,
+        "--reference-device": settings.reference_device, "--cache": cache, "--policy-url": servers,
+        **of_log_ratios,
     }  # fmt: skip
     if settings.scorer is not None:
         _refuse(options, "a released model gives the scores that it gives")
@@ -134,11 +139,25 @@ def scorer_of(
         stored_reference=stored_reference,
         cache=cache,
         reference_device=settings.reference_device,
+        servers=servers,
         options=LoadOptions(
             device=settings.device, dtype=settings.dtype, attention=settings.attention,
             trust_remote_code=settings.trust_remote_code,
         ),
     )  # fmt: skip
+
+
+def _servers(settings: ScoreSettings) -> Servers | None:
+    """The inference servers that settings name, if any."""
+    if settings.policy_url is None:
+        if settings.reference_url is not None or settings.server_options:
+            name = "--server-option" if settings.reference_url is None else "--reference-url"
+            raise ConfigError(f"{name}: is for scoring by servers; give the trained model's too: --policy-url")
+        return None
+    if settings.token_budget is not None:
+        raise ConfigError("--token-budget: is for models that are loaded here; servers make up their batches")
+    named = {"policy_url": settings.policy_url, "reference_url": settings.reference_url}
+    return build(Servers, [settings.server_options, named])
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:
