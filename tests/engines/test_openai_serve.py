@@ -22,8 +22,9 @@ import pytest
 from freeprm.assets import solver_path
 from freeprm.engines.base import Request, Sampled, SamplingParams
 from freeprm.engines.openai import OpenAIEngine
-from freeprm.errors import ModelError
+from freeprm.errors import ConfigError, ModelError
 from freeprm.io.files import read_rows
+from freeprm.scorers.base import ScorerSource, Servers, rollouts_of
 from freeprm.stages.grading import grade
 from freeprm.stages.sampling import sample
 
@@ -112,6 +113,17 @@ def draw(
     request = Request(problem_id="p", prompt=PROMPT, sample_idxs=tuple(range(n)), done=done)
     found = engine.sample([request], params=params)
     return sorted(found, key=lambda sampled: sampled.sample_idx)
+
+
+def test_it_gives_no_log_probabilities_of_what_it_is_sent_and_so_cannot_score(server, solver):
+    """transformers 5.23 takes no token ids and no `prompt_logprobs`, and ignores `echo` and `logprobs`."""
+    servers = Servers(policy_url=server.url, policy_name=str(solver))
+    source = ScorerSource(source=str(solver), scorer="untrained", servers=servers)
+    with pytest.raises(ConfigError, match=r"expected one of vllm, sglang\. .*such as transformers serve"):
+        source.load()
+    scorer = replace(source, servers=replace(servers, api="vllm")).load()
+    with pytest.raises(ModelError, match=r"sample 0: .* refuses it \(422: Unexpected fields in the request"):
+        scorer.score_rollouts(rollouts_of(PROMPT, ["It is 40."]))
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
 """Scoring through servers, against stand-ins that a real tiny model answers, in the shapes of vLLM and of SGLang.
 
 The shapes were read off vLLM 0.33.0 (`CompletionResponseChoice.prompt_logprobs`, `ModelCard`, `clamp_prompt_logprobs`)
-and SGLang 0.5.23 (`add_logprob_to_meta_info`, `_process_input_token_logprobs`, `ModelCard`).
+and SGLang 0.5.23 (`add_logprob_to_meta_info`, `_process_input_token_logprobs`, `ModelCard`). Where their packages are
+unpacked, at FREEPRM_VLLM_SOURCE and FREEPRM_SGLANG_SOURCE, the fields are held to the source.
 """
 
+import ast
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -516,3 +519,57 @@ def test_the_address_is_no_part_of_a_run(folder, serve, tmp_path):
         )  # fmt: skip
         assert made.counts == {"scored": 12}
     assert not policy.bodies
+
+
+def source_at(variable: str) -> Path:
+    given = os.environ.get(variable)
+    if not given:
+        pytest.skip(f"set {variable} to the unpacked package")
+    return Path(given)
+
+
+def fields_in(file: Path, *kinds: str) -> set[str]:
+    """Annotated fields of classes, as their source has them."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {
+        node.target.id
+        for kind in ast.walk(tree) if isinstance(kind, ast.ClassDef) and kind.name in kinds
+        for node in kind.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }  # fmt: skip
+
+
+def test_what_vllm_is_sent_and_what_is_read_of_it_is_in_its_source(folder, serve):
+    entrypoints = source_at("FREEPRM_VLLM_SOURCE") / "entrypoints"
+    policy = start(serve, "vllm", 1)
+    source(folder, Servers(policy_url=policy.url), load_reference=False).load().score_rollouts(ROLLOUTS[:1])
+    completion = entrypoints / "openai" / "completion" / "protocol.py"
+    assert set(policy.bodies[0]) <= fields_in(completion, "CompletionRequest")
+    answer = vllm_answer(1, policy.bodies[0])
+    assert set(answer) <= fields_in(completion, "CompletionResponse")
+    assert set(answer["choices"][0]) <= fields_in(completion, "CompletionResponseChoice")
+    entry = next(iter(answer["choices"][0]["prompt_logprobs"][1].values()))
+    assert set(entry) == fields_in(entrypoints.parent / "logprobs.py", "Logprob")
+    card = fields_in(entrypoints / "serve" / "engine" / "protocol.py", "ModelCard")
+    assert set(policy.models[1]["data"][0]) <= card
+    assert 'owned_by: str = "vllm"' in (entrypoints / "serve" / "engine" / "protocol.py").read_text(encoding="utf-8")
+    clamp = (entrypoints / "generate" / "base" / "serving.py").read_text(encoding="utf-8")
+    assert "logprob_values.logprob = -9999.0" in clamp
+
+
+def test_what_sglang_is_sent_and_what_is_read_of_it_is_in_its_source(folder, serve):
+    srt = source_at("FREEPRM_SGLANG_SOURCE") / "srt"
+    stub = serve(
+        lambda path, body, number: (200, sglang_answer(1, body)),
+        models=cards("sglang", "base", "tuned", parent="base"),
+    )  # fmt: skip
+    servers = Servers(policy_url=stub.url, policy_name="tuned")
+    source(folder, servers, load_reference=False).load().score_rollouts(ROLLOUTS[:1])
+    assert set(stub.bodies[0]) <= fields_in(srt / "managers" / "io_struct.py", "GenerateReqInput")
+    sampling = fields_in(srt / "sampling" / "sampling_params.py", "SamplingParams")
+    assert set(stub.bodies[0]["sampling_params"]) <= sampling
+    manager = (srt / "managers" / "tokenizer_manager.py").read_text(encoding="utf-8")
+    assert '"input_token_logprobs"] = state.input_token_logprobs' in manager
+    values = (srt / "managers" / "scheduler_components" / "logprob_result_processor.py").read_text(encoding="utf-8")
+    assert "input_token_logprobs_val = [None] + input_token_logprobs[:-1]" in values
+    assert "x if x < self.model_config.vocab_size - 1 else 0" in values
+    assert 'owned_by: str = "sglang"' in (srt / "entrypoints" / "openai" / "protocol.py").read_text(encoding="utf-8")

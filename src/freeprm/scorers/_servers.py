@@ -229,9 +229,9 @@ class ServedModel:
         named = self.settings.api if self.settings.api != "auto" else owned_by
         if named not in _APIS:
             raise ConfigError(
-                f"{self.url}: says that it is {owned_by!r}; expected one of {', '.join(_APIS)}. Of a server that "
-                "speaks like one of them, say which: --server-option api=vllm. Most others, as transformers serve, do "
-                "not give log-probabilities of tokens that they are given"
+                f"{self.url}: {f'says that it is {owned_by!r}' if owned_by else 'does not say what it is'}; expected "
+                f"one of {', '.join(_APIS)}. Of a server that speaks like one of them, say which: --server-option "
+                "api=vllm. Others, such as transformers serve, give no log-probabilities of tokens that they are sent"
             )
         return _APIS[named]
 
