@@ -280,6 +280,10 @@ def other_token(made: dict[str, Any]) -> None:
     found[-1] = {"299": next(iter(found[-1].values()))}
 
 
+def another_prompt(made: dict[str, Any]) -> None:
+    made["choices"][0]["prompt_token_ids"] = [5, *made["choices"][0]["prompt_token_ids"][1:]]
+
+
 def none_at_all(made: dict[str, Any]) -> None:
     made["choices"][0]["prompt_logprobs"] = None
 
@@ -298,6 +302,7 @@ WRONG = {
     "null": (last_is(None), NonFiniteError, "gives None as the log-probability"),
     "a logit": (last_is(3.5), ModelError, "gives 3.5 as the log-probability .* above 0"),
     "another token": (other_token, ModelError, r"of token 299 at place \d+ of the response, where \d+ was sent"),
+    "another prompt": (another_prompt, ModelError, "the prompt that it read is another one"),
     "none at all": (none_at_all, ModelError, "does not answer with log-probabilities of what it was sent"),
     "null inside": (null_inside, ModelError, "does not answer with log-probabilities of what it was sent"),
 }  # fmt: skip
@@ -319,6 +324,7 @@ def edited(edit: Callable[[list[list[Any]]], Any]) -> Change:
 
 WRONG_SGLANG = {
     "one token fewer": (edited(list.pop), ModelError, r"of \d+ tokens, but \d+ were sent"),
+    "a prompt cut short": (lambda made: made["meta_info"].update(prompt_tokens=3), ModelError, "of 3 tokens, but"),
     "NaN, as null": (edited(lambda found: found[-1].__setitem__(0, None)), NonFiniteError, "gives None"),
     "another token": (edited(lambda found: found[-1].__setitem__(1, 5)), ModelError, "of token 5 at place"),
     "token 0 for another": (edited(lambda found: found[-1].__setitem__(1, 0)), ModelError, "of token 0 at place"),
@@ -410,6 +416,10 @@ def test_the_wrong_server_is_told_before_anything_is_sent(folder, serve):
         source(folder, Servers(policy_url=other.url), load_reference=False).load()
     with pytest.raises(ModelError, match=r"no server answers there .*--policy-url=http://HOST:PORT/v1"):
         source(folder, Servers(policy_url="http://127.0.0.1:9/v1"), load_reference=False).load()
+    secret = Servers(policy_url=other.url.replace("://", "://user:word@"))
+    with pytest.raises(ConfigError, match="says that it is") as raised:
+        source(folder, secret, load_reference=False).load()
+    assert "word" not in str(raised.value)
     with pytest.raises(ConfigError, match="--policy-url: is 'localhost'"):
         source(folder, Servers(policy_url="localhost"), load_reference=False).load()
 

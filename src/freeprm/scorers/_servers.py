@@ -23,7 +23,15 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.engines.openai.engine import streamed
 from freeprm.engines.openai.replies import AttemptError
-from freeprm.engines.openai.server import PROBLEM_STATUSES, Pace, RefusedError, Server, ServerLostError, listed
+from freeprm.engines.openai.server import (
+    PROBLEM_STATUSES,
+    Pace,
+    RefusedError,
+    Server,
+    ServerLostError,
+    listed,
+    shown_url,
+)
 from freeprm.errors import ConfigError, ModelError, NonFiniteError
 from freeprm.models.batching import NOT_FINITE, Advance
 from freeprm.models.encoding import Encoded
@@ -59,8 +67,9 @@ class _Answer(NamedTuple):
     """What a server says of one response."""
 
     n_tokens: int
-    """Of the prompt and the response, if all that were sent were read."""
+    """That were read, of prompt and response."""
     response: Sequence[_Given]
+    """Of the tokens behind the prompt."""
 
 
 class _Api(Protocol):
@@ -100,9 +109,12 @@ class _VLLM:
         """See `_Api`."""
         if not isinstance(answer, dict) or not answer.get("choices"):
             raise AttemptError("an answer without choices")
-        found = answer["choices"][0]["prompt_logprobs"]
+        choice = answer["choices"][0]
+        found, read = choice["prompt_logprobs"], choice.get("prompt_token_ids")
         if found[0] is not None:
             raise ValueError("its first token has a log-probability, which nothing predicts")
+        if read is not None and read[: item.n_prompt] != item.ids[: item.n_prompt].tolist():
+            raise ValueError("the prompt that it read is another one")
         given = []
         for sent, entry in zip(item.ids[item.n_prompt :].tolist(), found[item.n_prompt :], strict=False):
             # More than one where the server was told so: the prompt's own token is first.
@@ -144,7 +156,7 @@ class _SGLang:
             # It says 0 for the last tokens of the vocabulary, which it keeps for images.
             if sent >= vocab_size - 1 and index < len(given) and given[index].token == 0:
                 given[index] = given[index]._replace(token=sent)
-        return _Answer(item.n_prompt + len(found), given)
+        return _Answer(about.get("prompt_tokens", item.n_prompt + len(found)), given)
 
 
 _APIS: Mapping[str, _Api] = {"vllm": _VLLM(), "sglang": _SGLang()}
@@ -182,6 +194,11 @@ class ServedModel:
         """See `Reader`."""
         return f"{self.url} {self.name}"
 
+    @property
+    def shown(self) -> str:
+        """The address, for messages."""
+        return shown_url(self.url)
+
     def greeted(self) -> "ServedModel":
         """The same with what the server says of the model; a ConfigError or ModelError if it has no such model."""
         [served] = streamed(self._greet)
@@ -212,10 +229,10 @@ class ServedModel:
         names = [model["id"] for model in models]
         flag = f"--server-option {self.role}_name="
         if self.name is None and len(names) != 1:
-            raise ConfigError(f"{self.url}: which model is the {self.role}? {listed(names)}; say it by {flag}NAME")
+            raise ConfigError(f"{self.shown}: which model is the {self.role}? {listed(names)}; say it by {flag}NAME")
         name = names[0] if self.name is None else self.name
         if names and name not in names:
-            raise ModelError(f"{self.url}: no model {name!r}. {listed(names)}; {flag} takes the name that it uses")
+            raise ModelError(f"{self.shown}: no model {name!r}. {listed(names)}; {flag} takes the name that it uses")
         told: Mapping[str, Any] = models[names.index(name)] if names else {}
         lengths = {model["id"]: model.get("max_model_len") for model in models}
         give(
@@ -229,7 +246,7 @@ class ServedModel:
         named = self.settings.api if self.settings.api != "auto" else owned_by
         if named not in _APIS:
             raise ConfigError(
-                f"{self.url}: {f'says that it is {owned_by!r}' if owned_by else 'does not say what it is'}; expected "
+                f"{self.shown}: {f'says that it is {owned_by!r}' if owned_by else 'does not say what it is'}; expected "
                 f"one of {', '.join(_APIS)}. Of a server that speaks like one of them, say which: --server-option "
                 "api=vllm. Others, such as transformers serve, give no log-probabilities of tokens that they are sent"
             )
@@ -281,31 +298,33 @@ class ServedModel:
         api = self.served.api
         body = api.body(item, model=self.served.name, is_adapter=self.served.is_adapter)
         try:
-            answer = await server.post(api.path(server.url), body)
+            answer = await server.post(api.path(self.url), body)
         except RefusedError as refused:
             if refused.status not in PROBLEM_STATUSES:
                 raise
             raise ModelError(
-                f"{item.name}: {self.url} refuses it ({refused}). Leave it out if it is at fault"
+                f"{item.name}: {self.shown} refuses it ({refused}). Leave it out if it is at fault"
             ) from None
         try:
             found = api.read(answer, item, vocab_size=self.config.get_text_config().vocab_size)
         except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
             raise ModelError(
-                f"{item.name}: {self.url} does not answer with log-probabilities of what it was sent "
+                f"{item.name}: {self.shown} does not answer with log-probabilities of what it was sent "
                 f"({type(error).__name__}: {error}); expected vLLM's or SGLang's answer, see --server-option api"
             ) from error
         return self._checked(found, item)
 
     def _checked(self, found: _Answer, item: Encoded) -> Tensor:
         """(T,) if they are log-probabilities of the tokens that were sent."""
-        if found.n_tokens != len(item.ids) or len(found.response) != item.n_response:
-            raise ModelError(
-                f"{item.name}: {self.url} gives log-probabilities of {found.n_tokens} tokens, but {len(item.ids)} were "
-                "sent; a server that shortens prompts, or reads them from a cache, cannot score"
-            )
+        n_sent = len(item.ids)
+        for n_given in (found.n_tokens, item.n_prompt + len(found.response)):
+            if n_given != n_sent:
+                raise ModelError(
+                    f"{item.name}: {self.shown} gives log-probabilities of {n_given} tokens, but {n_sent} were sent; a "
+                    "server that shortens prompts, or reads them from a cache, cannot score"
+                )
         for place, (sent, given) in enumerate(zip(item.ids[item.n_prompt :].tolist(), found.response, strict=True)):
-            what = f"{item.name}: {self.url} gives"
+            what = f"{item.name}: {self.shown} gives"
             if given.token != sent:
                 raise ModelError(
                     f"{what} a log-probability of token {given.token} at place {place} of the response, where {sent} "

@@ -103,7 +103,7 @@ class Server:
             raise ConfigError(
                 f"{setting.split()[-1]}: is {base_url!r}; expected an address such as http://localhost:8000/v1"
             )
-        self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl().rstrip("/")
+        self.url = shown_url(base_url)
         """The address without user, password or query."""
         self.key = key
         self._setting = setting
@@ -318,6 +318,12 @@ class Server:
         words = " ".join(str(found).split())
         words = words.replace(self.key, "***") if self.key else words
         return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."
+
+
+def shown_url(url: str) -> str:
+    """An address without user, password and query, for messages."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl().rstrip("/")
 
 
 def listed(names: Sequence[str]) -> str:
