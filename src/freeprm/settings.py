@@ -571,7 +571,10 @@ class TrainSettings(Curating):
             splitter(self.splitter)  # refuses an unknown name now, and not when the model is done
         if self.parameterisation != "log_ratio":
             object.__setattr__(self, "beta", None)  # which a preset may give for log-ratios
-        object.__setattr__(self, "trainer", _checked_arguments(self.trainer))
+        if self.trainer:
+            from transformers import TrainingArguments
+
+            object.__setattr__(self, "trainer", checked_arguments(self.trainer, TrainingArguments, _DECIDED))
 
 
 _DECIDED = {
@@ -586,22 +589,114 @@ _LEAST = {
 }  # fmt: skip
 
 
-def _checked_arguments(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of TrainingArguments, as the types that they have."""
-    if not trainer:
-        return {}
-    from transformers import TrainingArguments
+def checked_arguments(trainer: Mapping[str, Any], kind: Any, decided: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of a class of arguments, as the types that they have.
 
+    Args:
+        trainer: values by name.
+        kind: `transformers.TrainingArguments`, or one that inherits from it.
+        decided: fields that are ours to decide, with what to do instead.
+
+    Raises:
+        ConfigError: no such field, one that is decided, or a value of another type.
+    """
     from freeprm.io.config import convert, suggestion
 
-    kinds = get_type_hints(TrainingArguments)
-    known = [item.name for item in fields(TrainingArguments) if item.init]
+    kinds = get_type_hints(kind)
+    known = [item.name for item in fields(kind) if item.init]
     for name in trainer:
         if name not in known:
-            raise ConfigError(f"trainer.{name}: no such field of TrainingArguments.{suggestion(name, known)}")
-        if name in _DECIDED:
-            raise ConfigError(f"trainer.{name}: is decided by freeprm; {_DECIDED[name]}")
+            raise ConfigError(f"trainer.{name}: no such field of {kind.__name__}.{suggestion(name, known)}")
+        if name in decided:
+            raise ConfigError(f"trainer.{name}: is decided by freeprm; {decided[name]}")
     return {name: convert(kinds[name], value, name=f"trainer.{name}") for name, value in trainer.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLSettings(Drawing):
+    """Train a policy by outcomes and by an implicit process reward model that learns from the same outcomes (PRIME)."""
+
+    temperature: float = 1.0
+    """Of what is drawn, in training and evaluation."""
+    logprobs: Annotated[Literal[False], Flag(hidden=True)] = False
+    """Not noted."""
+    engine_options: Annotated[Mapping[str, Any], Flag(hidden=True)] = field(default_factory=dict)
+    """There is no engine: the policy draws while it is trained."""
+    steps: int = 100
+    """Updates of the policy."""
+    prompts: int = 16
+    """Problems of one step, each with n samples."""
+    learning_rate: float = 1e-6
+    """Of the policy; 3e-4 suits the embedded solver."""
+    outcome_weight: float = 1.0
+    """Of outcomes in the advantage: each less the mean of the problem's other samples."""
+    process_weight: float = 1.0
+    """Of process rewards in the advantage; 0 trains by outcomes only, without a reward model."""
+    gamma: float = 1.0
+    """Discount of process rewards."""
+    candidates: int = 0
+    """Likely tokens at each place that are credited besides the drawn one (DistRL); 0 for none."""
+    candidate_weight: float = 0.1
+    """Of their loss."""
+    accuracies: Annotated[tuple[float, float], Flag(hidden=True)] = (0.0, 1.0)
+    """Problems whose share of right samples is outside are not trained on; 0.2 to 0.8 in PRIME."""
+    prm: str | None = None
+    """Implicit reward model to start from, what `freeprm train` wrote; by default the policy's start is its own."""
+    reference: str | None = None
+    """Where the reward model's reference is, if it moved."""
+    objective: Annotated[str, Flag(family="objectives")] = "ce"
+    """By which the reward model learns from outcomes: ce, dpo, nca, ipvrm, ..."""
+    objective_options: Annotated[Mapping[str, Any], Flag(hidden=True)] = field(default_factory=dict)
+    """The objective's own settings."""
+    beta: float | None = None
+    """Scale of the rewards; by default that of --prm, else what is published for the objective, else 0.05."""
+    prm_learning_rate: float = 1e-6
+    """Of the reward model; 0 leaves it as it is."""
+    grader: Annotated[str, Flag(family="graders")] = "math"
+    """What judges answers; see `grade`."""
+    grader_options: Annotated[Mapping[str, Any], Flag(name="--grader-option")] = field(default_factory=dict)
+    """name=value, a field of the grader."""
+    extractors: Annotated[Sequence[str], Flag(commas=True, open=True)] = ("boxed", "marker")
+    """How answers are found; see `grade`."""
+    eval_split: Annotated[str, Flag(hidden=True)] = "dev"
+    """Of a dataset, for evaluations."""
+    eval_problems: int = 100
+    """Problems on which the policy is evaluated, before, during and after training; 0 for none. They are not trained
+    on."""
+    eval_samples: int = 4
+    """Samples of each."""
+    eval_every: int = 10
+    """Steps between evaluations."""
+    save_every: int = 10
+    """Steps between checkpoints, from which the same command goes on."""
+    lora: int = 0
+    """Rank of LoRA adapters of the policy; 0 trains every weight."""
+    trainer: Annotated[Mapping[str, Any], Flag(hidden=True)] = field(default_factory=dict)
+    """Any field of `trl.GRPOConfig`, e.g. trainer.use_vllm=true, trainer.beta=0.001."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine_options:
+            raise ConfigError("engine_options: the policy draws by itself; give fields of the trainer instead")
+        for name, least in (("n", 2), ("steps", 1), ("prompts", 1), ("eval_every", 1), ("save_every", 1),
+                            ("eval_problems", 0), ("eval_samples", 1), ("lora", 0), ("candidates", 0)):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: is {getattr(self, name)}; expected {least} or more")
+        for name in ("outcome_weight", "process_weight", "candidate_weight", "prm_learning_rate", "learning_rate"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ConfigError(f"{name}: is {getattr(self, name)}; expected 0 or more")
+        if not self.outcome_weight and not self.process_weight:
+            raise ConfigError("outcome_weight, process_weight: are both 0, so nothing would be learned")
+        if not 0 < self.gamma <= 1:
+            raise ConfigError(f"gamma: is {self.gamma}; expected a discount above 0 and up to 1")
+        if self.beta is not None and not 0 < self.beta < inf:
+            raise ConfigError(f"beta: is {self.beta}; expected a number above 0")
+        if not self.process_weight and (self.candidates or self.prm):
+            given = "candidates" if self.candidates else "prm"
+            raise ConfigError(f"{given}: is for process rewards, but process_weight is 0")
+        least_share, most_share = self.accuracies
+        if not 0 <= least_share <= most_share <= 1:
+            raise ConfigError(f"accuracies: are {self.accuracies}; expected two shares of 0 to 1, in order")
 
 
 @dataclass(frozen=True, kw_only=True)

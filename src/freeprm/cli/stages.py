@@ -11,12 +11,14 @@ import typer
 
 from freeprm.cli import output
 from freeprm.cli.builder import INPUTS, Command, Invocation
+from freeprm.errors import needs_extra
 from freeprm.settings import (
     ConvertSettings,
     EvaluateSettings,
     GradeSettings,
     LabelSettings,
     PairSettings,
+    RLSettings,
     SampleEarlySettings,
     SampleSettings,
     ScoreSettings,
@@ -80,6 +82,15 @@ def _train(call: Invocation) -> None:
         output.show(made, as_json=call.as_json)
 
 
+def _rl(call: Invocation) -> None:
+    with output.working(), needs_extra("rl", "freeprm rl"):
+        from freeprm.rl.running import rl
+    with output.working():
+        made = rl.run(call.inputs, call.settings(RLSettings))
+    if os.environ.get("RANK", "0") == "0":  # of several processes, only the first prints
+        output.show(made, as_json=call.as_json)
+
+
 STAGES = (
     Command(
         name="sample", settings={"": SampleSettings, "--early-stop": SampleEarlySettings}, inputs=PROBLEMS,
@@ -99,6 +110,7 @@ STAGES = (
         set_help="name=value, a field of the labeler: model=solver:base, n=8, threshold=-0.5; or any setting.",
     ),
     Command(name="train", settings={"": TrainFlags}, work=_train, out="runs/prm", inputs=INPUTS, is_open=True),
+    Command(name="rl", settings={"": RLSettings}, work=_rl, out="runs/rl", inputs=PROBLEMS),
     Command(name="score", settings={"": ScoreSettings}, work=runs("scoring:score"), out="runs/scores", inputs=INPUTS),
     Command(
         name="select", settings={"": SelectSettings, "--early-stop": SelectEarlySettings}, inputs=INPUTS,

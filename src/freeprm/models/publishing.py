@@ -16,6 +16,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from freeprm.errors import ConfigError, ModelError
+from freeprm.io.files import MANIFEST
 from freeprm.models.loading import FILES, adapter_base, portable
 from freeprm.models.reward_config import REWARD_FILE, RewardConfig
 
@@ -27,7 +28,8 @@ def model_files(folder: Path, config: RewardConfig, *, reference: str | None = N
     """The files of a reward model by name, each where it is, or as it is to be written.
 
     Args:
-        folder: of the model: weights, tokenizer, configuration, and what training wrote beside them.
+        folder: of the model: weights, tokenizer, configuration, and what training wrote beside them but its manifest,
+            which names the files that it read.
         config: becomes reward.json.
         reference: the reference's location from now on, in reward.json, in the card, and as an adapter's base if that
             is the same model; by default the recorded one.
@@ -38,7 +40,10 @@ def model_files(folder: Path, config: RewardConfig, *, reference: str | None = N
     if not folder.is_dir():
         raise ModelError(f"{folder}: one file, not a folder, so reward.json has no place; save the model in a folder")
     named = [*FILES, CARD]
-    files: dict[str, Path | bytes] = {path.name: path for name in named for path in sorted(folder.glob(name))}
+    found = {path.name: path for name in named for path in sorted(folder.glob(name))}
+    files: dict[str, Path | bytes] = {
+        name: path for name, path in found.items() if name != MANIFEST
+    }
     if reference is not None and config.reference is not None:
         before = config.reference.source
         base = reference if config.base == before else config.base

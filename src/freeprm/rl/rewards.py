@@ -83,7 +83,7 @@ def token_rewards(
         raise DataError(f"{len(prompts)} prompts and {len(completions)} completions; expected as many")
     check_reward(reward)
     present = [index for index, ids in enumerate(completions) if len(ids)]
-    encoded = [_encoded(index, prompts[index], completions[index]) for index in present]
+    encoded = [as_encoded(index, prompts[index], completions[index]) for index in present]
     policy = score_tokens(prm.policy.model, encoded, token_budget=token_budget)
     if reward == "without-reference" or prm.reference is None or prm.reference is prm.policy:
         if reward != "without-reference" and prm.reference is None:
@@ -96,6 +96,19 @@ def token_rewards(
         rewards = REWARDS[reward](_array(one), _array(other), prm.config.beta)
         found[index] = torch.from_numpy(rewards).float()
     return found
+
+
+def as_encoded(index: int, prompt: Sequence[int], completion: Sequence[int]) -> Encoded:
+    """Token ids as they were drawn, as scoring and training take them.
+
+    Raises:
+        DataError: an empty prompt; `index` names the response.
+    """
+    if not len(prompt):
+        raise DataError(f"response {index}: an empty prompt; expected one token or more, which predict the first")
+    ids = np.array([*prompt, *completion], dtype=np.int32)
+    offsets = np.zeros((len(completion), 2), dtype=np.int32)  # of characters, which nothing asks for
+    return Encoded(name=f"response {index}", ids=ids, n_prompt=len(prompt), offsets=offsets)
 
 
 @cache
@@ -114,14 +127,6 @@ def _p_correct(scored: Scored) -> float:
     if scored.p is None:
         raise ConfigError(f"reward 'p_correct': the scores of {scored.about.name} state no probability")
     return scored.p
-
-
-def _encoded(index: int, prompt: Sequence[int], completion: Sequence[int]) -> Encoded:
-    if not len(prompt):
-        raise DataError(f"response {index}: an empty prompt; expected one token or more, which predict the first")
-    ids = np.array([*prompt, *completion], dtype=np.int32)
-    offsets = np.zeros((len(completion), 2), dtype=np.int32)  # of characters, which nothing asks for
-    return Encoded(name=f"response {index}", ids=ids, n_prompt=len(prompt), offsets=offsets)
 
 
 def _array(logps: Any) -> NDArray[np.float64]:

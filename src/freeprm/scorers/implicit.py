@@ -244,7 +244,7 @@ class ImplicitPRM(LogRatio):
     ) -> str:
         """Put the policy's files with reward.json and model card on the hub, for `from_pretrained(repo_id)`.
 
-        What training wrote beside the weights goes along, such as manifest.json, which names the files it read.
+        What training wrote beside the weights goes along, but for manifest.json, which names the files that it read.
 
         Args:
             repo_id: OWNER/NAME; the repository is made if need be.

@@ -58,7 +58,7 @@ def grade(inputs: Sequence[Path], settings: GradeSettings, out: Path) -> RunResu
     executor: Executor = built("executors", settings.executor, [settings.executor_options])
     if settings.workers is not None and settings.workers < 1:
         raise ConfigError(f"workers: is {settings.workers}; expected 1 or more")
-    judges = _Judges(
+    judges = Judges(
         executor=executor,
         grader=settings.grader,
         options=settings.grader_options,
@@ -84,13 +84,13 @@ def grade(inputs: Sequence[Path], settings: GradeSettings, out: Path) -> RunResu
     return RunResult.load(out)
 
 
-def _write(run: RunFolder, rollouts: Sequence[Rollout], judges: "_Judges", no_answer: NoAnswer) -> list[Row]:
+def _write(run: RunFolder, rollouts: Sequence[Rollout], judges: "Judges", no_answer: NoAnswer) -> list[Row]:
     """Grade and append the missing rows; returns all."""
     done = run.rows(ROWS)
     written = [*done]
     labels = Counter(row.get("correct") for row in done)
     with bar("grade", len(rollouts), unit="responses", done=len(done)) as advance:
-        for rows in _by_time(_graded(rollouts, done, judges, no_answer)):
+        for rows in _by_time(graded(rollouts, done, judges, no_answer)):
             run.append(ROWS, rows)
             labels.update(row.get("correct") for row in rows)
             advance(len(rows), note=f"pass rate {labels[True] / max(labels[True] + labels[False], 1):.1%}")
@@ -119,7 +119,7 @@ def _check_gradable(rollouts: Sequence[Rollout], *, regrade: bool) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judges:
+class Judges:
     """Extracts and judges answers."""
 
     executor: Executor
@@ -154,7 +154,7 @@ class _Judges:
         return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _graded(rollouts: Sequence[Rollout], done: Sequence[Row], judges: _Judges, no_answer: NoAnswer) -> Iterator[Row]:
+def graded(rollouts: Sequence[Rollout], done: Sequence[Row], judges: Judges, no_answer: NoAnswer) -> Iterator[Row]:
     """The missing rows, in order, each as soon as it and those before it are known."""
     known = {
         AnswerPair(row["pred"], rollout.answer): Verdict(row.get("correct"), row.get("grade_reason"))

@@ -100,7 +100,7 @@ class HFEngine:
         self._warn_of_reach(wanted, params)
         n_workers = self._n_workers(sum(len(item.sample_idxs) for item in wanted))
         for part in alike(wanted, self._backbone.model.config, length=lambda item: len(item.ids)):
-            limits = self._limits(params, longest=max(len(item.ids) for item in part))
+            limits = drawing_limits(self._backbone, params, part, max_rows=self.max_rows)
             yield from self._draw(plan(part, limits, n_workers=n_workers), params, n_workers, count)
 
     def identity(self) -> Mapping[str, Any]:
@@ -216,22 +216,6 @@ class HFEngine:
                 stacklevel=3,
             )
 
-    def _limits(self, params: SamplingParams, *, longest: int) -> DrawingLimits:
-        model = self._backbone.model
-        config = model.config.get_text_config()
-        head_size = self.shape().attention_width // config.num_attention_heads
-        n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        on_gpu = model.device.type == "cuda"
-        memory = torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0
-        usual = _ROWS if on_gpu else min(_ROWS, max(1, _CPU_LOGITS // config.vocab_size))
-        return DrawingLimits(
-            max_samples=1 if stands_alone(self._backbone) else self.max_rows or usual,
-            cache_bytes=int(memory * _GPU_CACHE_SHARE) if on_gpu else _CPU_CACHE_BYTES,
-            bytes_per_token=2 * config.num_hidden_layers * n_heads * head_size * model.dtype.itemsize,
-            max_new_tokens=params.max_new_tokens,
-            max_length=self._backbone.reach(longest),
-        )
-
     @property
     def _is_small(self) -> bool:
         model = self._backbone.model
@@ -245,6 +229,34 @@ class HFEngine:
         if self.workers is not None:
             return self.workers
         return min(cores(), max(1, n_rows // _ROWS_PER_WORKER)) if self._is_small else 1
+
+
+def drawing_limits(
+    backbone: Backbone, params: SamplingParams, wanted: Sequence[Wanted], *, max_rows: int | None = None
+) -> DrawingLimits:
+    """What the model's device holds while it draws.
+
+    Args:
+        backbone: the model.
+        params: how to draw.
+        wanted: prompts that may be read together.
+        max_rows: see `HFEngine`.
+    """
+    model = backbone.model
+    config = model.config.get_text_config()
+    shape = ModelShape.of(config)
+    head_size = shape.attention_width // config.num_attention_heads
+    n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    on_gpu = model.device.type == "cuda"
+    memory = torch.cuda.get_device_properties(model.device).total_memory if on_gpu else 0
+    usual = _ROWS if on_gpu else min(_ROWS, max(1, _CPU_LOGITS // config.vocab_size))
+    return DrawingLimits(
+        max_samples=1 if stands_alone(backbone) else max_rows or usual,
+        cache_bytes=int(memory * _GPU_CACHE_SHARE) if on_gpu else _CPU_CACHE_BYTES,
+        bytes_per_token=2 * config.num_hidden_layers * n_heads * head_size * model.dtype.itemsize,
+        max_new_tokens=params.max_new_tokens,
+        max_length=backbone.reach(max(len(item.ids) for item in wanted)),
+    )
 
 
 @contextmanager
