@@ -108,32 +108,40 @@ def _imported(node: ast.AST) -> list[str]:
     return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
 
 
-def test_every_module_but_the_servers_can_be_imported_without_any_extra():
+WITH_EXTRAS = ("freeprm.serving.", "freeprm.rl.prime", "freeprm.rl.rollouts", "freeprm.rl.running")
+"""Beginnings of the names of modules that are a command's with an extra of its own."""
+
+
+def test_every_other_module_can_be_imported_without_any_extra():
     code = f"""
 import importlib, pkgutil, sys
 for name in {BROUGHT!r}:
     sys.modules[name] = None
 import freeprm
 for module in pkgutil.walk_packages(freeprm.__path__, "freeprm."):
-    if module.name != "freeprm.__main__" and not module.name.startswith("freeprm.serving."):
+    if module.name != "freeprm.__main__" and not module.name.startswith({WITH_EXTRAS!r}):
         importlib.import_module(module.name)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_server_without_its_extra_names_it():
+@pytest.mark.parametrize(
+    ("extra", "missing", "arguments"),
+    [("serve", SERVED, ["--untrained", "solver:base"]), ("rl", ["trl"], ["arithmetic", "--n-problems", "9"])],
+)
+def test_a_command_without_its_extra_names_it(extra: str, missing: list[str], arguments: list[str]):
     code = f"""
 import sys
-for name in {SERVED!r}:
+for name in {missing!r}:
     sys.modules[name] = None
-sys.argv = ["freeprm", "serve", "--untrained", "solver:base"]
+sys.argv = ["freeprm", {extra!r}, *{arguments!r}]
 from freeprm.cli import main
 main.run()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install 'freeprm[serve]'" in done.stderr
+    assert f"pip install 'freeprm[{extra}]'" in done.stderr
 
 
 def test_there_is_one_version():

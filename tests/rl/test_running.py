@@ -155,7 +155,9 @@ def test_advantages_are_those_of_the_formula(run, monkeypatch):
 
 @slow
 def test_groups_outside_the_range_are_not_trained_on(run, policy: Path):
-    none = run(accuracies=(1.0, 1.0), extractors=("regex:(never)",), eval_problems=0)  # no answer is right, so no group is used
+    none = run(
+        accuracies=(1.0, 1.0), extractors=("regex:(never)",), eval_problems=0
+    )  # no answer is right, so no group is used
     assert equal(weights(none), load_file(policy / "model.safetensors"))
 
 

@@ -41,9 +41,7 @@ def model_files(folder: Path, config: RewardConfig, *, reference: str | None = N
         raise ModelError(f"{folder}: one file, not a folder, so reward.json has no place; save the model in a folder")
     named = [*FILES, CARD]
     found = {path.name: path for name in named for path in sorted(folder.glob(name))}
-    files: dict[str, Path | bytes] = {
-        name: path for name, path in found.items() if name != MANIFEST
-    }
+    files: dict[str, Path | bytes] = {name: path for name, path in found.items() if name != MANIFEST}
     if reference is not None and config.reference is not None:
         before = config.reference.source
         base = reference if config.base == before else config.base
