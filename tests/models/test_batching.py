@@ -51,7 +51,7 @@ def test_a_response_above_the_budget_is_a_batch_of_its_own(encoded):
     assert all(len(batch) == 1 for batch in padded_batches(encoded, token_budget=1))
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_the_others_are_not():
+def test_a_batch_that_does_not_fit_is_halved_and_later_ones_are_no_larger(capsys):
     read, told = [], []
 
     def scarce(rows: Sequence[int]) -> tuple[list[torch.Tensor], int]:
@@ -60,10 +60,12 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_others_are_not():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return [torch.tensor([float(row)]) for row in rows], 10 * len(rows)
 
-    found = in_batches([[4, 3, 2, 1, 0], [5, 6]], scarce, advance=lambda *done: told.append(done))
-    assert {row: numbers.item() for row, numbers in found.items()} == {row: row for row in range(7)}
-    assert read == [[4, 3, 2, 1, 0], [4, 3], [2, 1, 0], [2], [1, 0], [5, 6]]
-    assert told == [(20, 2), (10, 1), (20, 2), (20, 2)]
+    batches = [[4, 3, 2, 1, 0], [5, 6], [7, 8, 9, 10]]
+    found = in_batches(batches, scarce, lengths=[10] * 11, advance=lambda *done: told.append(done))
+    assert {row: numbers.item() for row, numbers in found.items()} == {row: row for row in range(11)}
+    assert read == [[4, 3, 2, 1, 0], [4, 3], [2], [1, 0], [5, 6], [7, 8], [9, 10]]  # 25 tokens from the first on
+    assert told == [(20, 2), (10, 1), (20, 2), (20, 2), (20, 2), (20, 2)]
+    assert capsys.readouterr().err == "out of memory with 50 tokens at a time: going on with 25 (--token-budget)\n"
 
 
 def test_a_single_row_that_does_not_fit_is_an_error():
@@ -71,7 +73,7 @@ def test_a_single_row_that_does_not_fit_is_an_error():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        in_batches([[0, 1]], full, advance=lambda n_tokens, n_rows: None)
+        in_batches([[0, 1]], full, lengths=[3, 3], advance=lambda n_tokens, n_rows: None)
 
 
 def test_what_is_no_number_is_found_in_its_row():

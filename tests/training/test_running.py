@@ -4,6 +4,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import tiny
 from freeprm.core.flops import ModelShape, forward_flops, training_flops
@@ -152,6 +154,22 @@ def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path):
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth"])
+def test_a_checkpoint_with_a_file_that_was_cut_off_is_passed_over(tmp_path, name: str):
+    for step in (5, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        save_file({"a": torch.ones(100)}, folder / "model.safetensors")
+        for other in ("optimizer.pt", "rng_state.pth"):
+            torch.save({"a": torch.ones(100)}, folder / other)
+        (folder / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    damaged = tmp_path / "checkpoint-10" / name
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    with pytest.warns(UserWarning, match=f"checkpoint-10/{name}: is damaged .*earlier checkpoint"):
+        assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
 
 
 @pytest.mark.parametrize("free", [0, 1 << 40])

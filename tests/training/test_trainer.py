@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import gradients
 import stepped
 import tiny
-from freeprm.errors import NonFiniteError
+from freeprm.errors import ModelError, NonFiniteError
 from freeprm.io import plugins
 from freeprm.io.plugins import load
 from freeprm.models.logprobs import token_logprobs
@@ -25,7 +25,7 @@ from freeprm.objectives.base import RewardBatch
 from freeprm.objectives.ce import CE
 from freeprm.objectives.dpo import DPO
 from freeprm.objectives.step_ce import StepCE
-from freeprm.training.batches import LogRatios, Values
+from freeprm.training.batches import LogRatios, Values, collate_groups
 from freeprm.training.trainer import SUMS, SimilarLengths, means, n_items_of, per_example
 from freeprm.types import Rollout
 
@@ -336,6 +336,84 @@ def test_a_policy_that_diverged_is_refused_with_the_name_of_a_response(make_trai
         model.get_input_embeddings().weight[:] = torch.nan
     with pytest.raises(NonFiniteError, match=r"problem 'p\d', sample \d: .* or training diverged"):
         make_trainer(model=model).train()
+
+
+class Broken(CE):
+    """Cross-entropy whose loss of the second response is infinite."""
+
+    def losses(self, batch: RewardBatch) -> torch.Tensor:
+        losses = super().losses(batch)
+        return torch.cat([losses[:1], losses[1:2] * torch.inf, losses[2:]])
+
+
+def test_a_loss_that_is_no_number_stops_training_with_its_batch_saved(make_trainer):
+    trainer = make_trainer(unequal(), model=tiny.language_model(seed=3))
+    trainer.objective = Broken()
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    with pytest.raises(NonFiniteError, match=r"step 1: the loss of problem .* sample 1 is inf.*failed-step-1\.json"):
+        trainer.train()
+    assert_same([parameter.detach() for parameter in trainer.model.parameters()], before)
+    rows = json.loads((Path(trainer.args.output_dir) / "failed-step-1.json").read_text())
+    batch = collate_groups([trainer.train_dataset[index] for index in range(4)])
+    assert sorted(row["response"] for row in rows) == sorted(item.name for item in batch.encoded)
+    own = next(row for row in rows if row["response"] == batch.encoded[1].name)
+    assert own["ids"] == batch.encoded[1].ids.tolist()
+    assert own["n_prompt"] == batch.encoded[1].n_prompt
+    assert own["correct"] == bool(batch.labels[1])
+    n = batch.encoded[0].n_response
+    assert own["ref_logps"] == pytest.approx(batch.ref_logps[n:][: batch.encoded[1].n_response].tolist())
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(make_trainer, clip: float):
+    trainer = make_trainer(unequal(), model=tiny.language_model(seed=3), max_grad_norm=clip)
+    weight = next(trainer.model.parameters())
+    weight.register_hook(lambda gradient: gradient * torch.nan)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    with pytest.raises(NonFiniteError, match=r"step 1: the gradient's norm is nan.*failed-step-1\.json"):
+        trainer.train()
+    assert_same([parameter.detach() for parameter in trainer.model.parameters()], before)
+
+
+def test_a_batch_that_does_not_fit_names_the_settings(make_trainer, monkeypatch):
+    trainer = make_trainer(unequal())
+
+    def full(*given: object, **more: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(trainer, "compute_loss", full)
+    with pytest.raises(ModelError, match=r"step 1: out of memory with 12 responses of up to \d+ tokens.*group_size"):
+        trainer.train()
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit(make_trainer):
+    runs = [
+        weights_after(make_trainer(unequal(), model=tiny.language_model(seed=3), max_steps=3, optim="adamw_torch"))
+        for _ in range(2)
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
+
+
+def test_older_checkpoints_go_when_the_newest_is_on_disk_and_the_best_stays(make_trainer, monkeypatch):
+    synced: list[Path] = []
+    monkeypatch.setattr("freeprm.training.trainer.sync_path", synced.append)
+    trainer = make_trainer(unequal(), max_steps=3, save_strategy="steps", save_steps=1, save_total_limit=1)
+    trainer.train()
+    folder = Path(trainer.args.output_dir) / "checkpoint-3"
+    assert [path.name for path in folder.parent.glob("checkpoint-*")] == ["checkpoint-3"]
+    # All files but the trainer's state are on disk before it is written; it, before anything is deleted.
+    of_last = [path for path in synced if folder in (path, *path.parents)]
+    assert set(folder.iterdir()) <= set(of_last)
+    assert of_last[-2:] == [folder / "trainer_state.json", folder]
+    kept = make_trainer(
+        unequal(), max_steps=3, save_strategy="steps", save_steps=1, save_total_limit=1, dev=unequal(),
+        eval_strategy="steps", eval_steps=1, load_best_model_at_end=True, metric_for_best_model="margin",
+        greater_is_better=False,
+    )  # fmt: skip
+    kept.train()
+    best = Path(kept.state.best_model_checkpoint).name  # which transformers leaves alone in the end
+    assert best == "checkpoint-1"
+    assert [path.name for path in folder.parent.glob("checkpoint-*")] == [best]
 
 
 def test_the_model_is_called_as_it_is_wrapped(make_trainer):

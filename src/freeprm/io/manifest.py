@@ -46,7 +46,7 @@ def plain(value: Any) -> Any:
 
 
 def difference(key: str, theirs: Any, ours: Any) -> str:
-    """The first difference between a folder's identity and the requested one; empty if they are equal.
+    """The differences between a folder's identity and the requested one; empty if they are equal.
 
     Inputs are compared by their contents: the same file under another name is the same input.
     """
@@ -58,8 +58,8 @@ def difference(key: str, theirs: Any, ours: Any) -> str:
             return f"{changed[0]} has changed since"
         return f"it was made from {', '.join(theirs) or 'nothing'}, not from {', '.join(ours) or 'nothing'}"
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        parts = (difference(f"{key}.{name}", theirs.get(name), ours.get(name)) for name in sorted({*theirs, *ours}))
-        return next((part for part in parts if part), "")
+        parts = [difference(f"{key}.{name}", theirs.get(name), ours.get(name)) for name in sorted({*theirs, *ours})]
+        return ", ".join(part for part in parts if part)
     return "" if theirs == ours else f"its {key} is {theirs!r}, not {ours!r}"
 
 

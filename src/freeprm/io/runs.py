@@ -257,8 +257,8 @@ class RunFolder:
             write_json(self.path / MANIFEST, {**self._identity, "status": "running", "versions": versions()})
 
     def _difference(self, existing: Mapping[str, Any]) -> str:
-        parts = (difference(key, existing.get(key), ours) for key, ours in self._identity.items())
-        return next((part for part in parts if part), "")
+        parts = [difference(key, existing.get(key), ours) for key, ours in self._identity.items()]
+        return ", ".join(part for part in parts if part)
 
     def _repair(self) -> None:
         """Repair what a killed process, a full disk or a power loss left behind."""

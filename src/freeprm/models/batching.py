@@ -5,6 +5,7 @@ masked; only the positions that predict response tokens go through the output he
 rows x response tokens x vocabulary; a caller bounds them by the rows that it gives.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from freeprm.io.progress import tell
 from freeprm.models.allocator import kept_pages
 from freeprm.models.encoding import Encoded
 from freeprm.models.output_head import logprobs_at
@@ -97,13 +99,16 @@ class NotFinite(NamedTuple):
 
 @kept_pages()
 def in_batches(
-    batches: Iterable[Sequence[int]], read: Callable[[Sequence[int]], tuple[Sequence[Tensor], int]], *, advance: Advance
-) -> dict[int, Tensor]:
-    """Results of each row, batch after batch; a batch that does not fit the memory is halved.
+    batches: Iterable[Sequence[int]], read: Callable[[Sequence[int]], tuple[Sequence[Tensor], int]], *,
+    lengths: Sequence[int], advance: Advance,
+) -> dict[int, Tensor]:  # fmt: skip
+    """Results of each row, batch after batch; one that does not fit the memory is halved, and so are all later ones
+    that are larger than its halves.
 
     Args:
         batches: indices of rows.
         read: of a batch, one tensor a row, and the tokens that were read.
+        lengths: tokens of each row.
         advance: see `Advance`.
 
     Returns:
@@ -113,19 +118,25 @@ def in_batches(
         OutOfMemoryError: a single row does not fit.
     """
     results: dict[int, Tensor] = {}
+    most = math.inf
     for batch in batches:
         todo = [batch]
         while todo:
             rows = todo.pop()
-            try:
-                parts, n_tokens = read(rows)
-            except torch.OutOfMemoryError:
-                if len(rows) == 1:
-                    raise
-                todo += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
-                continue
-            results.update(zip(rows, parts, strict=True))
-            advance(n_tokens, len(rows))
+            size = sum(lengths[row] for row in rows)
+            if size <= most or len(rows) == 1:
+                try:
+                    parts, n_tokens = read(rows)
+                except torch.OutOfMemoryError:
+                    if len(rows) == 1:
+                        raise
+                    most = max(size // 2, 1)
+                    tell(f"out of memory with {size:,} tokens at a time: going on with {most:,} (--token-budget)")
+                else:
+                    results.update(zip(rows, parts, strict=True))
+                    advance(n_tokens, len(rows))
+                    continue
+            todo += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
     return results
 
 

@@ -149,7 +149,7 @@ def read_marked(
         for rows in together
         for batch in padded_batches([items[row] for row in rows], token_budget=budget)
     )
-    results = in_batches(batches, read, advance=advance)
+    results = in_batches(batches, read, lengths=lengths, advance=advance)
     return [results[row] for row in range(len(items))]
 
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError, safe_open
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -184,17 +186,36 @@ def drop_checkpoints(out: Path) -> None:
 
 
 def last_checkpoint(out: Path) -> str | None:
-    """The newest checkpoint that was written to its end; the trainer's state is the last file of one."""
-    whole = [path.parent for path in out.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+    """The newest checkpoint that was written to its end: the trainer's state is the last file of one.
+
+    One that was damaged afterwards is passed over with a warning; a file that was cut off is noticed, others are not.
+    """
+    ended = [path.parent for path in out.glob("checkpoint-*/trainer_state.json") if not _damage(path)]
+    for folder in sorted(ended, key=lambda path: -int(path.name.rpartition("-")[2])):
+        damaged = next((file for file in sorted(folder.rglob("*")) if file.is_file() and _damage(file)), None)
+        if damaged is None:
+            return str(folder)
+        warnings.warn(
+            f"{damaged}: is damaged ({_damage(damaged)}); the run goes on from an earlier checkpoint or from its start",
+            stacklevel=2,
+        )
+    return None
 
 
-def _is_json(path: Path) -> bool:
+def _damage(file: Path) -> str:
+    """What is wrong with a file of a checkpoint; empty if nothing is noticed."""
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".safetensors":
+            with safe_open(file, "pt"):
+                pass
+        elif file.suffix in (".pt", ".pth", ".bin"):
+            with zipfile.ZipFile(file):
+                pass
+    except (ValueError, OSError, SafetensorError, zipfile.BadZipFile) as error:
+        return str(error)
+    return ""
 
 
 def training_cost(

@@ -5,8 +5,10 @@ a batch becomes rewards, how the loss is normalised, and what is measured.
 """
 
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
+from freeprm.errors import ModelError, NonFiniteError
+from freeprm.io.rows import sync_path, write_json
+from freeprm.models.batching import NOT_FINITE
 from freeprm.models.logprobs import n_read, token_logprobs
 from freeprm.models.packed_forward import core
 from freeprm.models.routes import prepare
@@ -61,6 +67,8 @@ class GroupTrainer(Trainer):
         prepare(model, longest=max([*others, *(example.longest for example in read)], default=0))
         self.loss_is_scaled_for_ga = True  # by the number of items, below
         self._sums = torch.zeros(len(SUMS), device=args.device)
+        self._step: list[Batch] = []
+        """The batches of this process in the current step."""
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -70,6 +78,7 @@ class GroupTrainer(Trainer):
         batches: list[Batch] = [sample["batch"] for sample in samples]
         n_items = sum(n_items_of(self.objective, batch) for batch in batches)
         n_tokens = sum(n_read(self.model_wrapped, batch.encoded) for batch in batches)
+        self._step = batches
         counts = self._over_devices(torch.tensor([n_items, n_tokens], device=device))
         self.state.num_input_tokens_seen += int(counts[1])  # kept in checkpoints, so a resumed run counts on
         if self._shares and batches:
@@ -78,6 +87,79 @@ class GroupTrainer(Trainer):
             samples = [{"batch": self._given(batch, shared)} for batch in batches]
         return samples, counts[0].clamp(min=1)
 
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """The parent's; what makes it fail is named, and saved where a number is none.
+
+        Raises:
+            NonFiniteError: a log-probability or a loss is NaN or infinite.
+            ModelError: the batch does not fit the memory.
+        """
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error}; {self._saved_step()}") from error
+        except torch.OutOfMemoryError as error:
+            batch: Batch = inputs["batch"]
+            longest = max(len(item.ids) for item in batch.encoded)
+            raise ModelError(
+                f"step {self.state.global_step + 1}: out of memory with {len(batch.encoded)} responses of up to "
+                f"{longest:,} tokens at once ({error}). The last checkpoint is kept. Take fewer at once: --set "
+                "trainer.per_device_train_batch_size=1, then group_size=2; or --set "
+                "trainer.gradient_checkpointing=true, --max-length, --lora, trainer.bf16=true, or share the model out "
+                "with `accelerate launch`"
+            ) from error
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The parent's, before the weights are touched.
+
+        Raises:
+            NonFiniteError: it is NaN or infinite, unless a scaler of 16-bit gradients looks for that itself.
+        """
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and self.accelerator.scaler is None and not np.isfinite(float(norm)):
+            raise NonFiniteError(
+                f"step {self.state.global_step + 1}: the gradient's norm is {float(norm)}, though the losses are "
+                f"finite; the weights are as they were before the step. {NOT_FINITE}; {self._saved_step()}"
+            )
+        return norm
+
+    def _saved_step(self) -> str:
+        """Write the step's batches, to be looked into, and say where."""
+        part = f"-of-process-{self.args.process_index}" if self.args.world_size > 1 else ""
+        file = Path(str(self.args.output_dir)) / f"failed-step-{self.state.global_step + 1}{part}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, [row for batch in self._step for row in _rows(batch)])
+        return f"the step's responses are in {file}"
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The parent's, which is the last before the trainer's state: whose presence tells that the rest is on disk."""
+        super()._save_rng_state(output_dir)
+        folder = Path(output_dir)
+        for path in (*folder.rglob("*"), folder):
+            sync_path(path)
+        self.accelerator.wait_for_everyone()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The parent's; older checkpoints go when this one is on disk."""
+        most, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = most
+        if not self.args.should_save:
+            return
+        run = Path(str(self.args.output_dir))
+        folder = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        for path in (folder / TRAINER_STATE_NAME, folder, run):
+            sync_path(path)
+        best = self.state.best_model_checkpoint
+        older = sorted(run.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        for path in older[: -most if most else 0]:
+            if best is None or path.resolve() != Path(best).resolve():
+                shutil.rmtree(path)
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
@@ -85,6 +167,12 @@ class GroupTrainer(Trainer):
         """Sum of the batch's losses over the number of items in the whole step."""
         rewards = reward_batch(model, inputs["batch"], self.reward)
         losses = self.objective.losses(rewards)
+        if not bool(losses.detach().isfinite().all()):
+            place = int((~losses.detach().isfinite()).nonzero()[0])
+            raise NonFiniteError(
+                f"step {self.state.global_step + 1}: the loss of {self._item(inputs['batch'], place)} is "
+                f"{losses[place].item()}; its rewards are finite, so the objective's options or beta are at fault"
+            )
         sums = per_example(self.objective, rewards, losses, reward=self.reward)
         if model.training:
             self._sums += sums.sum(0)
@@ -126,6 +214,13 @@ class GroupTrainer(Trainer):
             self._sums = torch.zeros_like(self._sums)
             logs = {**logs, **means(sums.tolist(), with_reference=self.reward.with_reference)}
         super().log(logs, start_time)
+
+    def _item(self, batch: Batch, place: int) -> str:
+        """The name of the response or pair that a loss is of."""
+        if not self.objective.needs_pairs:
+            return batch.encoded[place].name
+        found = pairs(batch.labels, batch.groups)
+        return " and ".join(batch.encoded[int(side[place])].name for side in (found.chosen, found.rejected))
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """The parent's warnings, but for weights that are other ones' by being tied, which no checkpoint holds."""
@@ -197,6 +292,14 @@ class GroupTrainer(Trainer):
         row = counts.reshape(1, -1)
         gathered: Tensor = self.accelerator.gather(row) if self.args.world_size > 1 else row
         return gathered.sum(0)
+
+
+def _rows(batch: Batch) -> Iterator[dict[str, Any]]:
+    """Responses as they were read."""
+    parts = batch.ref_logps.split([item.n_response for item in batch.encoded]) if len(batch.ref_logps) else ()
+    for index, (item, label) in enumerate(zip(batch.encoded, batch.labels.tolist(), strict=True)):
+        read = {"response": item.name, "correct": label, "ids": item.ids.tolist(), "n_prompt": item.n_prompt}
+        yield {**read, "ref_logps": parts[index].tolist()} if parts else read
 
 
 def _collated(examples: Sequence[Example]) -> dict[str, Batch]:
