@@ -322,6 +322,9 @@ class ScorerSettings(Settings):
     splitter: str | None = None
     """auto, step_markers, lines, blank_lines, sentences or tokens, unless steps are given; the scorer's own by
     default."""
+    reasoning: Literal["include", "exclude", "apart"] | None = None
+    """A section before the answer (<think>...</think>): part of the response, read but not scored, or cut into steps
+    apart from the answer; as the model was trained by default."""
     device: Annotated[str | None, Flag(decides=False)] = None
     """cpu, cuda, cuda:1, ..."""
     reference_device: Annotated[str | None, Flag(decides=False)] = None
@@ -522,6 +525,9 @@ class TrainSettings(Curating):
     """What happens to longer ones; always counted."""
     splitter: Annotated[str, Flag(hidden=True)] = "auto"
     """How responses without a column `steps` are cut into steps, by objectives on steps and at scoring."""
+    reasoning: Literal["include", "exclude", "apart"] = "include"
+    """A section before the answer (<think>...</think>): trained on as part of the response, read but not rewarded, or
+    cut into steps apart from the answer. Where it is excluded, a response without an answer behind it is left out."""
     lora: int = 0
     """Rank of LoRA adapters on all linear layers; 0 trains every weight."""
     lora_alpha: Annotated[int | None, Flag(hidden=True)] = None

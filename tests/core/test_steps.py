@@ -18,12 +18,14 @@ from freeprm.core.steps import (
     SPLITTERS,
     TOKENS,
     Prefix,
+    answer_start,
     check_settling,
     check_tiling,
     given_steps,
     prefixes,
     settled_steps,
     splitter,
+    steps_in,
     token_spans,
 )
 from freeprm.errors import ConfigError, SpanError
@@ -365,3 +367,53 @@ def test_prefixes_that_responses_to_one_problem_share_are_there_once():
 
 def test_a_response_of_one_step_has_no_prefix():
     assert prefixes(["p"], ["abc"], [[Span(0, 3)]]).indices == [()]
+
+
+# Reasoning before the answer.
+
+THOUGHT = "<think>\nFirst this.\n\nStep 2: then that.\n</think>\n\nStep 1: so 3.\nStep 2: it is 4."
+ANSWER = THOUGHT.index("Step 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        (THOUGHT, ANSWER),
+        ("a thought\n</think>\nyes", 19),  # the template opened it
+        ("[THINK]a[/THINK]b", 16),
+        ("<|START_THINKING|>a<|END_THINKING|> b", 36),
+        ("<reasoning>a</reasoning>\n b", 26),
+        ("no thought < 3 and [x] at all", 0),
+        ("<think>cut off while", None),
+        ("  <think>", None),
+        ("", 0),
+    ],
+)
+def test_an_answer_begins_behind_the_closing_tag(text: str, start: int | None):
+    assert answer_start(text) == start
+
+
+@pytest.mark.parametrize("name", SPLITTERS)
+def test_reasoning_is_part_of_the_text_or_cut_apart_or_left_out(name: str):
+    assert steps_in(THOUGHT, name) == SPLITTERS[name](THOUGHT)
+    apart = steps_in(THOUGHT, name, "apart")
+    check_tiling(apart, len(THOUGHT))
+    assert ANSWER in [span.start for span in apart]
+    excluded = steps_in(THOUGHT, name, "exclude")
+    check_tiling(excluded, len(THOUGHT), start=ANSWER)
+    assert excluded == [span for span in apart if span.start >= ANSWER]
+    assert [THOUGHT[span.start : span.stop] for span in excluded] == [
+        THOUGHT[ANSWER:][span.start : span.stop] for span in SPLITTERS[name](THOUGHT[ANSWER:])
+    ]
+
+
+def test_markers_of_the_answer_do_not_decide_about_the_reasoning():
+    text = "<think>\none\n\ntwo\n</think>\n\nStep 1: a\nStep 2: b"
+    found = [text[span.start : span.stop] for span in steps_in(text, "auto", "apart")]
+    assert found == ["<think>\none\n\n", "two\n</think>\n\n", "Step 1: a\n", "Step 2: b"]
+
+
+def test_reasoning_that_never_ends_has_no_answer():
+    assert steps_in("<think>a\nb", "lines", "exclude") == []
+    assert steps_in("<think>a\nb", "lines", "apart") == SPLITTERS["lines"]("<think>a\nb")
+    assert steps_in("a\nb", "lines", "exclude") == SPLITTERS["lines"]("a\nb")

@@ -13,7 +13,7 @@ all cuts above.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from freeprm.errors import ConfigError, SpanError
 from freeprm.io.config import suggestion
@@ -21,6 +21,8 @@ from freeprm.types import Span
 
 Splitter = Callable[[str], list[Span]]
 
+Reasoning = Literal["include", "exclude", "apart"]
+"""What becomes of a section of reasoning before the answer; see `steps_in`."""
 TOKENS = "tokens"
 """The name of one step a token. It cuts token ids, not text, so scorers handle it themselves."""
 
@@ -37,6 +39,9 @@ _ABBREVIATIONS = frozenset({
     "Dr", "Eq", "Eqs", "Fig", "Figs", "Jr", "Mr", "Mrs", "Ms", "Prof", "Sr", "St", "Thm",
 })  # fmt: skip
 _ENUMERATOR = re.compile(r"[^\S\n]*(?:[-*•>#]+[^\S\n]+)?[*_]{0,3}(?:\(?(?:\d{1,3}|[A-Za-z])|[Ss]tep \d{1,3})$")
+_THOUGHTS = r"[^<>\[\]\s]*(?:think|thought|reason)[^<>\[\]\s/]*[>\]]"
+_OPENS = re.compile(rf"\s*[<\[](?!/){_THOUGHTS}", re.IGNORECASE)
+_CLOSES = re.compile(rf"(?:[<\[]/|<\|END_){_THOUGHTS}\s*", re.IGNORECASE)
 _OPENS_SENTENCE = frozenset("*#_>`$\\([{\"'“‘«-•|")
 
 
@@ -93,6 +98,43 @@ def splitter(name: str) -> Splitter:
     raise ConfigError(f"splitter {name!r}: {known}.{suggestion(name, {*SPLITTERS, TOKENS} - {name})}")
 
 
+def steps_in(text: str, name: str, reasoning: Reasoning = "include") -> list[Span]:
+    """Spans of the steps that a splitter cuts.
+
+    Args:
+        text: a response.
+        name: of the splitter.
+        reasoning: `include` takes the text as one; `apart` cuts the reasoning and the answer behind it one by one, so
+            that no step holds of both, and markers in the answer do not decide about the reasoning; `exclude` cuts the
+            answer alone.
+
+    Returns:
+        K spans that tile the text; with `exclude`, the text from `answer_start` on.
+    """
+    cut = splitter(name)
+    if reasoning == "include":
+        return cut(text)
+    start = answer_start(text)
+    at = len(text) if start is None else start
+    answer = [Span(at + begin, at + stop) for begin, stop in cut(text[at:])]
+    return answer if reasoning == "exclude" else [*cut(text[:at]), *answer]
+
+
+def answer_start(text: str) -> int | None:
+    """Where a response's answer begins, behind its section of reasoning and the whitespace after it.
+
+    The section ends with the first closing tag: `</think>`, `[/THINK]`, `<|END_THINKING|>`, `</reasoning>`. Its opening
+    tag may stand in the prompt.
+
+    Returns:
+        0 without such a section; None where it is opened and never closed.
+    """
+    closed = _CLOSES.search(text)
+    if closed is not None:
+        return closed.end()
+    return None if _OPENS.match(text) else 0
+
+
 def given_steps(text: str, steps: Sequence[str]) -> list[Span]:
     """Spans of the caller's steps in the text, each with the whitespace behind it.
 
@@ -124,7 +166,7 @@ def given_steps(text: str, steps: Sequence[str]) -> list[Span]:
     return _tiles(text, starts[1:])
 
 
-def token_spans(tokens: Sequence[Span], steps: Sequence[Span], *, text: str) -> list[Span]:
+def token_spans(tokens: Sequence[Span], steps: Sequence[Span], *, text: str, start: int = 0) -> list[Span]:
     """The tokens of each step.
 
     A token belongs to the step that holds its first character that is not whitespace, or its first
@@ -136,6 +178,7 @@ def token_spans(tokens: Sequence[Span], steps: Sequence[Span], *, text: str) -> 
         tokens: (T,) characters of the text that each token covers, in order.
         steps: K character spans that tile the text.
         text: what both are spans of.
+        start: where in the text tokens and steps begin.
 
     Returns:
         K ranges of token indices, tiling 0..T.
@@ -143,7 +186,7 @@ def token_spans(tokens: Sequence[Span], steps: Sequence[Span], *, text: str) -> 
     Raises:
         SpanError: the steps do not tile the text, or there are tokens but no steps.
     """
-    check_tiling(steps, len(text))
+    check_tiling(steps, len(text), start=start)
     if tokens and not steps:
         raise SpanError(f"{len(tokens)} tokens but no steps; leave out an empty response")
     ranges, n_taken = [], 0
@@ -155,12 +198,12 @@ def token_spans(tokens: Sequence[Span], steps: Sequence[Span], *, text: str) -> 
     return ranges
 
 
-def check_tiling(spans: Sequence[Span], length: int) -> None:
-    """Raise a SpanError for the first span, counted from 0, that breaks the tiling of 0..length."""
-    end = 0
+def check_tiling(spans: Sequence[Span], length: int, *, start: int = 0) -> None:
+    """Raise a SpanError for the first span, counted from 0, that breaks the tiling of start..length."""
+    end = start
     for index, span in enumerate(spans):
         if span.start != end:
-            before = f"step {index - 1} ends at {end}" if index else "the response starts at 0"
+            before = f"step {index - 1} ends at {end}" if index else f"the response starts at {start}"
             rule = "spans must not overlap" if span.start < end else "spans must leave no gap"
             raise SpanError(f"step {index} starts at {span.start} but {before}; {rule}")
         if span.stop < span.start:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from freeprm.core.steps import answer_start
 from freeprm.errors import DataError, ModelError
 from freeprm.models.prompts import Around, around, ends_of, render_prompt, rendered_text, starts_with_bos
 from freeprm.types import Rollout, Span
@@ -32,6 +33,8 @@ class Encoded:
     """Prompt and response tokens, with one end-of-turn token unless the response is truncated."""
     n_prompt: int
     """Leading ids that belong to the prompt; at least 1."""
+    n_reasoning: int = 0
+    """Of these, the response's own: reasoning that is read and not rewarded; see `answers`."""
     offsets: Ints
     """(T, 2) first character of the response that each of its tokens covers, and the one after its last."""
 
@@ -165,6 +168,34 @@ def fit(encoded: Sequence[Item], *, max_length: int, too_long: TooLong) -> Fitte
         if part is not None:
             fitted.kept.append(index)
             fitted.encoded.append(part)
+    return fitted
+
+
+def answers(encoded: Sequence[Encoded], responses: Sequence[str]) -> Fitted[Encoded]:
+    """Responses from their answer on; the reasoning before it becomes a part of what they answer to.
+
+    Args:
+        encoded: B responses, whole.
+        responses: their texts.
+
+    Returns:
+        Those that have an answer; the others are counted.
+    """
+    fitted: Fitted[Encoded] = Fitted(kept=[], encoded=[], counts=Counter())
+    for index, (item, response) in enumerate(zip(encoded, responses, strict=True)):
+        start = answer_start(response)
+        if start is None or not response[start:].strip():
+            fitted.counts["excluded: reasoning without an answer behind it"] += 1
+            continue
+        n_before = sum(1 for first, stop in item.offsets.tolist() if stop <= start and first < stop)
+        # A token of whitespace and a word belongs to what its word belongs to.
+        fitted.kept.append(index)
+        fitted.encoded.append(
+            replace(
+                item, n_prompt=item.n_prompt + n_before, n_reasoning=n_before,
+                offsets=np.maximum(item.offsets[n_before:], start),
+            )
+        )  # fmt: skip
     return fitted
 
 

@@ -206,16 +206,17 @@ def stored_logprobs(
         ids, logps, of = (rollout.extra.get(name) for name in COLUMNS)
         if logps is None:
             continue
+        start = item.n_prompt - item.n_reasoning  # of what was drawn
         if not str(of).startswith(key):
             counts["reference computed: noted log-probabilities are of another model"] += 1
-        elif not isinstance(ids, list) or ids != item.ids[item.n_prompt :].tolist() or len(ids) != len(logps):
+        elif not isinstance(ids, list) or ids != item.ids[start:].tolist() or len(ids) != len(logps):
             counts["reference computed: drawn as other tokens than the text is read as"] += 1
-        elif of != noted_of(key, item.ids[: item.n_prompt].tolist()):
+        elif of != noted_of(key, item.ids[:start].tolist()):
             counts["reference computed: noted log-probabilities do not say that they are of this prompt"] += 1
-        elif kind_of(config, item.n_prompt) != kind_of(config, len(item.ids)):
+        elif kind_of(config, start) != kind_of(config, len(item.ids)):
             counts["reference computed: the whole response is read with other positions than its beginning was"] += 1
         else:
-            found[index] = torch.tensor(logps, dtype=torch.float32)
+            found[index] = torch.tensor(logps[item.n_reasoning :], dtype=torch.float32)
             counts["reference taken from sampling"] += 1
     return found
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
 
+from freeprm.core.steps import Reasoning
 from freeprm.errors import ModelError, RewardMismatchError
 from freeprm.io.rows import write_json
 from freeprm.models.loading import Backbone, LoadOptions, template_hash, weights_hash
@@ -63,6 +64,8 @@ class RewardConfig:
     """The day (YYYY-MM-DD) that the template told in training, whenever that was; None where it tells none."""
     splitter: str = "auto"
     """How responses are cut into steps unless the caller says otherwise."""
+    reasoning: Reasoning = "include"
+    """What becomes of a section of reasoning before the answer; see `core.steps.steps_in`."""
     format: int = 1
 
 

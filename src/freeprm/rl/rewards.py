@@ -82,6 +82,8 @@ def token_rewards(
     if len(prompts) != len(completions):
         raise DataError(f"{len(prompts)} prompts and {len(completions)} completions; expected as many")
     check_reward(reward)
+    if prm.config.reasoning == "exclude":
+        raise ConfigError(f"{prm.policy.source}: excludes reasoning, which is not known of token ids")
     present = [index for index, ids in enumerate(completions) if len(ids)]
     encoded = [as_encoded(index, prompts[index], completions[index]) for index in present]
     policy = score_tokens(prm.policy.model, encoded, token_budget=token_budget)

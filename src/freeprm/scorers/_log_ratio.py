@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from freeprm.core.flops import ModelShape
 from freeprm.core.ledger import POLICY, REFERENCE
 from freeprm.core.rewards import REWARDS, Floats, check_reward, q_values, step_rewards
+from freeprm.core.steps import Reasoning
 from freeprm.errors import ConfigError, DataError, ModelError, SpanError
 from freeprm.models.batching import Advance
 from freeprm.models.encoding import Encoded, TooLong
@@ -164,12 +165,14 @@ class LogRatio(Scorer):
             raise ConfigError("too_long='exclude': `score` returns one score a response; choose 'error' or 'truncate'")
         if steps is not None and len(steps) != len(responses):
             raise DataError(f"{len(steps)} lists of steps for {len(responses)} responses")
-        logps, _ = self.logprobs(rollouts_of(prompt, responses, truncated=not finished), too_long=too_long)
+        logps, counts = self.logprobs(rollouts_of(prompt, responses, truncated=not finished), too_long=too_long)
         for index, response in enumerate(responses):
             if index not in logps:
-                why = (
-                    "its prompt alone fills the context" if response else "it is empty, so there are no tokens to score"
-                )
+                why = "its prompt alone fills the context"
+                if not response:
+                    why = "it is empty, so there are no tokens to score"
+                elif self.config.reasoning == "exclude" and counts:
+                    why = "there is no answer behind its reasoning, or its prompt alone fills the context"
                 raise DataError(f"response {index}: {why}; leave it out")
         return [
             self.read(item, response, splitter=splitter, steps=None if steps is None else steps[index], reward=reward)
@@ -183,8 +186,9 @@ class LogRatio(Scorer):
         self.about.check(options)
         first, *others = options.rewards or self.about.rewards or ("",)
         logps, counts = self.logprobs(
-            rollouts, too_long=options.too_long, token_budget=options.token_budget, usage=usage
-        )
+            rollouts, too_long=options.too_long, token_budget=options.token_budget, reasoning=options.reasoning,
+            usage=usage,
+        )  # fmt: skip
         found = {}
         for index, item in logps.items():
             by_reward = {name: self._scores(item, rollouts[index], name, options) for name in (first, *others)}
@@ -196,7 +200,7 @@ class LogRatio(Scorer):
         try:
             read = self.read(
                 item, rollout.response, splitter=options.splitter, steps=rollout.extra.get("steps"),
-                reward=reward or "with-reference",
+                reward=reward or "with-reference", reasoning=options.reasoning,
             )  # fmt: skip
         except SpanError as error:
             raise SpanError(f"{item.encoded.name}: {error}") from error
@@ -216,6 +220,7 @@ class LogRatio(Scorer):
         *,
         too_long: TooLong = "exclude",
         token_budget: int | None = None,
+        reasoning: Reasoning | None = None,
         usage: Usage | None = None,
     ) -> tuple[dict[int, TokenLogProbs], Counter[str]]:
         """Both models' token log-probabilities, from which any reward at any granularity is computed.
@@ -224,6 +229,7 @@ class LogRatio(Scorer):
             rollouts: any number, best grouped by prompt; empty responses are left out.
             too_long: what to do with a response longer than the context.
             token_budget: tokens in one batch; see `score_tokens`.
+            reasoning: see `ScoringOptions`; with `exclude`, log-probabilities of the answer's tokens.
             usage: counts the tokens of each model.
 
         Returns:
@@ -233,7 +239,7 @@ class LogRatio(Scorer):
         readers = [one for one in (self._policy, self._reference) if one]
         fitted = fit_rollouts(
             rollouts, self._policy.tokenizer, {one.source: one.config for one in readers},
-            max_length=self._policy.max_length, too_long=too_long,
+            max_length=self._policy.max_length, too_long=too_long, reasoning=reasoning or self.config.reasoning,
         )  # fmt: skip
         counts, usage = fitted.counts, usage or Usage()
         reference = self._reference
@@ -292,6 +298,7 @@ class LogRatio(Scorer):
         splitter: str | None = None,
         steps: Sequence[str] | None = None,
         reward: str = "with-reference",
+        reasoning: Reasoning | None = None,
     ) -> ResponseScore:
         """Rewards at every granularity from token log-probabilities, without running a model.
 
@@ -304,7 +311,10 @@ class LogRatio(Scorer):
         ref = logps.policy if logps.ref is None else logps.ref
         rewards = REWARDS[reward](logps.policy, ref, self.config.beta)
         covered = logps.encoded.spans
-        spans, tokens = steps_of(covered, response, splitter or self.config.splitter, given=steps)
+        spans, tokens = steps_of(
+            covered, response, splitter or self.config.splitter, given=steps,
+            reasoning=reasoning or self.config.reasoning,
+        )  # fmt: skip
         per_step = step_rewards(rewards, tokens)
         return ResponseScore(
             steps=tuple(spans),
@@ -318,13 +328,14 @@ class LogRatio(Scorer):
 
 def described(
     source: str, *, beta: float, dtype: str, splitter: str, policy: Path, reference: Path | None,
-    is_own_reference: bool = False,
+    is_own_reference: bool = False, reasoning: Reasoning | None = "include",
 ) -> Description:  # fmt: skip
     """The description of a log-ratio; its default reward follows from its models."""
     plain = "without-reference" if reference is None else "with-reference"
     return Description(
         name="implicit", source=source, splitter=splitter, aggregation="min", kind="log_odds",
-        rewards=("reference-only" if is_own_reference else plain,), settings={"beta": beta, "dtype": dtype},
+        rewards=("reference-only" if is_own_reference else plain,), reasoning=reasoning,
+        settings={"beta": beta, "dtype": dtype, **({} if reasoning == "include" else {"reasoning": reasoning})},
         weights={"policy": policy, "reference": reference},
     )  # fmt: skip
 

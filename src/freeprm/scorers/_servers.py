@@ -352,7 +352,7 @@ def describe_served(source: ScorerSource, servers: Servers, *, is_own_reference:
     config = _recorded(source, is_own_reference=is_own_reference)
     about = described(
         source.source, beta=config.beta if source.beta is None else source.beta, dtype=source.options.dtype,
-        splitter=config.splitter, policy=source.folder,
+        splitter=config.splitter, reasoning=config.reasoning, policy=source.folder,
         reference=source.folder if source.load_reference else None, is_own_reference=is_own_reference,
     )  # fmt: skip
     has_weights = any(file for pattern in ("*.safetensors", "*.bin") for file in source.folder.glob(pattern))

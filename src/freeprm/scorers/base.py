@@ -20,10 +20,10 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from freeprm.core.flops import ModelShape
 from freeprm.core.rewards import aggregator as aggregator_named
 from freeprm.core.score_kinds import ScoreKind
-from freeprm.core.steps import TOKENS, given_steps, splitter, token_spans
+from freeprm.core.steps import TOKENS, Reasoning, given_steps, steps_in, token_spans
 from freeprm.errors import ConfigError, DataError, PluginError
 from freeprm.io.plugins import load, names
-from freeprm.models.encoding import Encoded, Fitted, TooLong, check_vocabulary, encode, fit
+from freeprm.models.encoding import Encoded, Fitted, TooLong, answers, check_vocabulary, encode, fit
 from freeprm.models.loading import DEFAULT_OPTIONS, Dtype, LoadOptions, load_config, resolve, weights_identity
 from freeprm.models.reward_config import OVERRIDES, REWARD_FILE, Override, load_reward_config, stored_config
 from freeprm.scorers._usage import Usage
@@ -58,6 +58,8 @@ class ScoringOptions:
     """Of a log-ratio: names in `freeprm.core.rewards.REWARDS`, computed from one pass; the scorer's own by default."""
     splitter: str | None = None
     """A name in `freeprm.core.steps.SPLITTERS`, for responses without steps; the scorer's own by default."""
+    reasoning: Reasoning | None = None
+    """What becomes of reasoning before the answer, see `core.steps.steps_in`; the scorer's own by default."""
     tokens: bool = False
     """Of a log-ratio: return token rewards too."""
     too_long: TooLong = "exclude"
@@ -85,6 +87,8 @@ class Description:
     """Kind of its scores, for the weights of votes; None if unknown."""
     rewards: tuple[str, ...] = ()
     """Of a log-ratio: the default rewards; empty for any other scorer."""
+    reasoning: Reasoning | None = None
+    """Its way with reasoning; None of a released model, whose recipe takes responses as they are."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings that decide its scores, besides weights and splitter."""
     weights: Mapping[str, Path | None] = field(default_factory=dict)
@@ -102,6 +106,8 @@ class Description:
         if not self.rewards and (options.rewards or options.tokens):
             what = f"rewards {', '.join(options.rewards)}" if options.rewards else "tokens"
             raise ConfigError(f"{what}: is for log-ratios; {self.name} gives one kind of score")
+        if options.reasoning is not None and self.reasoning is None:
+            raise ConfigError(f"reasoning: {self.name} takes responses as they are; leave it out")
         if options.splitter is not None and self.splitter is None:
             raise ConfigError(f"{self.name}: scores whole responses, not steps; leave the splitter out")
 
@@ -329,7 +335,12 @@ def load_scorer(
 
 
 def steps_of(
-    covered: Sequence[Span], response: str, name: str, *, given: Sequence[str] | None
+    covered: Sequence[Span],
+    response: str,
+    name: str,
+    *,
+    given: Sequence[str] | None,
+    reasoning: Reasoning = "include",
 ) -> tuple[Sequence[Span], list[Span]]:
     """The steps of a response: character spans and token ranges.
 
@@ -338,6 +349,8 @@ def steps_of(
         response: its text; the tokens cover less of it only if it was cut to fit a context.
         name: a splitter, or "tokens".
         given: the steps' texts, used instead of a splitter.
+        reasoning: see `core.steps.steps_in`; with `exclude` the tokens are those from the answer on, and what given
+            steps have before it is left out.
 
     Raises:
         SpanError: the given steps are not those of the response.
@@ -345,14 +358,15 @@ def steps_of(
     if given is None and name == TOKENS:
         return covered, [Span(index, index + 1) for index in range(len(covered))]
     text = response[: covered[-1].stop] if covered else ""
-    spans = splitter(name)(text) if given is None else given_steps(response, given)
-    spans = [Span(start, min(stop, len(text))) for start, stop in spans if start < len(text)]
-    return spans, token_spans(covered, spans, text=text)
+    begin = covered[0].start if covered and reasoning == "exclude" else 0
+    spans = steps_in(text, name, reasoning) if given is None else given_steps(response, given)
+    spans = [Span(max(begin, a), min(b, len(text))) for a, b in spans if a < len(text) and b > begin]
+    return spans, token_spans(covered, spans, text=text, start=begin)
 
 
 def fit_rollouts(
     rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase, configs: Mapping[str, PreTrainedConfig], *,
-    max_length: int, too_long: TooLong,
+    max_length: int, too_long: TooLong, reasoning: Reasoning = "include",
 ) -> Fitted[Encoded]:  # fmt: skip
     """Responses encoded for models of one vocabulary, without empty and too long ones.
 
@@ -361,7 +375,7 @@ def fit_rollouts(
         tokenizer: of all models.
         configs: of the models, by their names in messages.
         max_length: tokens of a prompt with its response.
-        too_long: see `ScoringOptions`.
+        too_long, reasoning: see `ScoringOptions`.
 
     Returns:
         What is kept, by index into the rollouts, and counts of the others.
@@ -374,9 +388,13 @@ def fit_rollouts(
     encoded = encode(tokenizer, [rollouts[index] for index in present])
     for name, config in configs.items():
         check_vocabulary(encoded, config, model=name)
+    counts = Counter({"excluded: empty response": len(rollouts) - len(present)})
+    if reasoning == "exclude":
+        answered = answers(encoded, [rollouts[index].response for index in present])
+        present, encoded = [present[row] for row in answered.kept], answered.encoded
+        counts += answered.counts
     found = fit(encoded, max_length=max_length, too_long=too_long)
-    counts = found.counts + Counter({"excluded: empty response": len(rollouts) - len(present)})
-    return Fitted(kept=[present[row] for row in found.kept], encoded=found.encoded, counts=counts)
+    return Fitted(kept=[present[row] for row in found.kept], encoded=found.encoded, counts=found.counts + counts)
 
 
 def rollouts_of(prompt: Prompt, responses: Sequence[str], *, truncated: bool = False) -> list[Rollout]:

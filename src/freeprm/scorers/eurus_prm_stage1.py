@@ -60,7 +60,9 @@ class ReleasedLogRatio:
             source.source, beta=self.beta, dtype=dtype, splitter=self.splitter, policy=policy, reference=reference
         )
         settings = {"scorer": self.name, **about.settings}
-        return replace(about, name=self.name, aggregation=self.aggregation, rewards=(), settings=settings)
+        return replace(
+            about, name=self.name, aggregation=self.aggregation, rewards=(), reasoning=None, settings=settings
+        )
 
 
 PLUGIN = ReleasedLogRatio(

@@ -132,8 +132,9 @@ class ImplicitPRM(LogRatio):
         about: Description | None = None,
     ):
         about = about or described(
-            policy.source, beta=config.beta, dtype=policy.dtype, splitter=config.splitter, policy=policy.folder,
-            reference=None if reference is None else reference.folder, is_own_reference=reference is policy,
+            policy.source, beta=config.beta, dtype=policy.dtype, splitter=config.splitter,
+            reasoning=config.reasoning, policy=policy.folder, reference=None if reference is None else reference.folder,
+            is_own_reference=reference is policy,
         )  # fmt: skip
         self.policy, self.reference = policy, reference
         ours = Loaded(policy, cache)
@@ -192,7 +193,7 @@ class ImplicitPRM(LogRatio):
         where, revision = (source.reference, None) if source.reference else (recorded.source, recorded.revision)
         return described(
             source.source, beta=config.beta if source.beta is None else source.beta, dtype=source.options.dtype,
-            splitter=config.splitter, policy=source.folder,
+            splitter=config.splitter, reasoning=config.reasoning, policy=source.folder,
             reference=resolve(where, revision=revision) if source.load_reference else None,
         )  # fmt: skip
 

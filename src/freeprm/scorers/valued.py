@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from freeprm.core.flops import ModelShape
 from freeprm.core.ledger import SCORER
+from freeprm.core.steps import Reasoning
 from freeprm.errors import SpanError
 from freeprm.models.encoding import Encoded
 from freeprm.models.loading import Backbone
@@ -56,10 +57,12 @@ class Valued(Scorer):
             source=source.source,
             splitter=config.splitter if by_step else None,
             aggregation="min" if by_step else None,
+            reasoning=config.reasoning,
             kind="log_odds" if config.objective in _CROSS_ENTROPIES else "unbounded",
             settings={
                 "scorer": "valued", "dtype": source.options.dtype,
                 "trust_remote_code": source.options.trust_remote_code, **asdict(valuation),
+                **({} if config.reasoning == "include" else {"reasoning": config.reasoning}),
             },
             weights={"model": source.folder, "reference": None},
         )  # fmt: skip
@@ -100,12 +103,14 @@ class Valued(Scorer):
             NonFiniteError: a value is not finite; names the response.
         """
         self.about.check(options)
+        reasoning = options.reasoning or self.about.reasoning or "include"
         fitted = fit_rollouts(
             rollouts, self.backbone.tokenizer, {self.backbone.source: self.backbone.model.config},
             max_length=self.backbone.max_length, too_long=options.too_long,
+            reasoning=reasoning,
         )  # fmt: skip
         cuts = [
-            self._steps(rollouts[index], item, options.splitter)
+            self._steps(rollouts[index], item, options.splitter, reasoning)
             for index, item in zip(fitted.kept, fitted.encoded, strict=True)
         ]
         values = score_values(
@@ -118,13 +123,16 @@ class Valued(Scorer):
             for index, item, (spans, _), value in parts
         }, fitted.counts
 
-    def _steps(self, rollout: Rollout, item: Encoded, splitter: str | None) -> tuple[Sequence[Span], Sequence[Span]]:
+    def _steps(
+        self, rollout: Rollout, item: Encoded, splitter: str | None, reasoning: Reasoning
+    ) -> tuple[Sequence[Span], Sequence[Span]]:
         """Characters and tokens of each step, or of the whole response."""
         own = self.about.splitter
         if own is None:
             return [], [Span(0, item.n_response)]
         try:
-            return steps_of(item.spans, rollout.response, splitter or own, given=rollout.extra.get("steps"))
+            given = rollout.extra.get("steps")
+            return steps_of(item.spans, rollout.response, splitter or own, given=given, reasoning=reasoning)
         except SpanError as error:
             raise SpanError(f"{item.name}: {error}") from error
 

@@ -42,7 +42,7 @@ def serve(settings: ServeSettings) -> None:
     described = source.about if isinstance(source, Scorer) else source.describe()
     options = ScoringOptions(
         rewards=tuple(settings.rewards) or described.rewards, splitter=settings.splitter, too_long=settings.too_long,
-        token_budget=settings.token_budget,
+        token_budget=settings.token_budget, reasoning=settings.reasoning,
     )  # fmt: skip
     described.check(options)
     listening = _bound(settings.host, settings.port)

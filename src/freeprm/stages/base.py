@@ -250,13 +250,24 @@ def loaded_prm(settings: EarlyStopping | SearchSettings, *, device: str | None, 
 
     check_reward(settings.reward)
     if isinstance(settings.prm, ImplicitPRM):
-        return settings.prm
+        return _of_whole(settings.prm)
     if settings.prm is None:
         raise ConfigError("prm: is missing; give the reward model that is to choose, --prm FOLDER")
-    return ImplicitPRM.from_pretrained(
+    prm = ImplicitPRM.from_pretrained(
         settings.prm, reference=settings.reference, load_reference=settings.reward != "without-reference",
         device=device, dtype=check_dtype(dtype or "auto"),
     )  # fmt: skip
+    return _of_whole(prm)
+
+
+def _of_whole(prm: "ImplicitPRM") -> "ImplicitPRM":
+    """Raises: ConfigError, if it does not score a response from its beginning on."""
+    if prm.config.reasoning != "include":
+        raise ConfigError(
+            f"prm: {prm.policy.source} takes reasoning {prm.config.reasoning}, so its steps are not known while a "
+            "response is written; score whole samples: freeprm score ROLLOUTS --prm FOLDER"
+        )
+    return prm
 
 
 class Guide(NamedTuple):

@@ -54,7 +54,7 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
     about = prm.about if isinstance(prm, Scorer) else prm.describe()
     options = ScoringOptions(
         rewards=tuple(settings.rewards) or about.rewards, splitter=settings.splitter, tokens=settings.tokens,
-        too_long=settings.too_long, token_budget=settings.token_budget,
+        too_long=settings.too_long, token_budget=settings.token_budget, reasoning=settings.reasoning,
     )  # fmt: skip
     about.check(options)
     names = {scorer_name(settings.name, reward): reward for reward in options.rewards} or {

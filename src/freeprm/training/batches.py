@@ -206,7 +206,8 @@ def step_reader(settings: TrainSettings, objective: Objective) -> StepReader | N
     valuation = reward_of(settings, objective).valuation
     if not objective.needs_steps and (valuation is None or valuation.read_at != "steps"):
         return None
-    return StepReader(splitter=settings.splitter, labels=settings.step_labels if objective.needs_step_labels else None)
+    labels = settings.step_labels if objective.needs_step_labels else None
+    return StepReader(splitter=settings.splitter, labels=labels, reasoning=settings.reasoning)
 
 
 def reward_batch(model: nn.Module, batch: Batch, reward: Reward) -> RewardBatch:

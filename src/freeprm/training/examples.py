@@ -13,7 +13,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from freeprm.errors import DataError
-from freeprm.models.encoding import Encoded, check_vocabulary, encode, fit
+from freeprm.models.encoding import Encoded, Fitted, answers, check_vocabulary, encode, fit
 from freeprm.models.loading import context_length, load_config, load_tokenizer
 from freeprm.models.prompts import warn_of_plain_prompts
 from freeprm.models.scoring_input import response_name
@@ -124,22 +124,29 @@ class GroupPreparer:
 
     def _fitted(self, rollouts: Sequence[Rollout], counts: Counter[str]) -> list[_Prepared]:
         """Those that fit the context, with at least one step label where labels are needed."""
-        encoded = encode(self.tokenizer, rollouts)
-        check_vocabulary(encoded, self._config, model=self._settings.model)
-        fitted = fit(encoded, max_length=self._max_length, too_long=self._settings.too_long)
-        counts.update(fitted.counts)
+        read = self._read(rollouts)
+        check_vocabulary(read.encoded, self._config, model=self._settings.model)
+        fitted = fit(read.encoded, max_length=self._max_length, too_long=self._settings.too_long)
+        counts.update(read.counts + fitted.counts)
         prepared = []
-        for row, item in zip(fitted.kept, fitted.encoded, strict=True):
+        for row, item in zip((read.kept[place] for place in fitted.kept), fitted.encoded, strict=True):
             steps = None
             if self._step_reader is not None:
-                read = self._step_reader.in_text(rollouts[row])
-                assert read is not None  # those without labels have been left out of the groups
-                steps = in_tokens(read, item, rollouts[row].response, counts)
+                found = self._step_reader.in_text(rollouts[row])
+                assert found is not None  # those without labels have been left out of the groups
+                steps = in_tokens(found, item, rollouts[row].response, counts)
                 if self._objective.needs_step_labels and not np.isfinite(steps.labels).any():
                     counts["responses without a step label within the context"] += 1
                     continue
             prepared.append(_Prepared(row, item, steps))
         return prepared
+
+    def _read(self, rollouts: Sequence[Rollout]) -> Fitted[Encoded]:
+        """Responses as they are rewarded."""
+        encoded = encode(self.tokenizer, rollouts)
+        if self._settings.reasoning == "exclude":
+            return answers(encoded, [rollout.response for rollout in rollouts])
+        return Fitted(kept=list(range(len(encoded))), encoded=encoded, counts=Counter())
 
     def _with_mismatched(
         self, groups: Sequence[Group], prepared: Sequence[_Prepared], counts: Counter[str]
@@ -150,11 +157,11 @@ class GroupPreparer:
             raise DataError(
                 "this objective estimates a KL from responses to other prompts; expected at least two prompts"
             )
-        encoded = encode(self.tokenizer, [drawn[one.row] for one in prepared])
-        fitted = fit(encoded, max_length=self._max_length, too_long="truncate")
+        read = self._read([drawn[one.row] for one in prepared])
+        fitted = fit(read.encoded, max_length=self._max_length, too_long="truncate")
         if without := len(prepared) - len(fitted.kept):
             counts["responses whose prompt leaves no room for one to another"] += without
-        return [prepared[index] for index in fitted.kept], fitted.encoded
+        return [prepared[read.kept[place]] for place in fitted.kept], fitted.encoded
 
     def _reference_logps(
         self, rollouts: Sequence[Rollout], prepared: Sequence[_Prepared], others: Sequence[Encoded],

@@ -40,6 +40,7 @@ def describe(
         template_sha256=template_hash(preparer.tokenizer),
         template_date=told_date(preparer.tokenizer),
         splitter=settings.splitter,
+        reasoning=settings.reasoning,
     )  # fmt: skip
     preparer.tokenizer.save_pretrained(out)
     save_reward_config(config, out)

@@ -73,6 +73,12 @@ def carried_on(settings: TrainSettings, start: Path) -> TrainSettings:
         return settings
     config = load_reward_config(start)
     _check_parameterisation(settings, config)
+    if settings.reasoning != config.reasoning:
+        warnings.warn(
+            f"{settings.model}: was trained with reasoning={config.reasoning}, and is trained on with "
+            f"{settings.reasoning}; give --set reasoning={config.reasoning} to go on as before",
+            stacklevel=4,
+        )
     recorded = config.reference
     if settings.parameterisation != LOG_RATIO or recorded is None:
         return settings

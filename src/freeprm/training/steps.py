@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from freeprm.core.steps import given_steps, splitter, token_spans
+from freeprm.core.steps import Reasoning, answer_start, given_steps, steps_in, token_spans
 from freeprm.errors import RecordError, SpanError
 from freeprm.models.encoding import Encoded, Ints
 from freeprm.models.scoring_input import response_name
@@ -25,7 +25,7 @@ class TextSteps(NamedTuple):
     """K steps in the text of a response."""
 
     spans: list[Span]
-    """They tile the text."""
+    """They tile the text, or its end from the answer on."""
     labels: list[float]
     """(K,) 1 right, 0 wrong, NaN not known; all NaN where none are asked for."""
 
@@ -54,10 +54,12 @@ class StepReader:
     Args:
         splitter: of responses without a column `steps`.
         labels: `hard` or `soft`; None where no labels are needed.
+        reasoning: see `core.steps.steps_in`; steps of what is excluded have labels, which are not looked at.
     """
 
     splitter: str
     labels: str | None
+    reasoning: Reasoning = "include"
 
     @property
     def column(self) -> str | None:
@@ -75,7 +77,8 @@ class StepReader:
             return None
         given = rollout.extra.get("steps")
         if given is None:
-            spans = splitter(self.splitter)(rollout.response)
+            whole = "apart" if self.reasoning == "exclude" else self.reasoning
+            spans = steps_in(rollout.response, self.splitter, whole)
             origin = f"that splitter {self.splitter!r} finds; give them in a column 'steps', or choose another splitter"
         else:
             spans, origin = _given(rollout, given), "of column 'steps'"
@@ -85,7 +88,8 @@ class StepReader:
                 f"{len(spans)} steps {origin}",
                 reason=f"another number of {self.column} than steps",
             )
-        return TextSteps(spans, labels or [nan] * len(spans))
+        found = TextSteps(spans, labels or [nan] * len(spans))
+        return _of_answer(found, rollout.response) if self.reasoning == "exclude" else found
 
 
 def in_tokens(steps: TextSteps, item: Encoded, response: str, counts: Counter[str]) -> TokenSteps:
@@ -95,7 +99,7 @@ def in_tokens(steps: TextSteps, item: Encoded, response: str, counts: Counter[st
     begun = [span for span in steps.spans if span.start < len(text)]
     clipped = [Span(start, min(stop, len(text))) for start, stop in begun]
     whole = [len(response[:stop].rstrip()) <= len(text) for _, stop in begun]
-    tokens = token_spans(covered, clipped, text=text)
+    tokens = token_spans(covered, clipped, text=text, start=begun[0].start if begun else 0)
     labels = [label if kept else nan for label, kept in zip(steps.labels, whole, strict=False)]
     here = [index for index, span in enumerate(tokens) if span.stop > span.start]
     lost = Counter({
@@ -107,6 +111,15 @@ def in_tokens(steps: TextSteps, item: Encoded, response: str, counts: Counter[st
         ends=np.array([tokens[index].stop - 1 for index in here], dtype=np.int32),
         labels=np.array([labels[index] for index in here], dtype=np.float32),
     )
+
+
+def _of_answer(steps: TextSteps, response: str) -> TextSteps:
+    """The steps that end behind the reasoning, the first one from there on."""
+    start = answer_start(response)
+    begin = len(response) if start is None else start
+    kept = [index for index, span in enumerate(steps.spans) if span.stop > begin]
+    spans = [Span(max(begin, steps.spans[index].start), steps.spans[index].stop) for index in kept]
+    return TextSteps(spans, [steps.labels[index] for index in kept])
 
 
 class _Labels(NamedTuple):
