@@ -352,3 +352,25 @@ def test_real_scores_under_another_name_are_mapped(real_data: Path):
     first = read_rollouts([file], columns={"score": "rm_score"}).rollouts[0]
     assert first.score == 3.546875
     assert "rm_score" not in first.extra
+
+
+def test_steps_may_be_given_by_their_characters(tmp_path: Path):
+    row = {**ROW, "response": "ab\n\ncd e\n", "steps": [[0, 2], [4, 9]]}
+    assert read(tmp_path, row)[0].extra["steps"] == ["ab", "cd e\n"]
+    assert read(tmp_path, {**row, "steps": ["ab", "cd e"]})[0].extra["steps"] == ["ab", "cd e"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ([[0, 2], [4, 5]], r"the response ends at 9; 'd e' before it is in no step"),
+        ([[0, 5], [4, 9]], r"step 1 is \[4, 9\]; expected it from character 5 on"),
+        ([[0, 2], [4, 10]], r"step 1 is \[4, 10\]; .* within the response's 9"),
+        ([[0, 2, 3]], r"step 0 is \[0, 2, 3\]; expected \[first character"),
+        ([[0, 2.0], [4, 9]], r"step 0 is \[0, 2.0\]; expected \[first character"),
+        ([[1, 9]], r"step 0 is \[1, 9\]; 'a' before it is in no step"),
+    ],
+)
+def test_characters_that_are_no_steps_of_the_response_are_refused(tmp_path: Path, steps: Any, told: str):
+    with pytest.raises(RecordError, match=told):
+        read(tmp_path, {**ROW, "response": "ab\n\ncd e\n", "steps": steps})

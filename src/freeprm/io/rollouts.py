@@ -159,6 +159,9 @@ class _Reader:
         """The one rollout of a row of ours."""
         ours = self._renamed(row, source) if self._columns else row
         values = self._values(ours, row, source)
+        extra = {name: value for name, value in ours.items() if name not in COLUMNS}
+        if "steps" in extra:
+            extra["steps"] = _step_texts(extra["steps"], values["response"], source)
         problem_id, index, scorer = values["problem_id"], values["sample_idx"], values["scorer"]
         if index is None:
             index = values["sample_idx"] = self._counts[problem_id, scorer]
@@ -172,7 +175,7 @@ class _Reader:
             )
         self._counts[problem_id, scorer] += 1
         self._first = self._first or (row, source)
-        return [Rollout(**values, extra={name: value for name, value in ours.items() if name not in COLUMNS})]
+        return [Rollout(**values, extra=extra)]
 
     def of_format(self, format_: RowFormat, row: Row, source: Source) -> list[Rollout]:
         """The rollouts of a row of another format, numbered from those before."""
@@ -257,6 +260,30 @@ class _Reader:
     def _named(self, name: str) -> str:
         """The rows' name for our column."""
         return self._columns.get(name, name)
+
+
+def _step_texts(steps: Any, response: str, source: Source) -> Any:
+    """Steps that are given as [first character, the one after the last] as texts; any others as they are.
+
+    Raises:
+        RecordError: they are out of order or out of the response, or leave out more than whitespace.
+    """
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, list) for step in steps):
+        return steps
+    end = len(response)
+    at, wrong = 0, ""
+    for index, span in enumerate([*steps, [end, end]]):
+        if len(span) != 2 or not all(type(place) is int for place in span):
+            wrong = "expected [first character, the one after the last]"
+        elif not at <= span[0] <= span[1] <= end:
+            wrong = f"expected it from character {at} on, in order, within the response's {end}"
+        elif left_out := response[at : span[0]].strip():
+            wrong = f"{left_out[:40]!r} before it is in no step"
+        if wrong:
+            what = f"step {index} is {span}" if index < len(steps) else f"the response ends at {end}"
+            raise RecordError(f"{source}: steps: {what}; {wrong}", reason="steps that are not the response's")
+        at = span[1]
+    return [response[start:stop] for start, stop in steps]
 
 
 def _checked(columns: Mapping[str, str], *, ours: bool) -> Mapping[str, str]:
