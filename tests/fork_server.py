@@ -23,7 +23,7 @@ import freeprm.engines.hf
 import freeprm.executors.local
 import freeprm.io.config  # noqa: F401  # what stages find by name, imported before the first fork
 from freeprm.scorers.implicit import ImplicitPRM
-from freeprm.stages import grading, sampling, scoring
+from freeprm.stages import evaluation, grading, sampling, scoring, selection, training
 
 PARTS = 4  # rows appended at a time: small, so that there are many moments to be killed at
 KILLED_BY = (signal.SIGKILL, signal.SIGXFSZ)
@@ -109,7 +109,25 @@ def _score(out: Path, *, prm: str, rollouts: str) -> None:
     scoring.score([Path(rollouts)], prm=ImplicitPRM.from_pretrained(prm), out=out, rewards=rewards, tokens=True)
 
 
-STAGES: dict[str, Callable[..., None]] = {"sample": _sample, "grade": _grade, "score": _score}
+def _select(out: Path, *, scores: str) -> None:
+    selection.select([Path(scores)], out=out, n=[1, 2, 4])
+
+
+def _evaluate(out: Path, *, scores: str) -> None:
+    evaluation.evaluate([Path(scores)], out=out)
+
+
+def _train(out: Path, *, model: str, rollouts: str) -> None:
+    trainer = {
+        "max_steps": 6, "save_steps": 2, "save_strategy": "steps", "logging_steps": 1, "learning_rate": 1e-3,
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "use_cpu": True,
+    }  # fmt: skip
+    training.train([Path(rollouts)], model=model, out=out, trainer=trainer)
+
+
+STAGES: dict[str, Callable[..., None]] = {
+    "sample": _sample, "grade": _grade, "score": _score, "select": _select, "evaluate": _evaluate, "train": _train,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

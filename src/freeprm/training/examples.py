@@ -66,6 +66,8 @@ class GroupPreparer:
         )
         """Of log-ratios, also where training goes without it; values have none."""
         self._with_logps = cache is not None
+        self.owns_cache = False
+        """Nobody else uses the cache."""
         self._settings, self._objective, self._reward = settings, setup.objective, setup.reward
         self._step_reader = step_reader(settings, setup.objective)
         self._config = load_config(start, trust_remote_code=settings.trust_remote_code)
@@ -74,8 +76,13 @@ class GroupPreparer:
 
     @property
     def scored_tokens(self) -> int:
-        """Tokens that went through the reference, over all processes."""
-        return self.reference.scored_tokens if self.reference else 0
+        """Tokens that went through the reference for this run, over all processes.
+
+        A cache of the run's own holds what earlier sessions of it computed; one that is shared, what others did.
+        """
+        if self.reference is None:
+            return 0
+        return self.reference.spent_tokens if self.owns_cache else self.reference.scored_tokens
 
     def examples(self, groups: Sequence[Group], *, counts: Counter[str] | None = None) -> list[Example]:
         """Examples of the responses that fit the context; counts what does not, and what is used.

@@ -70,6 +70,8 @@ class FrozenReference:
         self.sha256 = weights_hash(self.folder)
         self.scored_tokens = 0
         """Tokens that went through it, over all processes."""
+        self.spent_tokens = 0
+        """Those that went through it for what was taken from the cache, whenever that was computed."""
         self._settings, self._tokenizer, self._process = settings, tokenizer, process
         self._dtype, self._autocast = _precision(settings, mixed_precision, process)
         if settings.reference is not None:
@@ -125,6 +127,7 @@ class FrozenReference:
         n_tokens = self._compute(own) if own else 0
         process.wait_for_everyone()
         self.scored_tokens += int(reduce(torch.tensor(float(n_tokens), device=process.device), reduction="sum"))
+        self.spent_tokens += self._cache.spent(groups)[0]
         return self._cache.read(groups)
 
     def _compute(self, chunks: Sequence[Groups]) -> int:

@@ -94,6 +94,7 @@ def read_data(
     preparer = GroupPreparer(
         setup, cache, process=arguments.distributed_state, mixed_precision=arguments.mixed_precision
     )  # fmt: skip
+    preparer.owns_cache = setup.settings.cache is None
     examples = []
     for read in reads:
         read.counts["prompts"] = len({group.problem_id for group in read.groups})
