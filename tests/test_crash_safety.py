@@ -178,7 +178,7 @@ def _timeless(file: Path) -> bytes:
         return file.read_bytes()
     entries = [{key: value for key, value in row.items() if "runtime" not in key and "_per_second" not in key}
                for row in json.loads(file.read_text())]  # fmt: skip
-    return json.dumps(entries).encode()
+    return json.dumps(entries, sort_keys=True).encode()
 
 
 def check_nothing_is_lost_or_changed(out: Path, expected: dict[str, bytes]) -> None:

@@ -87,17 +87,23 @@ def test_a_run_leaves_a_policy_a_reward_model_and_its_evaluations(finished, poli
 def test_a_killed_run_ends_as_an_uninterrupted_one(run, finished, tmp_path: Path, monkeypatch):
     from freeprm.rl.prime import PRIMETrainer
 
-    real = PRIMETrainer.training_step
+    real, save_model = PRIMETrainer.training_step, PRIMETrainer.save_model
 
     def killed(self, model, inputs, n):
         if self.state.global_step == 3:
             raise KeyboardInterrupt
         return real(self, model, inputs, n)
 
-    monkeypatch.setattr(PRIMETrainer, "training_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run")
-    monkeypatch.undo()
+    def killed_at_the_end(self, output_dir=None, _internal_call=False):
+        if not _internal_call:
+            raise KeyboardInterrupt
+        save_model(self, output_dir, _internal_call)
+
+    for name, at in (("training_step", killed), ("save_model", killed_at_the_end)):
+        monkeypatch.setattr(PRIMETrainer, name, at)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run")
+        monkeypatch.undo()
     resumed = run(tmp_path / "run")
     assert equal(weights(resumed), weights(finished))
     prm = [load_file(one.folder / "prm" / "model.safetensors") for one in (resumed, finished)]

@@ -6,7 +6,7 @@ arXiv:2502.01456), and a loss over likely tokens that were not drawn (DistRL: Ga
 Written for TRL 1.16, whose parent methods are named below.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -203,6 +203,16 @@ class PRIMETrainer(GRPOTrainer):
         )  # fmt: skip
         self._metrics[_TRAIN]["candidate_loss"].append(others.item())
         return loss + self.credit.candidate_weight * others / self.current_gradient_accumulation_steps
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The parent's; none behind the last step, see `GroupTrainer.get_batch_samples`."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], None
+        samples: tuple[list[Any], Tensor | int | None] = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return samples
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -73,7 +73,14 @@ class GroupTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """The batches of one optimisation step, with the number of items in them over all devices."""
+        """The batches of one optimisation step, with the number of items in them over all devices.
+
+        None behind the last step: the parent looks at their number after a step only, and would take one too many where
+        a run goes on from its last checkpoint.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], None
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches: list[Batch] = [sample["batch"] for sample in samples]
         n_items = sum(n_items_of(self.objective, batch) for batch in batches)
