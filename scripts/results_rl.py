@@ -28,14 +28,23 @@ def main() -> None:
     ways = {name: shares_of(runs.split(",")) for name, _, runs in (way.partition("=") for way in arguments.ways)}
     first = next(iter(ways))
     steps = sorted(next(iter(ways.values())))
-    head = ["", *(f"after {step} steps" for step in steps), f"less {first} after {steps[-1]}"]
-    print("| " + " | ".join(head) + " |\n" + "| --- " * len(head) + "|")
-    for name, shares in ways.items():
-        cells = [percent(bootstrap(shares[step])) for step in steps]
-        last = "" if name == first else percent(paired_difference(shares[steps[-1]], ways[first][steps[-1]]))
-        print("| " + " | ".join([name, *cells, last]) + " |")
+    _print_table(["right, %", *(f"after {step} steps" for step in steps)], {
+        name: [percent(bootstrap(shares[step])) for step in steps] for name, shares in ways.items()
+    })  # fmt: skip
+    later = steps[1:]
+    _print_table([f"less {first}", *(f"after {step} steps" for step in later)], {
+        name: [percent(paired_difference(shares[step], ways[first][step])) for step in later]
+        for name, shares in ways.items() if name != first
+    })  # fmt: skip
     if arguments.figure:
         figure(ways, steps, arguments.figure)
+
+
+def _print_table(head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+    print("| " + " | ".join(head) + " |\n" + "| --- " * len(head) + "|")
+    for name, cells in rows.items():
+        print("| " + " | ".join([name, *cells]) + " |")
+    print()
 
 
 def shares_of(runs: Sequence[str]) -> Shares:

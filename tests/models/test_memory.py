@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,29 @@ def test_a_model_that_does_not_fit_is_not_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
     with pytest.raises(ModelError, match=r"its weights alone, in float32, takes? .* GB, but cpu has 1e-05 GB in all"):
         load_backbone(str(folder))
+
+
+MANY = """
+import resource, numpy as np, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from freeprm.models.encoding import Encoded
+from freeprm.models.logprobs import score_tokens
+config = LlamaConfig(vocab_size=128_256, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                     num_attention_heads=1, num_key_value_heads=1, max_position_embeddings=4096)
+model = LlamaForCausalLM(config).eval()
+drawn = np.random.default_rng(0)
+prompt = drawn.integers(0, 128_256, 60)
+def response(n):
+    ids = np.concatenate([prompt, drawn.integers(0, 128_256, n)]).astype(np.int32)
+    return Encoded(name="a", ids=ids, n_prompt=60, offsets=np.zeros((n, 2), np.int32))
+score_tokens(model, [response(20)])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+score_tokens(model, [response(2048) for _ in range(64)])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_64_responses_of_2048_tokens_under_128k_tokens_take_less_than_a_gib_besides_the_model():
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1024
