@@ -6,13 +6,14 @@ arXiv:2502.01456), and a loss over likely tokens that were not drawn (DistRL: Ga
 Written for TRL 1.16, whose parent methods are named below.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -221,12 +222,14 @@ class PRIMETrainer(GRPOTrainer):
         self._prepare_inputs(inputs)
         return torch.zeros((), device=self.accelerator.device), None, None
 
-    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """The parent's, with the outcomes of each problem passed on."""
         self._by_problem = {}
-        found: dict[str, float] = super().evaluate(*args, **options)
+        found: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         by_problem: dict[str, list[float]] = {}
-        for part in _gathered(self._by_problem, self.accelerator.num_processes):
+        for part in gather_object([self._by_problem]):
             for problem, outcomes in part.items():
                 by_problem.setdefault(problem, []).extend(outcomes)
         self._evaluated(self.state.global_step, by_problem)
@@ -239,13 +242,6 @@ class PRIMETrainer(GRPOTrainer):
             folder.mkdir(parents=True, exist_ok=True)
             torch.save(self.online.state(), folder / STATE)
         super()._save_checkpoint(model, trial)
-
-
-def _gathered(own: dict[str, list[float]], n_processes: int) -> Sequence[dict[str, list[float]]]:
-    from accelerate.utils import gather_object
-
-    parts: Sequence[dict[str, list[float]]] = gather_object([own]) if n_processes > 1 else [own]
-    return parts
 
 
 def _parts(made: Mapping[str, Any], vocabulary: int) -> list[slice]:
