@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -259,10 +260,15 @@ def has_output_head(model: PreTrainedModel) -> bool:
 
 
 def readout_of(model: PreTrainedModel) -> Readout:
-    """How the model makes logits."""
-    config = model.config.get_text_config()
+    """How the model makes logits; called inside its forward, where a sharded head is put together.
+
+    A head that is a unit of FSDP by itself, as beside adapters, would be put together by its own call: there is none.
+    """
+    config, head = model.config.get_text_config(), model.get_output_embeddings()
+    if isinstance(head, FSDPModule):
+        head.unshard()
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
-    return Readout(model.get_output_embeddings(), scale=scale, cap=getattr(config, "final_logit_softcapping", None))
+    return Readout(head, scale=scale, cap=getattr(config, "final_logit_softcapping", None))
 
 
 def _answering(plain: Callable[..., Any]) -> Callable[..., Any]:

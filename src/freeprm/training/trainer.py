@@ -231,9 +231,19 @@ class GroupTrainer(Trainer):
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """The parent's warnings, but for weights that are other ones' by being tied, which no checkpoint holds."""
-        tied = getattr(core(self.model_wrapped), "all_tied_weights_keys", None) or {}
-        missing = [name for name in load_result.missing_keys if name not in tied]
+        missing = [name for name in load_result.missing_keys if name not in self._tied]
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The parent's, but for weights that are other ones' by being tied, of which FSDP2 gives a copy."""
+        if state_dict is not None:
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in self._tied}
+        super()._save(output_dir, state_dict)
+
+    @property
+    def _tied(self) -> dict[str, str]:
+        """Name of a weight -> the one that it is."""
+        return getattr(core(self.model_wrapped), "all_tied_weights_keys", None) or {}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         """The parent's, but for batches of similar length, which it cannot make of our examples."""
