@@ -52,6 +52,7 @@ def main(given: str, found: str) -> None:
             tiny.language_model(seed=3), arguments, objective=objective, reward=reward, train_dataset=examples
         )
         gradients[name] = of_all_examples(trainer, batch_size=1)
+    assert arguments.world_size == 2
     if arguments.process_index == 0:
         torch.save(gradients, found)
 

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -428,49 +425,6 @@ def test_long_responses_are_counted(run):
     rollouts = tiny.rollouts(4)
     long = Rollout(problem_id="p0", sample_idx=9, prompt=rollouts[0].prompt, response="~" * 500, correct=True)
     assert run([*rollouts, long]).counts["excluded: longer than the context"] == 1
-
-
-def launched(start: Path, tmp_path: Path, n_processes: int, how: dict[str, Any]) -> Path:
-    """Train in so many processes of `accelerate launch`, one prompt a process and batch."""
-    data = write(tmp_path / "rollouts.jsonl", tiny.rollouts(8))
-    dev = write(tmp_path / "dev.jsonl", tiny.rollouts(3, seed=4))
-    out = tmp_path / f"out{n_processes}"
-    trainer = {
-        "per_device_train_batch_size": 4 // n_processes, "learning_rate": 1e-3, "logging_steps": 1, "use_cpu": True,
-        "per_device_eval_batch_size": 2, "dataloader_pin_memory": False,
-    }  # fmt: skip
-    options = {"model": str(start), "beta": 0.5, **how, "trainer": trainer}
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys, json\nfrom dataclasses import replace\nfrom pathlib import Path\n"
-        "from freeprm.stages.training import train\nfrom freeprm.training.settings import load_settings\n"
-        "data, dev, out, options = sys.argv[1:]\n"
-        "train.run([Path(data)], replace(load_settings(options=json.loads(options)), out=Path(out), dev=[Path(dev)]))\n"
-    )
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", f"--num_processes={n_processes}",
-        "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", str(script), str(data), str(dev), str(out),
-        json.dumps(options),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [{"objective": "kto"}, LINEAR], ids=["kto", "linear osv"])
-def test_two_processes_train_as_one_does(start, tmp_path, how):
-    one, two = (launched(start, tmp_path, n, how) for n in (1, 2))
-    assert_same_weights(one, two)
-    logs = [json.loads((out / "log.json").read_text()) for out in (one, two)]
-    for a, b in zip(*logs, strict=True):
-        assert a["step"] == b["step"]
-        for name in ("loss", "sign_accuracy", "margin", "kl_to_reference", "responses"):
-            for key in (name, f"eval_{name}"):
-                assert a.get(key) == pytest.approx(b.get(key), abs=1e-5)
-    costs = [read_manifest(out)["cost"] for out in (one, two)]
-    assert costs[0]["trained_tokens"] == costs[1]["trained_tokens"]
-    assert costs[0]["scored_tokens"] == costs[1]["scored_tokens"]
 
 
 @pytest.mark.slow

@@ -1,9 +1,6 @@
 import json
 import math
-import os
 import random
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +25,7 @@ from freeprm.objectives.step_ce import StepCE
 from freeprm.training.batches import LogRatios, Values, collate_groups
 from freeprm.training.trainer import SUMS, SimilarLengths, means, n_items_of, per_example
 from freeprm.types import Rollout
+from launching import launch
 
 OBJECTIVES = ("ce", "dpo", "kto", "nca", "ipvrm", "ipo")
 
@@ -82,23 +80,11 @@ def test_no_gradient_depends_on_the_number_of_processes(make_trainer, tmp_path):
         name: make_trainer(twelve(), objective=name, model=tiny.language_model(seed=3)) for name in EVERY_OBJECTIVE
     }
     torch.save({name: (t.train_dataset, t.objective, t.reward) for name, t in trainers.items()}, tmp_path / "given")
-    launched(Path(gradients.__file__), tmp_path / "given", tmp_path / "found")
+    launch(Path(gradients.__file__), str(tmp_path / "given"), str(tmp_path / "found"), config="ddp")
     found = torch.load(tmp_path / "found")
     for name, trainer in trainers.items():
         whole = gradients.of_all_examples(trainer, batch_size=len(trainer.train_dataset))
         assert (found[name] - whole).norm() <= 1e-5 * whole.norm(), name
-
-
-def launched(script: Path, *arguments: Path) -> None:
-    """Run a script in two processes that train together on the CPU."""
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
-        "--mixed_precision=no", "--dynamo_backend=no", str(script), *map(str, arguments),
-    ]  # fmt: skip
-    paths = os.pathsep.join(path for path in (str(Path(tiny.__file__).parent), os.environ.get("PYTHONPATH")) if path)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_the_logged_loss_is_the_mean_over_items_whatever_the_accumulation(make_trainer):
