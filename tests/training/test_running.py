@@ -1,18 +1,14 @@
 """What training took, counted by hand from a few groups."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 import tiny
 from freeprm.core.flops import ModelShape, forward_flops, training_flops
-from freeprm.errors import RunFolderError
 from freeprm.models.logprobs import n_read
 from freeprm.training.batches import Example
-from freeprm.training.running import described, last_checkpoint, naming_a_full_disk, training_cost
+from freeprm.training.running import described, training_cost
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost
 
@@ -144,37 +140,3 @@ def test_half_an_epoch_is_half_the_sequences(trained: Trained):
 def test_adapters_save_the_gradients_of_the_other_weights(trained: Trained):
     cost, _, _ = trained(how={"lora": 2}, max_steps=1)
     assert cost.charges[0].parameter_flops == 4 * SHAPE.n_parameters * cost.trained_tokens
-
-
-def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path):
-    assert last_checkpoint(tmp_path) is None
-    for step, state in ((5, '{"global_step": 5}'), (10, '{"global_step": 10}'), (15, '{"global_'), (20, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth"])
-def test_a_checkpoint_with_a_file_that_was_cut_off_is_passed_over(tmp_path, name: str):
-    for step in (5, 10):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        save_file({"a": torch.ones(100)}, folder / "model.safetensors")
-        for other in ("optimizer.pt", "rng_state.pth"):
-            torch.save({"a": torch.ones(100)}, folder / other)
-        (folder / "trainer_state.json").write_text("{}")
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    damaged = tmp_path / "checkpoint-10" / name
-    damaged.write_bytes(damaged.read_bytes()[:-50])
-    with pytest.warns(UserWarning, match=f"checkpoint-10/{name}: is damaged .*earlier checkpoint"):
-        assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
-
-
-@pytest.mark.parametrize("free", [0, 1 << 40])
-def test_a_full_disk_is_named_where_torch_says_that_a_file_ended_early(tmp_path, monkeypatch, free: int):
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
-    error, said = (RuntimeError, "unexpected pos") if free else (RunFolderError, "disk is full")
-    with pytest.raises(error, match=said), naming_a_full_disk(tmp_path):
-        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")

@@ -380,28 +380,6 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(make_trainer):
     assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
 
 
-def test_older_checkpoints_go_when_the_newest_is_on_disk_and_the_best_stays(make_trainer, monkeypatch):
-    synced: list[Path] = []
-    monkeypatch.setattr("freeprm.training.trainer.sync_path", synced.append)
-    trainer = make_trainer(unequal(), max_steps=3, save_strategy="steps", save_steps=1, save_total_limit=1)
-    trainer.train()
-    folder = Path(trainer.args.output_dir) / "checkpoint-3"
-    assert [path.name for path in folder.parent.glob("checkpoint-*")] == ["checkpoint-3"]
-    # All files but the trainer's state are on disk before it is written; it, before anything is deleted.
-    of_last = [path for path in synced if folder in (path, *path.parents)]
-    assert set(folder.iterdir()) <= set(of_last)
-    assert of_last[-2:] == [folder / "trainer_state.json", folder]
-    kept = make_trainer(
-        unequal(), max_steps=3, save_strategy="steps", save_steps=1, save_total_limit=1, dev=unequal(),
-        eval_strategy="steps", eval_steps=1, load_best_model_at_end=True, metric_for_best_model="margin",
-        greater_is_better=False,
-    )  # fmt: skip
-    kept.train()
-    best = Path(kept.state.best_model_checkpoint).name  # which transformers leaves alone in the end
-    assert best == "checkpoint-1"
-    assert [path.name for path in folder.parent.glob("checkpoint-*")] == [best]
-
-
 def test_the_model_is_called_as_it_is_wrapped(make_trainer):
     class Wrapped(nn.Module):
         """Counts its calls, as DistributedDataParallel and FSDP must see each of them."""

@@ -6,7 +6,7 @@ arXiv:2502.01456), and a loss over likely tokens that were not drawn (DistRL: Ga
 Written for TRL 1.16, whose parent methods are named below.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -23,6 +23,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from datasets import Dataset
 from freeprm.rl.advantages import baseline, candidate_loss, leave_one_out, mean_rewards, process_returns, whitened
 from freeprm.rl.online import STATE, OnlinePRM
+from freeprm.training.checkpoints import DurableTrainer
 
 _LOGITS = 1 << 26  # of a whole vocabulary, at a time
 _TRAIN = "train"
@@ -51,7 +52,7 @@ class Credit:
     """Groups whose share of right responses is outside are not trained on."""
 
 
-class PRIMETrainer(GRPOTrainer):
+class PRIMETrainer(DurableTrainer, GRPOTrainer):
     """Trains a policy by outcomes and process rewards.
 
     Args:
@@ -204,16 +205,6 @@ class PRIMETrainer(GRPOTrainer):
         )  # fmt: skip
         self._metrics[_TRAIN]["candidate_loss"].append(others.item())
         return loss + self.credit.candidate_weight * others / self.current_gradient_accumulation_steps
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Tensor | int | None]:
-        """The parent's; none behind the last step, see `GroupTrainer.get_batch_samples`."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return [], None
-        samples: tuple[list[Any], Tensor | int | None] = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return samples
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -59,8 +59,8 @@ from freeprm.rl.rollouts import Drawer, Labels, dataset_rows
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.settings import RLSettings, TrainSettings, checked_arguments
 from freeprm.stages.base import RunResult, choose_problems, problems_of, stage
+from freeprm.training.checkpoints import drop_checkpoints, last_checkpoint, naming_a_full_disk
 from freeprm.training.policy import without_noise
-from freeprm.training.running import drop_checkpoints, last_checkpoint, naming_a_full_disk
 from freeprm.training.settings import filled, multiplies_bfloat16
 from freeprm.types import Cost, Metric, Problem
 

@@ -13,6 +13,7 @@ from freeprm.models.loading import load_config, weights_identity, without_bars
 from freeprm.models.reward_config import LOG_RATIO
 from freeprm.settings import TrainSettings
 from freeprm.stages.base import RUNS, Inputs, RunResult, paths_of, stage
+from freeprm.training.checkpoints import drop_checkpoints
 from freeprm.training.forecast import Forecast, forecast
 from freeprm.training.groups import recipe_of, source_paths
 from freeprm.training.model_card import describe
@@ -21,7 +22,6 @@ from freeprm.training.reference import reference_folder
 from freeprm.training.running import (
     RolloutFiles,
     TrainingData,
-    drop_checkpoints,
     fit,
     read_data,
     training_cost,

@@ -1,21 +1,17 @@
 """One run of the trainer: its data read, the policy fitted, what that took counted, and progress shown on stderr."""
 
-import json
 import os
 import platform
-import shutil
 import sys
 import time
 import warnings
-import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -29,12 +25,13 @@ from transformers import (
 from freeprm.core.curation import Operation
 from freeprm.core.flops import ModelShape, charge, forward_charges, forward_flops, training_flops
 from freeprm.core.ledger import EVALUATED, KL, MEANS, RECOMPUTED, REFERENCE, TRAINING
-from freeprm.errors import ConfigError, RunFolderError
+from freeprm.errors import ConfigError
 from freeprm.io.progress import Advance, bar, duration, tell
 from freeprm.io.rows import OnBad
 from freeprm.models.loading import device_name
 from freeprm.models.logprobs import n_read
 from freeprm.training.batches import Example
+from freeprm.training.checkpoints import last_checkpoint, naming_a_full_disk
 from freeprm.training.examples import GroupPreparer
 from freeprm.training.forecast import forecast
 from freeprm.training.groups import read_groups
@@ -160,63 +157,6 @@ def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) 
         give_back_rounded(policy, trainer.optimizer)
     trainer.save_model(str(out))
     return trainer
-
-
-@contextmanager
-def naming_a_full_disk(out: Path) -> Iterator[None]:
-    """Say that the disk is full where torch says that a file ended early."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        if (free := shutil.disk_usage(out).free) >= _FULL:
-            raise
-        raise RunFolderError(
-            f"{out}: the disk is full ({free >> 20} MB free) where a checkpoint was to be written, which takes three "
-            "times the weights. Make room; the same command goes on from the last whole checkpoint"
-        ) from error
-
-
-_FULL = 16 << 20
-"""Bytes that are free on a full disk, at most."""
-
-
-def drop_checkpoints(out: Path) -> None:
-    """Delete the checkpoints of a finished run: its model is saved, and they are three times as large."""
-    for folder in out.glob("checkpoint-*"):
-        shutil.rmtree(folder)
-
-
-def last_checkpoint(out: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the trainer's state is the last file of one.
-
-    One that was damaged afterwards is passed over with a warning; a file that was cut off is noticed, others are not.
-    """
-    ended = [path.parent for path in out.glob("checkpoint-*/trainer_state.json") if not _damage(path)]
-    for folder in sorted(ended, key=lambda path: -int(path.name.rpartition("-")[2])):
-        damaged = next((file for file in sorted(folder.rglob("*")) if file.is_file() and _damage(file)), None)
-        if damaged is None:
-            return str(folder)
-        warnings.warn(
-            f"{damaged}: is damaged ({_damage(damaged)}); the run goes on from an earlier checkpoint or from its start",
-            stacklevel=2,
-        )
-    return None
-
-
-def _damage(file: Path) -> str:
-    """What is wrong with a file of a checkpoint; empty if nothing is noticed."""
-    try:
-        if file.suffix == ".json":
-            json.loads(file.read_text(encoding="utf-8"))
-        elif file.suffix == ".safetensors":
-            with safe_open(file, "pt"):
-                pass
-        elif file.suffix in (".pt", ".pth", ".bin"):
-            with zipfile.ZipFile(file):
-                pass
-    except (ValueError, OSError, SafetensorError, zipfile.BadZipFile) as error:
-        return str(error)
-    return ""
 
 
 def training_cost(

@@ -5,7 +5,6 @@ a batch becomes rewards, how the loss is normalised, and what is measured.
 """
 
 import random
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,24 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
+from transformers import EvalPrediction, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
 from freeprm.errors import ModelError, NonFiniteError
-from freeprm.io.rows import sync_path, write_json
+from freeprm.io.rows import write_json
 from freeprm.models.batching import NOT_FINITE
 from freeprm.models.logprobs import n_read, token_logprobs
 from freeprm.models.packed_forward import core
 from freeprm.models.routes import prepare
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, Totals, means_of, pairs
 from freeprm.training.batches import Batch, Example, Reward, collate_groups, reward_batch
+from freeprm.training.checkpoints import DurableTrainer
 
 _SHARED = "GroupTrainer.shared"
 """The key, in the parent's state and so in checkpoints, of the last statistics that losses shared."""
 
 
-class GroupTrainer(Trainer):
+class GroupTrainer(DurableTrainer):
     """Trains a model so that its reward, whatever that is read from, fits the labels.
 
     The loss of an optimisation step is the sum of all items' losses over their number, wherever they
@@ -73,14 +72,7 @@ class GroupTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """The batches of one optimisation step, with the number of items in them over all devices.
-
-        None behind the last step: the parent looks at their number after a step only, and would take one too many where
-        a run goes on from its last checkpoint.
-        """
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return [], None
+        """The batches of one optimisation step, with the number of items in them over all devices."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches: list[Batch] = [sample["batch"] for sample in samples]
         n_items = sum(n_items_of(self.objective, batch) for batch in batches)
@@ -139,33 +131,6 @@ class GroupTrainer(Trainer):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, [row for batch in self._step for row in _rows(batch)])
         return f"the step's responses are in {file}"
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        """The parent's, which is the last before the trainer's state: whose presence tells that the rest is on disk."""
-        super()._save_rng_state(output_dir)
-        folder = Path(output_dir)
-        for path in (*folder.rglob("*"), folder):
-            sync_path(path)
-        self.accelerator.wait_for_everyone()
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """The parent's; older checkpoints go when this one is on disk."""
-        most, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = most
-        if not self.args.should_save:
-            return
-        run = Path(str(self.args.output_dir))
-        folder = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        for path in (folder / TRAINER_STATE_NAME, folder, run):
-            sync_path(path)
-        best = self.state.best_model_checkpoint
-        older = sorted(run.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        for path in older[: -most if most else 0]:
-            if best is None or path.resolve() != Path(best).resolve():
-                shutil.rmtree(path)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
