@@ -40,10 +40,11 @@ class DurableTrainer(Trainer):
     def _save_rng_state(self, output_dir: str) -> None:
         """The parent's, which is the last before the trainer's state: whose presence tells that the rest is on disk."""
         super()._save_rng_state(output_dir)
-        folder = Path(output_dir)
-        for path in (*folder.rglob("*"), folder):
-            sync_path(path)
-        self.accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()  # all have written their parts
+        if self.args.should_save:
+            folder = Path(output_dir)
+            for path in (*folder.rglob("*"), folder):
+                sync_path(path)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """The parent's; older checkpoints go when this one is on disk."""
