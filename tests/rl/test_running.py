@@ -8,12 +8,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import tiny
 from freeprm.errors import ConfigError, DataError
 from freeprm.io.rows import write_rows
 from freeprm.settings import RLSettings
+from freeprm.stages.base import RunResult
+from launching import launch
 from tiny import LLAMA3, save
 
 slow = pytest.mark.slow
+SMALL = {
+    "steps": 4, "prompts": 2, "n": 4, "max_new_tokens": 8, "learning_rate": 1e-2, "prm_learning_rate": 1e-2,
+    "beta": 0.5, "eval_problems": 3, "eval_samples": 2, "eval_every": 3, "save_every": 2, "grader": "text",
+    "extractors": ["regex:(e)"],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +43,7 @@ def run(policy: Path, problems: Path, tmp_path_factory: pytest.TempPathFactory):
     from freeprm.rl.running import rl
 
     def one(out: Path | None = None, **how: Any):
-        given: dict[str, Any] = {
-            "model": str(policy), "steps": 4, "prompts": 2, "n": 4, "max_new_tokens": 8, "learning_rate": 1e-2,
-            "prm_learning_rate": 1e-2, "beta": 0.5, "eval_problems": 3, "eval_samples": 2, "eval_every": 3,
-            "save_every": 2, "grader": "text", "extractors": ("regex:(e)",), **how,
-        }  # fmt: skip
+        given: dict[str, Any] = {**SMALL, "model": str(policy), **how}
         return rl(problems, out=out or tmp_path_factory.mktemp("rl") / "run", **given)
 
     return one
@@ -194,6 +198,30 @@ def test_every_candidate_has_the_reward_of_scoring_it(run, monkeypatch):
     for found, expected, drawn, values in seen:
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
         assert float(found[0]) == pytest.approx(float(drawn / values.std(unbiased=False)), abs=1e-4)
+
+
+@slow
+def test_two_processes_train_as_one_does(run, policy: Path, problems: Path, tmp_path: Path):
+    # A loss that is no mean over a micro-batch's tokens, and steps that are in proportion to the gradient.
+    trainer = {"use_cpu": True, "per_device_train_batch_size": 4, "loss_type": "dr_grpo", "optim": "sgd"}
+    how = {**SMALL, "model": str(policy), "learning_rate": 1.0, "prm_learning_rate": 1e-3, "trainer": trainer}
+    one = run(tmp_path / "one", **how)
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps({**how, "problems": str(problems), "out": str(tmp_path / "two")}))
+    launch(Path(tiny.__file__).with_name("rl_in_processes.py"), str(given), config="ddp")
+    two = RunResult.load(tmp_path / "two")
+    logs = [[entry for entry in each.log if "prm/loss" in entry] for each in (one, two)]
+    assert len(logs[0]) == len(logs[1]) == 4
+    for ours, theirs in zip(*logs, strict=True):
+        for name in ("reward", "completions/mean_length", "used", "grad_norm"):
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-3, abs=1e-6), name
+    start = load_file(policy / "model.safetensors")
+    ours, theirs = weights(one), weights(two)
+    moved = sum(float((ours[name] - start[name]).square().sum()) for name in start) ** 0.5
+    apart = sum(float((ours[name] - theirs[name]).square().sum()) for name in start) ** 0.5
+    assert moved > 0
+    assert apart < 1e-3 * moved
+    assert list(one.rows("evaluations")) == list(two.rows("evaluations"))
 
 
 @slow

@@ -33,7 +33,7 @@ class OnlinePRM:
         objective: of its updates; one on the rewards and labels of a group alone.
         name: of the objective, for reward.json.
         learning_rate: of AdamW; 0 leaves the model as it is.
-        share: averages a gradient over processes, in place.
+        share: a gradient's mean over processes.
 
     Raises:
         ConfigError: the objective needs more, such as a divergence, or steps with labels.
@@ -52,7 +52,7 @@ class OnlinePRM:
         assert prm.reference is not prm.policy
         self.prm, self._objective, self._name = prm, objective, name
         self.share = share
-        """Averages a gradient over processes, in place."""
+        """A gradient's mean over processes."""
         self._reward = LogRatios(beta=prm.config.beta)
         self._model, self._reference = prm.policy.model, prm.reference.model
         self._rate = learning_rate
@@ -95,7 +95,7 @@ class OnlinePRM:
             total, n_items = total + float(losses.detach().sum()), n_items + len(losses)
         for weight in self._model.parameters():
             if weight.grad is not None:
-                self.share(weight.grad.div_(max(n_items, 1)))
+                weight.grad = self.share(weight.grad / max(n_items, 1))
         if n_items:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
             self._optimizer.step()

@@ -223,7 +223,9 @@ class PRIMETrainer(DurableTrainer, GRPOTrainer):
         for part in gather_object([self._by_problem]):
             for problem, outcomes in part.items():
                 by_problem.setdefault(problem, []).extend(outcomes)
-        self._evaluated(self.state.global_step, by_problem)
+        # Several processes get equal batches by repeating rows: the same samples again, behind a problem's own.
+        n = self.num_generations_eval
+        self._evaluated(self.state.global_step, {problem: own[:n] for problem, own in by_problem.items()})
         return found
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

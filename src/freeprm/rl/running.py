@@ -115,6 +115,7 @@ def rl(problems: Sequence[str | Problem], settings: RLSettings, out: Path) -> Ru
             folder.finish(cost=_cost(trainer, settings, log), counts=counts, models=models)
             if "save_total_limit" not in settings.trainer:
                 drop_checkpoints(out)
+        trainer.accelerator.wait_for_everyone()  # until there is a result to be read
     return RunResult.load(out)
 
 
@@ -157,7 +158,7 @@ def grpo_arguments(settings: RLSettings, out: Path, *, n_train: int) -> GRPOConf
         )
     size = trainer.get("per_device_train_batch_size") or _divisor(own, _AT_ONCE if on_cpu else settings.n)
     given: dict[str, Any] = {
-        "per_device_train_batch_size": size,
+        "use_cpu": on_cpu, "per_device_train_batch_size": size,
         "per_device_eval_batch_size": settings.eval_samples * 16,
         "loss_type": "bnpo", "beta": 0.0, "lr_scheduler_type": "constant", "logging_steps": 1,
         "save_total_limit": 1, "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": False,
@@ -169,7 +170,7 @@ def grpo_arguments(settings: RLSettings, out: Path, *, n_train: int) -> GRPOConf
             output_dir=str(out), seed=settings.seed, max_steps=settings.steps, learning_rate=settings.learning_rate,
             num_generations=settings.n, num_generations_eval=settings.eval_samples, temperature=settings.temperature,
             top_p=settings.top_p,
-            max_completion_length=settings.max_new_tokens, scale_rewards="none", use_cpu=on_cpu,
+            max_completion_length=settings.max_new_tokens, scale_rewards="none",
             eval_strategy="steps" if evaluates else "no", eval_steps=settings.eval_every,
             eval_on_start=evaluates and last_checkpoint(out) is None, save_strategy="steps",
             save_steps=settings.save_every, remove_unused_columns=False,
