@@ -69,12 +69,17 @@ def whitened(values: Tensor, mask: Tensor, *, total: Callable[[Tensor], Tensor] 
         values, mask: (B, T).
         total: adds up (3,) sums over processes.
     """
+    mean, variance = moments(values, mask, total=total)
+    white: Tensor = ((values.double() - mean) * (variance + 1e-8).rsqrt()).masked_fill(~mask, 0.0)
+    return white.to(values.dtype)
+
+
+def moments(values: Tensor, mask: Tensor, *, total: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """() mean and variance of the values on tokens, over all processes, in float64; see `whitened`."""
     inside = values.masked_fill(~mask, 0.0).double()
     count, sums, squares = total(torch.stack([mask.sum().double(), inside.sum(), inside.square().sum()]))
     mean = sums / count.clamp(min=1)
-    variance = (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
-    white: Tensor = ((inside - mean) * (variance + 1e-8).rsqrt()).masked_fill(~mask, 0.0)
-    return white.to(values.dtype)
+    return mean, (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
 
 
 def candidate_loss(logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, *, epsilon: float) -> Tensor:

@@ -21,7 +21,15 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from datasets import Dataset
-from freeprm.rl.advantages import baseline, candidate_loss, leave_one_out, mean_rewards, process_returns, whitened
+from freeprm.rl.advantages import (
+    baseline,
+    candidate_loss,
+    leave_one_out,
+    mean_rewards,
+    moments,
+    process_returns,
+    whitened,
+)
 from freeprm.rl.online import STATE, OnlinePRM
 from freeprm.training.checkpoints import DurableTrainer
 
@@ -164,10 +172,8 @@ class PRIMETrainer(DurableTrainer, GRPOTrainer):
             phi, ref = (
                 _candidate_logps(each, made, ids, vocabulary=self._vocabulary) for each in (policy, reference.model)
             )
-        values = rewards.cumsum(1).double()
-        inside = values.masked_fill(~mask, 0.0)
-        count, sums, squares = self._total(torch.stack([mask.sum().double(), inside.sum(), inside.square().sum()]))
-        deviation = (squares / count - (sums / count).square()).clamp(min=1e-12).sqrt()
+        _, variance = moments(rewards.cumsum(1), mask, total=self._total)
+        deviation = variance.clamp(min=1e-12).sqrt()
         before_last = mask.clone()
         before_last[:, :-1] &= mask[:, 1:]
         before_last[:, -1] = False

@@ -12,11 +12,10 @@ from freeprm.engines.base import Request
 from freeprm.engines.hf.decoding import Wanted, decode, plan
 from freeprm.engines.hf.engine import drawing_limits
 from freeprm.executors.local import Local
-from freeprm.io.sandbox import Limits, cores
 from freeprm.models.lengths import alike
 from freeprm.models.loading import Backbone
-from freeprm.settings import RLSettings, SamplingParams
-from freeprm.stages.grading import Judges, graded
+from freeprm.settings import GradeSettings, RLSettings, SamplingParams
+from freeprm.stages.grading import graded, judges_of
 from freeprm.types import Problem, Prompt, Rollout
 
 Row = dict[str, Any]
@@ -110,10 +109,10 @@ class Labels:
     __name__ = "accuracy"
 
     def __init__(self, settings: RLSettings):
-        self._judges = Judges(
-            executor=Local(), grader=settings.grader, options=settings.grader_options,
-            extractors=tuple(settings.extractors), limits=Limits(seconds=5.0, memory_mib=2048), n_workers=cores(),
-        )  # fmt: skip
+        how = GradeSettings(
+            grader=settings.grader, grader_options=settings.grader_options, extractors=settings.extractors
+        )
+        self._how, self._judges = how, judges_of(how, Local())
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], *, problem_id: Sequence[str],
@@ -128,5 +127,5 @@ class Labels:
             )
             for index, (prompt, said) in enumerate(zip(prompts, completions, strict=True))
         ]  # fmt: skip
-        labels = [row["correct"] for row in graded(rollouts, [], self._judges, "wrong")]
+        labels = [row["correct"] for row in graded(rollouts, [], self._judges, self._how.no_answer)]
         return [None if label is None else float(label) for label in labels]

@@ -59,7 +59,7 @@ from freeprm.rl.rollouts import Drawer, Labels, dataset_rows
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.settings import RLSettings, TrainSettings, checked_arguments
 from freeprm.stages.base import RunResult, choose_problems, problems_of, stage
-from freeprm.training.checkpoints import drop_checkpoints, last_checkpoint, naming_a_full_disk
+from freeprm.training.checkpoints import drop_checkpoints, last_checkpoint, naming_a_full_disk, step_of
 from freeprm.training.policy import without_noise
 from freeprm.training.settings import filled, multiplies_bfloat16
 from freeprm.types import Cost, Metric, Problem
@@ -172,7 +172,7 @@ def grpo_arguments(settings: RLSettings, out: Path, *, n_train: int) -> GRPOConf
             top_p=settings.top_p,
             max_completion_length=settings.max_new_tokens, scale_rewards="none",
             eval_strategy="steps" if evaluates else "no", eval_steps=settings.eval_every,
-            eval_on_start=evaluates and last_checkpoint(out) is None, save_strategy="steps",
+            save_strategy="steps",
             save_steps=settings.save_every, remove_unused_columns=False,
             gradient_accumulation_steps=own // size, **given,
         )  # fmt: skip
@@ -207,6 +207,7 @@ def _fit(
     backbone = load_backbone(settings.model, options)
     without_noise(backbone.model)
     checkpoint = last_checkpoint(out)
+    arguments.eval_on_start = bool(held_out) and checkpoint is None
     conversational = backbone.tokenizer.chat_template is not None
     rows = {
         part: Dataset.from_list(dataset_rows(problems, conversational=conversational)) if problems else None
@@ -236,7 +237,7 @@ def _fit(
             if checkpoint:
                 trainer.online.resume(torch.load(Path(checkpoint) / STATE, map_location="cpu", weights_only=True))
         if run is not None:
-            step = int(checkpoint.rpartition("-")[2]) if checkpoint else -1
+            step = step_of(Path(checkpoint)) if checkpoint else -1
             run.rewrite(EVALUATIONS, [row for row in run.rows(EVALUATIONS) if row["step"] <= step])
         with naming_a_full_disk(out):
             trainer.train(resume_from_checkpoint=checkpoint)

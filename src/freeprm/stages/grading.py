@@ -58,17 +58,7 @@ def grade(inputs: Sequence[Path], settings: GradeSettings, out: Path) -> RunResu
     executor: Executor = built("executors", settings.executor, [settings.executor_options])
     if settings.workers is not None and settings.workers < 1:
         raise ConfigError(f"workers: is {settings.workers}; expected 1 or more")
-    judges = Judges(
-        executor=executor,
-        grader=settings.grader,
-        options=settings.grader_options,
-        extractors=tuple(settings.extractors),
-        limits=Limits(seconds=settings.timeout, memory_mib=settings.memory_mib),
-        n_workers=settings.workers or (1 if executor.remote else cores()),
-    )
-    find_grader(settings.grader, settings.grader_options)  # fails before anything is read, like the next
-    for name in settings.extractors:
-        extractor(name)
+    judges = judges_of(settings, executor)
     gold = None if settings.gold is None else Path(settings.gold)
     identity = {name: value for name, value in settings.deciding().items() if name != "gold"}
     with RunFolder(out, stage="grade", settings=identity, inputs=[*inputs, *([gold] if gold else [])]) as run:
@@ -82,6 +72,21 @@ def grade(inputs: Sequence[Path], settings: GradeSettings, out: Path) -> RunResu
             run.write_metrics(_pass_rate(written))
             run.finish(cost=Cost(), counts=_counts(rollouts, written, read.skipped))
     return RunResult.load(out)
+
+
+def judges_of(settings: GradeSettings, executor: Executor) -> "Judges":
+    """The judges that settings name; a ConfigError or PluginError if there is no such grader or extractor."""
+    find_grader(settings.grader, settings.grader_options)
+    for name in settings.extractors:
+        extractor(name)
+    return Judges(
+        executor=executor,
+        grader=settings.grader,
+        options=settings.grader_options,
+        extractors=tuple(settings.extractors),
+        limits=Limits(seconds=settings.timeout, memory_mib=settings.memory_mib),
+        n_workers=settings.workers or (1 if executor.remote else cores()),
+    )
 
 
 def _write(run: RunFolder, rollouts: Sequence[Rollout], judges: "Judges", no_answer: NoAnswer) -> list[Row]:

@@ -60,10 +60,15 @@ class DurableTrainer(Trainer):
         for path in (folder / TRAINER_STATE_NAME, folder, run):
             sync_path(path)
         best = self.state.best_model_checkpoint
-        older = sorted(run.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        older = sorted(run.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=step_of)
         for path in older[: -most if most else 0]:
             if best is None or path.resolve() != Path(best).resolve():
                 shutil.rmtree(path)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def last_checkpoint(out: Path) -> str | None:
@@ -72,7 +77,7 @@ def last_checkpoint(out: Path) -> str | None:
     One that was damaged afterwards is passed over with a warning; a file that was cut off is noticed, others are not.
     """
     ended = [path.parent for path in out.glob("checkpoint-*/trainer_state.json") if not _damage(path)]
-    for folder in sorted(ended, key=lambda path: -int(path.name.rpartition("-")[2])):
+    for folder in sorted(ended, key=step_of, reverse=True):
         damaged = next((file for file in sorted(folder.rglob("*")) if file.is_file() and _damage(file)), None)
         if damaged is None:
             return str(folder)
