@@ -1,7 +1,7 @@
 """Accuracies of columns and their averages, from what the selection stage writes."""
 
 import io
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,8 @@ from freeprm.experiments.comparison.measures import (
 )
 from freeprm.experiments.comparison.settings import Comparison, Folders, Generator, Method, load_comparison
 from freeprm.experiments.comparison.tables import MethodCost, all_tables
+from freeprm.experiments.reproduction.claims import ClaimTest, lacking
+from freeprm.experiments.reproduction.measuring import SeedRuns, differing
 from freeprm.io.files import read_rows
 from freeprm.io.rows import write_json, write_rows
 from freeprm.report.table import print_tables
@@ -97,6 +99,22 @@ def test_differences_are_of_the_averages_by_the_same_kind_of_choice(folders: Fol
     assert of(metrics, "accuracy_difference", "orm - ce", "best_of_n/score") == -0.25  # 0.5 - 0.75
     assert of(metrics, "accuracy_difference", "orm - ce", "weighted_vote/score") == -0.25  # 0.25 - 0.5
     assert not [metric for metric in metrics if metric.scorer == "ce - ce"]
+
+
+def test_a_method_that_scores_one_generator_has_that_column_and_no_average(folders: Folders):
+    methods = {"ce": COMPARISON.methods["ce"], "orm": Method(train={}, generators=("strong",))}
+    comparison = replace(COMPARISON, methods=methods)
+    metrics = [metric for metric in measured(comparison, folders, seed=0).metrics if metric.scorer is not None]
+    assert of(metrics, "accuracy", "orm", "best_of_n/score", "generator=strong") == 1.0
+    assert [m for m in metrics if m.scorer == "ce"] == [
+        m for m in measured(COMPARISON, folders, seed=0).metrics if m.scorer == "ce"
+    ]
+    assert {m.group for m in metrics if "orm" in str(m.scorer)} == {"generator=strong"}
+    # 1 - 1: a test of both is on what both scored, and not on CE's 0.75 over two generators.
+    runs = SeedRuns(comparison, folders, 0, folders.out)
+    assert differing(runs, ClaimTest(measure="best_of_n", first="orm", second="ce")).value == 0.0
+    named = ClaimTest(measure="best_of_n", first="orm", second="ce", generators="weak")
+    assert lacking(named, comparison) == ["orm's scores of weak"]
 
 
 def test_step_metrics_are_taken_from_the_evaluation_at_the_threshold_from_dev(folders: Folders):

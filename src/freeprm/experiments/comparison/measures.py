@@ -79,7 +79,7 @@ def measured(comparison: Comparison, folders: Folders, *, seed: int) -> Measured
         DataError: a column has no problem in which every method could choose.
         RunFolderError: a stage's folder lacks its metrics.
     """
-    shared = on_shared_problems(read_accuracies(comparison, folders))
+    shared = on_shared_problems(comparison, read_accuracies(comparison, folders))
     metrics = accuracy_metrics(shared.accuracies, against=comparison.against, seed=seed)
     metrics += tie_metrics(read_accuracies(comparison, folders, column="tied"), shared.accuracies, seed=seed)
     metrics += step_metrics(comparison, folders)
@@ -90,7 +90,7 @@ def read_weightings(comparison: Comparison, folders: Folders) -> dict[str, str]:
     """By method, how the selection stage weighed its votes."""
     found: dict[str, str] = {}
     for method in comparison.methods:
-        for generator in comparison.generators:
+        for generator in comparison.answered_by(method):
             folder = folders.selection(method, test_split(generator))
             for metric in read_metrics(folder) if (folder / METRICS).exists() else []:
                 if metric.weighting is not None:
@@ -111,12 +111,15 @@ def read_accuracies(comparison: Comparison, folders: Folders, *, column: str = "
         split = test_split(generator)
         _read(folders.baseline(split), None, generator, column, found)
         for method in comparison.methods:
-            _read(folders.selection(method, split), method, generator, column, found)
+            if generator in comparison.answered_by(method):
+                _read(folders.selection(method, split), method, generator, column, found)
     return found
 
 
-def on_shared_problems(accuracies: Accuracies) -> Shared:
+def on_shared_problems(comparison: Comparison, accuracies: Accuracies) -> Shared:
     """Only the problems of each column in which every way could choose among n, as where some responses have no score.
+
+    Methods that do not score a generator's answers have no such column.
 
     Raises:
         DataError: there is none in a column; names the method that could choose in the fewest.
@@ -124,7 +127,10 @@ def on_shared_problems(accuracies: Accuracies) -> Shared:
     kept: dict[Way, dict[Place, Column]] = {way: {} for way in accuracies}
     left_out: dict[Place, int] = {}
     for place in dict.fromkeys(place for columns in accuracies.values() for place in columns):
-        own = {way: columns.get(place, {}) for way, columns in accuracies.items()}
+        own = {
+            way: columns.get(place, {}) for way, columns in accuracies.items()
+            if way.method is None or place.generator in comparison.answered_by(way.method)
+        }  # fmt: skip
         common = set.intersection(*(set(column) for column in own.values()))
         if not common:
             worst = min(own, key=lambda way: len(own[way]))
@@ -141,7 +147,7 @@ def on_shared_problems(accuracies: Accuracies) -> Shared:
 
 
 def accuracy_metrics(accuracies: Accuracies, *, against: str | None, seed: int) -> list[Metric]:
-    """Each column, the average over columns, and the differences of averages.
+    """Each column, and for methods that have all columns their average, and the differences of averages.
 
     Args:
         accuracies: of all methods.
@@ -190,6 +196,7 @@ def _read(
 
 
 def _means(accuracies: Accuracies, *, metric: str = "accuracy", seed: int) -> Iterator[Metric]:
+    complete = _complete(accuracies)
     for way, columns in accuracies.items():
         for place, column in columns.items():
             value, low, high = bootstrap(list(column.values()), seed=seed)
@@ -197,11 +204,19 @@ def _means(accuracies: Accuracies, *, metric: str = "accuracy", seed: int) -> It
                 metric=metric, value=value, low=low, high=high, count=len(column), scorer=way.method,
                 selector=way.selector, n=place.n, seed=seed, group=f"generator={place.generator}",
             )  # fmt: skip
+        if way not in complete:
+            continue
         value, low, high = column_average(list(columns.values()), seed=seed)
         yield Metric(
             metric=metric, value=value, low=low, high=high, count=_n_problems(columns), scorer=way.method,
             selector=way.selector, seed=seed,
         )  # fmt: skip
+
+
+def _complete(accuracies: Accuracies) -> list[Way]:
+    """The ways that chose in every column."""
+    most = max(map(len, accuracies.values()), default=0)
+    return [way for way, columns in accuracies.items() if len(columns) == most]
 
 
 def _differences(accuracies: Accuracies, against: str | None, *, seed: int) -> Iterator[Metric]:
@@ -210,7 +225,7 @@ def _differences(accuracies: Accuracies, against: str | None, *, seed: int) -> I
     Best-of-N also less its null, choosing among distinct texts.
     """
     majority, null = Way(None, "majority"), Way(None, NULL)
-    scored = [way for way in accuracies if way.method is not None]
+    scored = [way for way in _complete(accuracies) if way.method is not None]
     for way in scored:
         yield _difference(accuracies, way, majority, f"{way.selector} - majority", way.method, seed=seed)
         if way.family == "best_of_n":

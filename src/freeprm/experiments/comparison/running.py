@@ -114,7 +114,7 @@ def planned(comparison: Comparison, folders: Folders, *, seed: int) -> Iterator[
             yield trained(comparison, folders, name, seed=seed)
         if with_truth:
             yield scored(comparison, folders, name, "dev")
-        for split in map(test_split, comparison.generators):
+        for split in map(test_split, comparison.answered_by(name)):
             yield scored(comparison, folders, name, split)
             yield chosen(comparison, folders, name, split, n=comparison.sizes, seed=seed)
             dev = (folders.scores(name, "dev"),) if split in with_truth else ()

@@ -127,6 +127,8 @@ class Method:
     """Of `scorer`: a folder or a hub id."""
     scorer_reference: str | None = None
     """Of `scorer`: the second model, where it takes two."""
+    generators: tuple[str, ...] = ()
+    """Whose answers it scores; by default all."""
     aggregator: str = "min"
     """Step scores -> score; a name in `freeprm.core.rewards.AGGREGATORS`."""
     weighting: str = BY_KIND
@@ -180,6 +182,11 @@ class Comparison:
     def shared(self) -> dict[str, Any]:
         """What all methods of a comparison have in common; the rest may differ when a run is taken up again."""
         return {name: asdict(self)[name] for name in ("model", "sampling", "train", "dev", "test", "generators")}
+
+    def answered_by(self, method: str) -> list[str]:
+        """The generators whose answers a method scores."""
+        own = self.methods[method].generators
+        return [name for name in self.generators if not own or name in own]
 
     def parents(self, name: str) -> list[str]:
         """The methods whose models must be there before this one's."""
@@ -363,6 +370,8 @@ def _check_methods(comparison: Comparison) -> None:
         for role, parent in {"start": method.start, "of": method.of}.items():
             if parent is not None and comparison.methods[parent].train is None:
                 raise ConfigError(f"{where}.{role}: {parent!r} trains no model; expected a method that does")
+        for generator in method.generators:
+            _check_known(generator, comparison.generators, f"{where}.generators")
         aggregator(method.aggregator)
         check_kinds("", method.weighting)
         if method.reward is not None:

@@ -55,7 +55,7 @@ class MethodCost:
     trained_tokens: float | None
     """Tokens passed forward and backward."""
     scoring_flops: float | None
-    """FLOPs a scored response, over all generators."""
+    """FLOPs a scored response, over all generators that it scores."""
     scoring_seconds: float | None
     """Seconds a scored response."""
 
@@ -72,7 +72,7 @@ def total_cost(folders: Folders) -> Cost:
 
 
 def _cost(comparison: Comparison, folders: Folders, name: str) -> MethodCost:
-    scored = [folders.scores(name, test_split(generator)) for generator in comparison.generators]
+    scored = [folders.scores(name, test_split(generator)) for generator in comparison.answered_by(name)]
     responses = sum((read_manifest(folder) or {})["counts"]["scored"] for folder in scored)
     book = bill(scored).ledger
     scoring = book.only(USE).by("stage")["score"].total()

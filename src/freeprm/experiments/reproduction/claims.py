@@ -155,6 +155,11 @@ def lacking(test: ClaimTest, comparison: Comparison) -> list[str]:
     found += [name for name in sides if name not in comparison.methods]
     if test.measure == OWN_ANSWERS:
         found += [f"answers of {name}" for name in sides if name not in (*comparison.policies.methods, *found)]
+    found += [
+        f"{name}'s scores of {test.generators}" for name in sides
+        if name in comparison.methods and test.generators in comparison.generators
+        and test.generators not in comparison.answered_by(name)
+    ]  # fmt: skip
     return list(dict.fromkeys(found))
 
 

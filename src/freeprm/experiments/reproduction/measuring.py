@@ -37,7 +37,7 @@ from freeprm.experiments.comparison.measures import (
 )
 from freeprm.experiments.comparison.settings import Comparison, Folders, benchmark_split, policy_split, test_split
 from freeprm.experiments.comparison.tables import MethodCost, method_costs
-from freeprm.experiments.reproduction.claims import OWN_ANSWERS, REFERENCE, TOGETHER, VERIFIED, ClaimTest
+from freeprm.experiments.reproduction.claims import OWN_ANSWERS, REFERENCE, TOGETHER, VERIFIED, ClaimTest, names
 from freeprm.io.config import lookup
 from freeprm.io.files import row_files
 from freeprm.io.manifest import read_cost
@@ -86,7 +86,7 @@ class SeedRuns:
     @cached_property
     def shared(self) -> Shared:
         """Accuracies of every way of choosing, over the problems in which all could choose."""
-        return on_shared_problems(read_accuracies(self.comparison, self.folders))
+        return on_shared_problems(self.comparison, read_accuracies(self.comparison, self.folders))
 
     @cached_property
     def costs(self) -> dict[str, MethodCost]:
@@ -101,8 +101,10 @@ class SeedRuns:
         return {str(row["problem_id"]): float(row["level"]) for row in rows if row.get("level") is not None}
 
     def places(self, test: ClaimTest) -> list[str]:
-        """The generators of a test."""
-        every = list(self.comparison.generators)
+        """The generators of a test: those whose answers both sides score."""
+        sides = [side for side in (*names(test.first), *names(test.second)) if side in self.comparison.methods]
+        scored = [self.comparison.answered_by(side) for side in sides]
+        every = [name for name in self.comparison.generators if all(name in own for own in scored)]
         if test.generators == TOGETHER:
             return every
         if test.generators not in every:
