@@ -337,6 +337,9 @@ class ScorerSettings(Settings):
     """Run code that the model brings."""
     token_budget: Annotated[int | None, Flag(decides=False)] = None
     """Tokens in one batch; by device if not given."""
+    max_memory: Annotated[str | None, Flag(decides=False)] = None
+    """Instead: what models and a batch may take of a device, e.g. 8GiB; a response that is longer than the tokens for
+    which there is room is read alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -616,6 +619,48 @@ def checked_arguments(trainer: Mapping[str, Any], kind: Any, decided: Mapping[st
         if name in decided:
             raise ConfigError(f"trainer.{name}: is decided by freeprm; {decided[name]}")
     return {name: convert(kinds[name], value, name=f"trainer.{name}") for name, value in trainer.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchSettings(Settings):
+    """What `freeprm plan` takes besides the settings of the training: GPUs that need not be here, and their work."""
+
+    gpu: str = "h100"
+    """Kind of GPU: a100-40, a100-80, h100, h200, b200, l4, l40s, ...; another one by --max-memory and --tflops."""
+    gpus: int = 8
+    """How many, over all machines."""
+    max_memory: str | None = None
+    """Memory of each that may be taken, e.g. 40GiB; all that the kind has if not given."""
+    tflops: float | None = None
+    """Peak of each in dense bfloat16, 1e12 FLOPs a second; by kind if not given."""
+    sharding: Literal["ddp", "fsdp2", "deepspeed_zero3"] = "ddp"
+    """How the model is spread over them: a file of configs/accelerate."""
+    offload: bool = False
+    """Weights, gradients and optimizer are in the machine's memory; not with ddp."""
+    mfu: float = 0.3
+    """Share of the peak at which FLOPs are done, recomputed ones included; assumed. Llama 3's pretraining had 0.38 to
+    0.43 (arXiv:2407.21783, table 4)."""
+    cached_reference: bool = False
+    """The reference's log-probabilities are in --cache already, so that it is not loaded."""
+    n_prompts: int = 33_000
+    """Without rollouts: prompts, as many as in the paper."""
+    n: int = 8
+    """Without rollouts: responses of each."""
+    prompt_tokens: int = 150
+    """Without rollouts: of a prompt, on average."""
+    response_tokens: int = 450
+    """Without rollouts: of a response, on average."""
+
+    def __post_init__(self) -> None:
+        for name in ("gpus", "n_prompts", "n", "prompt_tokens", "response_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: is {getattr(self, name)}; expected 1 or more")
+        if not 0 < self.mfu <= 1:
+            raise ConfigError(f"mfu: is {self.mfu}; expected a share above 0 and up to 1")
+        if self.tflops is not None and not 0 < self.tflops < inf:
+            raise ConfigError(f"tflops: is {self.tflops}; expected a number above 0")
+        if self.offload and self.sharding == "ddp":
+            raise ConfigError("offload: ddp keeps everything on the GPU; give --sharding fsdp2 or deepspeed_zero3")
 
 
 @dataclass(frozen=True, kw_only=True)

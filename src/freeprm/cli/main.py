@@ -11,6 +11,7 @@ import freeprm
 from freeprm.cli import listing, output
 from freeprm.cli.builder import add
 from freeprm.cli.experiments import DEMO, EXPERIMENTS
+from freeprm.cli.planning import PLAN
 from freeprm.cli.stages import STAGES
 from freeprm.errors import FreePRMError, RecordError
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (DEMO, *STAGES, *EXPERIMENTS):
+for command in (DEMO, *STAGES, PLAN, *EXPERIMENTS):
     add(app, command)
 app.command("list")(listing.show)
 

@@ -105,15 +105,16 @@ def show_plan(plan: "TrainingPlan", given_by: Mapping[str, str], *, as_json: boo
     """Print what would be trained, and every setting with the source of its value."""
     from freeprm.training.settings import named
 
-    values, expected = named(plan.settings.deciding()), plan.forecast
+    values, expected, weights = named(plan.settings.deciding()), plan.forecast, plan.forecast.weights
     origins = {name: given_by.get(name) or plan.sources.get(name, "default") for name in values}
     if as_json:
         shown = {
             "settings": {name: {"value": value, "from": origins[name]} for name, value in values.items()},
             "counts": dict(plan.counts), "operations": [asdict(done) for done in plan.operations],
-            "steps": expected.n_steps, "weights": expected.weights._asdict(), "responses": expected.n_responses,
-            "prompts": expected.n_prompts, "tokens": expected.n_tokens, "flops": expected.flops,
-            "bytes": expected.n_bytes,
+            "steps": expected.n_steps,
+            "weights": {"trained": weights.trained, "frozen": weights.frozen, "n_bytes": weights.n_bytes},
+            "responses": expected.data.n_responses, "prompts": expected.data.n_prompts,
+            "tokens": expected.n_tokens, "flops": expected.flops, "bytes": expected.n_bytes,
         }  # fmt: skip
         print(json.dumps(shown, ensure_ascii=False, allow_nan=False))
         return
@@ -121,11 +122,10 @@ def show_plan(plan: "TrainingPlan", given_by: Mapping[str, str], *, as_json: boo
         line = Text.assemble(f"{name:<36} {value!s:<24} ", (origins[name], "dim"))
         console.print(line, soft_wrap=True)
     show_work(operations=plan.operations, counts=plan.counts)
-    trained, frozen, n_bytes = expected.weights
-    memory = "of unknown size" if n_bytes is None else f"{n_bytes / 1e9:.3g} GB"
+    memory = "of unknown size" if weights.n_bytes is None else f"{weights.n_bytes / 1e9:.3g} GB"
     console.print(f"would train on {expected}", soft_wrap=True)
     console.print(
-        f"trained are {trained:,} weights, beside {frozen:,} frozen ones. Weights, gradients and optimizer: {memory} "
-        "over all GPUs that shard them. Nothing was trained or written",
+        f"trained are {weights.trained:,} weights, beside {weights.frozen:,} frozen ones. Weights, gradients and "
+        f"optimizer: {memory} over all GPUs that shard them. Nothing was trained or written",
         soft_wrap=True,
     )

@@ -1,4 +1,5 @@
-"""What jemalloc, where a process has it (see `freeprm.__main__`), does with the memory of tensors that are gone.
+"""The allocator of a process. What jemalloc, where that is it (see `freeprm.__main__`), does with the memory of tensors
+that are gone is this:
 
 By default it gives the pages of each large tensor back to the system at once, and the next tensor's have to be made and
 cleared again, 4 KB at a time: 45 % of the time of reading with a model of half a billion weights on a CPU. While
@@ -7,6 +8,8 @@ grows, and it gives them back as ever.
 """
 
 import ctypes
+import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,11 @@ from typing import Any
 _KINDS = ("dirty", "muzzy")
 _DEFAULTS = "arenas"
 """Of arenas that are made later."""
+
+
+def has_slow_malloc() -> bool:
+    """Whether memory is glibc's: slow where no two steps are alike, and full of holes; see `freeprm.__main__`."""
+    return platform.libc_ver()[0] == "glibc" and "malloc" not in os.environ.get("LD_PRELOAD", "")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ rows x response tokens x vocabulary; a caller bounds them by the rows that it gi
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -13,16 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
+from freeprm.errors import ConfigError
 from freeprm.io.progress import tell
 from freeprm.models.allocator import kept_pages
 from freeprm.models.encoding import Encoded
-from freeprm.models.output_head import logprobs_at
+from freeprm.models.output_head import block_bytes, logprobs_at
 from freeprm.models.packed_forward import core
 
-CPU_BUDGET, GPU_BUDGETS = 4096, (4096, 131_072)
-"""Default tokens in a batch: what a processor's caches take; on a GPU between these two, as much as half of its free
-memory holds."""
+CPU_BUDGET, OTHER_BUDGET, MOST_ON_GPU = 4096, 4096, 131_072
+"""Default tokens in a batch: what a processor's caches take; on a GPU as many as half of its free memory holds, up to
+so many."""
 NOT_FINITE = (
     "the model's weights or its dtype are at fault (float16 overflows where bfloat16 does not), or training diverged"
 )
@@ -140,19 +143,74 @@ def in_batches(
     return results
 
 
-def budget(model: nn.Module) -> int:
-    """Default tokens in a batch, for a model on its device."""
+def budget(model: nn.Module, *, packed: bool = True, reads_logits: bool = True) -> int:
+    """Default tokens in a batch, for a model on its device.
+
+    Args:
+        model: a model.
+        packed: rows are packed, so that logits are made block by block; padded ones have theirs all at once.
+        reads_logits: log-probabilities are read, and not values.
+    """
     weight = next(model.parameters())
     if weight.device.type == "cpu":
         return CPU_BUDGET
-    least, most = GPU_BUDGETS
     if weight.device.type != "cuda":
-        return least
-    config = core(model).config.get_text_config()
-    # What the widest place of a layer holds of a token: the hidden states, and the two halves of a gated MLP.
-    width: int = 4 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+        return OTHER_BUDGET
     free, _ = torch.cuda.mem_get_info(weight.device)
-    return min(max(free // 2 // (width * weight.dtype.itemsize), least), most)
+    return min(max(_within(free, model, packed=packed, reads_logits=reads_logits), 1), MOST_ON_GPU)
+
+
+def budget_within(max_memory: int, models: Sequence[nn.Module], *, packed: bool, reads_logits: bool) -> int:
+    """Tokens in a batch with which models and a batch take no more than so many bytes of a device.
+
+    Args:
+        max_memory: the bytes.
+        models: that are loaded; those on one device count together.
+        packed, reads_logits: see `budget`.
+
+    Raises:
+        ConfigError: the models alone, or with a token, take more.
+    """
+    held: Counter[torch.device] = Counter()
+    for model in {id(model): model for model in models}.values():
+        for weight in model.parameters():
+            held[weight.device] += weight.nbytes
+    most = max(held.values())
+    n_tokens = min(_within(max_memory - most, model, packed=packed, reads_logits=reads_logits) for model in models)
+    if n_tokens < 1:
+        raise ConfigError(
+            f"max_memory: is {max_memory / 2**30:.3g} GiB, but its models take {most / 2**30:.3g} GiB, and nothing "
+            "is left for a batch; give more, or 16 bits a weight (--dtype bfloat16)"
+        )
+    return n_tokens
+
+
+def token_bytes(config: PreTrainedConfig, *, itemsize: int, padded_logits: bool) -> int:
+    """What a token of a batch takes at the widest place of a pass without gradients: hidden states and the two halves
+    of a gated MLP; and, of padded rows, its logits in float32 and, in the row whose turn it is, their log-softmax.
+
+        s (4 d + 3 f) [+ 4 V + 4 V]      bytes, of numbers of s bytes
+
+    Args:
+        config: of the text model.
+        itemsize: s.
+        padded_logits: log-probabilities are read of padded rows.
+    """
+    width: int = 4 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    return itemsize * width + (8 * config.vocab_size if padded_logits else 0)
+
+
+def _within(free: int, model: nn.Module, *, packed: bool, reads_logits: bool) -> int:
+    """Tokens whose batch takes what is free, with as much again for what an allocator holds besides, and a block of
+    logits: of so many rows, up to the most that a block has."""
+    config, weight = core(model).config.get_text_config(), next(model.parameters())
+    size = 2 * token_bytes(config, itemsize=weight.dtype.itemsize, padded_logits=reads_logits and not packed)
+    if not (packed and reads_logits):
+        return free // size
+    row, most = (
+        block_bytes(n_rows, config.vocab_size, on_cpu=weight.device.type == "cpu") for n_rows in (1, MOST_ON_GPU)
+    )
+    return max(free // (size + row), (free - most) // size)
 
 
 def first_not_finite(numbers: Tensor, sizes: Sequence[int]) -> NotFinite | None:

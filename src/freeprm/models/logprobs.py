@@ -71,7 +71,8 @@ def score_tokens(
         check_finite(flat, part)
         return flat.split([item.n_response for item in part]), n_tokens
 
-    batches, lengths = divide(model, unique, token_budget=token_budget), [len(item.ids) for item in unique]
+    batches = divide(model, unique, token_budget=token_budget, reads_logits=True)
+    lengths = [len(item.ids) for item in unique]
     results = in_batches(batches, read, lengths=lengths, advance=advance)
     return [results[place] for place in places]
 

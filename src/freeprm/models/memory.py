@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from freeprm.errors import ModelError
+from freeprm.errors import ConfigError, ModelError
 from freeprm.models.gguf import is_gguf, read_header
 
 _CAST = ("F64", "F32", "F16", "BF16")
@@ -53,6 +53,19 @@ def room(device: torch.device) -> int | None:
     whole = sum(int(known[name].split()[0]) << 10 for name in ("MemTotal", "SwapTotal") if name in known)  # of kB
     limits = (path.read_text(encoding="ascii").strip() for path in _LIMITS if path.exists())
     return min([whole, *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def read_size(text: str) -> int:
+    """Bytes of a text such as `8GiB`, `500MB` or `1073741824`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip())
+    if not found or not float(found[1]):
+        raise ConfigError(f"max_memory: is {text!r}; expected bytes above 0, such as 8GiB, 500MB or 1073741824")
+    unit = 1024 if found[3] else 1000
+    return int(float(found[1]) * unit ** " KMGT".index(found[2] or " "))
 
 
 def check_room(n_bytes: int, device: torch.device, *, what: str, advice: str) -> None:

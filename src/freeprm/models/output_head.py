@@ -46,6 +46,12 @@ def give_float32_logits(model: nn.Module) -> None:
         head.forward = MethodType(_logits, head)  # type: ignore[method-assign]
 
 
+def block_bytes(n_rows: int, n_words: int, *, on_cpu: bool) -> int:
+    """Bytes of a block of `chosen_logprobs`: the logits of some rows and words, and their softmax, in float32."""
+    height, width = _block(n_rows, n_words, on_cpu=on_cpu)
+    return 2 * 4 * height * width
+
+
 def product(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
     """left @ right, summed and kept in float32 or better; without gradients.
 
@@ -108,6 +114,13 @@ _CPU_ROWS, _CPU_VOCABULARY = 1024, 2048
 """Of a block on the CPU: 8 MB in float32."""
 _GPU_BYTES = 512 << 20
 """Of a block on a GPU, which is of the whole vocabulary: fewer kernels."""
+
+
+def _block(n_rows: int, n_words: int, *, on_cpu: bool) -> tuple[int, int]:
+    """Rows and words whose logits are made at a time."""
+    if on_cpu:
+        return min(n_rows, _CPU_ROWS), min(n_words, _CPU_VOCABULARY)
+    return min(n_rows, max(1, _GPU_BYTES // (4 * n_words))), n_words
 
 
 class Readout(NamedTuple):
@@ -219,8 +232,7 @@ class _Blocks:
         self._hidden, self._weight, self._bias, self._scale, self._cap = hidden, weight, bias, scale, cap
         self.exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         on_cpu = weight.device.type == "cpu"
-        self._width = min(_CPU_VOCABULARY, len(weight)) if on_cpu else len(weight)
-        self._height = min(len(hidden), _CPU_ROWS if on_cpu else max(1, _GPU_BYTES // (4 * self._width)))
+        self._height, self._width = _block(len(hidden), len(weight), on_cpu=on_cpu)
         n_cells = self._height * self._width
         self._logits = hidden.new_empty(n_cells, dtype=self.exact)
         self._shares = torch.empty_like(self._logits)

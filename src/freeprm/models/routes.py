@@ -76,11 +76,14 @@ def passes(model: nn.Module, lengths: Sequence[int]) -> list[Pass]:
     return list(found.values())
 
 
-def divide(model: nn.Module, encoded: Sequence[Encoded], *, token_budget: int | None) -> Iterator[list[int]]:
-    """Indices in batches as a model reads them; see `passes`, `packed_batches` and `padded_batches`."""
+def divide(
+    model: nn.Module, encoded: Sequence[Encoded], *, token_budget: int | None, reads_logits: bool
+) -> Iterator[list[int]]:
+    """Indices in batches as a model reads them; see `passes`, `packed_batches`, `padded_batches` and `budget`."""
     for one in passes(model, [len(item.ids) for item in encoded]):
         in_budget = packed_batches if one.packed else padded_batches
-        for batch in in_budget([encoded[row] for row in one.rows], token_budget=token_budget or budget(model)):
+        most = token_budget or budget(model, packed=one.packed, reads_logits=reads_logits)
+        for batch in in_budget([encoded[row] for row in one.rows], token_budget=most):
             yield [one.rows[place] for place in batch]
 
 

@@ -199,7 +199,8 @@ def score_values(
         check_values(flat, part, wanted)
         return flat.split([len(at) for at in wanted]), n_tokens
 
-    batches, lengths = divide(model, asked.unique, token_budget=token_budget), [len(item.ids) for item in asked.unique]
+    batches = divide(model, asked.unique, token_budget=token_budget, reads_logits=False)
+    lengths = [len(item.ids) for item in asked.unique]
     results = in_batches(batches, read, lengths=lengths, advance=advance)
     flat = torch.cat([results[row] for row in range(len(asked.unique))])
     return list(flat[torch.from_numpy(asked.found_at)].split([len(at) for at in places]))

@@ -14,7 +14,7 @@ from freeprm.models.reward_config import LOG_RATIO
 from freeprm.settings import TrainSettings
 from freeprm.stages.base import RUNS, Inputs, RunResult, paths_of, stage
 from freeprm.training.checkpoints import drop_checkpoints
-from freeprm.training.forecast import Forecast, forecast
+from freeprm.training.forecast import DataSize, Forecast, forecast
 from freeprm.training.groups import recipe_of, source_paths
 from freeprm.training.model_card import describe
 from freeprm.training.policy import check_memory
@@ -97,7 +97,7 @@ def plan(inputs: Inputs, settings: TrainSettings) -> TrainingPlan:
     warn_of(setup, arguments, data)
     return TrainingPlan(
         settings=setup.settings, sources=setup.sources, counts=data.counts, operations=data.operations,
-        forecast=forecast(setup, arguments, data.examples),
+        forecast=forecast(setup, arguments, DataSize.of(data.examples, arguments)),
     )  # fmt: skip
 
 

@@ -1,17 +1,16 @@
-"""What a training run will take, said before it starts: steps, tokens, FLOPs and memory; the time is that of a step.
+"""What a training run will take, said before it starts: steps, tokens, FLOPs, and memory; the time is that of a step.
 
-Tokens and FLOPs are those that the cost of the run will have, up to what batches share beyond a prompt. Memory is an
-estimate: weights, gradients and optimizer are counted, activations are what autograd keeps of a Llama-like layer. Two
-trainings of 135 million weights on a CPU, said to take 6.0 and 6.4 GB, took 5.2 and 7.5. No time is foretold without
-having been measured: `ConsoleCallback` tells it after the first step.
+Tokens and FLOPs are those that the cost of the run will have, up to what batches share beyond a prompt. Memory is that
+of `footprint`, on each device. No time is foretold without having been measured: `ConsoleCallback` tells it after the
+first step, and `launch_plan` at a utilisation that is given.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
-import torch
-from transformers import PreTrainedConfig, TrainingArguments
+from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from freeprm.core.flops import ModelShape, forward_flops, training_flops
 from freeprm.models.encoding import Encoded
@@ -19,105 +18,129 @@ from freeprm.models.loading import load_config
 from freeprm.models.logprobs import distinct
 from freeprm.models.packing import pack
 from freeprm.training.batches import Example
+from freeprm.training.footprint import Footprint, MicroBatch, Spread, footprint
 from freeprm.training.policy import Weights, count_weights
 from freeprm.training.settings import n_steps
 from freeprm.training.setup import TrainingSetup
 
-_LIBRARIES = 1 << 30
-"""Bytes of a process on a CPU besides: the libraries, and the kernels that torch makes for each shape that it meets.
-Measured with a model of 12 million weights, whose training peaked at 1.4 GB."""
-_HELD = 2
-"""Memory that a CPU's allocator holds for activations, over what they take: rows differ in length, so freed tensors
-leave holes. After three steps of 135 million weights 2.7 GB of glibc's heap of 4.3 were free, and none given back."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """What training takes, without the reference's pass and evaluations."""
+class DataSize:
+    """How much data there is, as far as its cost goes."""
 
-    n_responses: int
     n_prompts: int
     """Groups, of which a large one is several."""
-    n_steps: int
-    """Of the optimizer."""
+    n_responses: int
     n_tokens: int
-    """Through the policy forward and backward, over all epochs; a prompt is read once for its responses."""
-    flops: float
-    """Of those, and of passes without gradients that the objective takes besides."""
-    weights: Weights
-    activation_bytes: int
-    """Kept of the largest micro-batch for its backward pass, with what an allocator holds besides."""
-    library_bytes: int
-    """Of the process itself, where it trains in the same memory."""
+    """Of one epoch; a prompt is read once for its responses, and equal responses once."""
+    n_mismatched: int
+    """Tokens of one epoch to estimate a KL from; read where the objective needs it."""
+    mean_length: float
+    """Tokens of a response with its prompt."""
+    longest: int
+    """Of these."""
+    largest: MicroBatch
 
-    @property
-    def n_bytes(self) -> int | None:
-        """Memory in all, over all processes that shard the weights; None where it is not known what weights take."""
-        known = self.weights.n_bytes
-        return None if known is None else known + self.activation_bytes + self.library_bytes
-
-    def __str__(self) -> str:
-        memory = "an unknown amount" if self.n_bytes is None else f"about {self.n_bytes / 1e9:.1f} GB"
-        return (
-            f"{self.n_responses:,} responses of {self.n_prompts:,} prompts, {self.n_steps:,} "
-            f"{'step' if self.n_steps == 1 else 'steps'}, "
-            f"{self.n_tokens:,} tokens, {self.flops:.2g} FLOPs; {memory} of memory"
-        )
-
-
-def forecast(setup: TrainingSetup, arguments: TrainingArguments, examples: Sequence[Example]) -> Forecast:
-    """What training on these examples will take; no weights are loaded."""
-    settings, objective = setup.settings, setup.objective
-    whole = load_config(setup.start, trust_remote_code=settings.trust_remote_code)
-    config = whole.get_text_config()
-    steps = n_steps(arguments, n_examples=len(examples))
-    size = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    epochs = steps * size / len(examples) if arguments.max_steps > 0 else arguments.num_train_epochs
-    read = [_n_read(example.encoded) for example in examples]
-    n_tokens = round(epochs * sum(read))
-    lengths = [len(item.ids) for example in examples for item in example.encoded]
-    mean = sum(lengths) / len(lengths)
-    shape = ModelShape.of(config, n_outputs=None if setup.reward.valuation is None else 0)
-    recomputes = bool(arguments.gradient_checkpointing)
-    flops = training_flops(shape, n_tokens, mean, checkpointing=recomputes, adapters=settings.lora > 0).total
-    besides = n_tokens if objective.needs_means else 0
-    if objective.needs_kl:
-        besides += round(epochs * sum(_n_read(example.mismatched) for example in examples))
-    mixed = bool(arguments.bf16 or arguments.fp16)
-    dtype: Any = whole.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    itemsize = 2 if mixed else (dtype or torch.float32).itemsize
-    on_cpu = arguments.device.type == "cpu"
-    largest = sum(sorted(read)[-arguments.train_batch_size :])
-    return Forecast(
-        n_responses=len(lengths), n_prompts=len(examples), n_steps=steps, n_tokens=n_tokens,
-        flops=flops + forward_flops(shape, besides, mean).total,
-        weights=count_weights(settings, setup.start, arguments),
-        activation_bytes=activation_bytes(config, largest, itemsize=itemsize, recomputes=recomputes)
-        * (_HELD if on_cpu else 1),
-        library_bytes=_LIBRARIES if on_cpu else 0,
-    )  # fmt: skip
+    @classmethod
+    def of(cls, examples: Sequence[Example], arguments: TrainingArguments) -> Self:
+        """That of examples; the largest micro-batch has the largest groups."""
+        read = [_n_read(example.encoded) for example in examples]
+        lengths = [len(item.ids) for example in examples for item in example.encoded]
+        largest = sorted(range(len(examples)), key=read.__getitem__)[-arguments.train_batch_size :]
+        rows = [item for index in largest for item in distinct(examples[index].encoded)[0]]
+        return cls(
+            n_prompts=len(examples), n_responses=len(lengths), n_tokens=sum(read),
+            n_mismatched=sum(_n_read(example.mismatched) for example in examples),
+            mean_length=sum(lengths) / len(lengths), longest=max(lengths),
+            largest=MicroBatch(
+                n_tokens=sum(read[index] for index in largest), n_targets=sum(item.n_response for item in rows),
+                n_padded=len(rows) * max(len(item.ids) for item in rows),
+            ),
+        )  # fmt: skip
 
 
 def _n_read(batch: Sequence[Encoded]) -> int:
     """Tokens that go through a model that reads packed rows."""
-    return len(pack(distinct(batch)[0]))
+    return len(pack(distinct(batch)[0])) if batch else 0
 
 
-def activation_bytes(config: PreTrainedConfig, n_tokens: int, *, itemsize: int, recomputes: bool = False) -> int:
-    """What autograd keeps of a forward pass in the layers of a Llama-like decoder.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What training takes, without evaluations."""
 
-    Of each token and layer, of width d with a = heads x head size and an MLP of width f: of each of two norms the
-    input and the normed one in float32, and what goes into the products; queries, keys, values and what is attended
-    to, twice; of the MLP gate, its activation, the other half, and their product.
+    data: DataSize
+    n_steps: int
+    """Of the optimizer."""
+    n_tokens: int
+    """Through the policy forward and backward, over all epochs."""
+    flops: float
+    """Of those, and of passes without gradients that the objective takes besides."""
+    reference_flops: float
+    """Of the reference's pass over all responses, once; 0 without it."""
+    weights: Weights
+    footprint: Footprint
+    spread: Spread
 
-        2 (4 + 4 + s) d + 5 s a + 4 s f      bytes, of numbers of s bytes
+    @property
+    def n_bytes(self) -> int | None:
+        """Memory of each device while it trains; None where it is not known what the optimizer keeps."""
+        return self.footprint.training
+
+    def __str__(self) -> str:
+        memory = "an unknown amount" if self.n_bytes is None else f"about {self.n_bytes / 1e9:.1f} GB"
+        each = f" on each of {self.spread.n_devices} devices" if self.spread.n_devices > 1 else ""
+        return (
+            f"{self.data.n_responses:,} responses of {self.data.n_prompts:,} prompts, {self.n_steps:,} "
+            f"{'step' if self.n_steps == 1 else 'steps'}, "
+            f"{self.n_tokens:,} tokens, {self.flops:.2g} FLOPs; {memory} of memory{each}"
+        )
+
+
+def forecast(
+    setup: TrainingSetup, arguments: TrainingArguments, data: DataSize, *, spread: Spread | None = None,
+    loads_reference: bool = True, on_cpu: bool | None = None,
+) -> Forecast:  # fmt: skip
+    """What training on data of a size will take; no weights are loaded.
 
     Args:
-        itemsize: s; 2 under mixed precision.
-        recomputes: only what enters each layer is kept, and one layer's activations at a time.
+        setup: of the run.
+        arguments: of the trainer.
+        data: the size.
+        spread: over devices; by default as this process was launched.
+        loads_reference: its log-probabilities are not there yet.
+        on_cpu: the devices are processors; by default whatever this process trains on.
     """
-    hidden, n_layers, n_heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
-    attention = n_heads * (getattr(config, "head_dim", None) or hidden // n_heads)
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    layer = 2 * (8 + itemsize) * hidden + itemsize * (5 * attention + 4 * inner)
-    return int(n_tokens * (layer + n_layers * 4 * hidden if recomputes else n_layers * layer))
+    settings, objective = setup.settings, setup.objective
+    spread = spread or Spread.of(arguments)
+    on_cpu = arguments.device.type == "cpu" if on_cpu is None else on_cpu
+    config = load_config(setup.start, trust_remote_code=settings.trust_remote_code).get_text_config()
+    steps = n_steps(arguments, n_examples=data.n_prompts, n_processes=spread.n_devices)
+    size = arguments.train_batch_size * arguments.gradient_accumulation_steps * spread.n_devices
+    epochs = steps * size / data.n_prompts if arguments.max_steps > 0 else arguments.num_train_epochs
+    mean, once = data.mean_length, data.n_tokens
+    if spread.sharding == "deepspeed_zero3":  # rows are padded, each with its prompt; padding is not counted
+        once = round(mean * data.n_responses)
+    n_tokens = round(epochs * once)
+    reads_tokens = setup.reward.valuation is None
+    shape = ModelShape.of(config, n_outputs=None if reads_tokens else 0)
+    recomputes, adapters = bool(arguments.gradient_checkpointing), settings.lora > 0
+    besides = n_tokens if objective.needs_means else 0
+    reference_tokens = once if setup.reward.with_reference and loads_reference else 0
+    if objective.needs_kl:
+        besides += round(epochs * data.n_mismatched)
+        reference_tokens += data.n_mismatched if reference_tokens else 0
+    mixed = arguments.mixed_precision != "no"
+    weights = count_weights(
+        settings, setup.start, mixed=mixed, optimizer=OptimizerNames(arguments.optim).value
+    )  # fmt: skip
+    return Forecast(
+        data=data, n_steps=steps, n_tokens=n_tokens, weights=weights, spread=spread,
+        flops=training_flops(shape, n_tokens, mean, checkpointing=recomputes, adapters=adapters).total
+        + forward_flops(shape, besides, mean).total,
+        reference_flops=forward_flops(shape, reference_tokens, mean).total,
+        footprint=footprint(
+            config, weights, data.largest, spread=spread, mixed=mixed, recomputes=recomputes,
+            accumulates=arguments.gradient_accumulation_steps > 1, reads_tokens=reads_tokens,
+            reference_reads=data.longest if reference_tokens else None, on_cpu=on_cpu,
+        ),
+    )  # fmt: skip

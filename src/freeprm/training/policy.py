@@ -77,7 +77,9 @@ def check_memory(settings: TrainSettings, folder: Path, arguments: TrainingArgum
     """
     if arguments.distributed_state is None or arguments.distributed_state.distributed_type != DistributedType.NO:
         return
-    weights = count_weights(settings, folder, arguments)
+    weights = count_weights(
+        settings, folder, mixed=arguments.mixed_precision != "no", optimizer=OptimizerNames(arguments.optim).value
+    )
     if weights.n_bytes is not None:
         check_room(
             weights.n_bytes, arguments.device,
@@ -89,17 +91,53 @@ def check_memory(settings: TrainSettings, folder: Path, arguments: TrainingArgum
 
 
 class Weights(NamedTuple):
-    """The weights of a policy, and what they take while it is trained."""
+    """The weights of a policy, and the bytes that they take while it is trained, where nothing is sharded."""
 
     trained: int
     frozen: int
-    n_bytes: int | None
-    """Of the weights, gradients and optimizer, over all processes that shard them; activations come on top. None for an
-    optimizer of which it is not known here."""
+    size: int
+    """Bytes of one of the model's own; those of adapters have 4."""
+    trained_size: int
+    n_states: int | None
+    """Numbers that the optimizer keeps of each trained weight, of its size; None where that is not known here."""
+    copies: int
+    """Bytes of 16-bit copies in which float32 matrices are multiplied under autocast."""
+
+    @property
+    def of_model(self) -> int:
+        """Weights without adapters."""
+        return self.frozen or self.trained
+
+    @property
+    def parameters(self) -> int:
+        """Bytes of the weights themselves."""
+        return self.trained * self.trained_size + self.frozen * self.size
+
+    @property
+    def gradients(self) -> int:
+        """Bytes of the gradients."""
+        return self.trained * self.trained_size
+
+    @property
+    def optimizer(self) -> int | None:
+        """Bytes of the optimizer's state."""
+        return None if self.n_states is None else self.trained * self.trained_size * self.n_states
+
+    @property
+    def n_bytes(self) -> int | None:
+        """All of these; activations come on top."""
+        return None if self.optimizer is None else self.parameters + self.copies + self.gradients + self.optimizer
 
 
-def count_weights(settings: TrainSettings, folder: Path, arguments: TrainingArguments) -> Weights:
-    """Count the weights of a folder's model that would be trained, without loading any."""
+def count_weights(settings: TrainSettings, folder: Path, *, mixed: bool, optimizer: str) -> Weights:
+    """Count the weights of a folder's model that would be trained, without loading any.
+
+    Args:
+        settings: of the training.
+        folder: has the model's config.json.
+        mixed: matrices are multiplied in 16 bits.
+        optimizer: `trainer.optim`.
+    """
     config = load_config(folder, trust_remote_code=settings.trust_remote_code)
     kind: Any = AutoModelForCausalLM
     if _has_head(settings):
@@ -110,14 +148,14 @@ def count_weights(settings: TrainSettings, folder: Path, arguments: TrainingArgu
     trained = sum(weight.numel() for weight in policy.parameters() if weight.requires_grad)
     frozen = sum(weight.numel() for weight in policy.parameters()) - trained
     dtype: torch.dtype = model.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    size = 4 if settings.lora else dtype.itemsize
-    copies = 2 if arguments.bf16 and dtype is torch.float32 else 0  # in which matrices are multiplied under autocast
-    optimizer = OptimizerNames(arguments.optim).value
+    trained_size = 4 if settings.lora else dtype.itemsize
     states = _STATES.get(optimizer)
-    if states is None:
-        return Weights(trained, frozen, None)
-    kept = states + (optimizer == KAHAN_OPTIMIZER and size == 2)  # with what rounding takes
-    return Weights(trained, frozen, trained * (size * (2 + kept) + copies) + frozen * (dtype.itemsize + copies))
+    if states is not None and optimizer == KAHAN_OPTIMIZER and trained_size == 2:
+        states += 1  # with what rounding takes
+    return Weights(
+        trained, frozen, size=dtype.itemsize, trained_size=trained_size, n_states=states,
+        copies=2 * (trained + frozen) if mixed and dtype is torch.float32 else 0,
+    )  # fmt: skip
 
 
 _STATES = {"adamw_torch": 2, "adamw_torch_fused": 2, KAHAN_OPTIMIZER: 2}

@@ -1,7 +1,5 @@
 """One run of the trainer: its data read, the policy fitted, what that took counted, and progress shown on stderr."""
 
-import os
-import platform
 import sys
 import time
 import warnings
@@ -28,12 +26,13 @@ from freeprm.core.ledger import EVALUATED, KL, MEANS, RECOMPUTED, REFERENCE, TRA
 from freeprm.errors import ConfigError
 from freeprm.io.progress import Advance, bar, duration, tell
 from freeprm.io.rows import OnBad
+from freeprm.models.allocator import has_slow_malloc
 from freeprm.models.loading import device_name
 from freeprm.models.logprobs import n_read
 from freeprm.training.batches import Example
 from freeprm.training.checkpoints import last_checkpoint, naming_a_full_disk
 from freeprm.training.examples import GroupPreparer
-from freeprm.training.forecast import forecast
+from freeprm.training.forecast import DataSize, forecast
 from freeprm.training.groups import read_groups
 from freeprm.training.policy import give_back_rounded, load_policy, trains_rounded
 from freeprm.training.reach import never_warm, out_of_reach, too_slow
@@ -117,11 +116,6 @@ def warn_of(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingDa
         warnings.warn(doubt, stacklevel=3)
 
 
-def _has_slow_allocator() -> bool:
-    """Whether memory is glibc's; see `freeprm.__main__`."""
-    return platform.libc_ver()[0] == "glibc" and "malloc" not in os.environ.get("LD_PRELOAD", "")
-
-
 def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) -> GroupTrainer:
     """Train, from the last checkpoint where there is one, and save the model in `arguments.output_dir`.
 
@@ -133,10 +127,10 @@ def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) 
     set_seed(settings.seed)
     if arguments.warmup_steps < 1 and n_steps(arguments, n_examples=len(data.examples)) == 1:
         arguments.warmup_steps = 0  # a share of one step would be all of it, at a learning rate of 0
-    expected = forecast(setup, arguments, data.examples)
+    expected = forecast(setup, arguments, DataSize.of(data.examples, arguments))
     if arguments.process_index == 0:
         tell(f"train: {expected}")
-        if arguments.device.type == "cpu" and expected.n_tokens > _MANY_TOKENS and _has_slow_allocator():
+        if arguments.device.type == "cpu" and expected.n_tokens > _MANY_TOKENS and has_slow_malloc():
             tell("train: glibc's malloc is slow here, up to twofold: pip install 'freeprm[cpu]', or preload jemalloc")
     with ConsoleCallback(expected.n_tokens) as console:
         policy = load_policy(settings, setup.start, arguments.device, valuation=setup.reward.valuation)

@@ -218,9 +218,10 @@ def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool = 
         raise ConfigError(f"trainer: {error}") from error
 
 
-def n_steps(arguments: TrainingArguments, *, n_examples: int) -> int:
-    """Steps of the optimizer that so many examples give, over all processes and epochs."""
+def n_steps(arguments: TrainingArguments, *, n_examples: int, n_processes: int | None = None) -> int:
+    """Steps of the optimizer that so many examples give, over all processes (those that there are, unless their number
+    is given) and epochs."""
     if arguments.max_steps > 0:
         return int(arguments.max_steps)
-    batches: int = math.ceil(n_examples / (arguments.train_batch_size * arguments.world_size))
+    batches: int = math.ceil(n_examples / (arguments.train_batch_size * (n_processes or arguments.world_size)))
     return math.ceil(arguments.num_train_epochs * math.ceil(batches / arguments.gradient_accumulation_steps))
