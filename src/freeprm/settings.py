@@ -626,7 +626,8 @@ class LaunchSettings(Settings):
     """What `freeprm plan` takes besides the settings of the training: GPUs that need not be here, and their work."""
 
     gpu: str = "h100"
-    """Kind of GPU: a100-40, a100-80, h100, h200, b200, l4, l40s, ...; another one by --max-memory and --tflops."""
+    """Kind of GPU: h100, a100-40, a100-80, h200, b200, l4, l40s, ...; another one by --max-memory and
+    --tflops."""
     gpus: int = 8
     """How many, over all machines."""
     max_memory: str | None = None
@@ -638,8 +639,8 @@ class LaunchSettings(Settings):
     offload: bool = False
     """Weights, gradients and optimizer are in the machine's memory; not with ddp."""
     mfu: float = 0.3
-    """Share of the peak at which FLOPs are done, recomputed ones included; assumed. Llama 3's pretraining had 0.38 to
-    0.43 (arXiv:2407.21783, table 4)."""
+    """Share of the peak at which FLOPs are done, recomputed ones included; assumed. Llama 3's pretraining
+    had 0.38 to 0.43 (arXiv:2407.21783, table 4)."""
     cached_reference: bool = False
     """The reference's log-probabilities are in --cache already, so that it is not loaded."""
     n_prompts: int = 33_000

@@ -8,9 +8,20 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny
-from freeprm.models.batching import CPU_BUDGET, budget, first_not_finite, in_batches, padded_batches, padded_logprobs
+from freeprm.errors import ConfigError
+from freeprm.models.batching import (
+    CPU_BUDGET,
+    budget,
+    budget_within,
+    first_not_finite,
+    in_batches,
+    padded_batches,
+    padded_logprobs,
+    token_bytes,
+)
 from freeprm.models.encoding import Encoded, encode
 from freeprm.models.logprobs import token_logprobs
 from rounding import assert_near
@@ -87,3 +98,38 @@ def test_what_is_no_number_is_found_in_its_row():
 
 def test_a_processor_has_a_budget_of_its_own():
     assert budget(tiny.language_model()) == CPU_BUDGET
+
+
+def test_a_token_of_a_large_vocabulary_takes_what_its_logits_take():
+    llama = LlamaConfig(hidden_size=4096, intermediate_size=14_336, vocab_size=128_256)
+    assert token_bytes(llama, itemsize=2, padded_logits=False) == 2 * (4 * 4096 + 3 * 14_336) == 118_784
+    assert token_bytes(llama, itemsize=2, padded_logits=True) == 118_784 + 8 * 128_256 == 1_144_832
+
+
+SMALL = {"hidden_size": 4, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 10}
+
+
+@pytest.mark.parametrize(
+    ("left", "packed", "reads_logits", "n_tokens"),
+    [
+        # Of 4 (4 x 4 + 3 x 8) = 160 bytes a token, and as much again; padded, with 8 x 10 of logits.
+        (7 * 2 * 240 + 1, False, True, 7),
+        (7 * 2 * 160 + 1, False, False, 7),
+        # Packed, a block of logits of all rows, at most of 1,024: 80 bytes a row.
+        (7 * (2 * 160 + 80) + 1, True, True, 7),
+        (5000 * 2 * 160 + 1024 * 80, True, True, 5000),
+    ],
+)
+def test_a_batch_takes_what_the_models_leave_of_the_memory(left, packed, reads_logits, n_tokens):
+    one, other = LlamaForCausalLM(LlamaConfig(**SMALL)), LlamaForCausalLM(LlamaConfig(**SMALL))
+    how = {"packed": packed, "reads_logits": reads_logits}
+    weights = 4 * 420  # two layers of 64 of attention, 96 of the MLP, 8 of norms; 40 at each end, and the last norm
+    assert budget_within(weights + left, [one], **how) == n_tokens
+    assert budget_within(weights + left, [one, one], **how) == n_tokens  # the same once
+    assert budget_within(2 * weights + left, [one, other], **how) == n_tokens
+
+
+def test_models_that_take_all_the_memory_leave_no_batch():
+    model = tiny.language_model()
+    with pytest.raises(ConfigError, match=r"max_memory: is 9.54e-07 GiB, but its models take .* nothing is left"):
+        budget_within(1024, [model], packed=True, reads_logits=True)

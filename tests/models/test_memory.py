@@ -8,12 +8,26 @@ import torch
 from safetensors.torch import save_file
 
 import tiny
-from freeprm.errors import ModelError
+from freeprm.errors import ConfigError, ModelError
 from freeprm.models import memory
 from freeprm.models.loading import load_backbone
-from freeprm.models.memory import check_room, room, weight_bytes
+from freeprm.models.memory import check_room, read_size, room, weight_bytes
 
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("8GiB", 8 * 2**30), ("1.5 GB", 1_500_000_000), ("500M", 500_000_000), ("2KiB", 2048), ("77", 77), ("77B", 77)],
+)
+def test_a_size_is_read_with_its_unit(text, n_bytes):
+    assert read_size(text) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "0GiB", "-1GB", "8 gigabytes", "GiB"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ConfigError, match="expected bytes above 0, such as 8GiB"):
+        read_size(text)
 
 
 def test_weights_take_what_they_are_loaded_in(tmp_path):

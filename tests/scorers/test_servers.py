@@ -439,6 +439,7 @@ def test_the_same_model_twice_is_refused():
         ({"cache": "x"}, "cache: is for models that are loaded here"),
         ({"reference": "solver:base"}, "reference: is for models that are loaded here"),
         ({"token_budget": 9}, "--token-budget: is for models that are loaded here"),
+        ({"max_memory": "9GiB"}, "--max-memory: is for models that are loaded here"),
         ({"server_options": {"concurency": 3}}, "concurency: no such setting. Did you mean 'concurrency'"),
         ({"server_options": {"concurrency": 0}}, "concurrency: is 0; expected 1 or more"),
     ],

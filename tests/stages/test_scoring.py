@@ -13,6 +13,7 @@ from costs import timeless
 from freeprm.errors import ConfigError, DataError, RecordError, RunFolderError, SpanError
 from freeprm.io.rollouts import read_rollouts, rollout_row
 from freeprm.io.runs import RunFolder, read_manifest
+from freeprm.models.batching import budget_within
 from freeprm.models.loading import load_backbone
 from freeprm.models.reward_config import Reference, RewardConfig
 from freeprm.scorers.base import ScorerSource
@@ -95,6 +96,37 @@ def test_the_batch_size_changes_nothing(prm, data, tmp_path, monkeypatch):
     two = score([data], prm=prm, out=tmp_path / "two", token_budget=100)
     for a, b in zip(rows(one.folder, "with-reference"), rows(two.folder, "with-reference"), strict=True):
         assert a["step_scores"] == near(b["step_scores"])
+
+
+def test_a_limit_of_memory_changes_the_batches_and_nothing_else(prm, data, tmp_path, monkeypatch):
+    budgets = []
+    real = ImplicitPRM.logprobs
+
+    def noted(self: ImplicitPRM, *args: Any, **kwargs: Any) -> Any:
+        budgets.append(kwargs["token_budget"])
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(ImplicitPRM, "logprobs", noted)
+    free = score([data], prm=prm, out=tmp_path / "free")
+    models = (prm._policy.model, prm._reference.model)
+    held = sum(weight.nbytes for model in models for weight in model.parameters())
+    limited = score([data], prm=prm, out=tmp_path / "limited", max_memory=str(held + 2**20))
+    assert budgets == [None, budget_within(held + 2**20, models, packed=True, reads_logits=True)]
+    for a, b in zip(rows(free.folder, "with-reference"), rows(limited.folder, "with-reference"), strict=True):
+        assert a["step_scores"] == near(b["step_scores"])
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"max_memory": "some"}, "max_memory: is 'some'; expected bytes above 0, such as 8GiB"),
+        ({"max_memory": "8GiB", "token_budget": 9}, "max_memory, token_budget: both decide the tokens"),
+        ({"max_memory": "1KiB"}, "max_memory: is 9.54e-07 GiB, but its models take"),
+    ],
+)
+def test_a_limit_of_memory_that_cannot_be_kept_is_refused(prm, data, tmp_path, how, message):
+    with pytest.raises(ConfigError, match=message):
+        score([data], prm=prm, out=tmp_path / "out", **how)
 
 
 def test_scoring_goes_on_after_a_torn_write(prm, data, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ SMALL = LlamaConfig(
     hidden_size=4, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
     vocab_size=10, tie_word_embeddings=False,
 )  # fmt: skip
-"""Of 480 weights: two layers of 200, and 40 at each end."""
+"""Said to have 480 weights: 40 at each end, so 200 in each of two layers."""
 MICRO = MicroBatch(n_tokens=30, n_targets=20, n_padded=50)
 
 

@@ -127,4 +127,4 @@ _INPUTS = (
     ],
     None,
 )
-PLAN = Command(name="plan", settings={"": PlanFlags}, work=_plan, out=None, inputs=_INPUTS)
+PLAN = Command(name="plan", settings={"": PlanFlags}, work=_plan, out=None, inputs=_INPUTS, is_open=True)

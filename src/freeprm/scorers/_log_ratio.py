@@ -14,7 +14,7 @@ from threading import Event, Lock
 from typing import Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.core.flops import ModelShape
@@ -26,6 +26,7 @@ from freeprm.models.batching import Advance
 from freeprm.models.encoding import Encoded, TooLong
 from freeprm.models.reference_logprobs import COLUMNS, check_stored, model_key, stored_logprobs
 from freeprm.models.reward_config import RewardConfig, reference_of
+from freeprm.models.routes import prepare
 from freeprm.scorers._usage import Usage
 from freeprm.scorers.base import (
     DEFAULT_SCORING,
@@ -76,6 +77,11 @@ class Reader(Protocol):
     @property
     def place(self) -> str:
         """Its device or server; two models at two places work at the same time."""
+        ...
+
+    @property
+    def model(self) -> nn.Module | None:
+        """What is loaded here; None of a server's."""
         ...
 
     def reading(self, what: str, passed: Advance, *, usage: Usage, token_budget: int | None) -> Score:
@@ -185,9 +191,11 @@ class LogRatio(Scorer):
         """See `freeprm.scorers.base.Scorer`."""
         self.about.check(options)
         first, *others = options.rewards or self.about.rewards or ("",)
+        models = [one.model for one in (self._policy, self._reference) if one and one.model is not None]
+        packed = options.max_memory is not None and all(prepare(model) for model in models)
         logps, counts = self.logprobs(
-            rollouts, too_long=options.too_long, token_budget=options.token_budget, reasoning=options.reasoning,
-            usage=usage,
+            rollouts, too_long=options.too_long, reasoning=options.reasoning, usage=usage,
+            token_budget=options.batch_tokens(models, packed=packed, reads_logits=True),
         )  # fmt: skip
         found = {}
         for index, item in logps.items():

@@ -135,7 +135,8 @@ class ReleasedScorer(Scorer):
         if len(present) < len(rollouts):
             fitted.counts["excluded: empty response"] = len(rollouts) - len(present)
         outputs = read_marked(
-            self.model, fitted.encoded, n_outputs=lambda item: len(item.steps) or 1, token_budget=options.token_budget,
+            self.model, fitted.encoded, n_outputs=lambda item: len(item.steps) or 1,
+            token_budget=options.batch_tokens([self.model.backbone.model], packed=False, reads_logits=False),
             advance=(usage or Usage()).timing(SCORER, self.model.backbone.model),
         )  # fmt: skip
         parts = zip(fitted.kept, fitted.encoded, outputs, strict=True)

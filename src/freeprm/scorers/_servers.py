@@ -195,6 +195,11 @@ class ServedModel:
         return f"{self.url} {self.name}"
 
     @property
+    def model(self) -> None:
+        """See `Reader`."""
+        return None
+
+    @property
     def shown(self) -> str:
         """The address, for messages."""
         return shown_url(self.url)

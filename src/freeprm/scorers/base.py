@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.core.flops import ModelShape
@@ -23,6 +24,7 @@ from freeprm.core.score_kinds import ScoreKind
 from freeprm.core.steps import TOKENS, Reasoning, given_steps, steps_in, token_spans
 from freeprm.errors import ConfigError, DataError, PluginError
 from freeprm.io.plugins import load, names
+from freeprm.models.batching import budget_within
 from freeprm.models.encoding import Encoded, Fitted, TooLong, answers, check_vocabulary, encode, fit
 from freeprm.models.loading import DEFAULT_OPTIONS, Dtype, LoadOptions, load_config, resolve, weights_identity
 from freeprm.models.reward_config import OVERRIDES, REWARD_FILE, Override, load_reward_config, stored_config
@@ -66,6 +68,14 @@ class ScoringOptions:
     """What to do with a response longer than the context."""
     token_budget: int | None = None
     """Tokens in one batch; by default decided by the device."""
+    max_memory: int | None = None
+    """Instead: bytes that models and a batch may take of a device."""
+
+    def batch_tokens(self, models: Sequence[nn.Module], *, packed: bool, reads_logits: bool) -> int | None:
+        """Tokens in one batch beside these models, as far as these options say; see `budget_within`."""
+        if self.max_memory is None or not models:
+            return self.token_budget
+        return budget_within(self.max_memory, models, packed=packed, reads_logits=reads_logits)
 
 
 DEFAULT_SCORING = ScoringOptions()

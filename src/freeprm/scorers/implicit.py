@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.errors import ModelError
@@ -85,6 +85,11 @@ class Loaded:
     def place(self) -> str:
         """See `Reader`."""
         return str(next(self.backbone.model.parameters()).device)
+
+    @property
+    def model(self) -> nn.Module:
+        """See `Reader`."""
+        return self.backbone.model
 
     def reading(self, what: str, passed: Advance, *, usage: Usage, token_budget: int | None) -> Score:
         """See `Reader`; what the cache has is charged as it was when it was computed."""

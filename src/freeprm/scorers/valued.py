@@ -115,7 +115,8 @@ class Valued(Scorer):
         ]
         values = score_values(
             self.backbone.model, fitted.encoded, [self.valuation.places(tokens) for _, tokens in cuts],
-            token_budget=options.token_budget, advance=(usage or Usage()).timing(SCORER, self.backbone.model),
+            token_budget=options.batch_tokens([self.backbone.model], packed=False, reads_logits=False),
+            advance=(usage or Usage()).timing(SCORER, self.backbone.model),
         )  # fmt: skip
         parts = zip(fitted.kept, fitted.encoded, cuts, values, strict=True)
         return {

@@ -21,7 +21,7 @@ from freeprm.serving.batching import Batcher
 from freeprm.serving.gate import LOG, JSONLines
 from freeprm.serving.service import Limits, Measures, Service
 from freeprm.settings import ServeSettings
-from freeprm.stages.scoring import scorer_of
+from freeprm.stages.scoring import max_memory_of, scorer_of
 
 KEY = "FREEPRM_API_KEY"
 
@@ -42,7 +42,7 @@ def serve(settings: ServeSettings) -> None:
     described = source.about if isinstance(source, Scorer) else source.describe()
     options = ScoringOptions(
         rewards=tuple(settings.rewards) or described.rewards, splitter=settings.splitter, too_long=settings.too_long,
-        token_budget=settings.token_budget, reasoning=settings.reasoning,
+        token_budget=settings.token_budget, max_memory=max_memory_of(settings), reasoning=settings.reasoning,
     )  # fmt: skip
     described.check(options)
     listening = _bound(settings.host, settings.port)

@@ -21,6 +21,7 @@ from freeprm.io.progress import Advance, bar
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, behind
 from freeprm.models.loading import LoadOptions
+from freeprm.models.memory import read_size
 from freeprm.scorers._job import Part, ScoredPart, ScoringJob
 from freeprm.scorers._usage import ModelUsage, scoring_cost
 from freeprm.scorers.base import Scorer, ScorerSource, ScoringOptions, Servers
@@ -55,6 +56,7 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
     options = ScoringOptions(
         rewards=tuple(settings.rewards) or about.rewards, splitter=settings.splitter, tokens=settings.tokens,
         too_long=settings.too_long, token_budget=settings.token_budget, reasoning=settings.reasoning,
+        max_memory=max_memory_of(settings),
     )  # fmt: skip
     about.check(options)
     names = {scorer_name(settings.name, reward): reward for reward in options.rewards} or {
@@ -154,10 +156,24 @@ def _servers(settings: ScoreSettings) -> Servers | None:
             name = "--server-option" if settings.reference_url is None else "--reference-url"
             raise ConfigError(f"{name}: is for scoring by servers; give the trained model's too: --policy-url")
         return None
-    if settings.token_budget is not None:
-        raise ConfigError("--token-budget: is for models that are loaded here; servers make up their batches")
+    for flag, value in (("--token-budget", settings.token_budget), ("--max-memory", settings.max_memory)):
+        if value is not None:
+            raise ConfigError(f"{flag}: is for models that are loaded here; servers make up their batches")
     named = {"policy_url": settings.policy_url, "reference_url": settings.reference_url}
     return build(Servers, [settings.server_options, named])
+
+
+def max_memory_of(settings: ScorerSettings) -> int | None:
+    """Bytes that models and a batch may take of a device, where settings say it.
+
+    Raises:
+        ConfigError: no size, or tokens of a batch are given too.
+    """
+    if settings.max_memory is None:
+        return None
+    if settings.token_budget is not None:
+        raise ConfigError("max_memory, token_budget: both decide the tokens of a batch; give one of the two")
+    return read_size(settings.max_memory)
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:
