@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from conftest import REPO
 from freeprm.cli import builder
 from freeprm.cli.experiments import DEMO, EXPERIMENTS
+from freeprm.cli.planning import PLAN
 from freeprm.cli.stages import STAGES, TrainFlags
 from freeprm.experiments.comparison.settings import PACKAGED, load_comparison, packaged_comparisons
 from freeprm.experiments.reproduction.claims import load_claims
@@ -33,7 +34,7 @@ PAGES = [
     if path.suffix in (".md", ".sh", ".py") and path.name not in ("CHANGELOG.md", "__init__.py", "__main__.py")
     and (path.suffix == ".md" or folder == "examples")
 ]  # fmt: skip
-COMMANDS = {command.name: command for command in (DEMO, *STAGES, *EXPERIMENTS)}
+COMMANDS = {command.name: command for command in (DEMO, *STAGES, PLAN, *EXPERIMENTS)}
 PLACEHOLDER = re.compile(r"package\.module:|my_|[A-Z]{2,}")
 """MODEL, NAME, package.module:Name, my_module:Name: of the reader's own."""
 OPTIONS = {

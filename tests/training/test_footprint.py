@@ -94,6 +94,8 @@ def test_adapters_train_beside_frozen_weights():
 def test_an_unknown_optimizer_has_no_peak():
     made = held(weights()._replace(n_states=None))
     assert (made.training, made.peak) == (None, None)
+    away = held(weights()._replace(n_states=None), Spread(n_devices=2, sharding="fsdp2", offload=True))
+    assert away.peak is None
 
 
 @pytest.mark.parametrize("lora", [0, 4])

@@ -7,9 +7,9 @@ fragments of memory. `docs/scale.md` has measured peaks beside these.
 Source of ZeRO-3's bytes: Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1: 2 + 2 + 12 a weight.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 from transformers import PreTrainedConfig, TrainingArguments
 
@@ -19,9 +19,9 @@ from freeprm.models.output_head import block_bytes
 from freeprm.training.policy import Weights
 
 Sharding = Literal["ddp", "fsdp2", "deepspeed_zero3"]
-_LIBRARIES = 800 << 20
+_LIBRARIES = 600 << 20
 """Bytes of a process on a CPU besides: the libraries, and the kernels that torch makes for each shape that it meets.
-Measured with 135 million weights and recomputed activations, where little else is held."""
+Measured with a model of 1 million weights, and with 135 million, adapters and recomputed activations."""
 _HELD, _HELD_BY_GLIBC = 1.2, 1.6
 """Memory that a CPU's allocator holds for activations, over what they take: rows differ in length, so freed tensors
 leave holes."""
@@ -47,6 +47,10 @@ class Spread:
 
 
 _LAUNCHED: Mapping[str, Sharding] = {"FSDP": "fsdp2", "DEEPSPEED": "deepspeed_zero3"}
+
+
+PADDED = ("deepspeed_zero3",)
+"""Under these rows are padded: only parts of the weights are there when a model is patched to read packed ones."""
 
 
 class MicroBatch(NamedTuple):
@@ -142,42 +146,33 @@ def footprint(
             where its log-probabilities are there.
         on_cpu: the device is the machine's processor.
     """
-    padded = spread.sharding == "deepspeed_zero3"  # it has parts of weights when a model is patched to read packed rows
+    padded = spread.sharding in PADDED
     sharded = spread.sharding != "ddp"
     precision = Precision(
         computed=2 if mixed else weights.size, carried=2 if mixed and (sharded or weights.size == 2) else weights.size
     )
-    states = _STATES[spread.sharding](config, weights, spread.n_devices, mixed)
+    states = _STATES[spread.sharding](config, weights, n_devices=spread.n_devices, mixed=mixed)
     whole = 0 if padded else weights.parameters
     offloaded = 0
     if spread.offload:
         offloaded = states.parameters + states.gradients + (states.optimizer or 0)
-        states = states._replace(parameters=0, gradients=0, optimizer=0)
+        states = states._replace(parameters=0, gradients=0, optimizer=states.optimizer and 0)
     held = 1.0 if not on_cpu else _HELD_BY_GLIBC if has_slow_malloc() else _HELD
     reference = reference_loaded = 0
     if reference_reads is not None:
         reference_loaded = weights.of_model * (2 if padded and mixed else weights.size)
         copies = 0 if padded else weights.copies
-        reference = (
-            reference_loaded
-            + copies
-            + reference_reads * token_bytes(config, itemsize=precision.computed, padded_logits=padded)
-        )
+        passing = token_bytes(config, itemsize=precision.computed, padded_logits=padded)
+        reference = reference_loaded + copies + reference_reads * passing
+    kept = activation_bytes(
+        config, largest.n_padded if padded else largest.n_tokens, precision=precision, recomputes=recomputes,
+        adapters=weights.frozen > 0,
+    )  # fmt: skip
+    logits = _logits(config, largest, padded=padded, trains_head=not weights.frozen, on_cpu=on_cpu)
     return Footprint(
-        states=states,
-        activations=round(
-            held * activation_bytes(
-                config, largest.n_padded if padded else largest.n_tokens, precision=precision, recomputes=recomputes,
-                adapters=weights.frozen > 0,
-            )
-        ),
-        logits=_logits(config, largest, padded=padded, trains_head=not weights.frozen, on_cpu=on_cpu)
-        if reads_tokens
-        else 0,
-        libraries=_LIBRARIES if on_cpu else 0,
-        accumulates=accumulates,
-        loading=whole + (states.parameters if spread.sharding == "fsdp2" else 0),
-        reference=reference,
+        states=states, activations=round(held * kept), logits=logits if reads_tokens else 0,
+        libraries=_LIBRARIES if on_cpu else 0, accumulates=accumulates,
+        loading=whole + (states.parameters if spread.sharding == "fsdp2" else 0), reference=reference,
         host=0 if on_cpu else max(whole, reference_loaded, offloaded),
     )  # fmt: skip
 
@@ -190,7 +185,7 @@ def _logits(config: PreTrainedConfig, largest: MicroBatch, *, padded: bool, trai
     return block_bytes(largest.n_targets, config.vocab_size, on_cpu=on_cpu) + gradient
 
 
-def _whole(config: PreTrainedConfig, weights: Weights, n_devices: int, mixed: bool) -> Held:
+def _whole(config: PreTrainedConfig, weights: Weights, *, n_devices: int, mixed: bool) -> Held:
     """Data-parallel: everything on each device, and gradients once more in the buckets that are summed up."""
     return Held(
         parameters=weights.parameters, copies=weights.copies, gradients=weights.gradients,
@@ -198,7 +193,7 @@ def _whole(config: PreTrainedConfig, weights: Weights, n_devices: int, mixed: bo
     )  # fmt: skip
 
 
-def _fsdp2(config: PreTrainedConfig, weights: Weights, n_devices: int, mixed: bool) -> Held:
+def _fsdp2(config: PreTrainedConfig, weights: Weights, *, n_devices: int, mixed: bool) -> Held:
     """A share of everything; whole at a time are embeddings, output head and two layers, with one layer's gradients."""
     ends = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
     layer = max(weights.of_model - ends, 0) // config.num_hidden_layers
@@ -211,7 +206,7 @@ def _fsdp2(config: PreTrainedConfig, weights: Weights, n_devices: int, mixed: bo
     )  # fmt: skip
 
 
-def _zero3(config: PreTrainedConfig, weights: Weights, n_devices: int, mixed: bool) -> Held:
+def _zero3(config: PreTrainedConfig, weights: Weights, *, n_devices: int, mixed: bool) -> Held:
     """A share of everything; in mixed precision the optimizer has the float32 weights."""
     size = 2 if mixed else weights.size
     kept = weights.optimizer
@@ -224,7 +219,13 @@ def _zero3(config: PreTrainedConfig, weights: Weights, n_devices: int, mixed: bo
     )  # fmt: skip
 
 
-_STATES: Mapping[Sharding, Callable[[PreTrainedConfig, Weights, int, bool], Held]] = {
+class _States(Protocol):
+    """What a device holds of weights under a way of sharding."""
+
+    def __call__(self, config: PreTrainedConfig, weights: Weights, *, n_devices: int, mixed: bool) -> Held: ...
+
+
+_STATES: Mapping[Sharding, _States] = {
     "ddp": _whole, "fsdp2": _fsdp2, "deepspeed_zero3": _zero3,
 }  # fmt: skip
 

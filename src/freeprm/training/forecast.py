@@ -18,7 +18,7 @@ from freeprm.models.loading import load_config
 from freeprm.models.logprobs import distinct
 from freeprm.models.packing import pack
 from freeprm.training.batches import Example
-from freeprm.training.footprint import Footprint, MicroBatch, Spread, footprint
+from freeprm.training.footprint import PADDED, Footprint, MicroBatch, Spread, footprint
 from freeprm.training.policy import Weights, count_weights
 from freeprm.training.settings import n_steps
 from freeprm.training.setup import TrainingSetup
@@ -118,7 +118,7 @@ def forecast(
     size = arguments.train_batch_size * arguments.gradient_accumulation_steps * spread.n_devices
     epochs = steps * size / data.n_prompts if arguments.max_steps > 0 else arguments.num_train_epochs
     mean, once = data.mean_length, data.n_tokens
-    if spread.sharding == "deepspeed_zero3":  # rows are padded, each with its prompt; padding is not counted
+    if spread.sharding in PADDED:  # each with its prompt; padding is not counted
         once = round(mean * data.n_responses)
     n_tokens = round(epochs * once)
     reads_tokens = setup.reward.valuation is None
