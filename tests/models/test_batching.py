@@ -4,6 +4,7 @@ Batches that do not fit are halved; numbers that are none are found.
 """
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,6 +105,26 @@ def test_a_token_of_a_large_vocabulary_takes_what_its_logits_take():
     llama = LlamaConfig(hidden_size=4096, intermediate_size=14_336, vocab_size=128_256)
     assert token_bytes(llama, itemsize=2, padded_logits=False) == 2 * (4 * 4096 + 3 * 14_336) == 118_784
     assert token_bytes(llama, itemsize=2, padded_logits=True) == 118_784 + 8 * 128_256 == 1_144_832
+
+
+@pytest.mark.parametrize(
+    ("free", "packed", "n_tokens"),
+    [
+        (2 * 10_000 * 1_144_832, False, 10_000),
+        (2 * 20_000 * 118_784 + 8 * 1046 * 128_256, True, 20_000),  # a block has 2^29 / (4 x 128,256) = 1,046 rows
+        (10**13, True, 131_072),
+        (1, False, 1),
+    ],
+)
+def test_the_budget_of_a_gpu_counts_the_vocabulary(free, packed, n_tokens, monkeypatch):
+    class OnGPU(nn.Module):
+        config = LlamaConfig(hidden_size=4096, intermediate_size=14_336, vocab_size=128_256)
+
+        def parameters(self, recurse: bool = True):
+            yield SimpleNamespace(device=SimpleNamespace(type="cuda"), dtype=torch.bfloat16)
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**13))
+    assert budget(OnGPU(), packed=packed) == n_tokens
 
 
 SMALL = {"hidden_size": 4, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 10}

@@ -66,7 +66,7 @@ def _show(made: "LaunchPlan", settings: TrainSettings) -> None:
     from freeprm.report.table import Cell, Table, print_tables
 
     launch, expected = made.launch, made.forecast
-    kind = launch.gpu if launch.max_memory is None else f"GPUs, {launch.max_memory} of each"
+    kind = launch.gpu if launch.max_memory is None else f"{launch.max_memory} of a GPU"
     how = f"LoRA {settings.lora}" if settings.lora else "all weights"
     print_tables(
         output.console,
