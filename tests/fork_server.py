@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,34 @@ import freeprm.datasets.rows
 import freeprm.engines.hf
 import freeprm.executors.local
 import freeprm.io.config  # noqa: F401  # what stages find by name, imported before the first fork
+from freeprm.core.ledger import CONVENTIONS
+from freeprm.experiments import demo
+from freeprm.experiments.bills import read_methods
+from freeprm.experiments.cost_report import cost_report
+from freeprm.models import reference_logprobs
 from freeprm.scorers.implicit import ImplicitPRM
+from freeprm.settings import DemoSettings
 from freeprm.stages import evaluation, grading, sampling, scoring, selection, training
 
 PARTS = 4  # rows appended at a time: small, so that there are many moments to be killed at
 KILLED_BY = (signal.SIGKILL, signal.SIGXFSZ)
+DEMO_TRAINING = ("stored_reference=false", "trainer.per_device_train_batch_size=2", "trainer.save_steps=1")
 
 
 def main() -> None:
     """Obey orders until there are no more.
 
-    An order is {"stage", "out", "arguments", "kill"}; kill is None, {"seconds": s}, {"event": k} or {"bytes": n}. The
-    answer has `status` (minus the signal where it was killed), `seconds`, and `events` where it was not.
+    An order is {"stage", "out", "arguments", "kill"}; kill is None, {"seconds": s}, {"event": k}, {"bytes": n}, or
+    both of these: no file may have more than n bytes from the k-th event on. With "under" events are counted there
+    alone. The answer has `status` (minus the signal where it was killed), `seconds`, and `events` where it was not: the
+    file of each, in the folder.
     """
     TypeAdapter(int)  # imports the rest of pydantic
     sampling._SYNC_SECONDS = 0.0
-    grading._FLUSH_ROWS = scoring.BATCH = PARTS
+    grading._FLUSH_ROWS = scoring.BATCH = reference_logprobs.CHUNK = PARTS
+    # The demo as it is, but with the reference computed, and checkpoints; in one process, which is the one that dies.
+    demo.sample = partial(sampling.sample, workers=1)
+    demo.load_settings = partial(demo.load_settings, assignments=DEMO_TRAINING)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         print(json.dumps(obey(**json.loads(line))), flush=True)
@@ -66,31 +79,45 @@ def obey(stage: str, out: str, arguments: dict[str, Any], kill: dict[str, Any] |
 def _run_and_exit(stage: str, out: Path, arguments: dict[str, Any], kill: dict[str, Any], pipe: int) -> None:
     """The child's side; it never returns."""
     try:
-        count = _count_events(out, kill.get("event"))
-        if "bytes" in kill:  # the kernel writes up to this size, and then sends a signal that ends the process
-            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (kill["bytes"], resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores
+        events = _noted_events(out, kill, partial(_die, kill.get("bytes")))
+        if "bytes" in kill and "event" not in kill:
+            _die(kill["bytes"])
         STAGES[stage](out, **arguments)
-        os.write(pipe, json.dumps({"events": count[0]}).encode())
+        os.write(pipe, json.dumps({"events": events}).encode())
     except BaseException:
         os.write(pipe, json.dumps({"error": traceback.format_exc()}).encode())
         os._exit(1)
     os._exit(0)
 
 
-def _count_events(out: Path, kill_at: int | None) -> list[int]:
-    """Count what is done to files in the run folder; this process kills itself just before event number `kill_at`."""
-    count = [0]
+def _die(n_bytes: int | None) -> None:
+    """Kill this process; or have the kernel do it, once it has written up to this size of any file."""
+    if n_bytes is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
+
+
+def _noted_events(out: Path, kill: dict[str, Any], end: Callable[[], None]) -> list[str]:
+    """Note what is done to files in the run folder; `end` is called just before the event that `kill` says."""
+    events: list[str] = []
+    n_before, under = 0, kill.get("under", "")
 
     def hook(event: str, arguments: Sequence[Any]) -> None:
-        changes = event in ("os.rename", "os.remove", "os.truncate") or (event == "open" and arguments[1] != "r")
+        nonlocal n_before
+        changes = event in ("os.rename", "os.remove", "os.truncate", "os.mkdir") or (
+            event == "open" and arguments[1] != "r"
+        )
         if changes and str(arguments[0]).startswith(str(out)):
-            count[0] += 1
-            if count[0] == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            events.append(os.path.relpath(arguments[0], out))
+            if events[-1].startswith(under):
+                n_before += 1
+                if n_before == kill.get("event"):
+                    end()
 
     sys.addaudithook(hook)
-    return count
+    return events
 
 
 def _sample(out: Path, *, model: str, problems: str) -> None:
@@ -125,8 +152,20 @@ def _train(out: Path, *, model: str, rollouts: str) -> None:
     training.train([Path(rollouts)], model=model, out=out, trainer=trainer)
 
 
+def _cost(out: Path, *, run: str) -> None:
+    cost_report(read_methods([f"ce={run}"]), list(CONVENTIONS.values())).write(out, command="freeprm cost")
+
+
+def _demo(out: Path) -> None:
+    settings = DemoSettings(
+        solver="small", train_problems=6, train_samples=4, dev_problems=3, test_problems=4, test_samples=4
+    )
+    demo.demo(out=out, settings=settings, command="freeprm demo")
+
+
 STAGES: dict[str, Callable[..., None]] = {
     "sample": _sample, "grade": _grade, "score": _score, "select": _select, "evaluate": _evaluate, "train": _train,
+    "cost": _cost, "demo": _demo,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -350,10 +350,22 @@ def test_what_was_noted_of_finished_parts_is_kept_until_the_run_is_complete(tmp_
 def test_what_a_killed_rewrite_left_is_removed(tmp_path: Path):
     with folder(tmp_path / "a") as run:
         run.append("rows", [{"x": 1}])
-    (tmp_path / "a" / "rows.jsonl.partial").write_bytes(b"half")
+    for name in ("rows.jsonl.partial", "report.html.partial", ".tmpAbCdEf"):  # the last is safetensors' own
+        (tmp_path / "a" / name).write_bytes(b"half")
     with folder(tmp_path / "a") as run:
         assert run.rows("rows") == [{"x": 1}]
-    assert not list((tmp_path / "a").glob("*.partial"))
+    assert {file.name for file in (tmp_path / "a").iterdir()} == {"rows.jsonl", "manifest.json", ".lock"}
+
+
+def test_all_that_a_stage_wrote_is_on_disk_before_its_run_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced: list[Path] = []
+    monkeypatch.setattr("freeprm.io.runs.sync_path", synced.append)
+    monkeypatch.setattr("freeprm.io.rows.sync_path", synced.append)
+    with folder(tmp_path / "a") as run:
+        (tmp_path / "a" / "model.safetensors").write_bytes(b"weights")
+        run.finish(cost=Cost(), counts={})
+    assert tmp_path / "a" / "model.safetensors" in synced
+    assert synced[-1] == tmp_path / "a" / "manifest.json.partial"  # whose rename completes the run
 
 
 FILLER = """

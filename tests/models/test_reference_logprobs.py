@@ -1,3 +1,5 @@
+import os
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -71,8 +73,15 @@ def test_a_half_written_entry_is_not_used(tmp_path, groups):
 
     with pytest.raises(KeyboardInterrupt):
         cache.compute(tiny.language_model(), cache.missing(groups), token_budget=BUDGET, advance=interrupted)
-    (tmp_path / "0123.1.partial").write_bytes(b"half")
+    left, under_way = (tmp_path / f"{'0123' * 8}.{process}.partial" for process in (1, 2))
+    for file in (left, under_way, tmp_path / "a user's.partial"):
+        file.write_bytes(b"half")
     assert len(cache.missing(groups)) == 1
+    two_hours_ago = time.time() - 7200
+    for file in (left, tmp_path / "a user's.partial"):
+        os.utime(file, (two_hours_ago, two_hours_ago))
+    cache.compute(tiny.language_model(), cache.missing(groups))
+    assert {*tmp_path.glob("*.partial")} == {under_way, tmp_path / "a user's.partial"}
 
 
 def test_a_damaged_entry_is_named(filled, groups):

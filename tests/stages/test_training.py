@@ -188,7 +188,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(run, monkeypatch,
     how = dict(how)
     often = {
         "save_steps": 2, "num_train_epochs": 2.0, "optim": how.pop("optim", "adamw_torch"),
-        "train_sampling_strategy": sampling,
+        "train_sampling_strategy": sampling, "logging_steps": 3,
     }  # fmt: skip
     monkeypatch.setattr(_Interrupt, "at", at)  # of 8 steps, 4 an epoch
     whole = run(out="whole", trainer=often, **how)

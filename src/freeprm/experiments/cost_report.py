@@ -9,6 +9,7 @@ from freeprm.core.ledger import GROUPS, REFERENCE, ChargeGroup, Convention, Ledg
 from freeprm.errors import ConfigError
 from freeprm.experiments.bills import BestOfN, Billed, base_of, best_of_n, ratio
 from freeprm.experiments.paper_costs import published_tables
+from freeprm.io.rows import write_text
 from freeprm.report.metrics import quantity
 from freeprm.report.page import Page, Section, render, style_sheet
 from freeprm.report.plots import Bar, Point, Series, bar_plot, legend, line_plot
@@ -76,12 +77,12 @@ class CostReport:
         """`cost.html`, and each figure as an SVG file."""
         out.mkdir(parents=True, exist_ok=True)
         for name, figure in self.figures.items():
-            (out / f"{name}.svg").write_text(standalone(figure), encoding="utf-8")
+            write_text(out / f"{name}.svg", standalone(figure))
         tables = [Section(title=table.title, tables=(table,)) for table in self.tables]
         drawn = Section(title="Figures", figures=tuple(self.figures.values()))
         notes = Section(title="Notes", lines=tuple(self.notes))
         page = Page(title=TITLE, command=command, sections=(drawn, *tables, notes))
-        (out / "cost.html").write_text(render(page), encoding="utf-8")
+        write_text(out / "cost.html", render(page))
 
     def _method(self, method: Billed) -> dict[str, Any]:
         assert self.against is not None

@@ -15,7 +15,7 @@ from freeprm.core.answers import canonical
 from freeprm.core.voting import sigmoid
 from freeprm.experiments.graph import PlannedRun, make_runs
 from freeprm.io.rollouts import read_rollouts
-from freeprm.io.rows import Row
+from freeprm.io.rows import Row, write_text
 from freeprm.io.runs import RunFolder
 from freeprm.models.loading import LoadOptions
 from freeprm.report.metrics import cost_table
@@ -85,7 +85,7 @@ def demo(*, out: Path, settings: DemoSettings, command: str) -> RunResult:
             metrics = [*selection.metrics, *RunResult.load(out / "evaluation").metrics]
             costs = _costs(runs)
             page = demo_page(out, settings, metrics=metrics, costs=costs, command=command)
-            (out / REPORT).write_text(render(page), encoding="utf-8")
+            write_text(out / REPORT, render(page))
             run.write_metrics(metrics)
             run.finish(cost=sum(costs.values(), Cost()), counts=selection.counts)
     return RunResult.load(out)

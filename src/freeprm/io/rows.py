@@ -186,6 +186,12 @@ def write_json(path: Path, value: Any) -> None:
         partial.write_bytes(document)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write one text atomically."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path that replaces `path` when the `with` block ends, and is deleted on an error."""

@@ -201,8 +201,8 @@ class RunFolder:
             **({"choices": choices} if choices else {}),
         }  # fmt: skip
         with self._writing():
-            for file in self.path.glob("*.jsonl"):
-                sync_path(file)
+            for file in (*filter(Path.is_file, self.path.iterdir()), self.path):
+                sync_path(file)  # what a stage wrote by other means, such as weights, as well
             write_json(self.path / MANIFEST, manifest)
             (self.path / PARTS).unlink(missing_ok=True)
         return whole
@@ -262,7 +262,7 @@ class RunFolder:
 
     def _repair(self) -> None:
         """Repair what a killed process, a full disk or a power loss left behind."""
-        for file in self.path.glob("*.json*.partial"):
+        for file in (*self.path.glob("*.partial"), *self.path.glob(".tmp*")):  # ours, and those of safetensors
             file.unlink()
         for file in sorted(self.path.glob("*.jsonl")):
             if cut_torn_rows(file):

@@ -17,16 +17,18 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from freeprm.errors import DataError, ModelError
+from freeprm.io.rows import sync_path
 from freeprm.models.batching import Advance
 from freeprm.models.encoding import Encoded
 from freeprm.models.lengths import kind_of
@@ -38,6 +40,10 @@ Groups = Sequence[Sequence[Encoded]]
 """Responses by the group that training reads them in."""
 CHUNK = 2048
 """Responses in one cache file: what an interruption can cost at most."""
+_NAME = 32
+"""Characters of the name of a file."""
+_ABANDONED = 3600.0
+"""Seconds after which a half-written file is taken to be a killed process's: writing one takes a moment."""
 
 
 class LogProbCache:
@@ -49,10 +55,12 @@ class LogProbCache:
         together: read each group in a batch of its own, as training reads a micro-batch of one group. In 16 bits a
             batch decides how its rows are rounded: read with others, an untrained model of 135 million weights was off
             by 0.05 nats a token; read so, by nothing. Otherwise batches are as large as they may be.
+        run: noted in what is computed, so that a run which is gone on from knows its own among what others computed.
     """
 
-    def __init__(self, folder: Path, *, model_key: str, together: bool = False):
+    def __init__(self, folder: Path, *, model_key: str, together: bool = False, run: str = ""):
         self.folder = folder
+        self._run = run
         self._model_key = model_key
         self._together = together
 
@@ -73,6 +81,10 @@ class LogProbCache:
         `token_budget` and `advance` are those of `score_tokens`; groups that are read together ignore the budget.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(f"{'?' * _NAME}.*.partial"):
+            with suppress(FileNotFoundError):  # another process may have finished it, or deleted it, meanwhile
+                if time.time() - left.stat().st_mtime > _ABANDONED:
+                    left.unlink()
         for part in chunks:
             logps: list[Tensor] = []
             n_read, started = 0, time.perf_counter()
@@ -88,8 +100,9 @@ class LogProbCache:
             path = self._path(part)
             partial = path.with_suffix(f".{os.getpid()}.partial")
             seconds = time.perf_counter() - started
-            spent = {"tokens": str(n_read), "seconds": repr(seconds)}
-            save_file({"logprobs": torch.cat(logps)}, partial, metadata=spent)
+            spent = {"tokens": str(n_read), "seconds": repr(seconds), "run": self._run}
+            partial.write_bytes(save({"logprobs": torch.cat(logps)}, metadata=spent))
+            sync_path(partial)
             partial.replace(path)
 
     def read(self, groups: Groups) -> list[Tensor]:
@@ -108,14 +121,15 @@ class LogProbCache:
             results.extend(flat.split([item.n_response for item in _flat(part)]))
         return results
 
-    def spent(self, groups: Groups) -> tuple[int, float]:
-        """Tokens and seconds that computing these entries took; zeros for what an older version wrote."""
+    def spent(self, groups: Groups, *, by_this_run: bool = False) -> tuple[int, float]:
+        """Tokens and seconds that computing these entries took, or those of this run; zeros for an older version's."""
         n_tokens, seconds = 0, 0.0
         for part in _chunks(groups):
             with safe_open(self._path(part), framework="pt") as entry:
                 said = entry.metadata() or {}
-            n_tokens += int(said.get("tokens", 0))
-            seconds += float(said.get("seconds", 0.0))
+            if not by_this_run or said.get("run") == self._run:
+                n_tokens += int(said.get("tokens", 0))
+                seconds += float(said.get("seconds", 0.0))
         return n_tokens, seconds
 
     def _path(self, groups: Groups) -> Path:
@@ -125,7 +139,7 @@ class LogProbCache:
         for item in _flat(groups):
             digest.update(np.array([len(item.ids), item.n_prompt], dtype=np.int64).tobytes())
             digest.update(item.ids.tobytes())
-        return self.folder / f"{digest.hexdigest()[:32]}.safetensors"
+        return self.folder / f"{digest.hexdigest()[:_NAME]}.safetensors"
 
 
 def cache_key(weights_sha256: str, config: PreTrainedConfig, precision: str) -> str:

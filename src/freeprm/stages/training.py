@@ -73,7 +73,8 @@ def train(inputs: Sequence[Path], settings: TrainSettings, out: Path) -> RunResu
         warn_of(setup, arguments, data)
         with without_bars():
             trainer = fit(setup, arguments, data)
-        log = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
+        # In the order in which a checkpoint keeps an entry, so that an interruption does not show.
+        log = [dict(sorted(row.items())) for row in trainer.state.log_history if {"loss", "eval_loss"} & row.keys()]
         metrics, cost = _metrics(log, setup.settings), _cost(trainer, setup, data)
         if is_main:
             describe(out, setup, data.preparer, counts=data.counts, log=log)

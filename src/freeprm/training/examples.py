@@ -40,12 +40,12 @@ class GroupPreparer:
         setup: of the training run; the start gives the tokenizer.
         cache: where reference log-probabilities are kept; shared by all processes. None leaves them out.
         process: this one among those that train together; each computes its share of the reference.
-        mixed_precision: see `FrozenReference`.
+        mixed_precision, run: see `FrozenReference`.
     """
 
     def __init__(
         self, setup: TrainingSetup, cache: Path | None, *, process: PartialState | None = None,
-        mixed_precision: str = "no",
+        mixed_precision: str = "no", run: str | None = None,
     ):  # fmt: skip
         settings, start = setup.settings, setup.start
         self.tokenizer = load_tokenizer(
@@ -60,14 +60,13 @@ class GroupPreparer:
                 cache or Path(),
                 process or PartialState(),
                 mixed_precision=mixed_precision,
+                run=run,
             )
             if setup.reward.valuation is None
             else None
         )
         """Of log-ratios, also where training goes without it; values have none."""
         self._with_logps = cache is not None
-        self.owns_cache = False
-        """Nobody else uses the cache."""
         self._settings, self._objective, self._reward = settings, setup.objective, setup.reward
         self._step_reader = step_reader(settings, setup.objective)
         self._config = load_config(start, trust_remote_code=settings.trust_remote_code)
@@ -76,13 +75,8 @@ class GroupPreparer:
 
     @property
     def scored_tokens(self) -> int:
-        """Tokens that went through the reference for this run, over all processes.
-
-        A cache of the run's own holds what earlier sessions of it computed; one that is shared, what others did.
-        """
-        if self.reference is None:
-            return 0
-        return self.reference.spent_tokens if self.owns_cache else self.reference.scored_tokens
+        """Tokens that went through the reference for this run, over all processes and sessions."""
+        return 0 if self.reference is None else self.reference.scored_tokens
 
     def examples(self, groups: Sequence[Group], *, counts: Counter[str] | None = None) -> list[Example]:
         """Examples of the responses that fit the context; counts what does not, and what is used.

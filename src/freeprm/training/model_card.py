@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from freeprm.io.rows import write_json
+from freeprm.io.rows import write_json, write_text
 from freeprm.models.loading import SOLVER, dequantised_from, downloaded_revision, portable, template_hash
 from freeprm.models.prompts import told_date
 from freeprm.models.reward_config import LOG_RATIO, Reference, RewardConfig, save_reward_config
@@ -45,7 +45,7 @@ def describe(
     preparer.tokenizer.save_pretrained(out)
     save_reward_config(config, out)
     final = next((entry for entry in reversed(log) if "loss" in entry), {})
-    (out / "README.md").write_text(model_card(config, settings, counts=counts, final=final), encoding="utf-8")
+    write_text(out / "README.md", model_card(config, settings, counts=counts, final=final))
     write_json(out / "log.json", list(log))
 
 

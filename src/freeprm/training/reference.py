@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType, reduce
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.integrations import deepspeed
@@ -56,6 +57,7 @@ class FrozenReference:
         process: this one among those that train together; each computes its share.
         mixed_precision: what the policy computes in, as `TrainingArguments.mixed_precision` has it of its own fields
             or of `accelerate launch`: the reference computes in the same, or rewards would not start from zero.
+        run: the same in all sessions and processes of a run, and in no other; by default this object alone is a run.
 
     Raises:
         ConfigError: a mixed precision that the reference cannot compute in.
@@ -64,21 +66,19 @@ class FrozenReference:
 
     def __init__(
         self, settings: TrainSettings, start: Path, tokenizer: PreTrainedTokenizerBase, cache: Path,
-        process: PartialState, *, mixed_precision: str = "no",
+        process: PartialState, *, mixed_precision: str = "no", run: str | None = None,
     ):  # fmt: skip
         self.folder = reference_folder(settings, start)
         self.sha256 = weights_hash(self.folder)
         self.scored_tokens = 0
-        """Tokens that went through it, over all processes."""
-        self.spent_tokens = 0
-        """Those that went through it for what was taken from the cache, whenever that was computed."""
+        """Tokens that went through it for this run, over all processes and sessions."""
         self._settings, self._tokenizer, self._process = settings, tokenizer, process
         self._dtype, self._autocast = _precision(settings, mixed_precision, process)
         if settings.reference is not None:
             theirs = load_tokenizer(self.folder, trust_remote_code=settings.trust_remote_code)
             check_same_vocabulary(tokenizer, theirs)
         rounds = self._autocast is not None or self._dtype != "float32"
-        self._cache = LogProbCache(cache, model_key=self._model_key(), together=rounds)
+        self._cache = LogProbCache(cache, model_key=self._model_key(), together=rounds, run=run or uuid4().hex)
 
     def stored(
         self, rollouts: Sequence[Rollout], encoded: Sequence[Encoded], counts: Counter[str]
@@ -124,14 +124,14 @@ class FrozenReference:
         missing = self._cache.missing(groups)
         process.wait_for_everyone()  # all have seen what is missing before anyone adds to it
         own = missing[process.process_index :: process.num_processes]
-        n_tokens = self._compute(own) if own else 0
+        if own:
+            self._compute(own)
         process.wait_for_everyone()
-        self.scored_tokens += int(reduce(torch.tensor(float(n_tokens), device=process.device), reduction="sum"))
-        self.spent_tokens += self._cache.spent(groups)[0]
+        self.scored_tokens += self._cache.spent(groups, by_this_run=True)[0]
         return self._cache.read(groups)
 
-    def _compute(self, chunks: Sequence[Groups]) -> int:
-        """Put chunks into the cache; the tokens that went through the reference for it."""
+    def _compute(self, chunks: Sequence[Groups]) -> None:
+        """Put chunks into the cache."""
         s = self._settings
         scored_tokens = 0
         reference = self._load()
@@ -145,7 +145,6 @@ class FrozenReference:
                 advance(n_responses, f"{scored_tokens:,} tokens")
 
             self._cache.compute(reference, chunks, token_budget=s.token_budget, advance=read)
-        return scored_tokens
 
     def _load(self) -> nn.Module:
         s = self._settings

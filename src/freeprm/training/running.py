@@ -88,9 +88,9 @@ def read_data(
         if paths or not held_out
     ]
     preparer = GroupPreparer(
-        setup, cache, process=arguments.distributed_state, mixed_precision=arguments.mixed_precision
+        setup, cache, process=arguments.distributed_state, mixed_precision=arguments.mixed_precision,
+        run=str(Path(str(arguments.output_dir)).resolve()),
     )  # fmt: skip
-    preparer.owns_cache = setup.settings.cache is None
     examples = []
     for read in reads:
         read.counts["prompts"] = len({group.problem_id for group in read.groups})

@@ -32,6 +32,8 @@ _SHARED = "GroupTrainer.shared"
 
 
 class GroupTrainer(DurableTrainer):
+_MEASURED = "GroupTrainer.measured"
+"""The key, in checkpoints alone, of what was measured since the last log, over all devices."""
     """Trains a model so that its reward, whatever that is read from, fits the labels.
 
     The loss of an optimisation step is the sum of all items' losses over their number, wherever they
@@ -77,6 +79,8 @@ class GroupTrainer(DurableTrainer):
         batches: list[Batch] = [sample["batch"] for sample in samples]
         n_items = sum(n_items_of(self.objective, batch) for batch in batches)
         n_tokens = sum(n_read(self.model_wrapped, batch.encoded) for batch in batches)
+        if (measured := self._kept.pop(_MEASURED, None)) and self.args.process_index == 0:
+            self._sums += self._sums.new_tensor(measured)
         self._step = batches
         counts = self._over_devices(torch.tensor([n_items, n_tokens], device=device))
         self.state.num_input_tokens_seen += int(counts[1])  # kept in checkpoints, so a resumed run counts on
@@ -193,6 +197,12 @@ class GroupTrainer(DurableTrainer):
             return batch.encoded[place].name
         found = pairs(batch.labels, batch.groups)
         return " and ".join(batch.encoded[int(side[place])].name for side in (found.chosen, found.rejected))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The parent's, with what was measured since the last log: a run that is gone on from logs it all."""
+        self._kept[_MEASURED] = self._over_devices(self._sums[None]).tolist()
+        super()._save_checkpoint(model, trial)
+        del self._kept[_MEASURED]
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """The parent's warnings, but for weights that are other ones' by being tied, which no checkpoint holds."""

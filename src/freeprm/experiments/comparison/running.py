@@ -22,7 +22,7 @@ from freeprm.experiments.comparison.settings import (
 from freeprm.experiments.comparison.tables import all_tables, method_costs, total_cost
 from freeprm.experiments.graph import PlannedRun, make_runs
 from freeprm.io.files import read_rows
-from freeprm.io.rows import write_json
+from freeprm.io.rows import write_json, write_text
 from freeprm.io.runs import RunFolder
 from freeprm.report.table import Table, markdown
 from freeprm.scorers.base import ScorerSource
@@ -73,8 +73,7 @@ def compare(comparison: Comparison, *, out: Path, seed: int, workers: int, comma
     costs = {name: asdict(bill) for name, bill in bills.items()}
     described = {"command": command, "seed": seed, "comparison": asdict(comparison), "costs": costs}
     write_json(out / "compare.json", {**described, "metrics": [asdict(metric) for metric in found.metrics]})
-    text = page(comparison, tables, cost, seed=seed, command=command)
-    (out / "compare.md").write_text(text, encoding="utf-8")
+    write_text(out / "compare.md", page(comparison, tables, cost, seed=seed, command=command))
     return Compared(
         folder=out, metrics=found.metrics, counts=counts, cost=cost, operations=[], tables=tables
     )  # fmt: skip

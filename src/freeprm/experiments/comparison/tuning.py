@@ -15,6 +15,7 @@ from freeprm.experiments.comparison.running import Compared, chosen, labelled, o
 from freeprm.experiments.comparison.settings import Comparison, Folders, Method
 from freeprm.experiments.comparison.tables import total_cost
 from freeprm.experiments.graph import PlannedRun, make_runs
+from freeprm.io.rows import write_text
 from freeprm.io.runs import RunFolder, read_metrics
 from freeprm.report.metrics import metric_cell
 from freeprm.report.table import Cell, Cells, Table, markdown
@@ -84,7 +85,7 @@ def tune(comparison: Comparison, *, out: Path, seed: int, workers: int, command:
         counts = {"trials": len(trials)}
         cost = run.finish(cost=total_cost(folders), counts=counts)
     table = _table(trials)
-    (out / "tune.md").write_text(f"    {command}\n\n{markdown(table)}\n", encoding="utf-8")
+    write_text(out / "tune.md", f"    {command}\n\n{markdown(table)}\n")
     return Tuned(
         folder=out, metrics=metrics, counts=counts, cost=cost, operations=[], tables=[table], trials=trials
     )  # fmt: skip

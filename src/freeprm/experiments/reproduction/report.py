@@ -13,7 +13,7 @@ from freeprm.experiments.reproduction.measuring import Measure, SeedRuns, bound_
 from freeprm.experiments.reproduction.presets import Preset
 from freeprm.experiments.reproduction.verdicts import Outcome, Verdict, firm, pooled
 from freeprm.io.manifest import versions
-from freeprm.io.rows import write_json
+from freeprm.io.rows import write_json, write_text
 from freeprm.report.metrics import signed
 from freeprm.report.page import Page, Section, render, settings_table
 from freeprm.report.plots import Bar, Point, Series, bar_plot, legend, line_plot
@@ -93,12 +93,12 @@ def write_report(report: Report, out: Path) -> None:
         title=f"The paper's claims, re-tested: {report.comparison.title}", command=report.command, disclosure=RULES,
         sections=(*sections, Section(title="Settings", tables=(settings_table(about),))),
     )  # fmt: skip
-    (out / "report.html").write_text(render(page), encoding="utf-8")
+    write_text(out / "report.html", render(page))
     parts = [f"# {page.title}", f"    {report.command}", RULES, "\n".join(f"- {k}: {v}" for k, v in about.items())]
     for section in sections:
         tables = [markdown(table).replace("## ", "### ") for table in section.tables]
         parts += [f"## {section.title}", *filter(None, [section.note]), *tables, *section.lines]
-    (out / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(out / "report.md", "\n\n".join(parts) + "\n")
 
 
 def short_table(claims: Sequence[Judged]) -> Table:
