@@ -77,6 +77,8 @@ class Batch:
     """() beta * KL(pi_phi || pi_ref) of the whole optimisation step, where the objective needs it."""
     means: Tensor | None = None
     """(S,) of the whole optimisation step, where the objective needs them."""
+    idle: bool = False
+    """It is read because other processes read a batch meanwhile, and counts for nothing."""
 
 
 def collate_groups(examples: Sequence[Example]) -> Batch:

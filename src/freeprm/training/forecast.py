@@ -20,7 +20,7 @@ from freeprm.models.packing import pack
 from freeprm.training.batches import Example
 from freeprm.training.footprint import PADDED, Footprint, MicroBatch, Spread, footprint
 from freeprm.training.policy import Weights, count_weights
-from freeprm.training.settings import n_steps
+from freeprm.training.settings import n_steps, prompts_per_step
 from freeprm.training.setup import TrainingSetup
 
 
@@ -115,7 +115,7 @@ def forecast(
     on_cpu = arguments.device.type == "cpu" if on_cpu is None else on_cpu
     config = load_config(setup.start, trust_remote_code=settings.trust_remote_code).get_text_config()
     steps = n_steps(arguments, n_examples=data.n_prompts, n_processes=spread.n_devices)
-    size = arguments.train_batch_size * arguments.gradient_accumulation_steps * spread.n_devices
+    size = prompts_per_step(arguments, n_processes=spread.n_devices)
     epochs = steps * size / data.n_prompts if arguments.max_steps > 0 else arguments.num_train_epochs
     mean, once = data.mean_length, data.n_tokens
     if spread.sharding in PADDED:  # each with its prompt; padding is not counted

@@ -218,6 +218,13 @@ def training_arguments(settings: TrainSettings, out: Path, *, evaluates: bool = 
         raise ConfigError(f"trainer: {error}") from error
 
 
+def prompts_per_step(arguments: TrainingArguments, *, n_processes: int | None = None) -> int:
+    """Prompts, or groups of one, in a step of the optimizer, over all processes; those that there are, unless their
+    number is given."""
+    share = int(arguments.train_batch_size * arguments.gradient_accumulation_steps)
+    return share * (n_processes or arguments.world_size)
+
+
 def n_steps(arguments: TrainingArguments, *, n_examples: int, n_processes: int | None = None) -> int:
     """Steps of the optimizer that so many examples give, over all processes (those that there are, unless their number
     is given) and epochs."""

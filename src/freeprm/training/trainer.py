@@ -4,14 +4,15 @@ FSDP, DeepSpeed, LoRA, resume, loggers and schedulers come with the parent class
 a batch becomes rewards, how the loss is normalised, and what is measured.
 """
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
@@ -26,14 +27,16 @@ from freeprm.models.routes import prepare
 from freeprm.objectives.base import Averaging, Objective, RewardBatch, Totals, means_of, pairs
 from freeprm.training.batches import Batch, Example, Reward, collate_groups, reward_batch
 from freeprm.training.checkpoints import DurableTrainer
+from freeprm.training.order import Share, SimilarLengths
+from freeprm.training.settings import prompts_per_step
 
 _SHARED = "GroupTrainer.shared"
 """The key, in the parent's state and so in checkpoints, of the last statistics that losses shared."""
+_MEASURED = "GroupTrainer.measured"
+"""The key, in checkpoints alone, of what was measured since the last log, over all devices."""
 
 
 class GroupTrainer(DurableTrainer):
-_MEASURED = "GroupTrainer.measured"
-"""The key, in checkpoints alone, of what was measured since the last log, over all devices."""
     """Trains a model so that its reward, whatever that is read from, fits the labels.
 
     The loss of an optimisation step is the sum of all items' losses over their number, wherever they
@@ -55,8 +58,9 @@ _MEASURED = "GroupTrainer.measured"
         train_dataset: Sequence[Example], eval_dataset: Sequence[Example] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ):  # fmt: skip
+        collate = partial(_collated, idle=train_dataset[:1])
         super().__init__(
-            model=model, args=args, data_collator=_collated, train_dataset=train_dataset, eval_dataset=eval_dataset,
+            model=model, args=args, data_collator=collate, train_dataset=train_dataset, eval_dataset=eval_dataset,
             compute_metrics=self._evaluated, callbacks=callbacks,
         )  # fmt: skip
         self.objective: Objective = objective
@@ -75,12 +79,12 @@ _MEASURED = "GroupTrainer.measured"
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
         """The batches of one optimisation step, with the number of items in them over all devices."""
+        if (measured := self._kept.pop(_MEASURED, None)) and self.args.process_index == 0:
+            self._sums += self._sums.new_tensor(measured)
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches: list[Batch] = [sample["batch"] for sample in samples]
         n_items = sum(n_items_of(self.objective, batch) for batch in batches)
-        n_tokens = sum(n_read(self.model_wrapped, batch.encoded) for batch in batches)
-        if (measured := self._kept.pop(_MEASURED, None)) and self.args.process_index == 0:
-            self._sums += self._sums.new_tensor(measured)
+        n_tokens = sum(n_read(self.model_wrapped, batch.encoded) for batch in batches if not batch.idle)
         self._step = batches
         counts = self._over_devices(torch.tensor([n_items, n_tokens], device=device))
         self.state.num_input_tokens_seen += int(counts[1])  # kept in checkpoints, so a resumed run counts on
@@ -133,7 +137,7 @@ _MEASURED = "GroupTrainer.measured"
         part = f"-of-process-{self.args.process_index}" if self.args.world_size > 1 else ""
         file = Path(str(self.args.output_dir)) / f"failed-step-{self.state.global_step + 1}{part}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, [row for batch in self._step for row in _rows(batch)])
+        write_json(file, [row for batch in self._step if not batch.idle for row in _rows(batch)])
         return f"the step's responses are in {file}"
 
     def compute_loss(
@@ -141,12 +145,15 @@ _MEASURED = "GroupTrainer.measured"
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:  # fmt: skip
         """Sum of the batch's losses over the number of items in the whole step."""
-        rewards = reward_batch(model, inputs["batch"], self.reward)
+        batch: Batch = inputs["batch"]
+        rewards = reward_batch(model, batch, self.reward)
+        if batch.idle:  # models that are spread over processes have to be called by all of them alike
+            return rewards.token_rewards.sum() * 0.0
         losses = self.objective.losses(rewards)
         if not bool(losses.detach().isfinite().all()):
             place = int((~losses.detach().isfinite()).nonzero()[0])
             raise NonFiniteError(
-                f"step {self.state.global_step + 1}: the loss of {self._item(inputs['batch'], place)} is "
+                f"step {self.state.global_step + 1}: the loss of {self._item(batch, place)} is "
                 f"{losses[place].item()}; its rewards are finite, so the objective's options or beta are at fault"
             )
         sums = per_example(self.objective, rewards, losses, reward=self.reward)
@@ -191,18 +198,18 @@ _MEASURED = "GroupTrainer.measured"
             logs = {**logs, **means(sums.tolist(), with_reference=self.reward.with_reference)}
         super().log(logs, start_time)
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The parent's, with what was measured since the last log: a run that is gone on from logs it all."""
+        self._kept[_MEASURED] = self._over_devices(self._sums[None]).tolist()
+        super()._save_checkpoint(model, trial)
+        del self._kept[_MEASURED]
+
     def _item(self, batch: Batch, place: int) -> str:
         """The name of the response or pair that a loss is of."""
         if not self.objective.needs_pairs:
             return batch.encoded[place].name
         found = pairs(batch.labels, batch.groups)
         return " and ".join(batch.encoded[int(side[place])].name for side in (found.chosen, found.rejected))
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """The parent's, with what was measured since the last log: a run that is gone on from logs it all."""
-        self._kept[_MEASURED] = self._over_devices(self._sums[None]).tolist()
-        super()._save_checkpoint(model, trial)
-        del self._kept[_MEASURED]
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """The parent's warnings, but for weights that are other ones' by being tied, which no checkpoint holds."""
@@ -220,14 +227,32 @@ _MEASURED = "GroupTrainer.measured"
         """Name of a weight -> the one that it is."""
         return getattr(core(self.model_wrapped), "all_tied_weights_keys", None) or {}
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The parent's; several processes share out the examples of each step by tokens."""
+        loader = super().get_train_dataloader()
+        shard: Any = loader.batch_sampler
+        # Where accelerate was told to share out in another way (split_batches, dispatch_batches), it does.
+        if self.args.world_size > 1 and isinstance(shard, BatchSamplerShard) and not shard.split_batches:
+            examples: Any = self.train_dataset
+            model: Any = self.model
+            read = [n_read(model, one.encoded) + n_read(model, one.mismatched) for one in examples]
+            shard.batch_sampler = Share(
+                shard.batch_sampler.sampler, read, batch_size=self._train_batch_size,
+                n_batches=self.args.gradient_accumulation_steps, process=self.args.process_index,
+                n_processes=self.args.world_size, drop_last=shard.drop_last,
+                n_steps_done=lambda: self.state.global_step,
+            )  # fmt: skip
+            # It passes on what it is given.
+            shard.num_processes, shard.process_index, shard.batch_size = 1, 0, None
+        return loader
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         """The parent's, but for batches of similar length, which it cannot make of our examples."""
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         examples: Any = self.train_dataset
         lengths = [example.longest for example in examples]
-        step_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return SimilarLengths(lengths, step_size=step_size, seed=self.args.seed)
+        return SimilarLengths(lengths, step_size=prompts_per_step(self.args), seed=self.args.seed)
 
     def _evaluated(self, prediction: EvalPrediction) -> dict[str, float]:
         sums = np.asarray(prediction.predictions).sum(0)  # (len(SUMS),) over examples
@@ -236,7 +261,7 @@ _MEASURED = "GroupTrainer.measured"
     @torch.no_grad()
     def _totals(self, model: nn.Module, batch: Batch) -> Tensor:
         """(2, C) sums and weights that a batch adds to the statistics that losses share: the KL first, then means."""
-        parts = []
+        parts: list[Totals] = []
         if self.objective.needs_kl:  # beta times the mean log-ratio of mismatched responses: Ethayarajh et al. 2024, z0
             logps = token_logprobs(model, batch.mismatched)
             rewards = self.reward.beta * (logps - batch.mismatched_ref_logps.to(logps.device))
@@ -244,7 +269,7 @@ _MEASURED = "GroupTrainer.measured"
         if self.objective.needs_means:
             assert isinstance(self.objective, Averaging)
             parts.append(self.objective.totals(reward_batch(model, batch, self.reward)))
-        return torch.stack([torch.cat(columns) for columns in zip(*parts, strict=True)])
+        return torch.stack([torch.cat(columns) for columns in zip(*parts, strict=True)]) * (not batch.idle)
 
     def _totals_of_evaluation(self, model: nn.Module) -> list[Tensor]:
         """What this process's share of the evaluated examples adds, each of them in one process alone.
@@ -294,12 +319,15 @@ def _rows(batch: Batch) -> Iterator[dict[str, Any]]:
         yield {**read, "ref_logps": parts[index].tolist()} if parts else read
 
 
-def _collated(examples: Sequence[Example]) -> dict[str, Batch]:
-    return {"batch": collate_groups(examples)}  # the parent takes batches by name
+def _collated(examples: Sequence[Example], *, idle: Sequence[Example]) -> dict[str, Batch]:
+    """A batch, by its name, as the parent takes it; of none, a batch that is idle."""
+    return {"batch": collate_groups(examples) if examples else replace(collate_groups(idle), idle=True)}
 
 
 def n_items_of(objective: Objective, batch: Batch) -> int:
     """Items of a batch under an objective: pairs or responses."""
+    if batch.idle:
+        return 0
     return len(pairs(batch.labels, batch.groups).chosen) if objective.needs_pairs else len(batch.labels)
 
 
@@ -366,40 +394,3 @@ def _by_step(rewards: RewardBatch, reward: Reward, n_examples: int) -> Tensor:
     agreeing = (reward.step_scores(rewards).detach() > 0)[decided] == (rewards.step_labels[decided] > 0.5)
     examples = rewards.groups[rewards.step_rows[decided]]
     return sums.index_add(0, examples, torch.stack([torch.ones_like(agreeing), agreeing], dim=1).to(sums.dtype))
-
-
-_WINDOW = 4  # steps that are sorted together; 8 pad 4 % less, but their steps are less alike
-
-
-class SimilarLengths(Sampler[int]):
-    """Shuffles, sorts each few steps' worth by length, and shuffles the steps; another order each epoch.
-
-    Transformers' own sampler leaves long stretches of training in order of length.
-
-    Args:
-        lengths: of the examples.
-        step_size: examples in one optimisation step, over all processes.
-        seed: of the order.
-    """
-
-    def __init__(self, lengths: Sequence[int], *, step_size: int, seed: int):
-        self._lengths, self._step_size, self._seed, self._epoch = lengths, step_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer, so that a resumed run has the order of an uninterrupted one."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = random.Random(f"{self._seed}/{self._epoch}")
-        order = list(range(len(self)))
-        rng.shuffle(order)
-        window = _WINDOW * self._step_size
-        parts = [order[start : start + window] for start in range(0, len(order), window)]
-        order = [index for part in parts for index in sorted(part, key=lambda index: self._lengths[index])]
-        whole = len(order) // self._step_size * self._step_size
-        steps = [order[start : start + self._step_size] for start in range(0, whole, self._step_size)]
-        rng.shuffle(steps)
-        yield from (index for step in [*steps, order[whole:]] for index in step)
