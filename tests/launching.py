@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
@@ -85,17 +87,21 @@ class Interrupting(running.ConsoleCallback):
             raise InterruptedRunError
 
 
+def do(run: Run) -> None:
+    """Do a run in this process, or one of those that train together, up to where it is interrupted."""
+    Interrupting.at = run.stop_at
+    settings = replace(load_settings(options=run.options), out=Path(run.out), dev=[Path(run.dev)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "ConsoleCallback", Interrupting)
+        with suppress(InterruptedRunError):
+            train.run([Path(run.data)], settings)
+            assert run.stop_at is None
+
+
 def main(file: str) -> None:
     shard_on_cpus()
-    running.ConsoleCallback = Interrupting
     for values in json.loads(Path(file).read_text()):
-        run = Run(*values)
-        Interrupting.at = run.stop_at
-        settings = replace(load_settings(options=run.options), out=Path(run.out), dev=[Path(run.dev)])
-        try:
-            train.run([Path(run.data)], settings)
-        except InterruptedRunError:
-            assert run.stop_at
+        do(Run(*values))
         state = AcceleratorState()
         assert state.num_processes == 2
         assert (state.distributed_type == DistributedType.FSDP) == (os.environ.get("ACCELERATE_USE_FSDP") == "true")

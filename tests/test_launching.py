@@ -1,7 +1,6 @@
 """Training in several processes, as the files of configs/accelerate start it, is training in one."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from torch.distributed.fsdp import StateDictType
 
 import stepped
 import tiny
+from freeprm.errors import RunFolderError
 from freeprm.io.plugins import names
 from freeprm.io.rollouts import rollout_row
 from freeprm.io.runs import read_manifest
-from freeprm.stages.training import train
-from freeprm.training.settings import load_settings
-from launching import CONFIGS, Run, launch_runs
+from launching import CONFIGS, Run, do, launch_runs
 
 WAYS: dict[str, dict[str, Any]] = {
     **{objective: {"objective": objective} for objective in names("objectives")},
@@ -35,7 +33,9 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """Every objective, and what else decides how a model is wrapped and saved."""
 STEPS = {"learning_rate": 1e-3, "logging_steps": 1, "num_train_epochs": 2.0, "save_steps": 3, "use_cpu": True}
-"""8 steps of 16 prompts, evaluated on after 4 and 8."""
+"""8 steps of 4 prompts, the 4th and the 8th of one alone: 13 prompts, twice. Evaluated on after 4 and 8."""
+ELSEWHERE = ("ce", "kto", "bco", "adapters")
+"""Ways that go on in another number of processes."""
 
 
 def runs(folder: Path, *, batch_size: int, out: str, stop_at: int | None = None) -> dict[str, Run]:
@@ -59,12 +59,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("launched")
     tiny.save(made / "start", template=tiny.LLAMA3)
     tiny.save(made / "tied", architecture="llama tied", template=tiny.LLAMA3)
-    for file, n_problems, seed in (("rollouts", 16, 0), ("dev", 3, 4)):
+    for file, n_problems, seed in (("rollouts", 13, 0), ("dev", 3, 4)):
         rows = [json.dumps(rollout_row(rollout)) + "\n" for rollout in stepped.rollouts(n_problems, seed=seed)]
         (made / f"{file}.jsonl").write_text("".join(rows))
     for run in runs(made, batch_size=2, out="one").values():
-        settings = replace(load_settings(options=run.options), out=Path(run.out), dev=[Path(run.dev)])
-        train.run([Path(run.data)], settings)
+        do(run)
     return made
 
 
@@ -72,13 +71,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("config", ["ddp", "fsdp2"])
 def test_two_processes_train_as_one_does_and_go_on_from_a_checkpoint(folder, config):
     whole, cut = (runs(folder, batch_size=1, out=f"{config}-{out}") for out in ("whole", "cut"))
-    launch_runs([*whole.values(), *(run._replace(stop_at=5) for run in cut.values())], config, folder / "given.json")
+    launch_runs([*whole.values(), *(run._replace(stop_at=7) for run in cut.values())], config, folder / "given.json")
     launch_runs(list(cut.values()), config, folder / "given.json")
     for name, one in runs(folder, batch_size=2, out="one").items():
         for other in (whole[name], cut[name]):
             assert_same_run(Path(one.out), Path(other.out), name)
         scored = [read_manifest(Path(run.out))["cost"]["scored_tokens"] for run in (one, whole[name])]
         assert scored[0] == scored[1]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_another_number_of_processes(folder):
+    one, two = (
+        {
+            (out, name): runs(folder, batch_size=size, out=out)[name]
+            for out in ("wider", "narrower")
+            for name in ELSEWHERE
+        }
+        for size in (2, 1)
+    )
+    in_two = []
+    for way, run in two.items():
+        if way[0] == "wider":
+            do(one[way]._replace(stop_at=7))
+        in_two.append(run if way[0] == "wider" else run._replace(stop_at=7))
+    launch_runs(in_two, "ddp", folder / "given.json")
+    whole = runs(folder, batch_size=2, out="one")
+    for way, run in one.items():
+        if way[0] == "narrower":
+            do(run)
+        assert len(read_manifest(Path(run.out))["sessions"]) == 2
+        assert_same_run(Path(whole[way[1]].out), Path(run.out), str(way))
+    with pytest.raises(RunFolderError, match="prompts_per_step is 4, not 2"):
+        do(runs(folder, batch_size=1, out="one")["ce"])
 
 
 TIMES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}

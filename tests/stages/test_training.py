@@ -344,7 +344,9 @@ def test_a_plan_tells_what_training_then_does_and_makes_nothing(start, tmp_path,
     assert planned.forecast.n_steps == max(entry["step"] for entry in made.log) == 2
     manifest = read_manifest(made.folder)
     assert manifest["defaults"] == planned.sources
-    assert manifest["settings"]["trainer"] == planned.settings.trainer
+    batches = manifest["choices"]["batches"]
+    assert manifest["settings"]["trainer"] | batches == planned.settings.trainer | {"processes": 1}
+    assert manifest["settings"]["prompts_per_step"] == batches["per_device_train_batch_size"] == 2
     assert planned.sources["trainer.adam_beta2"].startswith("Yuan et al. 2024, arXiv:2412.01981")
     assert "trainer.learning_rate" not in planned.sources
     saved = load_file(made.folder / ("adapter_model.safetensors" if "lora" in how else "model.safetensors"))

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import tiny
 from freeprm.errors import RunFolderError
-from freeprm.training.checkpoints import last_checkpoint, naming_a_full_disk
+from freeprm.training.checkpoints import check_sharding, last_checkpoint, naming_a_full_disk
 
 
 def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path):
@@ -36,6 +36,16 @@ def test_a_checkpoint_with_a_file_that_was_cut_off_is_passed_over(tmp_path, name
     damaged.write_bytes(damaged.read_bytes()[:-50])
     with pytest.warns(UserWarning, match=f"checkpoint-10/{name}: is damaged .*earlier checkpoint"):
         assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+
+
+@pytest.mark.parametrize(
+    ("name", "sharded"), [("optimizer.pt", True), ("optimizer.bin", False), ("optimizer_0", False)]
+)
+def test_a_checkpoint_whose_optimizer_is_kept_in_another_way_is_refused(tmp_path, name: str, sharded: bool):
+    (tmp_path / name).touch()
+    check_sharding(tmp_path, sharded=not sharded)
+    with pytest.raises(RunFolderError, match=r"FSDP or DeepSpeed.*same file of configs/accelerate"):
+        check_sharding(tmp_path, sharded=sharded)
 
 
 @pytest.mark.parametrize("free", [0, 1 << 40])

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainingArguments
+
 from freeprm.core.curation import Operation, recorded
 from freeprm.core.flops import ModelShape
 from freeprm.io.runs import RunFolder
@@ -27,7 +29,7 @@ from freeprm.training.running import (
     training_cost,
     warn_of,
 )
-from freeprm.training.settings import training_arguments
+from freeprm.training.settings import prompts_per_step, training_arguments
 from freeprm.training.setup import TrainingSetup, set_up_training
 from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Cost, Metric
@@ -60,13 +62,15 @@ def train(inputs: Sequence[Path], settings: TrainSettings, out: Path) -> RunResu
     files = _files(inputs, settings)
     arguments = training_arguments(setup.settings, out, evaluates=bool(files.dev))
     folder = RunFolder(
-        out, stage="train", settings=_identity(setup, arguments.mixed_precision),
+        out, stage="train", settings=_identity(setup, arguments),
         inputs=[*inputs, *source_paths(recipe_of(setup.settings)), *files.dev],
     )  # fmt: skip
     is_main = arguments.process_index == 0
     with folder if is_main else nullcontext():
         if folder.complete:
             return RunResult.load(out)
+        if is_main:
+            folder.choice("batches", lambda: _batches(arguments))
         check_memory(setup.settings, setup.start, arguments)
         cache = out / "reference" if settings.cache is None else Path(settings.cache)
         data = read_data(setup, arguments, files, cache=cache)
@@ -107,13 +111,27 @@ def _files(inputs: Sequence[Path], settings: TrainSettings) -> RolloutFiles:
     return RolloutFiles(inputs=inputs, dev=dev, columns=settings.columns, on_bad=settings.on_bad)
 
 
-def _identity(setup: TrainingSetup, mixed_precision: str) -> dict[str, Any]:
-    """Everything that decides the result, besides the data; mixed precision may come of `accelerate launch` alone."""
+def _identity(setup: TrainingSetup, arguments: TrainingArguments) -> dict[str, Any]:
+    """Everything that decides the result, besides the data; mixed precision may come of `accelerate launch` alone.
+
+    The prompts of a step do, and not how many of them each process reads at a time.
+    """
     settings, start = setup.settings, setup.start
+    trainer = {name: value for name, value in settings.trainer.items() if name not in _batches(arguments)}
+    mixed_precision = arguments.mixed_precision
     reference = reference_folder(settings, start) if settings.parameterisation == LOG_RATIO else None
     return {
-        **settings.deciding(), **weights_identity(start, role="model"), **weights_identity(reference, role="reference"),
+        **settings.deciding(), "trainer": trainer, "prompts_per_step": prompts_per_step(arguments),
+        **weights_identity(start, role="model"), **weights_identity(reference, role="reference"),
         **({} if mixed_precision == "no" else {"mixed_precision": mixed_precision}),
+    }  # fmt: skip
+
+
+def _batches(arguments: TrainingArguments) -> dict[str, int]:
+    """How the prompts of a step are shared out, which may change from session to session."""
+    return {
+        "per_device_train_batch_size": arguments.per_device_train_batch_size,
+        "gradient_accumulation_steps": arguments.gradient_accumulation_steps, "processes": arguments.world_size,
     }  # fmt: skip
 
 

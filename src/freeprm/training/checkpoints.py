@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, OPTIMIZER_NAME_BIN, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from freeprm.errors import RunFolderError
@@ -86,6 +86,21 @@ def last_checkpoint(out: Path) -> str | None:
             stacklevel=2,
         )
     return None
+
+
+def check_sharding(checkpoint: Path, *, sharded: bool) -> None:
+    """Refuse a checkpoint whose optimizer is kept in another way than it would be read.
+
+    Raises:
+        RunFolderError: it was written by FSDP or DeepSpeed and is to be gone on from without, or the other way round.
+    """
+    others = (OPTIMIZER_NAME,) if sharded else (OPTIMIZER_NAME_BIN, "optimizer_*", "global_step*")
+    if any(found for pattern in others for found in checkpoint.glob(pattern)):
+        before, now = ("without", "by") if sharded else ("by", "without")
+        raise RunFolderError(
+            f"{checkpoint}: was written {before} FSDP or DeepSpeed, and the run would go on {now} them; start it by "
+            "the same file of configs/accelerate as before, with any number of processes, or choose another --out"
+        )
 
 
 def _damage(file: Path) -> str:

@@ -30,7 +30,7 @@ from freeprm.models.allocator import has_slow_malloc
 from freeprm.models.loading import device_name
 from freeprm.models.logprobs import n_read
 from freeprm.training.batches import Example
-from freeprm.training.checkpoints import last_checkpoint, naming_a_full_disk
+from freeprm.training.checkpoints import check_sharding, last_checkpoint, naming_a_full_disk
 from freeprm.training.examples import GroupPreparer
 from freeprm.training.forecast import DataSize, forecast
 from freeprm.training.groups import read_groups
@@ -122,6 +122,7 @@ def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) 
     Raises:
         ConfigError: 16-bit weights that are trained in shards.
         ModelError: the model cannot be loaded.
+        RunFolderError: the last checkpoint is of weights that were sharded, and these are not, or the other way round.
     """
     settings, out = setup.settings, Path(str(arguments.output_dir))
     set_seed(settings.seed)
@@ -145,8 +146,11 @@ def fit(setup: TrainingSetup, arguments: TrainingArguments, data: TrainingData) 
                 f"dtype: is {settings.dtype!r}, and what rounding takes from weights cannot be given back to shards of "
                 "them; shard float32 weights (dtype=float32, trainer.bf16=true), 16 bytes each over all GPUs"
             )
+        checkpoint = last_checkpoint(out)
+        if checkpoint is not None:
+            check_sharding(Path(checkpoint), sharded=trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
         with naming_a_full_disk(out):
-            trainer.train(resume_from_checkpoint=last_checkpoint(out))
+            trainer.train(resume_from_checkpoint=checkpoint)
     if trains_rounded(policy) and trainer.optimizer is not None:
         give_back_rounded(policy, trainer.optimizer)
     trainer.save_model(str(out))
