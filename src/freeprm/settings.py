@@ -82,6 +82,15 @@ class Reading(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Computing(RunSettings):
+    """Of training and scoring, whose results may differ in their last bits from run to run on a GPU."""
+
+    deterministic: bool = False
+    """Compute with deterministic algorithms alone: the same command on the same machine gives the same bits, or stops
+    where there is no such algorithm. Slower on a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Working(RunSettings):
     """Of stages whose work can be done elsewhere."""
 
@@ -343,7 +352,7 @@ class ScorerSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings(ScorerSettings, Reading, Working):
+class ScoreSettings(ScorerSettings, Reading, Working, Computing):
     """Score every step of every response; writes one file a reward."""
 
     stored_reference: Annotated[bool, Flag(name="--no-stored-reference", switch=False, decides=False)] = True
@@ -485,7 +494,7 @@ class EvaluateSettings(TakingScores):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(Curating):
+class TrainSettings(Curating, Computing):
     """Train an implicit process reward model on right-or-wrong labels, or a baseline."""
 
     model: str
@@ -589,6 +598,7 @@ class TrainSettings(Curating):
 _DECIDED = {
     "output_dir": "use --out",
     "seed": "use --seed",
+    "full_determinism": "use --deterministic",
     "remove_unused_columns": "batches have no columns",
     "resume_from_checkpoint": "the same command resumes",
 }

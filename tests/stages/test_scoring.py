@@ -306,3 +306,12 @@ def test_parts_scored_elsewhere_end_in_the_same_rows(tmp_path, data):
         score([data], out=tmp_path / "there", executor="elsewhere:Elsewhere", **how)
     with pytest.raises(ConfigError, match="give workers elsewhere a ScorerSource"):
         score([data], out=tmp_path / "no", executor="elsewhere:Elsewhere", prm=source.load())
+
+
+def test_deterministic_scores_are_those_of_models_in_this_process(prm, data, tmp_path):
+    one, other = (score([data], prm=prm, out=tmp_path / out, deterministic=True) for out in ("one", "other"))
+    name = "with-reference.jsonl"
+    assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
+    for elsewhere in ({"executor": "ray"}, {"policy_url": "http://here/v1", "reference_url": "http://there/v1"}):
+        with pytest.raises(ConfigError, match="deterministic: is for models in this process"):
+            score([data], prm=prm.policy.folder, out=tmp_path / "no", deterministic=True, **elsewhere)

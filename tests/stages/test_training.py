@@ -23,8 +23,9 @@ from freeprm.models.reward_config import load_reward_config
 from freeprm.scorers.implicit import ImplicitPRM
 from freeprm.stages.base import RunResult
 from freeprm.stages.training import plan, train
-from freeprm.training.running import ConsoleCallback
+from freeprm.training.running import ConsoleCallback, fit
 from freeprm.training.settings import TrainSettings, load_settings
+from freeprm.training.trainer import GroupTrainer
 from freeprm.types import Rollout
 
 Train = Callable[..., RunResult]
@@ -201,6 +202,28 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(run, monkeypatch,
     assert not list(resumed.folder.glob("checkpoint-*"))
     assert resumed.cost.trained_tokens == whole.cost.trained_tokens
     assert [entry["step"] for entry in resumed.log] == [entry["step"] for entry in whole.log]
+    for ours, theirs in zip(resumed.log, whole.log, strict=True):  # of three steps each, some before the interruption
+        assert ours == pytest.approx(theirs, abs=1e-5, rel=1e-4)
+
+
+def test_a_deterministic_run_repeats_itself_to_the_bit(run, monkeypatch):
+    enabled: list[bool] = []
+
+    def noted(*given: Any) -> GroupTrainer:
+        enabled.append(torch.are_deterministic_algorithms_enabled())
+        return fit(*given)
+
+    monkeypatch.setattr("freeprm.stages.training.fit", noted)
+    one, other = (run(out=out, objective="kto", deterministic=True) for out in ("one", "other"))
+    for name in ("model.safetensors", "metrics.json"):
+        assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
+    assert one.log == other.log
+    assert enabled == [True, True]
+    assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(RunFolderError, match="deterministic is True, not False"):
+        run(out="one", objective="kto")
+    with pytest.raises(ConfigError, match=r"trainer\.full_determinism: is decided by freeprm; use --deterministic"):
+        run(out="third", trainer={"full_determinism": True})
 
 
 @pytest.mark.parametrize("objective", ["dpo", "nca", "kto", "ipvrm", "bco", "ipo", "simpo"])

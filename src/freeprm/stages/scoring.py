@@ -20,6 +20,7 @@ from freeprm.io.plugins import built
 from freeprm.io.progress import Advance, bar
 from freeprm.io.rows import Row
 from freeprm.io.runs import RunFolder, behind
+from freeprm.models.determinism import algorithms
 from freeprm.models.loading import LoadOptions
 from freeprm.models.memory import read_size
 from freeprm.scorers._job import Part, ScoredPart, ScoringJob
@@ -45,6 +46,8 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
     with `tokens` also `token_rewards` and `token_spans`. A ProcessBench file has its own steps.
     """
     executor: Executor = built("executors", settings.executor, [settings.executor_options])
+    if settings.deterministic and (executor.remote or settings.policy_url is not None):
+        raise ConfigError("deterministic: is for models in this process, not in other workers or on servers")
     cache = None if settings.cache is None else Path(settings.cache)
     prm = scorer_of(
         settings, stored_reference=settings.stored_reference, cache=cache, servers=_servers(settings),
@@ -70,7 +73,8 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
         "splitter": options.splitter or about.splitter,
         "batch": executor.block or BATCH,
     }
-    with RunFolder(out, stage="score", settings=identity, inputs=inputs) as run:
+    folder = RunFolder(out, stage="score", settings=identity, inputs=inputs)
+    with algorithms(deterministic=settings.deterministic), folder as run:
         if run.complete:  # no model is loaded
             return RunResult.load(out)
         rollouts, counts = read_responses(inputs, columns=settings.columns, on_bad=settings.on_bad)

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from freeprm.core.curation import Operation, recorded
 from freeprm.core.flops import ModelShape
 from freeprm.io.runs import RunFolder
+from freeprm.models.determinism import algorithms
 from freeprm.models.loading import load_config, weights_identity, without_bars
 from freeprm.models.reward_config import LOG_RATIO
 from freeprm.settings import TrainSettings
@@ -66,7 +67,7 @@ def train(inputs: Sequence[Path], settings: TrainSettings, out: Path) -> RunResu
         inputs=[*inputs, *source_paths(recipe_of(setup.settings)), *files.dev],
     )  # fmt: skip
     is_main = arguments.process_index == 0
-    with folder if is_main else nullcontext():
+    with algorithms(deterministic=settings.deterministic), folder if is_main else nullcontext():
         if folder.complete:
             return RunResult.load(out)
         if is_main:
