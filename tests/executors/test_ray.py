@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tiny
+from dying import LAST_WORD, NOTES
 from freeprm.errors import ConfigError, DataError, MissingExtraError, WorkerError
 from freeprm.executors.ray import Ray
 from freeprm.io.rows import write_json, write_rows
-from freeprm.io.runs import read_manifest
+from freeprm.io.runs import RunFolder, read_manifest
 from rounding import near
 
 ray = pytest.importorskip("ray")
@@ -164,6 +167,41 @@ def test_sampling_and_scoring_give_the_same_rows_as_here(cluster: None, tmp_path
     assert manifest["cost"]["scored_tokens"] == ours.cost.scored_tokens > 0
     with pytest.raises(ConfigError, match="ScorerSource"):
         score([here.folder], prm=prm.load(), out=tmp_path / "no", rewards=rewards, executor="ray")
+
+
+@pytest.mark.slow
+def test_the_share_of_a_killed_worker_is_scored_once_more_and_no_row_comes_twice(cluster: None, tmp_path: Path):
+    from freeprm.scorers.base import ScorerSource
+    from freeprm.stages.scoring import score
+
+    model = tiny.save(tmp_path / "model")
+    rows = [
+        {"problem_id": f"p{index}", "sample_idx": 0, "prompt": "?", "response": "a" * (1 + index * 7 % 40)}
+        for index in range(64)
+    ]
+    rows[31]["response"] = LAST_WORD
+    write_rows(tmp_path / "rollouts.jsonl", rows)
+    here = Path(__file__).parents[1]
+    options = {**TWO, "runtime_env": {"env_vars": {"PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}"}}}
+    prm = ScorerSource(source=str(model), scorer="dying:Dying")
+    appended: list[dict[str, Any]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        append = RunFolder.append
+        patch.setattr(RunFolder, "append", lambda run, name, rows: appended.extend(rows) or append(run, name, rows))
+        there = score([tmp_path / "rollouts.jsonl"], prm=prm, out=tmp_path / "there", executor="ray",
+                      executor_options=options)  # fmt: skip
+    assert (model / "dead").exists()
+    assert sorted(row["problem_id"] for row in appended) == sorted(row["problem_id"] for row in rows)
+    notes = Counter((model / NOTES).read_text().splitlines())
+    begun = {what: count for what, count in notes.items() if what.startswith("begun")}
+    assert {count for what, count in notes.items() if what.startswith("finished")} == {1}
+    assert sorted(begun.values())[-2:] == [1, 2]  # the share of the killed worker alone
+    ours = score([tmp_path / "rollouts.jsonl"], prm=prm, out=tmp_path / "here", executor="local")
+    blocks = score([tmp_path / "rollouts.jsonl"], prm=prm, out=tmp_path / "again", executor="ray",
+                   executor_options={**options, "workers": 1})  # fmt: skip
+    written = [(made.folder / "dying.jsonl").read_bytes() for made in (there, ours, blocks)]
+    assert written[0] == written[1] == written[2]
+    assert there.counts == ours.counts == blocks.counts == {"scored": 64}
 
 
 @pytest.mark.slow

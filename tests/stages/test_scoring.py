@@ -1,7 +1,9 @@
 import json
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +151,11 @@ def test_scoring_goes_on_after_a_torn_write(prm, data, tmp_path, monkeypatch):
             score([data], prm=prm, out=out, rewards=THREE)
     # The second scorer's file lost its last rows, and the third's last row is cut in its middle.
     second, third = (out / f"{name}.jsonl" for name in THREE[1:])
-    second.write_text("".join(second.read_text().splitlines(keepends=True)[:8]))
+    second.write_text("".join(second.read_text().splitlines(keepends=True)[:6]))
     third.write_text(third.read_text()[:-30])
     with pytest.warns(UserWarning, match="the last row was cut off"):
         made = score([data], prm=prm, out=out, rewards=THREE)
-    assert made.counts == {"resumed": 6, "scored": 20}  # of the two parts that were finished, one has lost rows
+    assert made.counts == {"resumed": 4, "scored": 20}  # of the two parts that were finished, one has lost rows
     for reward in THREE:
         name = f"{reward}.jsonl"
         assert (out / name).read_bytes() == (whole.folder / name).read_bytes()
@@ -306,6 +308,35 @@ def test_parts_scored_elsewhere_end_in_the_same_rows(tmp_path, data):
         score([data], out=tmp_path / "there", executor="elsewhere:Elsewhere", **how)
     with pytest.raises(ConfigError, match="give workers elsewhere a ScorerSource"):
         score([data], out=tmp_path / "no", executor="elsewhere:Elsewhere", prm=source.load())
+
+
+def test_parts_have_about_as_many_tokens_and_all_responses_in_order():
+    rng = random.Random(0)
+    for n, size in ((1000, 64), (37, 8), (5, 5), (3, 256)):
+        made = [
+            replace(rollout, response="a" * round(math.exp(rng.gauss(5, 1))))
+            for rollout in tiny.rollouts(-(-n // 4))[:n]
+        ]
+        counted = [replace(one, extra={"n_prompt_tokens": 20, "n_generated_tokens": len(one.response)}) for one in made]
+        for rollouts in (made, counted):
+            parts = module._parts(rollouts, size)
+            assert [rollout for part in parts for rollout in part.rollouts] == rollouts
+            assert [part.number for part in parts] == list(range(len(parts)))
+            assert len(parts) <= -(-n // size)
+            tokens = [sum(module._lengths(part.rollouts)) for part in parts]
+            longest = max(sum(module._lengths(list(own))) for _, own in groupby(rollouts, lambda one: one.problem_id))
+            assert max(tokens) <= sum(tokens) / -(-n // size) + longest
+            firsts = [part.rollouts[0].sample_idx for part in parts]
+            assert set(firsts) == {0}  # responses to one prompt are in one part
+        if n == 1000:
+            by_count = [sum(module._lengths(counted[start : start + size])) for start in range(0, n - size + 1, size)]
+            assert max(tokens) / min(tokens) < max(by_count) / min(by_count)
+
+
+def test_many_responses_to_one_prompt_are_several_parts():
+    rollouts = [replace(one, problem_id="p", prompt="", response="") for one in tiny.rollouts(2)]
+    assert [len(part.rollouts) for part in module._parts(rollouts, 3)] == [3, 3, 2]
+    assert module._parts([], 3) == []
 
 
 def test_deterministic_scores_are_those_of_models_in_this_process(prm, data, tmp_path):

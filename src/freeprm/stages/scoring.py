@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from types import MappingProxyType
 
@@ -71,8 +72,8 @@ def score(inputs: Sequence[Path], settings: ScoreSettings, out: Path) -> RunResu
         **({"rewards": list(options.rewards), "tokens": options.tokens} if options.rewards else {}),
         **decided,
         "splitter": options.splitter or about.splitter,
-        "batch": executor.block or BATCH,
-    }
+        "batch": executor.block or BATCH, "batches": "balanced by tokens",
+    }  # fmt: skip
     folder = RunFolder(out, stage="score", settings=identity, inputs=inputs)
     with algorithms(deterministic=settings.deterministic), folder as run:
         if run.complete:  # no model is loaded
@@ -209,8 +210,34 @@ def _token_rate(advance: Advance) -> Callable[[int], None]:
 
 
 def _parts(rollouts: Sequence[Rollout], size: int) -> list[Part]:
-    starts = range(0, len(rollouts), size)
-    return [Part(number=number, rollouts=tuple(rollouts[start : start + size])) for number, start in enumerate(starts)]
+    """Rollouts in order, `size` to a part on average, in parts of about as many tokens.
+
+    Responses to one prompt, whose beginning the models then read once, stay together, up to `size` of them. Parts
+    depend on the rollouts alone, so that any number of workers, and a resumed run, compute the same.
+    """
+    together = [
+        own[start : start + size]
+        for _, found in groupby(rollouts, key=lambda rollout: rollout.problem_id)
+        for own in [list(found)]
+        for start in range(0, len(own), size)
+    ]
+    tokens = iter(_lengths(rollouts))
+    sizes = [sum(islice(tokens, len(own))) for own in together]
+    n_parts, total, before = -(-len(rollouts) // size), sum(sizes), 0
+    made: dict[int, list[Rollout]] = {}
+    for own, n_tokens in zip(together, sizes, strict=True):
+        made.setdefault((2 * before + n_tokens) * n_parts // (2 * total), []).extend(own)  # by its middle
+        before += n_tokens
+    return [Part(number=number, rollouts=tuple(own)) for number, own in enumerate(made.values())]
+
+
+def _lengths(rollouts: Sequence[Rollout]) -> list[int]:
+    """Tokens of each, prompt included, as sampling counted them; without its counts, bytes of the texts."""
+    noted = [(rollout.extra.get("n_prompt_tokens"), rollout.extra.get("n_generated_tokens")) for rollout in rollouts]
+    counted = [prompt + response for prompt, response in noted if isinstance(prompt, int) and isinstance(response, int)]
+    if len(counted) == len(rollouts):
+        return [max(1, n_tokens) for n_tokens in counted]
+    return [max(1, len(f"{rollout.prompt}{rollout.response}".encode(errors="replace"))) for rollout in rollouts]
 
 
 def _done(run: RunFolder, parts: Sequence[Part], written: _Written) -> set[int]:
