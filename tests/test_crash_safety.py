@@ -141,11 +141,10 @@ def test_a_stage_killed_at_random_moments_ends_in_the_same_records(stage: str, l
 
 @pytest.mark.parametrize("stage", ["train"])
 def test_what_is_known_of_the_reference_when_it_is_killed_is_not_computed_again(stage: str, life):
-    events = [place for place, file in enumerate(life.uninterrupted["events"], 1) if file.startswith("reference")]
     out, before, n_entries = life.folder / "killed", dict[Path, int](), []
-    # Before the folder is made; in the middle of an entry; and before an entry has its name.
-    for place, torn in ((0, {}), (5, {"bytes": 200}), (9, {}), (11, {})):
-        assert life.kill_at(out, {"event": events[place], **torn})
+    # Before the folder is made; in the middle of an entry; before an entry has its name, or the next one is begun.
+    for event, torn in ((1, {}), (6, {"bytes": 200}), (7, {}), (8, {})):
+        assert life.kill_at(out, {"event": event, "under": "reference", **torn})
         entries = {file: file.stat().st_mtime_ns for file in (out / "reference").glob("*.safetensors")}
         assert before.items() <= entries.items()
         before = entries

@@ -167,6 +167,17 @@ def test_where_no_server_is_the_url_is_told_with_what_to_do(ask: Ask):
         ask(f"http://127.0.0.1:{port}", "rank", "?", ["a"])
 
 
+@BOTH
+def test_a_connection_that_breaks_before_the_answer_is_told(ask: Ask):
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, f"http://127.0.0.1:{listening.getsockname()[1]}", "rank", "?", ["a"])
+        connection, _ = listening.accept()
+        connection.recv(1)
+        connection.close()
+        with pytest.raises(ServerError, match=r"the connection broke .*see the server's log"):
+            asked.result(PATIENCE)
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost", "ftp://here", "http://", "http://here:port", ""])
 def test_what_is_no_url_is_refused_at_once(url: str):
     for kind in (Client, AsyncClient):

@@ -10,24 +10,26 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import pytest
 
-from freeprm.errors import ConfigError, ModelError
+from freeprm.errors import ConfigError, ModelError, ServerError
+from freeprm.serving.client import Client
 from freeprm.serving.running import serve
 from freeprm.settings import ServeSettings
-from patience import PATIENCE
+from patience import PATIENCE, wait_until
 
 ASKED = {"prompt": "the sum of 3 and 4?", "responses": ["it is 7", "it is 8"]}
 
 
 @contextmanager
-def started(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server at a free port, when it is ready, and its address."""
-    command = [sys.executable, "-m", "freeprm", "serve", *arguments, "--port", "0"]
+def started(*arguments: str, port: int = 0, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server at a port, or a free one, when it is ready, and its address."""
+    command = [sys.executable, "-m", "freeprm", "serve", *arguments, "--port", str(port)]
     server = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "FREEPRM_ALLOCATOR": "system", **environment}
     )
@@ -85,6 +87,26 @@ def test_what_was_accepted_is_answered_after_the_signal(prm: Path):
             asker.join(PATIENCE)
         assert server.wait(PATIENCE) == 0
         assert len(answers) == len(askers)
+
+
+@pytest.mark.slow
+def test_a_server_killed_among_requests_gives_the_same_numbers_when_it_is_started_again(prm: Path):
+    files = {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in prm.iterdir()}
+    prompts = [f"the sum of {number} and 4?" for number in range(60)]
+    with started(str(prm), "--max-batch", "1") as (server, url), Client(url) as client:
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(client.score, prompt, ["it is 7", "it is 8"]) for prompt in prompts]
+            wait_until(lambda: sum(one.done() for one in asked) > 5)
+            server.kill()
+        failed = [error for one in asked if (error := one.exception())]
+        answered = {prompt: one.result() for prompt, one in zip(prompts, asked, strict=True) if not one.exception()}
+        assert {type(error) for error in failed} == {ServerError}
+        assert all("the connection broke" in str(error) or "no server answers there" in str(error) for error in failed)
+        assert 5 < len(answered) < len(prompts)
+        with started(str(prm), "--max-batch", "1", port=int(url.rpartition(":")[2])) as (_, again):
+            assert again == url
+            assert {prompt: client.score(prompt, ["it is 7", "it is 8"]) for prompt in answered} == answered
+    assert {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in prm.iterdir()} == files
 
 
 def test_a_port_in_use_is_told_before_a_model_is_loaded(prm: Path):
