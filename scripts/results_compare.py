@@ -43,7 +43,7 @@ class Run(NamedTuple):
 def main() -> None:
     runs = [read_run(Path(argument)) for argument in sys.argv[1:]]
     comparison = runs[0].comparison
-    shared = on_shared_problems(together(runs))
+    shared = on_shared_problems(comparison, together(runs))
     pooled = accuracy_metrics(shared.accuracies, against=comparison.against, seed=0)
     pooled += tie_metrics(together(runs, column="tied"), shared.accuracies, seed=0)
     steps = spread([list(step_metrics(run.comparison, run.folders)) for run in runs])
