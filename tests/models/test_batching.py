@@ -111,7 +111,7 @@ def test_a_token_of_a_large_vocabulary_takes_what_its_logits_take():
     ("free", "packed", "n_tokens"),
     [
         (2 * 10_000 * 1_144_832, False, 10_000),
-        (2 * 20_000 * 118_784 + 8 * 1046 * 128_256, True, 20_000),  # a block has 2^29 / (4 x 128,256) = 1,046 rows
+        (2 * 20_000 * 118_784 + 8 * 523 * 128_256, True, 20_000),  # a block has 2^28 / (4 x 128,256) = 523 rows
         (10**13, True, 131_072),
         (1, False, 1),
     ],

@@ -112,7 +112,7 @@ class _Product(torch.autograd.Function):
 
 _CPU_ROWS, _CPU_VOCABULARY = 1024, 2048
 """Of a block on the CPU: 8 MB in float32."""
-_GPU_BYTES = 512 << 20
+_GPU_BYTES = 256 << 20
 """Of a block on a GPU, which is of the whole vocabulary: fewer kernels."""
 
 
