@@ -1,11 +1,14 @@
-"""Train the embedded solver from scratch: one trunk on perfect solutions, then a branch per generator.
+"""Train the embedded solver: one trunk on perfect solutions, then a branch per generator.
 
     python scripts/pretrain_solver.py --out build/solver
+    python scripts/pretrain_solver.py --out build/solver --start OLDER --trunk-steps 450
 
-The trunk learns to read and to calculate. Each branch goes on from it with the solutions of simulated
-students (`freeprm.world.solutions`), and becomes one generator: `base`; `large`, from students with half
-the misconceptions and slips; `small`, a shorter branch from more careless students. Seeded; a killed run
-goes on from its last checkpoint when the same command is given again.
+With `--start` the trunk goes on from a solver of an earlier wording, token by token where both know a token.
+
+The trunk learns to read and to calculate, in plain wording first. Each branch goes on from it with the solutions of
+simulated students (`freeprm.world.solutions`), and becomes one generator: `base`; `large`, from students with fewer
+misconceptions and slips; `small`, a shorter branch from more careless students. Seeded; a killed run goes on from its
+last checkpoint when the same command is given again.
 """
 
 import argparse
@@ -23,9 +26,10 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from freeprm.world.problems import ITEMS, NAMES, PHRASINGS, QUESTIONS, WordProblem, draw_problem, split_of
-from freeprm.world.solutions import draw_student, solve_as, write
+from freeprm.world.solutions import LINKS, OPENINGS, STATEMENTS, draw_student, solve_as, write
 
 IGNORED = -100
+PLAIN_SHARE = 0.3  # of the trunk
 BATCHES_PER_POOL = 25  # drawn at a time and sorted by length, so that a batch holds little padding
 SPECIAL = {"pad_token": "<|pad|>", "unk_token": "<|unk|>", "eos_token": "<|end|>"}
 CHAT_TEMPLATE = (
@@ -45,9 +49,9 @@ class Branch:
 
 
 BRANCHES = {
-    "base": Branch(n_steps=800, error_scale=1.0),
-    "large": Branch(n_steps=500, error_scale=0.5),
-    "small": Branch(n_steps=250, error_scale=1.2),
+    "base": Branch(n_steps=200, error_scale=1.0),
+    "large": Branch(n_steps=200, error_scale=0.4),
+    "small": Branch(n_steps=120, error_scale=1.2),
 }
 
 
@@ -55,6 +59,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and generators")
     parser.add_argument("--trunk-steps", type=int, default=1600)
+    parser.add_argument("--start", type=Path, help="a solver of an earlier wording to go on from")
+    parser.add_argument("--only", choices=tuple(BRANCHES), help="the one branch to make, once the trunk is there")
     parser.add_argument("--batch-rows", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -62,14 +68,24 @@ def main() -> None:
 
     tokenizer = build_tokenizer()
     run = Run(tokenizer, args.batch_rows, args.seed)
-    model = new_model(tokenizer, seed=args.seed).to(args.device)
-    trunk = run.train(model, args.out / "trunk", n_steps=args.trunk_steps, error_scale=None, warmup=100)
+    model = new_model(tokenizer, seed=args.seed)
+    if args.start:
+        take_over(model, tokenizer, args.start)
+    model.to(args.device)
+    curriculum = args.start is None
+    trunk = run.train(
+        model, args.out / "trunk", n_steps=args.trunk_steps, error_scale=None, curriculum=curriculum, warmup=100,
+        lr_scale=1.0 if curriculum else 0.3,
+    )  # fmt: skip
     for name, branch in BRANCHES.items():
+        if args.only not in (None, name):
+            continue
         model.load_state_dict(torch.load(trunk, weights_only=True)["model"])
         run.train(model, args.out / f"{name}-run", n_steps=branch.n_steps, error_scale=branch.error_scale, lr_scale=0.7)
         model.save_pretrained(args.out / name)
         tokenizer.save_pretrained(args.out / name)
         made = {"seed": args.seed, "trunk_steps": args.trunk_steps, "batch_rows": args.batch_rows, **asdict(branch)}
+        made["trunk_went_on_from_an_older_solver"] = not curriculum
         (args.out / name / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 
 
@@ -80,7 +96,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         words |= {
             word for word in text.replace("?", " ").replace(".", " ").replace(",", " ").split() if "{" not in word
         }
-    words |= {"Step", "The", "answer", "is", "have", "has", "so", "system"}
+    for text in (*OPENINGS, *LINKS, *STATEMENTS):
+        words |= {word for word in text.replace(",", " ").split() if "{" not in word}
+    words |= {"Step", "The", "answer", "is", "have", "system"}
     spaced = {" " + word for word in words} | {f" {digit}" for digit in range(10)} | {f" {sign}" for sign in "+-*/="}
     characters = {chr(code) for code in range(32, 127)} | {"\n"}
     special = [*SPECIAL.values(), "<|user|>", "<|assistant|>", "<|system|>"]
@@ -114,6 +132,18 @@ def new_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCausa
     return LlamaForCausalLM(config)
 
 
+def take_over(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Copy an older solver's weights; the embedding of a token that it did not know stays as it was drawn."""
+    weights = LlamaForCausalLM.from_pretrained(folder).state_dict()
+    known = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
+    embedding, older = model.state_dict()["model.embed_tokens.weight"].clone(), weights["model.embed_tokens.weight"]
+    for token, index in tokenizer.get_vocab().items():
+        if token in known:
+            embedding[index] = older[known[token]]
+    weights["model.embed_tokens.weight"] = weights["lm_head.weight"] = embedding
+    model.load_state_dict(weights)
+
+
 class Run:
     """Training steps over endless fresh problems."""
 
@@ -127,6 +157,7 @@ class Run:
         *,
         n_steps: int,
         error_scale: float | None,
+        curriculum: bool = False,
         warmup: int = 1,
         lr_scale: float = 1.0,
     ) -> Path:
@@ -136,7 +167,8 @@ class Run:
             model: trained in place.
             folder: for the checkpoint.
             n_steps: optimisation steps in all.
-            error_scale: of the students to imitate; None for perfect solutions, short problems first.
+            error_scale: of the students to imitate; None for perfect solutions.
+            curriculum: short problems and plain wording first.
             warmup: steps to the full learning rate.
             lr_scale: times the usual learning rates.
         """
@@ -156,7 +188,7 @@ class Run:
         clock, seen, losses = time.perf_counter(), 0, []
         for step in range(start + 1, n_steps + 1):
             pool_index, position = divmod(step - 1, BATCHES_PER_POOL)
-            progress = pool_index * BATCHES_PER_POOL / n_steps if error_scale is None else 1.0
+            progress = pool_index * BATCHES_PER_POOL / n_steps if curriculum else 1.0
             pool = draw_pool(
                 pool_index, n_rows=self.batch_rows, seed=self.seed, progress=progress, error_scale=error_scale
             )
@@ -172,14 +204,14 @@ class Run:
                 optimizer.zero_grad()
             seen += ids.numel()
             losses.append(loss.item())
-            if step % 100 == 0:
+            if step % 25 == 0:
                 rate = seen / (time.perf_counter() - clock)
                 print(
                     f"{folder.name} step {step}/{n_steps} loss {sum(losses) / len(losses):.4f} {rate:,.0f} tok/s",
                     flush=True,
                 )
                 losses = []
-            if step % 500 == 0 or step == n_steps:
+            if step % 100 == 0 or step == n_steps:
                 parts = [part.state_dict() for part in optimizers] + [part.state_dict() for part in schedules]
                 torch.save({"model": model.state_dict(), "parts": parts, "step": step}, latest)
         return latest
@@ -203,14 +235,15 @@ def draw_pool(
 def draw_pairs(
     rng: random.Random, count: int, *, progress: float, error_scale: float | None
 ) -> Iterator[tuple[str, str]]:
-    """Question and solution pairs; short problems first, because names are bound to numbers late otherwise."""
+    """Question and solution pairs; short problems, plainly worded, first: names are bound to numbers late otherwise."""
+    wording = rng if progress >= PLAIN_SHARE else None
     longest = 3 if progress < 0.06 else 4 if progress < 0.15 else 5 if progress < 0.3 or error_scale is not None else 6
     while count:
         problem: WordProblem = draw_problem(rng, n_steps=rng.randint(2 if progress < 0.15 else 3, longest))
         if split_of(problem.text) != "pretrain":
             continue
         if error_scale is None or rng.random() < 0.1:
-            yield problem.text, write(problem)
+            yield problem.text, write(problem, wording)
         else:
             yield problem.text, solve_as(draw_student(rng, error_scale=error_scale), problem, rng)
         count -= 1

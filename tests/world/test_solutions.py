@@ -7,7 +7,7 @@ Students: right without misconceptions, wrong in the way of theirs, and the same
 import random
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 
 import pytest
 from hypothesis import given, settings
@@ -17,10 +17,14 @@ from freeprm.core.step_labels import first_error
 from freeprm.core.steps import step_markers
 from freeprm.world.problems import INVERTIBLE, ITEMS, MAX_STEPS, NAMES, Fact, WordProblem, generate, parse
 from freeprm.world.solutions import (
+    LINKS,
     MISREADING,
+    OPENINGS,
+    STATEMENTS,
     TOTAL,
     Step,
     Student,
+    Wording,
     answer,
     calculate,
     check_steps,
@@ -229,6 +233,38 @@ def test_any_order_of_stating_any_numbers_gets_labels() -> None:
         assert len(check_steps(asked, steps)) == 8
 
 
+def test_wording_changes_what_a_step_looks_like_and_not_whether_it_is_right() -> None:
+    # 4 openings x 3 links x 4 statements.
+    wordings = [Wording(*parts) for parts in product(OPENINGS, LINKS, STATEMENTS)]
+    written = [write_step(2, BEN_STEP, 8, wording) for wording in wordings]
+    assert len(set(written)) == 48
+    assert "Step 2: Now Ben = Ada 5 + 3, hence 5 + 3 = 8, we get Ben 8." in written
+    for wording, step in zip(wordings, written, strict=True):
+        assert check_steps(CHAIN, [ADA, step + "\n", CLEO]) == [True, True, True]
+        wrong = write_step(2, BEN_STEP, 9, wording) + "\n"
+        # The wrong number is stated all the same, and the next step is judged by it.
+        assert check_steps(CHAIN, [ADA, wrong, CLEO]) == [True, False, False]
+
+
+def test_steps_that_do_not_need_each_other_come_in_any_order() -> None:
+    asked = problem(
+        "Ada has 5 books. Ben has 3 more books than Ada. Eva has 4 more books than Ada. "
+        "Cleo has as many books as Ben and Eva together. How many books does Cleo have?"
+    )
+    orders = {tuple(step.who for step in solve(asked, random.Random(seed))) for seed in range(50)}
+    assert orders == {("Ada", "Ben", "Eva", "Cleo"), ("Ada", "Eva", "Ben", "Cleo")}
+    assert [step.who for step in solve(asked)] == ["Ada", "Ben", "Eva", "Cleo"]
+
+
+def test_64_right_solutions_differ_as_texts_and_are_right() -> None:
+    rng = random.Random(0)
+    for asked in islice(generate("test", seed=5), 10):
+        written = [write(asked, rng) for _ in range(64)]
+        assert len(set(written)) >= 63
+        assert all(all(labels(asked, text)) for text in written)
+        assert {text.splitlines()[-1] for text in written} == {write_answer(answer(asked))}
+
+
 def test_the_item_is_never_named_in_a_step() -> None:
     assert not any(item in write(asked) for asked in islice(generate("dev", seed=1), 50) for item in ITEMS)
 
@@ -240,7 +276,9 @@ def labels(asked: WordProblem, solution: str) -> list[bool]:
 def test_a_student_without_faults_writes_the_right_solution() -> None:
     perfect, rng = Student(frozenset(), 0.0), random.Random(0)
     for asked in islice(generate("train", seed=17, difficulty=MAX_STEPS), 100):
-        assert solve_as(perfect, asked, rng) == write(asked)
+        solution = solve_as(perfect, asked, rng)
+        assert all(labels(asked, solution))
+        assert solution.endswith(write_answer(answer(asked)))
 
 
 def test_a_student_writes_the_same_for_the_same_seed() -> None:
@@ -254,19 +292,20 @@ def test_a_misreader_reads_an_inverse_fact_forwards() -> None:
     # Ivy = 3 * Kim with Ivy known: read forwards, Kim gets 12 * 3 = 36 in place of 12 / 3 = 4.
     asked = problem("Ivy has 12 pens. Ivy has 3 times as many pens as Kim. How many pens does Kim have?")
     solution = solve_as(Student(frozenset({"times"}), 0.0), asked, random.Random(0))
-    assert solution.splitlines()[1] == write_step(2, read_forwards(asked.facts[1], {"Ivy": 12}, person="Kim"), 36)
+    assert "12 * 3 = 36" in solution.splitlines()[1]
+    assert solution.endswith(write_answer(36))
     assert labels(asked, solution) == [True, False]
 
 
 def test_a_misreader_reads_forward_facts_as_anyone_does() -> None:
     asked = problem("Ivy has 12 pens. Kim has 3 times as many pens as Ivy. How many pens does Kim have?")
-    assert solve_as(Student(frozenset(INVERTIBLE), 0.0), asked, random.Random(0)) == write(asked)
+    assert labels(asked, solve_as(Student(frozenset(INVERTIBLE), 0.0), asked, random.Random(0))) == [True, True]
 
 
 def test_a_misreader_looks_again_where_the_number_cannot_be() -> None:
     # Ivy = Kim - 15 with Ivy 12: read forwards, Kim would have 12 - 15 < 0.
     asked = problem("Ivy has 12 pens. Ivy has 15 fewer pens than Kim. How many pens does Kim have?")
-    assert solve_as(Student(frozenset({"fewer"}), 0.0), asked, random.Random(0)) == write(asked)
+    assert labels(asked, solve_as(Student(frozenset({"fewer"}), 0.0), asked, random.Random(0))) == [True, True]
 
 
 def test_misconceptions_are_as_frequent_as_documented() -> None:

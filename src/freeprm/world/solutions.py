@@ -9,8 +9,13 @@
 A step writes a fact as an equation, with known numbers behind the names, computes, and states whose number the result
 is. A name is always followed by its number, once known: a small model learns this far sooner than looking it up.
 
-A step is right if it uses some fact with the numbers stated before, inverts it if needed, and calculates correctly. So
-a right step after a wrong one is right: an error counts only for the step that made it.
+This is the plain wording. Solvers write as people do, each step in one of dozens of ways that say the same
+(`Wording`), and steps that do not need each other in any order, so samples differ where their mathematics does not:
+
+    Step 2: Now Ivy 48 = Kim * 3, hence 48 / 3 = 16, we get Kim 16.
+
+A step is right if it uses some fact with the numbers stated before, inverts it if needed, and calculates correctly, in
+whatever wording. So a right step after a wrong one is right: an error counts only for the step that made it.
 
 The embedded solver's corpus is written by simulated students. By design a student has misconceptions for a whole
 solution (reads inverse facts the wrong way round), so that the solver's most likely answer is often wrong, and also
@@ -28,6 +33,29 @@ SYMBOL = {"more": "+", "bought": "+", "sum": "+", "fewer": "-", "lost": "-", "ti
 OPPOSITE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 TOTAL = "together"
 """The two people asked for together, in `Step.who`."""
+
+OPENINGS = ("", "Then ", "Next ", "Now ")
+LINKS = (", so ", ", hence ", ", thus ")
+STATEMENTS = ("{who} {result}", "we get {who} {result}", "we find {who} {result}", "we have {who} {result}")
+OUT_OF_TURN = 0.15
+"""Probability that a step is chosen among all that are possible, rather than the first in the problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a step is said; what it says is the `Step`'s."""
+
+    opening: str = OPENINGS[0]
+    link: str = LINKS[0]
+    statement: str = STATEMENTS[0]
+
+
+PLAIN = Wording()
+
+
+def draw_wording(rng: random.Random) -> Wording:
+    """One of all wordings, each as likely."""
+    return Wording(rng.choice(OPENINGS), rng.choice(LINKS), rng.choice(STATEMENTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +118,31 @@ def total_of(problem: WordProblem, known: Mapping[str, int]) -> Step:
     return Step(TOTAL, known[first], "+", known[second], f"{first} {known[first]} + {second} {known[second]}")
 
 
-def solve(problem: WordProblem) -> Iterator[Step]:
-    """The right steps in order; the last one's value is the answer."""
+def solve(problem: WordProblem, rng: random.Random | None = None) -> Iterator[Step]:
+    """The right steps, in the order of the facts or, with `rng`, in one that now and then differs.
+
+    The last step's value is the answer.
+    """
     known: dict[str, int] = {}
-    for fact in problem.facts:
-        if fact.kind != "distractor":
-            step = step_of(fact, known)
-            known[step.who] = step.value
-            yield step
+    for fact in in_order(problem, known, rng):
+        step = step_of(fact, known)
+        known[step.who] = step.value
+        yield step
     if len(problem.asked) == 2:
         yield total_of(problem, known)
+
+
+def in_order(problem: WordProblem, known: Mapping[str, int], rng: random.Random | None) -> Iterator[Fact]:
+    """The facts one by one, each when it can be used and that of the person asked for last; the caller puts what each
+    gave into `known`.
+    """
+    *left, last = (fact for fact in problem.facts if fact.kind != "distractor")
+    while left:
+        possible = [fact for fact in left if _is_next(fact, known)]
+        fact = rng.choice(possible) if rng is not None and rng.random() < OUT_OF_TURN else possible[0]
+        left.remove(fact)
+        yield fact
+    yield last
 
 
 def answer(problem: WordProblem) -> int:
@@ -108,24 +151,29 @@ def answer(problem: WordProblem) -> int:
     return last.value
 
 
-def write(problem: WordProblem) -> str:
-    """The right solution as text."""
-    steps = list(solve(problem))
-    return write_steps([(step, step.value) for step in steps], answer=steps[-1].value)
+def write(problem: WordProblem, rng: random.Random | None = None) -> str:
+    """A right solution as text: in plain wording, or with `rng` in a drawn one and a drawn order."""
+    steps = list(solve(problem, rng))
+    return write_steps([(step, step.value) for step in steps], rng=rng)
 
 
-def write_steps(steps: list[tuple[Step, int]], *, answer: int) -> str:
-    """Steps with the results claimed for them, then the answer line."""
-    lines = [write_step(index, step, result) for index, (step, result) in enumerate(steps, 1)]
-    return "\n".join([*lines, write_answer(answer)])
+def write_steps(steps: list[tuple[Step, int]], rng: random.Random | None = None) -> str:
+    """Steps with the results claimed for them, then the answer line with the last result."""
+    lines = [
+        write_step(index, step, result, PLAIN if rng is None else draw_wording(rng))
+        for index, (step, result) in enumerate(steps, 1)
+    ]
+    return "\n".join([*lines, write_answer(steps[-1][1])])
 
 
-def write_step(index: int, step: Step, result: int) -> str:
+def write_step(index: int, step: Step, result: int, wording: Wording = PLAIN) -> str:
     """One step's line."""
+    statement = wording.statement.format(who=step.who, result=result)
+    head = f"Step {index}: {wording.opening}"
     if step.symbol is None:
-        return f"Step {index}: {step.who} {result}."
-    whose = "" if step.who == TOTAL else f", {step.who} {result}"
-    return f"Step {index}: {step.claim}, so {step.left} {step.symbol} {step.right} = {result}{whose}."
+        return f"{head}{statement}."
+    whose = "" if step.who == TOTAL else f", {statement}"
+    return f"{head}{step.claim}{wording.link}{step.left} {step.symbol} {step.right} = {result}{whose}."
 
 
 def write_answer(answer: int) -> str:
@@ -135,7 +183,9 @@ def write_answer(answer: int) -> str:
 
 # The truth of each step.
 
-_STATED = re.compile(r"Step \d+: (?:.*, )?(?P<who>[A-Z]\w*) (?P<value>\d{1,9})\.", re.ASCII)
+_STEP = re.compile(rf"(Step \d+: )(?:{'|'.join(filter(None, OPENINGS))})?(.*)\.", re.ASCII)
+_LINK = re.compile("|".join(LINKS))
+_STATEMENT = re.compile("|".join(text.format(who=r"([A-Z]\w*)", result=r"(\d{1,9})") for text in STATEMENTS), re.ASCII)
 _ANSWER = re.compile(r"\n(The answer is \d+\.)$")
 
 
@@ -154,13 +204,13 @@ def check_steps(problem: WordProblem, steps: Sequence[str]) -> list[bool]:
     labels = []
     for position, text in enumerate(steps, 1):
         line, answer = _split(text.strip())
+        line, statement = _plain(line)
         right = [step for step in _possible(problem, stated) if write_step(position, step, step.value) == line]
         expected_answer = None
         if position == len(steps) and right:
             expected_answer = write_answer(right[0].value) if _is_asked(problem, right[0]) else ""
         labels.append(bool(right) and answer == expected_answer)
-        if found := _STATED.fullmatch(line):
-            stated[found["who"]] = int(found["value"])
+        stated.update(statement)
     return labels
 
 
@@ -168,6 +218,21 @@ def _split(text: str) -> tuple[str, str | None]:
     """A step's line, and the answer line after it."""
     found = _ANSWER.search(text)
     return (text[: found.start()], found[1]) if found else (text, None)
+
+
+def _plain(line: str) -> tuple[str, dict[str, int]]:
+    """A step's line in plain wording, and the number it states of a person; what is in no wording stays as it is."""
+    step = _STEP.fullmatch(line)
+    if step is None:
+        return line, {}
+    head, body = step.groups()
+    body = _LINK.sub(PLAIN.link, body, count=1)
+    rest, comma, statement = body.rpartition(", ")
+    found = _STATEMENT.fullmatch(statement)
+    if found is None:
+        return f"{head}{body}.", {}
+    who, result = filter(None, found.groups())
+    return f"{head}{rest}{comma}{PLAIN.statement.format(who=who, result=result)}.", {who: int(result)}
 
 
 def _possible(problem: WordProblem, stated: Mapping[str, int]) -> Iterator[Step]:
@@ -223,9 +288,7 @@ def solve_as(student: Student, problem: WordProblem, rng: random.Random) -> str:
     """The solution that this student writes."""
     known: dict[str, int] = {}
     steps: list[tuple[Step, int]] = []
-    for fact in problem.facts:
-        if fact.kind == "distractor":
-            continue
+    for fact in in_order(problem, known, rng):
         step = step_of(fact, known)
         if fact.kind in student.misreads and step.who != fact.subject:
             misread = read_forwards(fact, known, person=step.who)
@@ -243,4 +306,4 @@ def solve_as(student: Student, problem: WordProblem, rng: random.Random) -> str:
     if len(problem.asked) == 2:
         total = total_of(problem, known)
         steps.append((total, total.value))
-    return write_steps(steps, answer=steps[-1][1])
+    return write_steps(steps, rng)
