@@ -154,7 +154,7 @@ def test_a_seed_gives_the_same_samples_where_requests_come_one_by_one(server, so
     params = SamplingParams(temperature=1.0, max_new_tokens=160)
     first = draw(server, solver, n=4, params=params, concurrency=1)
     assert len({sampled.text for sampled in first}) > 1
-    assert all(re.match(r"Step 1: Ivy 48\.", sampled.text) for sampled in first)
+    assert all(re.match(r"Step 1: (\w+ )*Ivy 48\.", sampled.text) for sampled in first)
     assert all(sampled.stop_reason == "end" for sampled in first)
     rest = draw(server, solver, n=4, done=frozenset({0, 1}), params=params, concurrency=1)
     assert rest == first[2:]
